@@ -1,0 +1,120 @@
+"""The shapes and training settings of the bundled instruments, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from harness.errors import BadInputError
+
+PROBLEM_COUNT = 128
+PROBLEM_SEED = 20260
+VOCAB_SIZE = 448
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+# What the three share. The window is shorter than every prompt; both kinds of attention have
+# their own head size, as in the real family; the context is long enough for real GSM8K questions,
+# which this vocabulary spells out nearly letter by letter.
+_COMMON: dict[str, object] = {
+    "hidden_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "sliding_window": 32,
+    "max_position_embeddings": 4096,
+    "final_logit_softcapping": 30.0,
+    "tie_word_embeddings": True,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+    "hidden_size_per_layer_input": 0,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one instrument is made.
+
+    Attributes:
+        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
+        steps: optimiser steps; ``batch`` problems are seen in each.
+        learning_rate: peak of a warm-up and cosine schedule.
+        ple_gain: start value of the norm weight that scales what PLE adds in each layer.
+    """
+
+    name: str
+    summary: str
+    shape: Mapping[str, object] = field(repr=False)
+    seed: int = 7
+    steps: int = 1000
+    batch: int = 32
+    learning_rate: float = 2e-3
+    ple_gain: float = 1.0
+
+
+def _recipe(name: str, summary: str, shape: dict[str, object], **settings: float) -> Recipe:
+    merged = MappingProxyType(_COMMON | shape)
+    return Recipe(name, summary, merged, **settings)  # type: ignore[arg-type]
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            _recipe(
+                "dense",
+                "8 layers, sliding and full attention, no PLE, no experts",
+                {
+                    "num_hidden_layers": 8,
+                    "intermediate_size": 256,
+                    "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
+                },
+            ),
+            _recipe(
+                "ple",
+                "10 layers with per-layer embeddings and a KV-shared tail of two layers",
+                {
+                    "num_hidden_layers": 10,
+                    "intermediate_size": 192,
+                    # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own cut is illegal.
+                    "layer_types": [*[SLIDING] * 3, FULL, *[SLIDING] * 2, FULL, *[SLIDING] * 2, FULL],
+                    "num_kv_shared_layers": 2,
+                    "use_double_wide_mlp": True,
+                    "hidden_size_per_layer_input": 16,
+                },
+                ple_gain=2.0,
+            ),
+            _recipe(
+                "moe",
+                "8 layers of 8 experts (2 a token) beside the MLP, K equals V on full layers",
+                {
+                    "num_hidden_layers": 8,
+                    "intermediate_size": 64,
+                    "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
+                    "enable_moe_block": True,
+                    "num_experts": 8,
+                    "top_k_experts": 2,
+                    "moe_intermediate_size": 32,
+                    "attention_k_eq_v": True,
+                    "num_global_key_value_heads": 1,
+                },
+            ),
+        )
+    }
+)
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of an instrument.
+
+    Raises:
+        BadInputError: no instrument has that name.
+    """
+    try:
+        return RECIPES[name]
+    except KeyError:
+        known = ", ".join(sorted(RECIPES))
+        raise BadInputError(f"no instrument is called {name!r}; the bundled ones are {known}") from None
