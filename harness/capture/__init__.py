@@ -1,0 +1,1 @@
+"""Stage two: run one engine per cell and write down everything that a comparison needs."""

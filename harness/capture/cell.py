@@ -1,0 +1,76 @@
+"""A cell: one engine, named by all that can change its result."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+_HARNESS = Path(__file__).resolve().parent.parent
+# Our own code that runs inside the engine's processes: a change there makes captures stale.
+_INSIDE = ("capture/engine.py", "capture/gsm8k.py", "capture/probes.py", "capture/hooks")
+
+
+@dataclass(frozen=True)
+class Gsm8kSource:
+    """The questions of a cell: a JSONL file, its digest, and how many are asked and shown."""
+
+    name: str
+    questions: Path
+    digest: str
+    limit: int | None
+    fewshot: int
+    fewshot_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one engine is asked to be. `variant` and `model` are names for people, not for the key."""
+
+    variant: str
+    model: str
+    pp: int
+    tree: Path
+    tree_digest: str
+    model_path: str
+    model_digest: str
+    gsm8k: Gsm8kSource
+    pin: str
+    partition: tuple[int, ...] | None = None
+    tp: int = 1
+    dtype: str = "float32"
+    device: str = "cpu"
+    profile: str = "parity"
+    max_model_len: int = 512
+    vocab_size: int = 0
+    sliding_window: int | None = None
+    versions: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def id(self) -> str:
+        """Return the readable name, e.g. `fixed-ple-pp2`."""
+        return f"{self.variant}-{self.model}-pp{self.pp}"
+
+    @property
+    def key(self) -> str:
+        """Return the sha256 over everything that can change the capture, and nothing else."""
+        content = asdict(self)
+        for name in ("variant", "model", "tree", "model_path"):
+            del content[name]
+        content["gsm8k"] = {
+            name: content["gsm8k"][name] for name in ("digest", "limit", "fewshot")
+        }
+        content["inside"] = inside_digest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def inside_digest() -> str:
+    """Return the sha256 of our own code that runs inside the engine's processes."""
+    digest = hashlib.sha256()
+    for part in _INSIDE:
+        path = _HARNESS / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(_HARNESS).as_posix().encode() + b"\0")
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""lm-eval's own gsm8k task on the engine of a cell, with the questions of a local file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+# The primary filter is fixed beforehand; the second is reported beside it.
+FILTERS = ("strict-match", "flexible-extract")
+
+
+def task_config(source: dict[str, Any]) -> dict[str, Any]:
+    """Return lm-eval's gsm8k task with its data replaced by the file named in `source`.
+
+    Prompt, target, stop strings, metric and filters are lm-eval's; only where the rows come
+    from and how many examples are shown is ours.
+    """
+    import lm_eval.tasks
+    import yaml
+
+    path = Path(lm_eval.tasks.__file__).parent / "gsm8k" / "gsm8k.yaml"
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    files = {"test": source["questions"]}
+    if source["fewshot_file"]:
+        files["train"] = source["fewshot_file"]
+    else:
+        config.pop("training_split", None)
+        config.pop("fewshot_split", None)
+    config.update(
+        dataset_path="json",
+        dataset_name=None,
+        dataset_kwargs={"data_files": files},
+        num_fewshot=source["fewshot"],
+    )
+    config.pop("tag", None)
+    return config
+
+
+def run_gsm8k(lm: Any, source: dict[str, Any], out: Path) -> None:
+    """Evaluate and write one line per question: hashes that pair it, the answer, each filter's score."""
+    from lm_eval.evaluator import simple_evaluate
+
+    results = simple_evaluate(
+        model=lm,
+        tasks=[task_config(source)],
+        num_fewshot=source["fewshot"],
+        limit=source["limit"],
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    if results is None:
+        raise RuntimeError("lm-eval returned no results")
+    questions: dict[int, dict[str, Any]] = {}
+    for sample in results["samples"]["gsm8k"]:
+        line = questions.setdefault(
+            sample["doc_id"],
+            {
+                "doc_id": sample["doc_id"],
+                "doc_hash": sample["doc_hash"],
+                "prompt_hash": sample["prompt_hash"],
+                "target_hash": sample["target_hash"],
+                "question": sample["doc"]["question"],
+                "target": sample["target"],
+                "output": sample["resps"][0][0],
+                "scores": {},
+                "answers": {},
+            },
+        )
+        line["scores"][sample["filter"]] = float(sample["exact_match"])
+        line["answers"][sample["filter"]] = sample["filtered_resps"][0]
+    with out.open("w", encoding="utf-8") as file:
+        for _, line in sorted(questions.items()):
+            file.write(json.dumps(line) + "\n")

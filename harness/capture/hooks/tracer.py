@@ -1,0 +1,254 @@
+"""What one rank of a running engine writes down. Knows no vLLM class: the runner adapter feeds it.
+
+Files in the capture folder, one writer each:
+  rank<R>.jsonl     events of rank R: heartbeat, declared keys, steps, dummy runs
+  failure.<R>.json  the first exception that rank R raised
+  logits.f32/.jsonl raw float32 rows and their index, written by the last stage
+"""
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from .digest import row_digests, row_norms
+
+# Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
+_LOGIT_CHUNK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class RowSpan:
+    """The rows that one probe request occupies in a step: `count` rows from absolute `start`."""
+
+    name: str
+    start: int
+    count: int
+    prompt_length: int
+    forced: tuple[int, ...]
+
+
+@dataclass
+class Step:
+    """One traced forward pass on this rank; `rows` is the number of scheduled tokens."""
+
+    spans: tuple[RowSpan, ...]
+    events: dict[str, Any] = field(default_factory=dict)
+    reads: dict[str, str] = field(default_factory=dict)
+    notes: list[dict[str, str]] = field(default_factory=list)
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(span.count for span in self.spans)
+
+
+def _on_host(value: Any) -> Any:
+    """Replace the device tensors inside `value` by lists; the only copy that a step makes."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_on_host(item) for item in value]
+    return value
+
+
+def describe(tensor: Any, rows: int | None) -> dict[str, Any] | None:
+    """Return shape, dtype, stride and, with `rows`, a digest per row of a boundary value."""
+    if tensor is None:
+        return None
+    if not isinstance(tensor, torch.Tensor):
+        return {"type": type(tensor).__name__}
+    entry: dict[str, Any] = {
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "contiguous": tensor.is_contiguous(),
+    }
+    if rows is not None and tensor.dim() > 0 and tensor.shape[0] >= rows:
+        entry["digest"] = row_digests(tensor, rows)
+    return entry
+
+
+class Tracer:
+    """The recorder of one process. Inactive between probe steps, so that GSM8K runs untouched."""
+
+    def __init__(self, folder: Path, *, tracing: bool) -> None:
+        self.folder = folder
+        self.tracing = tracing
+        self.rank = -1
+        self.step: Step | None = None
+        self._dummy = False
+        self._steps = 0
+        self._events: IO[str] | None = None
+        self._rows: IO[bytes] | None = None
+        self._index: IO[str] | None = None
+        self._row_count = 0
+
+    # ---- life of a rank -------------------------------------------------------------------
+
+    def start(self, rank: int, **facts: Any) -> None:
+        """Write the heartbeat: this rank is alive and traced."""
+        self.rank = rank
+        self._events = (self.folder / f"rank{rank}.jsonl").open("a", encoding="utf-8")
+        self.write("heartbeat", pid=os.getpid(), tracing=self.tracing, **facts)
+
+    def write(self, kind: str, **content: Any) -> None:
+        """Append one event and flush it, so that a crash leaves what came before."""
+        if self._events is not None:
+            self._events.write(json.dumps({"kind": kind, **_on_host(content)}) + "\n")
+            self._events.flush()
+
+    @contextmanager
+    def failures(self, rank: int, phase: str) -> Iterator[None]:
+        """Write the first exception of this rank, with its innermost vLLM frame, and let it pass."""
+        try:
+            yield
+        except Exception as error:
+            path = self.folder / f"failure.{rank}.json"
+            if not path.exists():
+                frames = traceback.extract_tb(error.__traceback__)
+                inside = [f for f in frames if "/vllm/" in f.filename] or frames
+                where = inside[-1]
+                path.write_text(
+                    json.dumps(
+                        {
+                            "rank": rank,
+                            "phase": phase,
+                            "time": time.time(),
+                            "error": f"{type(error).__name__}: {error}",
+                            "place": f"vllm/{where.filename.rpartition('/vllm/')[2]}:{where.lineno}"
+                            if "/vllm/" in where.filename
+                            else f"{where.filename}:{where.lineno}",
+                            "traceback": traceback.format_exc(),
+                        }
+                    ),
+                    encoding="utf-8",
+                )
+            raise
+
+    # ---- one step -------------------------------------------------------------------------
+
+    def begin_step(self, spans: tuple[RowSpan, ...]) -> None:
+        """Start tracing a forward pass whose rows all belong to probes."""
+        self.step = Step(spans) if self.tracing else None
+
+    def end_step(self) -> None:
+        """Write what the step left behind and stop tracing."""
+        step, self.step = self.step, None
+        if step is None:
+            return
+        self.write(
+            "step",
+            index=self._steps,
+            spans=[[span.name, span.start, span.count] for span in step.spans],
+            reads=step.reads,
+            notes=step.notes,
+            layers={
+                str(layer): {"digest": digest, "norm": norm}
+                for layer, (digest, norm) in step.layers.items()
+            },
+            **step.events,
+        )
+        self._steps += 1
+
+    @contextmanager
+    def dummy_run(self) -> Iterator[None]:
+        """Mark a profiling or warm-up run: only keys and misuse are noted, never content."""
+        self._dummy = True
+        try:
+            yield
+        finally:
+            self._dummy = False
+
+    @property
+    def watching(self) -> bool:
+        """Whether reads and returned keys are of interest now."""
+        return self.tracing and (self._dummy or self.step is not None)
+
+    def note(self, kind: str, key: str, place: str) -> None:
+        """Note what the model's forward did with the tensors it was given."""
+        if kind == "read":
+            if self.step is not None:
+                self.step.reads.setdefault(key, place)
+        elif self.step is not None:
+            self.step.notes.append({"kind": kind, "key": key, "place": place})
+        if kind != "read":
+            self.write("misuse", what=kind, key=key, place=place)
+
+    def boundary(self, side: str, tensors: dict[str, Any]) -> None:
+        """Record `returned`, `sent`, `received` or `copied` tensors of this step, key by key."""
+        if self.step is not None:
+            if side not in self.step.events:  # the inner model returns before its wrapper does
+                rows = self.step.rows
+                self.step.events[side] = {k: describe(v, rows) for k, v in tensors.items()}
+        elif self._dummy:
+            self.write("dummy", side=side, keys={k: describe(v, None) for k, v in tensors.items()})
+
+    def layer(self, index: int, output: Any) -> None:
+        """Fingerprint a layer's output now: fused operations may overwrite it in place later."""
+        if self.step is None:
+            return
+        parts = output if isinstance(output, tuple | list) else (output,)
+        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+        rows = self.step.rows
+        tensors = [t for t in tensors if t.dim() > 0 and t.shape[0] >= rows]
+        if not tensors:
+            return
+        digest = row_digests(tensors[0], rows)
+        for position, tensor in enumerate(tensors[1:], start=1):
+            digest = digest + row_digests(tensor, rows) * (2 * position + 1)
+        self.step.layers[index] = (digest, row_norms(tensors[0], rows))
+
+    # ---- logits ---------------------------------------------------------------------------
+
+    def logits(self, spans: tuple[RowSpan, ...], sampled: torch.Tensor) -> None:
+        """Append the logits that the engine samples from: one row per request, in batch order."""
+        entries = [(span.name, span.start + span.count - 1, "sampled") for span in spans]
+        self._append(entries, sampled)
+
+    def prompt_logits(self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any) -> None:
+        """Compute and append the logits of every scheduled row that the engine does not sample."""
+        entries: list[tuple[str, int, str]] = []
+        rows: list[int] = []
+        offset = 0
+        for span in spans:
+            for row in range(span.count - 1):
+                entries.append((span.name, span.start + row, "prompt"))
+                rows.append(offset + row)
+            offset += span.count
+        for start in range(0, len(rows), _LOGIT_CHUNK_ROWS):
+            chunk = rows[start : start + _LOGIT_CHUNK_ROWS]
+            logits = compute(hidden[torch.tensor(chunk, device=hidden.device)])
+            if logits is not None:  # None on tensor-parallel ranks that do not gather
+                self._append(entries[start : start + _LOGIT_CHUNK_ROWS], logits)
+
+    def _append(self, entries: list[tuple[str, int, str]], logits: torch.Tensor) -> None:
+        if self._rows is None or self._index is None:
+            self._rows = (self.folder / "logits.f32").open("ab")
+            self._index = (self.folder / "logits.jsonl").open("a", encoding="utf-8")
+        # Widening to float32 is exact for bfloat16 and float16.
+        self._rows.write(logits.detach().float().cpu().contiguous().numpy().tobytes())
+        for name, position, kind in entries:
+            self._index.write(
+                json.dumps(
+                    {
+                        "row": self._row_count,
+                        "request": name,
+                        "position": position,
+                        "kind": kind,
+                        "vocab": logits.shape[-1],
+                    }
+                )
+                + "\n"
+            )
+            self._row_count += 1
+        self._rows.flush()
+        self._index.flush()

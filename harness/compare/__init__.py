@@ -1,0 +1,1 @@
+"""Stage three: pure functions from captures to verdicts and findings."""

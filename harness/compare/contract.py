@@ -1,0 +1,297 @@
+"""The tensor-key contract between neighbouring stages: declared, sent, received, copied, read.
+
+Both directions are checked, never only one side's keys, because vLLM's two model runners are
+silent in opposite directions: V1 copies what was *sent* (a key that was not sent stays stale),
+V2 copies what was *declared* (an extra key is dropped).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..capture.record import Capture, RankTrace, StepTrace
+from .finding import Finding, Outcome, Severity, Verdict, judged
+
+# How many steps and rows a finding's evidence names; the rest is counted.
+_EXAMPLES = 3
+
+
+def compare_contract(capture: Capture) -> Verdict:
+    """Judge every boundary of a capture at PP >= 2 over all its traced steps and dummy runs.
+
+    The verdict is blocked when a stage left no heartbeat or no step was traced, unless what was
+    traced before the engine died already shows the cause.
+    """
+    stages = capture.stages
+    pp = int(capture.manifest["cell"]["pp"])
+    misuse = [
+        finding
+        for stage in sorted(stages)
+        for finding in (*_misuses(stages[stage]), *_nones_in_dummies(stages[stage], pp))
+    ]
+    if capture.status != "ok":
+        if misuse:
+            return judged(misuse, "")
+        return Verdict(Outcome.BLOCKED, "the engine failed before a boundary was crossed")
+    missing = [stage for stage in range(pp) if stage not in stages]
+    if missing:
+        return Verdict(Outcome.BLOCKED, f"no heartbeat from stage {missing[0]}: it was not traced")
+    if any(not stages[stage].steps for stage in range(pp)):
+        return Verdict(Outcome.BLOCKED, "no probe step was traced")
+    findings = list(misuse)
+    for stage in range(pp - 1):
+        findings += _boundary(stages[stage], stages[stage + 1])
+    crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
+    keys = sorted({key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()})
+    return judged(
+        findings,
+        f"{crossings} crossings of {pp - 1} boundaries agree on {', '.join(keys)}",
+        bytes_per_token=bytes_per_token(stages, pp),
+    )
+
+
+def bytes_per_token(stages: dict[int, RankTrace], pp: int) -> dict[str, dict[str, int]]:
+    """Return bytes that one token carries across each boundary, by key."""
+    sizes: dict[str, dict[str, int]] = {}
+    for stage in range(pp - 1):
+        sent = stages[stage].steps[0].sent or {}
+        sizes[f"{stage}->{stage + 1}"] = {
+            key: _row_bytes(value) for key, value in sent.items() if value and "shape" in value
+        }
+    return sizes
+
+
+def _row_bytes(value: dict[str, Any]) -> int:
+    width = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+    elements = 1
+    for size in value["shape"][1:]:
+        elements *= size
+    return elements * width.get(value["dtype"], 2)
+
+
+def _misuses(trace: RankTrace) -> Iterable[Finding]:
+    """What the forward did that IntermediateTensors does not support, as the tracer saw it happen."""
+    seen = set()
+    for misuse in trace.misuses:
+        what, key, place = misuse["what"], misuse["key"], misuse["place"]
+        if (what, key, place) in seen:
+            continue
+        seen.add((what, key, place))
+        if what == "missing-attribute":
+            yield Finding(
+                "CON005",
+                Severity.ERROR,
+                f"stage {trace.stage} calls IntermediateTensors.{key}, which does not exist",
+                "read keys with intermediate_tensors[key]",
+                rank=trace.stage,
+                key=key,
+                place=place,
+            )
+        else:
+            yield Finding(
+                "CON009",
+                Severity.ERROR,
+                f"stage {trace.stage} reads '{key}', which it was not given",
+                "declare the key in make_empty_intermediate_tensors and send it",
+                rank=trace.stage,
+                key=key,
+                place=place,
+            )
+
+
+def _nones_in_dummies(trace: RankTrace, pp: int) -> Iterable[Finding]:
+    """Keys that a stage returned as None while the engine warmed up, before any real step."""
+    if trace.stage == pp - 1:
+        return
+    keys = {
+        key
+        for dummy in trace.dummies
+        for key, value in dummy["keys"].items()
+        if value is None
+    }
+    for key in sorted(keys):
+        yield _none_finding(trace.stage, key)
+
+
+def _none_finding(stage: int, key: str) -> Finding:
+    return Finding(
+        "CON004",
+        Severity.ERROR,
+        f"stage {stage} packs None as '{key}' into IntermediateTensors",
+        "leave the key out when there is no tensor, and out of the declaration too",
+        rank=stage,
+        boundary=f"{stage}->{stage + 1}",
+        key=key,
+    )
+
+
+def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
+    boundary = f"{sender.stage}->{receiver.stage}"
+    findings: list[Finding] = []
+    if receiver.declared is None or receiver.declared_error:
+        findings.append(
+            Finding(
+                "CON010",
+                Severity.ERROR,
+                f"stage {receiver.stage} declares no keys: {receiver.declared_error}",
+                "give the model (and its wrapper) make_empty_intermediate_tensors",
+                rank=receiver.stage,
+                boundary=boundary,
+            )
+        )
+    declared = receiver.declared or {}
+    pairs = list(zip(sender.steps, receiver.steps, strict=False))
+    sent_keys = {key for step, _ in pairs for key in step.sent or {}}
+    read_keys = {key for _, step in pairs for key in step.reads}
+    for key in sorted(sent_keys | set(declared) | read_keys):
+        findings += _key(key, boundary, declared, pairs, receiver.stage)
+    if len(sender.steps) != len(receiver.steps):
+        findings.append(
+            Finding(
+                "CON012",
+                Severity.ERROR,
+                f"stage {sender.stage} ran {len(sender.steps)} traced steps, stage "
+                f"{receiver.stage} ran {len(receiver.steps)}",
+                "every stage must run every step",
+                boundary=boundary,
+            )
+        )
+    return findings
+
+
+def _key(
+    key: str,
+    boundary: str,
+    declared: dict[str, Any],
+    pairs: list[tuple[StepTrace, StepTrace]],
+    receiver: int,
+) -> list[Finding]:
+    """Judge one key at one boundary: presence in both directions, then form, then content."""
+
+    def finding(code: str, message: str, cure: str, **evidence: Any) -> Finding:
+        place = next((step.reads[key] for _, step in pairs if key in step.reads), None)
+        return Finding(
+            code,
+            Severity.ERROR,
+            message,
+            cure,
+            rank=receiver,
+            boundary=boundary,
+            key=key,
+            place=place,
+            evidence=evidence,
+        )
+
+    sent = [step for step, _ in pairs if key in (step.sent or {})]
+    read = [step for _, step in pairs if key in step.reads]
+    findings: list[Finding] = []
+    if any((step.sent or {})[key] is None for step in sent):
+        findings.append(_none_finding(receiver - 1, key))
+    counts = {"steps": len(pairs), "sent": len(sent), "read": len(read)}
+    if sent and key not in declared:
+        findings.append(
+            finding(
+                "CON003",
+                f"'{key}' is sent over {boundary} but stage {receiver} does not declare it",
+                "add the key to make_empty_intermediate_tensors, or stop sending it",
+                **counts,
+            )
+        )
+    if key in declared and len(sent) < len(pairs):
+        findings.append(
+            finding(
+                "CON002",
+                f"'{key}' is declared by stage {receiver} but not sent over {boundary} in "
+                f"{len(pairs) - len(sent)} of {len(pairs)} steps: its buffer holds stale content",
+                "send the key in every step, or drop it from the declaration",
+                **counts,
+            )
+        )
+    if sent and not read:
+        findings.append(
+            finding(
+                "CON001",
+                f"'{key}' is sent over {boundary} but stage {receiver} never reads it",
+                "read the key from intermediate_tensors on every stage after the first "
+                "(and relay it), or stop sending it",
+                **counts,
+            )
+        )
+    elif sent and len(read) < len(sent):
+        findings.append(
+            finding(
+                "CON001",
+                f"'{key}' is sent over {boundary} in {len(sent)} steps but stage {receiver} "
+                f"reads it in {len(read)} only",
+                "read the key from intermediate_tensors in every step",
+                **counts,
+            )
+        )
+    return findings + _form_and_content(key, boundary, declared.get(key), pairs, receiver)
+
+
+def _form_and_content(
+    key: str,
+    boundary: str,
+    declared: dict[str, Any] | None,
+    pairs: list[tuple[StepTrace, StepTrace]],
+    receiver: int,
+) -> list[Finding]:
+    """Shape and dtype against the declaration, and equal content from return to copy."""
+    mismatches: dict[tuple[str, str, str], list[Any]] = {}
+    for sender_step, receiver_step in pairs:
+        rows = sum(span.count for span in sender_step.spans)
+        # In the order in which the tensor travels.
+        stations = [
+            ("returned", (sender_step.returned or {}).get(key)),
+            ("sent", (sender_step.sent or {}).get(key)),
+            ("received", (receiver_step.received or {}).get(key)),
+            ("copied", (receiver_step.copied or {}).get(key)),
+        ]
+        known = [(name, value) for name, value in stations if value and "shape" in value]
+        if not any(name == "sent" for name, _ in known):
+            continue
+        if declared and "shape" in declared:
+            form = dict(known)["sent"]
+            if form["shape"][1:] != declared["shape"][1:]:
+                mismatches.setdefault(("CON006", "declared", "sent"), []).append(
+                    [declared["shape"][1:], form["shape"][1:]]
+                )
+            if form["dtype"] != declared["dtype"]:
+                mismatches.setdefault(("CON007", "declared", "sent"), []).append(
+                    [declared["dtype"], form["dtype"]]
+                )
+        for (before, first), (after, second) in zip(known, known[1:], strict=False):
+            if first["dtype"] != second["dtype"]:
+                mismatches.setdefault(("CON007", before, after), []).append(
+                    [first["dtype"], second["dtype"]]
+                )
+            elif first.get("digest") != second.get("digest") or min(
+                first["shape"][0], second["shape"][0]
+            ) < rows:
+                mismatches.setdefault(("CON008", before, after), []).append(
+                    {"step": sender_step.index, "row": _first_row(first, second)}
+                )
+    words = {
+        "CON006": ("changes shape", "declare the shape that is sent"),
+        "CON007": ("changes dtype", "declare and send the same dtype"),
+        "CON008": ("changes content", "do not write to a tensor that is on its way"),
+    }
+    return [
+        Finding(
+            code,
+            Severity.ERROR,
+            f"'{key}' {words[code][0]} over {boundary} between {before} and {after} "
+            f"in {len(examples)} of {len(pairs)} steps: {examples[0]}",
+            words[code][1],
+            rank=receiver if after in ("received", "copied") else receiver - 1,
+            boundary=boundary,
+            key=key,
+            evidence={"from": before, "to": after, "examples": examples[:_EXAMPLES]},
+        )
+        for (code, before, after), examples in sorted(mismatches.items())
+    ]
+
+
+def _first_row(first: dict[str, Any], second: dict[str, Any]) -> int | None:
+    pairs = zip(first.get("digest") or (), second.get("digest") or (), strict=False)
+    return next((row for row, (a, b) in enumerate(pairs) if a != b), None)

@@ -1,0 +1,82 @@
+"""Where a difference enters: the first decoder layer whose output differs, and what fed it."""
+
+from dataclasses import dataclass
+
+from ..capture.record import Capture, RankTrace
+
+
+@dataclass(frozen=True)
+class Location:
+    """The first difference in travel order. `sentence` is the whole story in one line."""
+
+    layer: int
+    stage: int
+    request: str
+    position: int
+    entered: dict[str, str]
+    sentence: str
+
+
+def _layer_digests(stages: dict[int, RankTrace]) -> dict[int, dict[tuple[str, int], int]]:
+    """Return layer -> (request, position) -> digest over all stages of one capture."""
+    digests: dict[int, dict[tuple[str, int], int]] = {}
+    for trace in stages.values():
+        for step in trace.steps:
+            rows = [row for span in step.spans for row in span.rows]
+            for layer, content in step.layers.items():
+                digests.setdefault(layer, {}).update(
+                    zip(rows, content["digest"], strict=True)
+                )
+    return digests
+
+
+def locate(baseline: Capture, candidate: Capture) -> Location | None:
+    """Return where `candidate` first differs from `baseline`; None if no layer differs.
+
+    Layers are walked in order, then rows in the order in which they ran, so that the answer is
+    the layer nearest to the cause. Both captures must hold the same probe rows.
+    """
+    left, right = _layer_digests(baseline.stages), _layer_digests(candidate.stages)
+    for layer in sorted(set(left) & set(right)):
+        for row, digest in left[layer].items():
+            if row in right[layer] and right[layer][row] != digest:
+                return _describe(candidate, layer, row)
+    return None
+
+
+def _describe(candidate: Capture, layer: int, row: tuple[str, int]) -> Location:
+    stage = next(
+        number for number, trace in candidate.stages.items() if layer in trace.layers
+    )
+    trace = candidate.stages[stage]
+    entered: dict[str, str] = {}
+    if stage > 0:
+        sender = candidate.stages[stage - 1]
+        step = next(
+            index
+            for index, one in enumerate(trace.steps)
+            if row in {r for span in one.spans for r in span.rows}
+        )
+        here = trace.steps[step]
+        there = sender.steps[step] if step < len(sender.steps) else here
+        for key in sorted(set(there.sent or {}) | set(trace.declared or {})):
+            entered[key] = _arrival(
+                (there.sent or {}).get(key), (here.copied or {}).get(key), key in here.reads
+            )
+    came = "; ".join(f"{key} {how}" for key, how in entered.items())
+    sentence = (
+        f"stage {stage}, layer {layer}: "
+        + (f"{came}; " if came else "")
+        + f"first difference after layer {layer} at {row[0]} position {row[1]}"
+    )
+    return Location(layer, stage, row[0], row[1], entered, sentence)
+
+
+def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None, read: bool) -> str:
+    if sent is None:
+        how = "is not sent"
+    elif copied is not None and sent.get("digest") != copied.get("digest"):
+        how = "arrives changed"
+    else:
+        how = "arrives equal"
+    return how if read else f"{how} and is not read"
