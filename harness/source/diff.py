@@ -1,0 +1,309 @@
+"""Read a unified diff and apply it exactly: no fuzz, no offset, no file outside `vllm/`.
+
+`git apply` moves a hunk by any number of lines without a word, and diff libraries skip lines that
+they do not know, renames and mode changes among them. A harness that says what it ran can allow
+neither, so this reader knows the few lines that a text change needs and refuses every other one.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+from ..errors import BadInputError
+
+_GIT_HEADER = re.compile(r"diff --git a/(?P<old>.+) b/(?P<new>.+)")
+_HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?")
+_INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
+_FILE_MODE = re.compile(r"(?P<kind>new|deleted) file mode (?P<mode>\d+)")
+_DEV_NULL = "/dev/null"
+_REGULAR_MODES = frozenset({"100644", "100755"})
+_REFUSED = (
+    (("rename ", "copy ", "similarity index", "dissimilarity index"), "a rename or a copy"),
+    (("old mode ", "new mode "), "a change of file mode"),
+    (("GIT binary patch", "Binary files "), "a binary change"),
+)
+
+
+@dataclass(frozen=True)
+class Hunk:
+    """One hunk: the lines it replaces and the lines it leaves, each with its line end."""
+
+    number: int
+    header: str
+    old_start: int
+    old: tuple[str, ...]
+    new_start: int
+    new: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FileDiff:
+    """What a patch does to one file below `vllm/`."""
+
+    path: str
+    kind: Literal["change", "add", "delete"]
+    hunks: tuple[Hunk, ...]
+
+
+def split_message(text: str) -> tuple[str, int]:
+    """Return the message that stands before the diff, and the index of the diff's first line.
+
+    The message ends where mail puts `---` and a diffstat, if it has that.
+    """
+    lines = text.split("\n")
+    start = next((i for i in range(len(lines)) if _starts_file(lines, i)), len(lines))
+    message = lines[:start]
+    if "---" in message:
+        message = message[: message.index("---")]
+    return "\n".join(message), start
+
+
+def parse_diff(text: str, patch: str) -> tuple[FileDiff, ...]:
+    """Return what the diff in `text` does, file by file; lines before the diff are skipped.
+
+    Raises `BadInputError`, naming `patch` and the line, for anything but plain text changes of
+    files below `vllm/`.
+    """
+    return _Parser(text, patch).parse()
+
+
+def apply_diff(diff: FileDiff, before: str | None, patch: str) -> str | None:
+    """Return the text of the file after `diff`, None where the file is deleted.
+
+    `before` is None where the file does not exist. Raises `BadInputError`, naming `patch`, the
+    file and the hunk, unless each hunk fits at exactly the line that it names.
+    """
+    where = f"{patch}: {diff.path}"
+    if diff.kind == "add":
+        if before is not None:
+            raise BadInputError(f"{where}: the patch adds this file, but it exists")
+        return "".join(line for hunk in diff.hunks for line in hunk.new)
+    if before is None:
+        raise BadInputError(f"{where}: no such file in the tree that the patch applies to")
+    after = _apply_hunks(diff, _lines(before), where)
+    if diff.kind == "delete":
+        if after:
+            raise BadInputError(f"{where}: the patch deletes this file but leaves lines in it")
+        return None
+    return "".join(after)
+
+
+def _apply_hunks(diff: FileDiff, before: list[str], where: str) -> list[str]:
+    after: list[str] = []
+    done = 0
+    for hunk in diff.hunks:
+        at = _index(hunk.old_start, hunk.old)
+        place = f"{where}: hunk {hunk.number} ({hunk.header})"
+        if at < done:
+            raise BadInputError(f"{place} overlaps the hunk before it")
+        found = before[at : at + len(hunk.old)]
+        if at > len(before) or found != list(hunk.old):
+            raise BadInputError(f"{place} does not apply: {_mismatch(before, at, hunk.old)}")
+        after += before[done:at]
+        if len(after) != _index(hunk.new_start, hunk.new):
+            raise BadInputError(
+                f"{place} says that it lands on line {hunk.new_start}, but it lands on line "
+                f"{len(after) + bool(hunk.new)}; make the patch anew against this tree"
+            )
+        after += hunk.new
+        done = at + len(hunk.old)
+    return after + before[done:]
+
+
+def _index(start: int, lines: Sequence[str]) -> int:
+    """Return a hunk's 0-based place; an empty side names the line *before* the place."""
+    return start - 1 if lines else start
+
+
+def _mismatch(before: list[str], at: int, old: Sequence[str]) -> str:
+    """Say at which line the hunk and the file differ, and where else it would fit."""
+    places = range(len(before) - len(old) + 1) if old else ()
+    elsewhere = next((i for i in places if before[i : i + len(old)] == list(old)), None)
+    if elsewhere is not None:
+        return (
+            f"its lines stand at line {elsewhere + 1}, not at line {at + 1}, and an offset is not "
+            "accepted; make the patch anew against this tree"
+        )
+    for i, line in enumerate(old):
+        found = before[at + i] if at + i < len(before) else None
+        if found != line:
+            shown = "the end of the file" if found is None else repr(found)
+            return f"line {at + i + 1} should be {line!r}, found {shown}"
+    return f"the file has only {len(before)} lines"
+
+
+def _lines(text: str) -> list[str]:
+    """Split at line feeds only, which is what diffs count; each line keeps its line end."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _starts_file(lines: Sequence[str], i: int) -> bool:
+    if lines[i].startswith("diff --git "):
+        return True
+    return lines[i].startswith("--- ") and i + 1 < len(lines) and lines[i + 1].startswith("+++ ")
+
+
+class _Parser:
+    """The state of one reading: the lines and how far it has come."""
+
+    def __init__(self, text: str, patch: str) -> None:
+        self.lines = text.split("\n")
+        self.at = split_message(text)[1]
+        self.patch = patch
+
+    def parse(self) -> tuple[FileDiff, ...]:
+        files: list[FileDiff] = []
+        while self.at < len(self.lines) and _starts_file(self.lines, self.at):
+            diff = self.file()
+            if any(diff.path == other.path for other in files):
+                self.fail(f"{diff.path} is changed twice; one patch names a file once")
+            files.append(diff)
+        self.signature()
+        if not files:
+            raise BadInputError(f"{self.patch}: holds no diff")
+        return tuple(files)
+
+    def line(self) -> str:
+        """Return the line to be read next; past the end there are only empty ones."""
+        return self.lines[self.at] if self.at < len(self.lines) else ""
+
+    def fail(self, problem: str) -> NoReturn:
+        raise BadInputError(f"{self.patch}: line {self.at + 1}: {problem}")
+
+    def file(self) -> FileDiff:
+        named: set[str] = set()
+        kind: Literal["change", "add", "delete"] = "change"
+        if header := _GIT_HEADER.fullmatch(self.line()):
+            named |= {header["old"], header["new"]}
+            self.at += 1
+        elif self.line().startswith("diff --git "):
+            self.fail(f"cannot read {self.line()!r}; it needs plain names after a/ and b/")
+        while not self.line().startswith("--- ") and not self.ends_file():
+            if mode := _FILE_MODE.fullmatch(self.line()):
+                kind = "add" if mode["kind"] == "new" else "delete"
+                self.check_mode(mode["mode"])
+            elif index := _INDEX.fullmatch(self.line()):
+                self.check_mode(index["mode"] or "100644")
+            else:
+                self.refuse()
+            self.at += 1
+        hunks: tuple[Hunk, ...] = ()
+        if self.line().startswith("--- "):
+            old, new = self.name("--- ", "a/"), self.name("+++ ", "b/")
+            if old == new == _DEV_NULL:
+                self.fail("both names are /dev/null")
+            if (old == _DEV_NULL) != (kind == "add") and named:
+                self.fail("the names and the file mode lines disagree on whether the file is new")
+            if (new == _DEV_NULL) != (kind == "delete") and named:
+                self.fail("the names and the file mode lines disagree on whether the file goes")
+            kind = "add" if old == _DEV_NULL else "delete" if new == _DEV_NULL else "change"
+            named |= {old, new} - {_DEV_NULL}
+            hunks = self.hunks()
+        elif kind == "change":
+            self.fail("no change follows the file's header")
+        if len(named) != 1:
+            self.fail(f"one file is named in several ways: {', '.join(sorted(named))}")
+        path = named.pop()
+        self.check_path(path)
+        self.check_kind(kind, hunks)
+        return FileDiff(path, kind, hunks)
+
+    def ends_file(self) -> bool:
+        """Tell whether a header ends here without `---`: an empty file added or deleted."""
+        return (
+            self.at >= len(self.lines)
+            or self.line() in ("", "-- ")
+            or _starts_file(self.lines, self.at)
+        )
+
+    def name(self, mark: str, prefix: str) -> str:
+        if not self.line().startswith(mark):
+            self.fail(f"expected a line that starts with {mark!r}")
+        # Plain diff puts a tab and a time stamp after the name.
+        name = self.line()[len(mark) :].split("\t", 1)[0]
+        self.at += 1
+        return name if name == _DEV_NULL else name.removeprefix(prefix)
+
+    def hunks(self) -> tuple[Hunk, ...]:
+        hunks: list[Hunk] = []
+        while header := _HUNK_HEADER.fullmatch(self.line()):
+            hunks.append(self.hunk(header, len(hunks) + 1))
+        if self.line().startswith("@@"):
+            self.fail(f"cannot read the hunk header {self.line()!r}")
+        if not hunks:
+            self.fail("no hunk follows the file's names")
+        return tuple(hunks)
+
+    def hunk(self, header: re.Match[str], number: int) -> Hunk:
+        old_start, old_count, new_start, new_count = (
+            int(group) if group is not None else 1 for group in header.groups()
+        )
+        old: list[str] = []
+        new: list[str] = []
+        self.at += 1
+        while len(old) < old_count or len(new) < new_count:
+            if self.at >= len(self.lines):
+                self.fail(f"hunk {number} is shorter than its header says")
+            # An editor that trims blanks leaves an empty line where a blank context line was.
+            mark, text = self.line()[:1] or " ", self.line()[1:] + "\n"
+            if mark not in " -+":
+                self.fail(f"hunk {number} is shorter than its header says")
+            if mark in " -":
+                old.append(text)
+            if mark in " +":
+                new.append(text)
+            self.at += 1
+            if self.line().startswith("\\ "):
+                for side in ([old] if mark in " -" else []) + ([new] if mark in " +" else []):
+                    side[-1] = side[-1][:-1]
+                self.at += 1
+        if len(old) > old_count or len(new) > new_count:
+            self.fail(f"hunk {number} is longer than its header says")
+        if old == new:
+            self.fail(f"hunk {number} changes nothing")
+        return Hunk(number, header[0], old_start, tuple(old), new_start, tuple(new))
+
+    def signature(self) -> None:
+        """Step over a mail's signature; anything else after the last hunk is refused."""
+        if self.line() == "-- ":
+            self.at += 2
+        while self.at < len(self.lines):
+            if self.line():
+                self.refuse()
+            self.at += 1
+
+    def refuse(self) -> NoReturn:
+        for starts, what in _REFUSED:
+            if self.line().startswith(starts):
+                self.fail(f"{what} ({self.line()}); only text changes of files are accepted")
+        if self.line()[:1] in ("+", "-", " "):
+            self.fail("a hunk is longer than its header says")
+        self.fail(f"unexpected line {self.line()!r}")
+
+    def check_mode(self, mode: str) -> None:
+        if mode == "120000":
+            self.fail("a symbolic link; only text changes of files are accepted")
+        if mode == "160000":
+            self.fail("a submodule; only text changes of files are accepted")
+        if mode not in _REGULAR_MODES:
+            self.fail(f"file mode {mode}; only regular files are accepted")
+
+    def check_kind(self, kind: str, hunks: tuple[Hunk, ...]) -> None:
+        if kind == "add" and any(hunk.old or hunk.old_start for hunk in hunks):
+            self.fail("a new file cannot have old lines")
+        if kind == "delete" and any(hunk.new or hunk.new_start for hunk in hunks):
+            self.fail("a deleted file cannot have new lines")
+        if kind != "change" and len(hunks) > 1:
+            self.fail("a new or deleted file has one hunk")
+
+    def check_path(self, path: str) -> None:
+        parts = path.split("/")
+        if path.startswith("/") or ".." in parts:
+            self.fail(f"{path!r} leaves the tree")
+        if any(part in ("", ".", "__pycache__") for part in parts) or not all(
+            character.isprintable() and character not in '\\"' for character in path
+        ):
+            self.fail(f"{path!r} is not a plain name of a file")
+        if parts[0] != "vllm" or len(parts) < 2:
+            self.fail(f"{path!r} is outside vllm/; a patch may touch only files below it")

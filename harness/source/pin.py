@@ -1,0 +1,242 @@
+"""Which vLLM is under test: the pins in `patches/pins.toml`, and the one that is installed.
+
+Nothing here imports vLLM or torch: what is installed is read from its metadata.
+"""
+
+import base64
+import csv
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ..errors import BadInputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PINS_FILE = "pins.toml"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A vLLM release: what to install for it and which files it is known by.
+
+    `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `overrides` are
+    the requirements that uv needs as overrides to install it; `series` names the folder of the
+    series for it; `files` maps each file that a series of ours touches to its sha256.
+    """
+
+    version: str
+    series: str
+    distributions: Mapping[str, str]
+    overrides: tuple[str, ...]
+    files: Mapping[str, str]
+
+    def install_command(self, device: str = "cpu") -> str:
+        """Return a command that installs this pin for `device`."""
+        command = f"uv pip install '{self.distributions[device]}=={self.version}'"
+        if self.overrides:
+            command += f" --override <(printf '%s\\n' {' '.join(self.overrides)})"
+        return command
+
+
+@dataclass(frozen=True)
+class Pins:
+    """All pins, and the one that is meant where none is named."""
+
+    default: Pin
+    all: tuple[Pin, ...]
+
+    def get(self, version: str) -> Pin:
+        """Return the pin of `version`. Raises `BadInputError`, naming the known ones."""
+        for pin in self.all:
+            if pin.version == version:
+                return pin
+        known = ", ".join(pin.version for pin in self.all)
+        raise BadInputError(f"no pin for vLLM {version}; known: {known}")
+
+
+@dataclass(frozen=True)
+class InstalledVllm:
+    """A vLLM found on disk: its version and distribution, and where both lie."""
+
+    version: str
+    distribution: str
+    package_dir: Path
+    dist_info_dir: Path
+
+    @property
+    def release(self) -> str:
+        """The version without its local label: `0.20.2` for `0.20.2+cpu`."""
+        return self.version.partition("+")[0]
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether this is a build for CPU: its own distribution, or a local label that says so."""
+        return "cpu" in self.distribution or "cpu" in self.version.partition("+")[2]
+
+
+@dataclass(frozen=True)
+class RecordedFile:
+    """A row of the distribution's RECORD: the sha256 (hex) and the size of one file."""
+
+    sha256: str
+    size: int
+
+
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_PathBelowVllm = Annotated[str, StringConstraints(pattern=r"^vllm/[^\\]+$")]
+
+
+class _PinTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)+([a-z0-9.]*)$")]
+    series: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    distributions: Annotated[dict[str, str], Field(min_length=1)]
+    overrides: list[str] = []
+    files: dict[_PathBelowVllm, _Sha256] = {}
+
+
+class _PinsDocument(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    default: str
+    pin: Annotated[list[_PinTable], Field(min_length=1)]
+
+
+def load_pins(patches_dir: Path) -> Pins:
+    """Read `pins.toml` in `patches_dir`. Raises `BadInputError`, naming the file and the entry."""
+    path = patches_dir / PINS_FILE
+    try:
+        document = _PinsDocument.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(f"{path}: {place}: {first['msg']}") from error
+    pins = tuple(
+        Pin(
+            version=table.version,
+            series=table.series,
+            distributions=MappingProxyType(table.distributions),
+            overrides=tuple(table.overrides),
+            files=MappingProxyType(table.files),
+        )
+        for table in document.pin
+    )
+    versions = [pin.version for pin in pins]
+    if document.default not in versions:
+        raise BadInputError(f"{path}: default {document.default!r} is not among the pins")
+    if len(set(versions)) != len(versions):
+        raise BadInputError(f"{path}: a version has two pins")
+    return Pins(default=pins[versions.index(document.default)], all=pins)
+
+
+def locate_vllm(pin: Pin, search_path: Sequence[Path] | None = None) -> InstalledVllm:
+    """Return the installed vLLM that `pin` names, from this environment or from `search_path`.
+
+    Raises `BadInputError` if none is installed, if it has another version, or if a file that the
+    pin knows differs from the release; the message says what was found and what to run.
+    """
+    found = _find(pin, search_path)
+    if not found:
+        names = " or ".join(sorted(set(pin.distributions.values())))
+        raise BadInputError(
+            f"vLLM {pin.version} is required, but no {names} is installed; "
+            f"run: {pin.install_command()}"
+        )
+    if len(found) > 1:
+        listed = " and ".join(f"{each.distribution} {each.version}" for each in found)
+        raise BadInputError(
+            f"{listed} are both installed and share one folder; uninstall both, then run: "
+            f"{pin.install_command()}"
+        )
+    installed = found[0]
+    if installed.release != pin.version:
+        device = next(d for d, name in pin.distributions.items() if name == installed.distribution)
+        raise BadInputError(
+            f"vLLM {pin.version} is required, found {installed.distribution} {installed.version} "
+            f"in {installed.package_dir.parent}; run: {pin.install_command(device)}"
+        )
+    if not (installed.package_dir / "__init__.py").is_file():
+        raise BadInputError(
+            f"{installed.distribution} {installed.version} has no package at "
+            f"{installed.package_dir} (an editable install?); run: {pin.install_command()}"
+        )
+    _check_files(pin, installed)
+    return installed
+
+
+def read_record(installed: InstalledVllm) -> dict[str, RecordedFile]:
+    """Return the files of the package that the distribution's RECORD lists, compiled ones left out.
+
+    Raises `BadInputError` if RECORD is missing or cannot be read.
+    """
+    path = installed.dist_info_dir / "RECORD"
+    files: dict[str, RecordedFile] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            for name, digest, size in csv.reader(stream):
+                # Installers add rows of their own (scripts, .pyc) that differ from place to place.
+                if not name.startswith("vllm/") or name.endswith(".pyc") or ".." in name.split("/"):
+                    continue
+                algorithm, _, value = digest.partition("=")
+                if algorithm != "sha256":
+                    raise ValueError(f"{name} has no sha256")
+                raw = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+                files[name] = RecordedFile(raw.hex(), int(size))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadInputError(
+            f"{path}: cannot be read ({error}); reinstall {installed.distribution}"
+        ) from error
+    if not files:
+        raise BadInputError(f"{path}: lists no file of vLLM; reinstall {installed.distribution}")
+    return files
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _find(pin: Pin, search_path: Sequence[Path] | None) -> list[InstalledVllm]:
+    path = sys.path if search_path is None else [str(entry) for entry in search_path]
+    found: list[InstalledVllm] = []
+    for name in sorted(set(pin.distributions.values())):
+        # The first of a name is the one that Python would import.
+        for distribution in importlib.metadata.distributions(name=name, path=path):
+            root = Path(str(distribution.locate_file("")))
+            dist_info = root / f"{name.replace('-', '_')}-{distribution.version}.dist-info"
+            found.append(InstalledVllm(distribution.version, name, root / "vllm", dist_info))
+            break
+    return found
+
+
+def _check_files(pin: Pin, installed: InstalledVllm) -> None:
+    for name, expected in pin.files.items():
+        path = installed.package_dir.parent / name
+        if not path.is_file():
+            raise BadInputError(f"{path}: missing; run: {pin.install_command()}")
+        if (actual := sha256_of(path)) != expected:
+            raise BadInputError(
+                f"{path}: differs from vLLM {pin.version} (sha256 {actual[:12]}..., the pin says "
+                f"{expected[:12]}...); reinstall: {pin.install_command()} --reinstall"
+            )

@@ -1,0 +1,215 @@
+"""Read a patch series: a folder with an order file `series` and the patches that it names.
+
+The form is quilt's (one patch a line, `#` starts a comment); each patch begins with a header of
+`Key: value` lines and an explanation, as Debian's DEP-3 has it. docs/series.md describes both.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from pathlib import Path
+
+from ..errors import BadInputError
+from .diff import FileDiff, apply_diff, parse_diff, split_message
+
+ORDER_FILE = "series"
+_SUFFIXES = (".patch", ".diff")
+_VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NUMBER = re.compile(r"^\d+[-_]")
+_MAIL_TAG = re.compile(r"^\[PATCH[^\]]*\]\s*")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch file: what its header says and what it changes.
+
+    A field that the header lacks is empty; `pins` empty means that the patch names no pin, and
+    `variant` falls back on the file's name. `digest` is the sha256 of the file.
+    """
+
+    path: Path
+    subject: str
+    why: str
+    upstream: str
+    pins: tuple[str, ...]
+    remove_when: str
+    variant: str
+    files: tuple[FileDiff, ...]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The name of the patch file."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A prefix of a series under the name by which reports and options call it."""
+
+    name: str
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The patches of one folder, in the order in which they apply."""
+
+    path: Path
+    patches: tuple[Patch, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.name
+
+    def variants(self, base_name: str = "base") -> tuple[Variant, ...]:
+        """Return every prefix, shortest first: no patch, the first, the first two, ...
+
+        Raises `BadInputError` if two of them have one name.
+        """
+        names = [base_name, *(patch.variant for patch in self.patches)]
+        for i, name in enumerate(names[1:]):
+            if name in names[: i + 1]:
+                raise BadInputError(
+                    f"{self.patches[i].path}: a second variant named {name!r}; "
+                    "give the patch another name in a Variant header"
+                )
+        return tuple(Variant(name, self.patches[:i]) for i, name in enumerate(names))
+
+
+def load_series(directory: Path) -> Series:
+    """Read the series in `directory`.
+
+    Raises `BadInputError` for an order file that is missing, empty, names a patch twice, one that
+    is not there or one outside the folder, or leaves out a patch that lies there; for a patch that
+    is not a strict diff of files below `vllm/`; and for variants that share a name.
+    """
+    directory = directory.resolve()
+    order = directory / ORDER_FILE
+    if not order.is_file():
+        raise BadInputError(f"{directory}: no order file named {ORDER_FILE!r} in this folder")
+    names = _read_order(order)
+    lying = {path.name for path in directory.iterdir() if path.suffix in _SUFFIXES}
+    if unlisted := sorted(lying - set(names)):
+        raise BadInputError(
+            f"{order}: does not list {', '.join(unlisted)}; list each patch or move it away"
+        )
+    series = Series(directory, tuple(load_patch(directory / name) for name in names))
+    series.variants()
+    return series
+
+
+def load_patch(path: Path) -> Patch:
+    """Read one patch file.
+
+    Raises `BadInputError`, naming file and line, if it is no strict diff of files below `vllm/`.
+    """
+    data = _read(path)
+    text = _decode(data, path)
+    message = HeaderParser().parsestr(split_message(text)[0])
+    header = {
+        key: _field(message, key, path)
+        for key in ("Subject", "Description", "Upstream", "Pins", "Remove-when", "Variant")
+    }
+    return Patch(
+        path=path,
+        subject=_MAIL_TAG.sub("", header["Subject"]),
+        why="\n\n".join(
+            part for part in (header["Description"], str(message.get_payload()).strip()) if part
+        ),
+        upstream=header["Upstream"],
+        pins=tuple(header["Pins"].replace(",", " ").split()),
+        remove_when=header["Remove-when"],
+        variant=_variant_name(header["Variant"], path),
+        files=parse_diff(text, str(path)),
+        digest=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def apply_patches(
+    patches: Sequence[Patch], read: Callable[[str], bytes | None]
+) -> dict[str, bytes | None]:
+    """Return the content of each file that `patches` touch after all of them; None where deleted.
+
+    `read` gives a file's content before the first patch, None where there is no such file. Raises
+    `BadInputError`, naming patch, file and hunk, for the first that does not apply exactly.
+    """
+    contents: dict[str, bytes | None] = {}
+    for patch in patches:
+        for diff in patch.files:
+            data = contents[diff.path] if diff.path in contents else read(diff.path)
+            before = None if data is None else _decode_target(data, patch, diff)
+            after = apply_diff(diff, before, str(patch.path))
+            contents[diff.path] = None if after is None else after.encode()
+    return contents
+
+
+def _read_order(order: Path) -> list[str]:
+    names: list[str] = []
+    for number, line in enumerate(_decode(_read(order), order).split("\n"), start=1):
+        name = line.partition("#")[0].strip()
+        where = f"{order}: line {number}"
+        if not name:
+            continue
+        if "/" in name or "\\" in name or not name.isprintable():
+            raise BadInputError(f"{where}: {name!r} is not the name of a file in this folder")
+        if not name.endswith(_SUFFIXES):
+            raise BadInputError(f"{where}: {name!r} does not end in .patch or .diff")
+        if name in names:
+            raise BadInputError(f"{where}: {name!r} is listed twice")
+        if not (order.parent / name).is_file():
+            raise BadInputError(f"{where}: {name!r} is not in this folder")
+        names.append(name)
+    if not names:
+        raise BadInputError(f"{order}: lists no patch")
+    return names
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode(data: bytes, path: Path) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInputError(f"{path}: line {line}: not UTF-8 text") from None
+    if not text.strip():
+        raise BadInputError(f"{path}: the file is empty")
+    if "\r" in text:
+        line = text.count("\n", 0, text.index("\r")) + 1
+        raise BadInputError(f"{path}: line {line}: has a carriage return; use line feeds alone")
+    return text
+
+
+def _decode_target(data: bytes, patch: Patch, diff: FileDiff) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadInputError(f"{patch.path}: {diff.path}: the file is not UTF-8 text") from None
+
+
+def _field(message: Message, key: str, path: Path) -> str:
+    values = message.get_all(key, [])
+    if len(values) > 1:
+        raise BadInputError(f"{path}: two {key} headers")
+    return " ".join(str(values[0]).split()) if values else ""
+
+
+def _variant_name(declared: str, path: Path) -> str:
+    if not declared:
+        stem = _NUMBER.sub("", path.stem)
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "patch"
+    if not _VARIANT_NAME.fullmatch(declared):
+        raise BadInputError(
+            f"{path}: Variant {declared!r} may hold only letters, digits, '.', '_' and '-'"
+        )
+    return declared

@@ -1,0 +1,49 @@
+"""What `series lint` checks beyond what reading refuses: headers, pins, and each prefix."""
+
+from collections.abc import Mapping
+
+from .pin import InstalledVllm, Pin, read_record
+from .series import Patch, Series, apply_patches
+from .tree import check_installed, check_pins, read_installed
+
+_REQUIRED = {
+    "Subject": "what the patch does, in a line",
+    "Upstream": "the address of the change or the issue, or 'not submitted' and why",
+    "Pins": "the vLLM releases that it is for",
+    "Remove-when": "the condition under which it can go",
+}
+
+
+def header_problems(patch: Patch) -> list[str]:
+    """Return what the patch's header lacks, a line for each; none if it is complete."""
+    given: Mapping[str, object] = {
+        "Subject": patch.subject,
+        "Upstream": patch.upstream,
+        "Pins": patch.pins,
+        "Remove-when": patch.remove_when,
+    }
+    problems = [
+        f"{patch.path}: no {key} header ({meaning})"
+        for key, meaning in _REQUIRED.items()
+        if not given[key]
+    ]
+    if not patch.why:
+        problems.append(f"{patch.path}: no explanation after the header (why the patch exists)")
+    return problems
+
+
+def check_applies(series: Series, pin: Pin, installed: InstalledVllm) -> list[str]:
+    """Check each prefix of the series against the release; return the files that no digest pins.
+
+    Raises `BadInputError`, naming patch, file and hunk, for the first that does not apply exactly,
+    for a patch that is for other releases, and for an installed file that is not the release's.
+    """
+    record = read_record(installed)
+    check_installed(installed, record)
+    touched: set[str] = set()
+    for variant in series.variants():
+        check_pins(variant.patches, installed)
+        touched |= set(
+            apply_patches(variant.patches, lambda name: read_installed(installed, record, name))
+        )
+    return sorted(name for name in touched if name in record and name not in pin.files)
