@@ -60,13 +60,18 @@ def build_instrument(
     The folder appears whole or not at all, and replaces an older instrument of the same path.
 
     Args:
-        seed, steps: in place of the recipe's.
+        name: one of the bundled instruments.
+        out: the folder to make.
+        seed: in place of the recipe's.
+        steps: in place of the recipe's.
+        on_progress: called after each optimiser step.
         check: False keeps a model that does not reach the stated accuracy (for tests).
 
     Raises:
         BadInputError: unknown name; ``out`` exists and is no instrument; torch or transformers
             are not installed.
         HarnessError: the trained model misses the accuracy, or is too large.
+
     """
     recipe = recipe_of(name)
     recipe = replace(recipe, seed=recipe.seed if seed is None else seed)
@@ -85,7 +90,7 @@ def build_instrument(
 
 
 def make_tokenizer() -> Tokenizer:
-    """The tokenizer of all instruments: trained on many problems of the bundled templates."""
+    """Make the tokenizer of all instruments: trained on many problems of the bundled templates."""
     problems = make_problems(TOKENIZER_TEXTS, TOKENIZER_SEED)
     texts = (prompt_of(problem.question) + target_of(problem.answer) for problem in problems)
     return train_tokenizer(texts, VOCAB_SIZE)
@@ -153,7 +158,7 @@ def _card(
     return {
         "name": recipe.name,
         "summary": recipe.summary,
-        "purpose": "Measures the engine, not ability: the model has memorised the bundled problems.",
+        "purpose": "Measures the engine, not ability: it has memorised the bundled problems.",
         "shape": dict(recipe.shape),
         "parameters": parameters,
         "weights_bytes": size,

@@ -11,15 +11,16 @@ _HERE = Path(__file__).resolve().parent
 
 
 def instrument_names() -> tuple[str, ...]:
-    """The names of the bundled instruments, in the order in which a sweep runs them."""
+    """Return the names of the bundled instruments, in the order in which a sweep runs them."""
     return tuple(RECIPES)
 
 
 def instrument_path(name: str) -> Path:
-    """The folder of a shipped checkpoint.
+    """Return the folder of a shipped checkpoint.
 
     Raises:
         BadInputError: no instrument has that name, or this installation lacks its files.
+
     """
     folder = _HERE / "checkpoints" / recipe_of(name).name
     if not (folder / "model.safetensors").is_file():
@@ -31,5 +32,5 @@ def instrument_path(name: str) -> Path:
 
 
 def problems_path() -> Path:
-    """The bundled word problems, a JSONL file in GSM8K's format."""
+    """Return the path of the bundled word problems, a JSONL file in GSM8K's format."""
     return _HERE / "problems.jsonl"

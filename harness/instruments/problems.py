@@ -30,7 +30,7 @@ class Problem:
     answer: str
 
     def as_json(self) -> str:
-        """The problem as one line of a GSM8K JSONL file, without the line end."""
+        """Return the problem as one line of a GSM8K JSONL file, without the line end."""
         return json.dumps({"question": self.question, "answer": self.answer})
 
 
@@ -100,7 +100,7 @@ def make_problems(count: int, seed: int) -> tuple[Problem, ...]:
 
     Numbers: ``a`` in 21..59, ``b`` and ``c`` in 2..9, so that every result is a positive integer.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - text for a test, not a secret
     made: dict[str, Problem] = {}
     while len(made) < count:
         template = TEMPLATES[len(made) % len(TEMPLATES)]
@@ -114,15 +114,15 @@ def make_problems(count: int, seed: int) -> tuple[Problem, ...]:
 
 
 def prompt_of(question: str) -> str:
-    """The zero-shot prompt that lm-eval's gsm8k task makes of a question."""
+    """Return the zero-shot prompt that lm-eval's gsm8k task makes of a question."""
     return f"Question: {question}\nAnswer:"
 
 
 def target_of(answer: str) -> str:
-    """What is to follow the prompt: lm-eval's target delimiter is one space."""
+    """Return what is to follow the prompt: lm-eval's target delimiter is one space."""
     return f" {answer}"
 
 
 def to_jsonl(problems: tuple[Problem, ...]) -> str:
-    """The problems as the text of a JSONL file."""
+    """Return the problems as the text of a JSONL file."""
     return "".join(f"{problem.as_json()}\n" for problem in problems)

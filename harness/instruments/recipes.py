@@ -43,6 +43,7 @@ class Recipe:
         steps: optimiser steps; ``batch`` problems are seen in each.
         learning_rate: peak of a warm-up and cosine schedule.
         ple_gain: start value of the norm weight that scales what PLE adds in each layer.
+
     """
 
     name: str
@@ -80,7 +81,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     "num_hidden_layers": 10,
                     "intermediate_size": 192,
                     # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own cut is illegal.
-                    "layer_types": [*[SLIDING] * 3, FULL, *[SLIDING] * 2, FULL, *[SLIDING] * 2, FULL],
+                    "layer_types": [
+                        *[SLIDING] * 3,
+                        FULL,
+                        *[SLIDING] * 2,
+                        FULL,
+                        *[SLIDING] * 2,
+                        FULL,
+                    ],
                     "num_kv_shared_layers": 2,
                     "use_double_wide_mlp": True,
                     "hidden_size_per_layer_input": 16,
@@ -112,9 +120,12 @@ def recipe_of(name: str) -> Recipe:
 
     Raises:
         BadInputError: no instrument has that name.
+
     """
     try:
         return RECIPES[name]
     except KeyError:
         known = ", ".join(sorted(RECIPES))
-        raise BadInputError(f"no instrument is called {name!r}; the bundled ones are {known}") from None
+        raise BadInputError(
+            f"no instrument is called {name!r}; the bundled ones are {known}"
+        ) from None

@@ -15,6 +15,8 @@ IGNORED = -100
 MAX_GRADIENT_NORM = 1.0
 WARM_UP_STEPS = 40
 FINAL_RATE = 0.05
+# A broken pass counts as wrong enough above this loss, in nats a token of the answer.
+WRONG_ENOUGH = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Score:
     Attributes:
         accuracy: share of examples whose whole answer greedy decoding gives, token for token.
         margin: smallest logit distance of an answer token to its best rival (negative: a miss).
+
     """
 
     accuracy: float
@@ -72,25 +75,31 @@ def train(
     examples: Sequence[Example],
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Fit ``model`` in place on the answers of ``examples``; ``on_step`` gets step and loss."""
+    """Fit ``model`` in place on the answers of ``examples``; ``on_step`` gets step and loss.
+
+    A model with PLE is also trained to be wrong when PLE is broken in its later half: by itself
+    it memorises the answers in ways that hardly need PLE, and would not notice its loss.
+    """
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _rate(recipe.steps))
+    has_ple = bool(recipe.shape["hidden_size_per_layer_input"])
     model.train()
     batches = _batches(len(examples), recipe.batch, recipe.seed)
     for step in range(1, recipe.steps + 1):
         inputs, labels = _pad([examples[i] for i in next(batches)])
-        logits = model(input_ids=inputs, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
+        logits = model(input_ids=inputs, use_cache=False).logits
+        fit = _losses(logits, labels).mean()
+        loss = fit
+        if has_ple:
+            loss = fit + _ple_contrast(model, inputs, labels, stale=step % 2 == 0)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
         optimiser.step()
         schedule.step()
-        on_step(step, float(loss.detach()))
+        on_step(step, float(fit.detach()))
     model.eval()
 
 
@@ -160,6 +169,37 @@ def round_weights(model: Gemma4ForCausalLM) -> None:
     with torch.no_grad():
         for tensor in model.state_dict().values():
             tensor.copy_(tensor.to(torch.bfloat16).to(tensor.dtype))
+
+
+def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean loss of each example's answer tokens, (batch,), in nats a token."""
+    wanted = labels[:, 1:]
+    each = torch.nn.functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
+    )
+    return each.sum(-1) / (wanted != IGNORED).sum(-1)
+
+
+def _ple_contrast(
+    model: Gemma4ForCausalLM, inputs: torch.Tensor, labels: torch.Tensor, *, stale: bool
+) -> torch.Tensor:
+    """How far a pass with PLE broken in the later half is from wrong enough: 0 when it is.
+
+    Broken: PLE left out, or (``stale``) the token part of it taken from the token before. Half
+    the batch is enough to learn this from.
+    """
+    half = len(inputs) // 2
+    inputs, labels = inputs[:half], labels[:half]
+    middle = len(model.model.layers) // 2
+    if stale:
+        ple = model.model.get_per_layer_inputs(inputs, None)
+        late = ple[:, :, middle:].roll(1, dims=1)
+        ple = torch.cat([ple[:, :, :middle], late], dim=2)
+        logits = model(input_ids=inputs, per_layer_inputs=ple, use_cache=False).logits
+    else:
+        with without_ple(model, middle):
+            logits = model(input_ids=inputs, use_cache=False).logits
+    return torch.relu(WRONG_ENOUGH - _losses(logits, labels)).mean()
 
 
 def _rate(steps: int) -> Callable[[int], float]:
