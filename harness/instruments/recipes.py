@@ -81,14 +81,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     "num_hidden_layers": 10,
                     "intermediate_size": 192,
                     # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own cut is illegal.
-                    "layer_types": [
-                        *[SLIDING] * 3,
-                        FULL,
-                        *[SLIDING] * 2,
-                        FULL,
-                        *[SLIDING] * 2,
-                        FULL,
-                    ],
+                    "layer_types": [SLIDING] * 3 + [FULL] + ([SLIDING] * 2 + [FULL]) * 2,
                     "num_kv_shared_layers": 2,
                     "use_double_wide_mlp": True,
                     "hidden_size_per_layer_input": 16,
@@ -116,7 +109,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe of an instrument.
+    """Return the recipe of an instrument.
 
     Raises:
         BadInputError: no instrument has that name.
@@ -126,6 +119,4 @@ def recipe_of(name: str) -> Recipe:
         return RECIPES[name]
     except KeyError:
         known = ", ".join(sorted(RECIPES))
-        raise BadInputError(
-            f"no instrument is called {name!r}; the bundled ones are {known}"
-        ) from None
+        raise BadInputError(f"no instrument is called {name!r}; there are {known}") from None

@@ -42,7 +42,7 @@ class Score:
 
 
 def make_config(recipe: Recipe, vocab_size: int) -> Gemma4TextConfig:
-    """The recipe's transformers configuration, for ``vocab_size`` tokens."""
+    """Return the recipe's transformers configuration, for ``vocab_size`` tokens."""
     return Gemma4TextConfig(
         vocab_size=vocab_size,
         vocab_size_per_layer_input=vocab_size,
@@ -53,7 +53,7 @@ def make_config(recipe: Recipe, vocab_size: int) -> Gemma4TextConfig:
 
 
 def make_model(recipe: Recipe, vocab_size: int) -> Gemma4ForCausalLM:
-    """A fresh float32 model, weights seeded by the recipe; layer scalars differ between layers."""
+    """Make a float32 model, weights seeded by the recipe; layer scalars differ between layers."""
     torch.manual_seed(recipe.seed)
     model = Gemma4ForCausalLM(make_config(recipe, vocab_size)).to(torch.float32)
     with torch.no_grad():
@@ -103,7 +103,6 @@ def train(
     model.eval()
 
 
-@torch.no_grad()
 def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int = 32) -> Score:
     """Score greedy decoding without decoding.
 
@@ -114,7 +113,8 @@ def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int =
     solved, margin = 0, float("inf")
     for start in range(0, len(examples), batch):
         inputs, labels = _pad(examples[start : start + batch])
-        logits = model(input_ids=inputs, use_cache=False).logits[:, :-1].float()
+        with torch.no_grad():
+            logits = model(input_ids=inputs, use_cache=False).logits[:, :-1].float()
         wanted = labels[:, 1:]
         asked = wanted != IGNORED
         index = wanted.clamp(min=0).unsqueeze(-1)
@@ -141,7 +141,7 @@ def without_ple(model: Gemma4ForCausalLM, first_layer: int) -> Iterator[None]:
 
 
 def checkpoint_tensors(model: Gemma4ForCausalLM) -> dict[str, torch.Tensor]:
-    """The tensors of a bfloat16 checkpoint that transformers and vLLM both load.
+    """Return the tensors of a bfloat16 checkpoint that transformers and vLLM both load.
 
     transformers gives KV-shared layers no key and value weights, and vLLM refuses a checkpoint
     without their ``k_norm``. The published checkpoints carry them; here they are copies of the

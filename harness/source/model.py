@@ -87,7 +87,7 @@ def resolve_model(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a ``config.json``, given as the file or the folder that holds it.
+    """Read a ``config.json``, given as the file or the folder that holds it.
 
     Raises:
         BadInputError: there is none, or it is not a JSON object.
@@ -109,7 +109,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def content_digest(folder: Path) -> str:
-    """sha256 over the names and contents of the files that can change a result.
+    """Return the sha256 over the names and contents of the files that can change a result.
 
     Larger files than `HASH_LIMIT_BYTES` enter with size and modification time instead of their
     content. So copying a large checkpoint changes its digest; a small one's depends on content
@@ -167,7 +167,7 @@ def _refuse_code(path: Path) -> None:
 
 
 def _fetch(hub_id: str, *, allow_pickle: bool) -> Path:
-    """The local snapshot of a hub checkpoint, downloaded where it is not in the cache yet."""
+    """Return the local snapshot of a hub checkpoint, downloaded where it is not in the cache yet."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:

@@ -126,7 +126,7 @@ def plan_partition(
 
 
 def default_cut(layers: int, pp: int) -> tuple[int, ...]:
-    """The cut that vLLM makes by itself: even, and what is left over goes to late ranks first.
+    """Return the cut that vLLM makes by itself: even, the left over goes to late ranks first.
 
     The last rank never takes an extra layer, since it also has the head; the one before it
     takes the first, and so on towards the front.
@@ -136,7 +136,7 @@ def default_cut(layers: int, pp: int) -> tuple[int, ...]:
 
 
 def illegal_reason(config: Config, cut: Sequence[int], pp: int) -> str | None:
-    """Why vLLM cannot load this cut; None if it can."""
+    """Tell why vLLM cannot load this cut; None if it can."""
     total = layer_count(config)
     if len(cut) != pp:
         return f"the cut {as_value(cut)} names {len(cut)} ranks, the pipeline has {pp}"
@@ -157,7 +157,7 @@ def illegal_reason(config: Config, cut: Sequence[int], pp: int) -> str | None:
 
 
 def balanced_cut(config: Config, pp: int) -> tuple[int, ...] | None:
-    """The legal cut nearest to balanced, or None if none is legal.
+    """Return the legal cut nearest to balanced, or None if none is legal.
 
     Nearest: the smallest sum of squared layer counts; then the fewest layers moved against
     vLLM's own cut; then the lighter early ranks, which also hold the embeddings.
@@ -184,7 +184,7 @@ def balanced_cut(config: Config, pp: int) -> tuple[int, ...] | None:
 
 
 def as_value(cut: Sequence[int]) -> str:
-    """A cut as vLLM's variable writes it: ``2,3,3``."""
+    """Return a cut as vLLM's variable writes it: ``2,3,3``."""
     return ",".join(str(layers) for layers in cut)
 
 
@@ -227,13 +227,13 @@ def _ranks(config: Config, cut: Sequence[int]) -> tuple[RankPlan, ...]:
 
 
 def text_config(config: Config) -> Config:
-    """The part that describes the text decoder: a nested ``text_config``, or the whole."""
+    """Return the part that describes the text decoder: a nested ``text_config``, or the whole."""
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
 
 
 def layer_count(config: Config) -> int:
-    """The number of decoder layers.
+    """Return the number of decoder layers.
 
     Raises:
         BadInputError: the config names none.
@@ -251,7 +251,7 @@ def layer_count(config: Config) -> int:
 
 
 def layer_kinds(config: Config) -> tuple[str, ...]:
-    """The attention kind of each layer, as ``layer_types`` or ``layers_block_type`` names it.
+    """Return the kind of each layer, as ``layer_types`` or ``layers_block_type`` names it.
 
     Without either key, every layer is ``full_attention``.
     """
@@ -266,7 +266,7 @@ def layer_kinds(config: Config) -> tuple[str, ...]:
 
 
 def kv_sources(config: Config) -> dict[int, int]:
-    """The layer whose key-value cache each shared layer reads: {shared layer: source layer}.
+    """Map each layer that shares a key-value cache to the layer that owns it.
 
     The last ``num_kv_shared_layers`` layers have no cache; each reads that of the last layer of
     its own kind before them.
@@ -294,7 +294,7 @@ def kv_sources(config: Config) -> dict[int, int]:
 
 
 def kv_layers(config: Config) -> frozenset[int]:
-    """The layers that own a key-value cache."""
+    """Return the layers that own a key-value cache."""
     shared = kv_sources(config)
     return frozenset(
         layer
@@ -304,7 +304,7 @@ def kv_layers(config: Config) -> frozenset[int]:
 
 
 def layer_parameters(config: Config) -> tuple[int, ...] | None:
-    """The weights in the linear maps of each decoder layer; None where the config does not tell.
+    """Count the weights in each layer's linear maps; None where the config does not tell.
 
     Attention, MLP, experts with their router, and per-layer-input maps are counted. Norms,
     biases and scalars, under a thousandth together, are not.
