@@ -1,0 +1,10 @@
+"""Static contract analysis of model files: what each pipeline rank declares, sends and reads.
+
+Standard library `ast` only: neither torch nor vLLM is imported.
+"""
+
+from harness.lint.analyse import lint_paths
+from harness.lint.catalogue import RULES, Rule, explain
+from harness.lint.report import Finding, LintReport, Severity
+
+__all__ = ["RULES", "Finding", "LintReport", "Rule", "Severity", "explain", "lint_paths"]

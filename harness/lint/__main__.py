@@ -1,0 +1,5 @@
+"""`python -m harness.lint`."""
+
+from harness.lint.cli import lint
+
+lint()

@@ -1,0 +1,138 @@
+"""Lints paths: finds the files, analyses each class in them, applies waivers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.lint import check_contract
+from harness.lint.catalogue import RULES
+from harness.lint.emit import finding
+from harness.lint.machine import Engine, OutOfStepsError
+from harness.lint.project import ClassRef, Project, build_module
+from harness.lint.report import Finding, LintReport, Severity
+from harness.lint.sources import model_files, read_source
+from harness.lint.stage import derive
+
+_FEW_FILES = 24
+"""Below this a second process costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one process found."""
+
+    findings: tuple[Finding, ...]
+    analysed: int
+    classes: int
+
+
+def lint_paths(
+    paths: Iterable[Path | str], *, vllm: Path | str | None = None, jobs: int | None = None
+) -> LintReport:
+    """Lint model files, folders, or a whole vLLM tree.
+
+    Args:
+        paths: Files and folders. Of a vLLM checkout or package only the model folders are taken.
+        vllm: Where imports of `vllm` in files outside of a vLLM tree are looked up.
+        jobs: Processes to use; by default as many as there are cores, at most 4.
+
+    Raises:
+        BadInputError: A path is missing, or no file in the given folders concerns PP.
+    """
+    given = [Path(path) for path in paths]
+    root = _import_root(Path(vllm)) if vllm is not None else None
+    files = model_files(given)
+    workers = jobs if jobs is not None else min(4, os.cpu_count() or 1)
+    if len(files) < _FEW_FILES or workers < 2:
+        batches = [_lint_batch(files, root)]
+    else:
+        batches = _in_processes(files, root, workers)
+    analysed = sum(batch.analysed for batch in batches)
+    found = _unique(f for batch in batches for f in batch.findings)
+    if not analysed and not found and all(path.is_dir() for path in given):
+        names = ", ".join(str(path) for path in given)
+        raise BadInputError(f"{names}: no file in here concerns pipeline parallelism")
+    return LintReport(
+        findings=tuple(sorted(found, key=lambda f: f.sort_key)),
+        files=len(files),
+        analysed=analysed,
+        classes=sum(batch.classes for batch in batches),
+    )
+
+
+def _import_root(path: Path) -> Path:
+    for root in (path, path.parent):
+        if (root / "vllm").is_dir():
+            return root
+    raise BadInputError(f"{path}: holds no vllm package")
+
+
+def _in_processes(files: Sequence[Path], root: Path | None, workers: int) -> list[_Batch]:
+    by_size = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
+    shares = [by_size[start::workers] for start in range(workers)]
+    # fork: the parent has only small modules loaded and no threads, and spawn would import again.
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    with ProcessPoolExecutor(workers - 1, mp_context=context) as pool:
+        others = [pool.submit(partial(_lint_batch, share, root)) for share in shares[1:]]
+        return [_lint_batch(shares[0], root), *(other.result() for other in others)]
+
+
+def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
+    project = Project(root)
+    engine = Engine(project)
+    findings: list[Finding] = []
+    analysed = classes = 0
+    for path in files:
+        try:
+            source = read_source(path)
+        except BadInputError as error:
+            findings.append(_unreadable(path, 1, str(error)))
+            continue
+        if source is None:
+            continue
+        analysed += 1
+        known = project.known(path)
+        try:
+            module = known or build_module(path, source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = error.lineno if isinstance(error, SyntaxError) else 1
+            findings.append(_unreadable(path, line or 1, f"cannot be parsed: {error}"))
+            continue
+        project.add(module)
+        for cls in module.refs.values():
+            if project.claims_pp(cls):
+                classes += 1
+                findings += _lint_class(engine, cls)
+    inside = set(map(str, files))
+    return _Batch(tuple(f for f in findings if f.path in inside), analysed, classes)
+
+
+def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
+    try:
+        stage = derive(engine, cls)
+        yield from check_contract.check(stage)
+    except (OutOfStepsError, RecursionError):
+        text = f"{cls.name} is too deep or too long to follow"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+
+
+def _unreadable(path: Path, line: int, why: str) -> Finding:
+    rule = RULES["PP901"]
+    return Finding(rule.code, Severity.ERROR, str(path), line, 1, why, rule.cure)
+
+
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding per code, place and message; an inherited fault is found by each heir."""
+    seen: dict[tuple[str, str, int, int, str], Finding] = {}
+    for found in findings:
+        key = (found.code, found.path, found.line, found.column, found.message)
+        if key not in seen or found.symbol < seen[key].symbol:
+            seen[key] = found
+    return list(seen.values())

@@ -1,0 +1,280 @@
+"""Rules PP1xx and PP2xx: the keys that are declared, sent and read, and what is in them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.lint.emit import at, finding
+from harness.lint.project import Module
+from harness.lint.report import Finding, Severity
+from harness.lint.stage import Stage, View, lookup, owner_module
+from harness.lint.trace import Read, Role
+from harness.lint.values import Entry, Null, Opaque, Payload, nullness, tags_of
+
+
+def check(stage: Stage) -> Iterator[Finding]:
+    """All contract findings of a class."""
+    yield from _methods(stage)
+    dead = list(_dead_reads(stage))
+    yield from (found for _, found in dead)
+    yield from _unused_reads(stage)
+    yield from _values(stage)
+    if stage.sends_itself:
+        unread = {key for key, _ in dead}
+        yield from _keys(stage, unread)
+
+
+# ---- keys
+
+
+def _sent(view: View, key: str) -> Entry | None:
+    """How a rank sends a key: certain only when every payload that it can return has it."""
+    entries = [lookup(payload.entries, key) for payload in view.sends]
+    known = [entry for entry in entries if entry is not None]
+    if not known:
+        return None
+    certain = len(known) == len(entries) and all(entry.certain for entry in known)
+    return Entry(known[0].value, certain, known[0].line)
+
+
+def _open_send(view: View) -> bool:
+    return any(payload.open for payload in view.sends)
+
+
+def _keys_sent(view: View) -> dict[str, tuple[Payload, Entry]]:
+    found: dict[str, tuple[Payload, Entry]] = {}
+    for payload in view.sends:
+        for key, entry in payload.entries.items():
+            found.setdefault(key, (payload, entry))
+    return found
+
+
+def _read(stage: Stage, key: str) -> Read | None:
+    """A read of the key on a later rank, one that always happens if there is one."""
+    reads = [read for view in stage.later for read in view.reads_of(key)]
+    return next((read for read in reads if read.certain), reads[0] if reads else None)
+
+
+def _keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
+    yield from _read_never_sent(stage)
+    yield from _sent_keys(stage, dead)
+    yield from _declared_keys(stage)
+
+
+def _read_never_sent(stage: Stage) -> Iterator[Finding]:
+    first, middle = stage.senders
+    keys = {read.key: read for view in stage.later for read in view.trace.reads}
+    for key in sorted(keys):
+        read = _read(stage, key)
+        assert read is not None
+        by_first, by_middle = _sent(first, key), _sent(middle, key)
+        symbol = f"{stage.cls.name}.{key}"
+        if by_first is None and by_middle is None:
+            if not (_open_send(first) or _open_send(middle)):
+                yield at(
+                    "PP101", read.spot, f'"{key}" is read here but no rank sends it', symbol=symbol
+                )
+        elif by_middle is None and not _open_send(middle):
+            last = stage.views[Role.LAST]
+            if last.reads_of(key):
+                text = f'"{key}" is read here and sent by the first rank, but not by a middle rank'
+                yield at("PP107", read.spot, text, symbol=symbol)
+        elif by_first is None and not _open_send(first) and read.certain:
+            text = f'"{key}" is read here; middle ranks send it, but the first rank does not'
+            yield at("PP101", read.spot, text, symbol=symbol)
+
+
+def _sent_keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
+    declared = stage.declared.payload
+    module = owner_module(stage)
+    seen: set[str] = set()
+    for view in stage.senders:
+        for key, (_, entry) in _keys_sent(view).items():
+            if key in seen:
+                continue
+            seen.add(key)
+            symbol = f"{stage.cls.name}.{key}"
+            place = _module_of_line(stage, view, entry.line) or module
+            slot = lookup(declared.entries, key) if declared is not None else None
+            if declared is not None and slot is None and not declared.open:
+                text = f'"{key}" is sent but not declared'
+                yield finding("PP102", place, entry.line, text, symbol=symbol)
+                continue
+            if any(v.trace.open_read for v in stage.later) or key in dead:
+                continue
+            if not any(v.reads_of(key) for v in stage.later) and _keeps_reading(stage):
+                text = f'"{key}" is sent here but no later rank reads it'
+                yield finding("PP104", place, entry.line, text, symbol=symbol)
+
+
+def _keeps_reading(stage: Stage) -> bool:
+    """Do later ranks read anything? If they do not, PP307 says so once."""
+    return any(view.trace.reads for view in stage.later)
+
+
+def _declared_keys(stage: Stage) -> Iterator[Finding]:
+    declared = stage.declared.payload
+    if declared is None:
+        return
+    for key, slot in declared.entries.items():
+        entries = [(view, _sent(view, key)) for view in stage.senders]
+        symbol = f"{stage.cls.name}.{key}"
+        if all(entry is None for _, entry in entries):
+            if not any(_open_send(view) for view in stage.senders):
+                text = f'"{key}" is declared but no rank sends it'
+                place = _declaring_module(stage)
+                yield finding("PP103", place, slot.line or declared.line, text, symbol=symbol)
+            continue
+        read = _read(stage, key)
+        for view, entry in entries:
+            if entry is None or entry.certain or not slot.certain or "*" in key:
+                continue
+            if read is not None and read.certain:
+                text = f'"{key}" is declared and read on every path, but sent only on some'
+                module = _module_of_line(stage, view, entry.line) or owner_module(stage)
+                yield finding("PP108", module, entry.line, text, symbol=symbol)
+                break
+
+
+def _declaring_module(stage: Stage) -> Module:
+    payload = stage.declared.payload
+    assert payload is not None
+    return payload.module or stage.cls.module
+
+
+def _module_of_line(stage: Stage, view: View, line: int) -> Module | None:
+    for payload in view.sends:
+        if any(entry.line == line for entry in payload.entries.values()) and payload.module:
+            return payload.module
+    return None
+
+
+# ---- reads
+
+
+def _key_of(node: ast.Subscript) -> str | None:
+    if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
+        return node.slice.value
+    return None
+
+
+def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
+    """Reads that stand in the code and happen on no rank that receives."""
+    executed: set[int] = set()
+    guards: dict[int, str] = {}
+    functions: dict[int, tuple[Module, ast.AST, str]] = {}
+    for view in stage.later:
+        executed |= view.trace.executed_reads
+        guards.update(view.trace.dead_guards)
+        for module, function, name in view.trace.receivers:
+            functions[id(function)] = (module, function, name)
+    for module, function, name in functions.values():
+        for test, subscript in _guarded_reads(function, name):
+            key = _key_of(subscript)
+            if key is None or id(subscript) in executed or id(test) not in guards:
+                continue
+            guard = guards[id(test)]
+            text = (
+                f'"{key}" is read only if `{guard}` was passed in, and later ranks do not get '
+                f"`{guard}`: the read never happens where the tensor arrives"
+            )
+            symbol = f"{stage.cls.name}.{key}"
+            yield key, finding("PP105", module, subscript, text, symbol=symbol)
+
+
+def _guarded_reads(function: ast.AST, name: str) -> Iterator[tuple[ast.If, ast.Subscript]]:
+    for test in ast.walk(function):
+        if not isinstance(test, ast.If):
+            continue
+        for statement in test.body:
+            for part in ast.walk(statement):
+                if (
+                    isinstance(part, ast.Subscript)
+                    and isinstance(part.ctx, ast.Load)
+                    and _base_name(part.value) == name
+                ):
+                    yield test, part
+
+
+def _base_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute) and node.attr == "tensors":
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _unused_reads(stage: Stage) -> Iterator[Finding]:
+    used = {tag for view in stage.later for tag in view.trace.used}
+    seen: set[str] = set()
+    for view in stage.later:
+        for read in view.trace.reads:
+            if read.key in seen or f"read:{read.key}" in used:
+                continue
+            seen.add(read.key)
+            text = f'"{read.key}" is read here, but the value is never used'
+            yield at("PP106", read.spot, text, symbol=f"{stage.cls.name}.{read.key}")
+
+
+# ---- values
+
+
+def _methods(stage: Stage) -> Iterator[Finding]:
+    for view in stage.views.values():
+        for use in view.trace.no_methods:
+            text = f"IntermediateTensors has no method `{use.name}`"
+            yield at("PP202", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
+
+
+def _values(stage: Stage) -> Iterator[Finding]:
+    for view in stage.senders:
+        for payload in view.sends:
+            for key, entry in payload.entries.items():
+                module = payload.module or owner_module(stage)
+                symbol = f"{stage.cls.name}.{key}"
+                null = nullness(entry.value)
+                if null is Null.YES:
+                    text = f'"{key}" is None on the {view.role} rank'
+                    yield finding("PP201", module, entry.line, text, symbol=symbol)
+                elif null is Null.MAYBE:
+                    text = f'"{key}" can be None on the {view.role} rank'
+                    yield finding(
+                        "PP201",
+                        module,
+                        entry.line,
+                        text,
+                        symbol=symbol,
+                        severity=Severity.WARNING,
+                    )
+                yield from _layout(stage, key, entry, module, symbol)
+
+
+def _layout(stage: Stage, key: str, entry: Entry, module: Module, symbol: str) -> Iterator[Finding]:
+    declared = stage.declared.payload
+    slot = lookup(declared.entries, key) if declared is not None else None
+    if slot is None or not isinstance(slot.value, Opaque) or not isinstance(entry.value, Opaque):
+        return
+    sent_rank, wanted_rank = _rank(entry.value.shape), _rank(slot.value.shape)
+    if sent_rank and wanted_rank and sent_rank != wanted_rank:
+        text = f'"{key}" is sent with {sent_rank} dimensions and declared with {wanted_rank}'
+        yield finding("PP203", module, entry.line, text, symbol=symbol)
+    sent_type, wanted_type = entry.value.dtype, slot.value.dtype
+    if sent_type.startswith("torch.") and wanted_type and sent_type != wanted_type:
+        text = f'"{key}" is sent as {sent_type} and declared as {wanted_type}'
+        yield finding("PP204", module, entry.line, text, symbol=symbol)
+    for tag in sorted(tags_of(entry.value)):
+        if tag.startswith("buffer:"):
+            text = f'"{key}" is self.{tag.removeprefix("buffer:")}, which is written in place'
+            yield finding("PP205", module, entry.line, text, symbol=symbol)
+
+
+def _rank(shape: str) -> int:
+    """Number of dimensions of a shape as written; 0 when it is not a plain tuple."""
+    if not shape.startswith("("):
+        return 0
+    try:
+        node = ast.parse(shape, mode="eval").body
+    except SyntaxError:
+        return 0
+    if not isinstance(node, ast.Tuple) or any(isinstance(e, ast.Starred) for e in node.elts):
+        return 0
+    return len(node.elts)

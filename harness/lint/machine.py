@@ -1,0 +1,118 @@
+"""Runs walkers over methods, and keeps what `__init__` makes of each class."""
+
+from __future__ import annotations
+
+import ast
+
+from harness.lint.interp import Walker
+from harness.lint.project import ClassRef, Module, Project
+from harness.lint.trace import Role, Trace
+from harness.lint.values import (
+    NONE,
+    Env,
+    Instance,
+    Opaque,
+    Received,
+    Value,
+    join,
+    join_env,
+    tags_of,
+)
+
+MOST_DEPTH = 7
+MOST_STEPS = 40_000
+
+
+class OutOfStepsError(Exception):
+    """The walk became too long; what was asked for cannot be followed."""
+
+
+class Engine:
+    """Runs walkers, keeps what `__init__` makes of each class, and bounds the work."""
+
+    def __init__(self, project: Project) -> None:
+        """One engine serves one analysis of many classes."""
+        self.project = project
+        self._attributes: dict[tuple[int, Role], Env] = {}
+        self._traces: dict[tuple[int, Role], Trace] = {}
+        self._busy: set[tuple[int, Role]] = set()
+        self._steps = 0
+
+    def step(self) -> None:
+        """Count one step of work.
+
+        Raises:
+            OutOfStepsError: The bound for one analysis is reached.
+        """
+        self._steps += 1
+        if self._steps > MOST_STEPS:
+            raise OutOfStepsError
+
+    def start(self) -> None:
+        """Begin a new analysis with a full allowance."""
+        self._steps = 0
+
+    def is_closed(self, cls: ClassRef) -> bool:
+        """Are all bases of the class known, or known to be harmless?"""
+        harmless = {"Module", "Protocol", "ABC", "object", "Generic"}
+        lineage = self.project.lineage(cls)
+        return not lineage.cyclic and all(n.split(".")[-1] in harmless for n in lineage.unknown)
+
+    def attributes(self, cls: ClassRef, role: Role, depth: int = 0) -> Env:
+        """`self.<name>` of an object after its `__init__`, as that rank builds it."""
+        key = (id(cls.node), role)
+        if key in self._attributes:
+            return self._attributes[key]
+        if key in self._busy or depth > MOST_DEPTH:
+            return {}
+        found = self.project.find_method(cls, "__init__")
+        if found is None:
+            self._attributes[key] = {}
+            return {}
+        self._busy.add(key)
+        owner, method = found
+        trace = Trace(role)
+        walker = Walker(self, trace, owner.module, cls, owner, depth + 1)
+        try:
+            _, entries = self.run(walker, method, owner, cls, {"self": Instance(cls)}, {})
+        finally:
+            self._busy.discard(key)
+        self._attributes[key] = entries
+        self._traces[key] = trace
+        return entries
+
+    def init_trace(self, cls: ClassRef, role: Role) -> Trace:
+        """What happened while `__init__` was walked."""
+        self.attributes(cls, role)
+        return self._traces.get((id(cls.node), role), Trace(role))
+
+    def run(
+        self,
+        caller: Walker,
+        function: ast.FunctionDef | ast.AsyncFunctionDef,
+        owner: ClassRef | None,
+        self_cls: ClassRef | None,
+        arguments: Env,
+        self_entries: Env,
+        module: Module | None = None,
+    ) -> tuple[Value, Env]:
+        """Walk a function inline; its joined result, and the attributes of self afterwards."""
+        if caller.depth >= MOST_DEPTH:
+            return Opaque(tags=frozenset().union(*map(tags_of, arguments.values()))), self_entries
+        where = module or (owner.module if owner is not None else caller.module)
+        walker = Walker(
+            self, caller.trace, where, self_cls, owner, caller.depth + 1, caller.certain
+        )
+        for name, value in arguments.items():
+            if isinstance(value, Received):
+                caller.trace.receivers.append((where, function, name))
+        end = walker.block(function.body, {**arguments, **self_entries})
+        result: Value | None = None
+        for value, env in walker.returns:
+            result = value if result is None else join(result, value)
+            end = join_env(end, env)
+        fell = bool(function.body) and not walker.returns
+        if result is None or fell:
+            result = NONE if result is None else result
+        after = {k: v for k, v in (end or {}).items() if k.startswith("self.")}
+        return result, after or self_entries

@@ -1,0 +1,325 @@
+"""Modules, classes and how they refer to each other, across the files of one vLLM tree.
+
+Nothing is imported: names are followed through `import` statements by reading the file they name,
+on demand, once per process.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+_MOST_HOPS = 12
+
+
+@dataclass(frozen=True)
+class ImportedName:
+    """`from <module> import <name>`; `name` is empty for a plain `import`."""
+
+    module: str
+    level: int
+    name: str
+
+
+@dataclass(eq=False)
+class Module:
+    """One parsed file."""
+
+    path: Path
+    tree: ast.Module
+    source: str
+    classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    imports: dict[str, ImportedName] = field(default_factory=dict)
+    constants: dict[str, ast.expr] = field(default_factory=dict)
+
+    @cached_property
+    def refs(self) -> dict[str, ClassRef]:
+        """One ClassRef per class, so that what they cache is shared."""
+        return {name: ClassRef(self, node) for name, node in self.classes.items()}
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The source, line by line."""
+        return self.source.splitlines()
+
+
+@dataclass(frozen=True)
+class ClassRef:
+    """A class in a module."""
+
+    module: Module
+    node: ast.ClassDef
+
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self.node.name
+
+    @cached_property
+    def methods(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+        """Methods that the class itself defines; the last definition wins, stubs are left out."""
+        found: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+        for statement in _flat(self.node.body):
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and not is_stub(
+                statement
+            ):
+                found[statement.name] = statement
+        return found
+
+    @cached_property
+    def attributes(self) -> dict[str, ast.expr]:
+        """Values assigned in the class body."""
+        found: dict[str, ast.expr] = {}
+        for statement in _flat(self.node.body):
+            if isinstance(statement, ast.Assign):
+                for target in statement.targets:
+                    if isinstance(target, ast.Name):
+                        found[target.id] = statement.value
+            elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                if statement.value is not None:
+                    found[statement.target.id] = statement.value
+        return found
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The classes that attribute lookup goes through, and the bases that could not be found."""
+
+    classes: tuple[ClassRef, ...]
+    unknown: tuple[str, ...]
+    cyclic: bool = False
+
+
+def is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """A body of only a docstring, `...` or `pass`: a protocol's promise, not an implementation."""
+    for statement in node.body:
+        if isinstance(statement, ast.Pass):
+            continue
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue
+        return False
+    return True
+
+
+def dotted(node: ast.expr | None) -> str:
+    """`a.b.c` for a chain of names; empty for anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    parts.append(node.id)
+    return ".".join(reversed(parts))
+
+
+def _flat(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements at this level, including those under if, try and with."""
+    found: list[ast.stmt] = []
+    for statement in body:
+        if isinstance(statement, ast.If):
+            found += _flat(statement.body) + _flat(statement.orelse)
+        elif isinstance(statement, ast.Try):
+            found += _flat(statement.body)
+            for handler in statement.handlers:
+                found += _flat(handler.body)
+            found += _flat(statement.orelse) + _flat(statement.finalbody)
+        elif isinstance(statement, ast.With):
+            found += _flat(statement.body)
+        else:
+            found.append(statement)
+    return found
+
+
+def build_module(path: Path, source: str) -> Module:
+    """Parse a file and index its top level.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse` does.
+    """
+    module = Module(path, ast.parse(source, filename=str(path)), source)
+    for statement in _flat(module.tree.body):
+        if isinstance(statement, ast.ClassDef):
+            module.classes[statement.name] = statement
+        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            module.functions[statement.name] = statement
+        elif isinstance(statement, ast.ImportFrom):
+            for alias in statement.names:
+                name = ImportedName(statement.module or "", statement.level, alias.name)
+                # The first branch of a platform switch stands for all of them.
+                module.imports.setdefault(alias.asname or alias.name, name)
+        elif isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    module.constants[target.id] = statement.value
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            if statement.value is not None:
+                module.constants[statement.target.id] = statement.value
+    return module
+
+
+def package_root(path: Path) -> Path | None:
+    """The folder that holds the `vllm` package of this file, or None outside of such a tree."""
+    for parent in path.parents:
+        if parent.name == "vllm" and (
+            (parent / "model_executor").is_dir() or (parent / "models").is_dir()
+        ):
+            return parent.parent
+    return None
+
+
+class Project:
+    """All modules seen so far, by path; reads further ones when a name leads there."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """`root` is where absolute imports of `vllm` are looked up for files outside a tree."""
+        self._root = root
+        self._modules: dict[Path, Module | None] = {}
+        self._lineages: dict[int, Lineage] = {}
+        self._roots: dict[Path, Path | None] = {}
+
+    def add(self, module: Module) -> None:
+        """Make a parsed module known."""
+        self._modules[module.path] = module
+
+    def known(self, path: Path) -> Module | None:
+        """The module in a file, if an import has led there already."""
+        return self._modules.get(path)
+
+    def module(self, path: Path) -> Module | None:
+        """The module in a file; None when it does not exist or cannot be parsed."""
+        if path not in self._modules:
+            try:
+                self._modules[path] = build_module(path, path.read_text(encoding="utf-8"))
+            except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+                # A file reached by an import only; the linted files report their own faults.
+                self._modules[path] = None
+        return self._modules[path]
+
+    def _imported_file(self, module: Module, target: ImportedName) -> list[Path]:
+        if target.level:
+            base = module.path.parent
+            for _ in range(target.level - 1):
+                base = base.parent
+        else:
+            if not target.module.startswith("vllm"):
+                return []
+            folder = module.path.parent
+            if folder not in self._roots:
+                self._roots[folder] = package_root(module.path) or self._root
+            root = self._roots[folder]
+            if root is None:
+                return []
+            base = root
+        for part in target.module.split(".") if target.module else ():
+            base = base / part
+        return [base.with_name(base.name + ".py"), base / "__init__.py"]
+
+    def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
+        for path in self._imported_file(module, target):
+            found = self.module(path)
+            if found is not None:
+                return found
+        return None
+
+    def find_class(self, module: Module, name: str, hops: int = 0) -> ClassRef | None:
+        """The class that a (dotted) name means in a module, through re-exports."""
+        if hops > _MOST_HOPS:
+            return None
+        head, _, rest = name.partition(".")
+        if rest:
+            inner = self._submodule(module, head)
+            return self.find_class(inner, rest, hops + 1) if inner is not None else None
+        if name in module.classes:
+            return module.refs[name]
+        alias = module.constants.get(name)
+        if isinstance(alias, ast.Name) and alias.id != name:
+            return self.find_class(module, alias.id, hops + 1)
+        target = module.imports.get(name)
+        if target is None:
+            return None
+        found = self._imported_module(module, target)
+        return self.find_class(found, target.name, hops + 1) if found is not None else None
+
+    def _submodule(self, module: Module, name: str) -> Module | None:
+        target = module.imports.get(name)
+        if target is None:
+            return None
+        path = f"{target.module}.{target.name}" if target.module else target.name
+        return self._imported_module(module, ImportedName(path, target.level, ""))
+
+    def find_function(
+        self, module: Module, name: str, hops: int = 0
+    ) -> tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+        """The function that a name means in a module, through re-exports."""
+        if hops > _MOST_HOPS:
+            return None
+        if name in module.functions:
+            return module, module.functions[name]
+        target = module.imports.get(name)
+        if target is None:
+            return None
+        found = self._imported_module(module, target)
+        return self.find_function(found, target.name, hops + 1) if found is not None else None
+
+    def lineage(self, cls: ClassRef) -> Lineage:
+        """The class and its bases, in the order in which attributes are looked up.
+
+        The order is depth first with duplicates kept at their last place, which equals Python's
+        own for the shapes that model files use.
+        """
+        key = id(cls.node)
+        if key not in self._lineages:
+            self._lineages[key] = self._lineage(cls)
+        return self._lineages[key]
+
+    def _lineage(self, cls: ClassRef) -> Lineage:
+        order: list[ClassRef] = []
+        unknown: list[str] = []
+        cyclic = False
+
+        def visit(ref: ClassRef, above: tuple[int, ...]) -> None:
+            nonlocal cyclic
+            if id(ref.node) in above:
+                cyclic = True
+                return
+            order.append(ref)
+            for base in ref.node.bases:
+                target = base.value if isinstance(base, ast.Subscript) else base
+                name = dotted(target)
+                found = self.find_class(ref.module, name) if name else None
+                if found is not None:
+                    visit(found, (*above, id(ref.node)))
+                else:
+                    unknown.append(name or ast.unparse(base))
+
+        visit(cls, ())
+        last = {id(ref.node): index for index, ref in enumerate(order)}
+        unique = [ref for index, ref in enumerate(order) if last[id(ref.node)] == index]
+        return Lineage(tuple(unique), tuple(unknown), cyclic)
+
+    def find_method(
+        self, cls: ClassRef, name: str, after: ClassRef | None = None
+    ) -> tuple[ClassRef, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+        """The method that a class answers with; `after` starts behind a class, as super() does."""
+        passed = after is None
+        for ref in self.lineage(cls).classes:
+            if passed and name in ref.methods:
+                return ref, ref.methods[name]
+            if after is not None and ref.node is after.node:
+                passed = True
+        return None
+
+    def claims_pp(self, cls: ClassRef) -> bool:
+        """Does the class promise pipeline parallelism, by SupportsPP or by `supports_pp = True`?"""
+        lineage = self.lineage(cls)
+        for ref in lineage.classes:
+            if ref.name == "SupportsPP":
+                return ref.node is not cls.node
+            flag = ref.attributes.get("supports_pp")
+            if isinstance(flag, ast.Constant):
+                return flag.value is True
+        return any(name.split(".")[-1] == "SupportsPP" for name in lineage.unknown)

@@ -1,0 +1,81 @@
+"""What the interpreter writes down while it walks a forward pass."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from harness.lint.project import Module
+
+
+class Role(StrEnum):
+    """Which pipeline rank is being played. With two ranks there is no middle."""
+
+    FIRST = "first"
+    MIDDLE = "middle"
+    LAST = "last"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place in a file."""
+
+    module: Module
+    node: ast.AST
+
+    @property
+    def line(self) -> int:
+        """One-based line number."""
+        return int(getattr(self.node, "lineno", 1))
+
+    @property
+    def column(self) -> int:
+        """One-based column number."""
+        return int(getattr(self.node, "col_offset", 0)) + 1
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read of a key from the received tensors."""
+
+    key: str
+    certain: bool
+    spot: Spot
+
+
+@dataclass(frozen=True)
+class Use:
+    """An attribute or a method asked of something that does not have it."""
+
+    name: str
+    owner: str
+    spot: Spot
+
+
+@dataclass
+class Trace:
+    """The events of one walk, for one role."""
+
+    role: Role
+    reads: list[Read] = field(default_factory=list)
+    open_read: bool = False
+    """Keys were read that the code computes."""
+    executed_reads: set[int] = field(default_factory=set)
+    receivers: list[tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef, str]] = field(
+        default_factory=list
+    )
+    """Functions that were given the received tensors, and under which parameter name."""
+    used: set[str] = field(default_factory=set)
+    no_methods: list[Use] = field(default_factory=list)
+    missing_uses: list[Use] = field(default_factory=list)
+    lost_attributes: list[Use] = field(default_factory=list)
+    dead_guards: dict[int, str] = field(default_factory=dict)
+    """`if` statements that are false on this rank because of a first-rank-only parameter."""
+    dropped_calls: list[Spot] = field(default_factory=list)
+    """Inner models called with intermediate_tensors=None although there is one to pass."""
+    touched: list[Spot] = field(default_factory=list)
+    """Arithmetic on what an inner model returned, where that can be IntermediateTensors."""
+    carried: dict[str, Spot] = field(default_factory=dict)
+    """Variables that go into a layer and come out of it, by name."""
+    unfollowed: list[str] = field(default_factory=list)

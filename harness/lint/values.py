@@ -1,0 +1,319 @@
+"""The abstract values that the interpreter computes with.
+
+Only what the PP contract needs is kept apart: is it None, which received tensor does it come
+from, which keys does a dict hold, is a module present on this rank. Everything else is `Opaque`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from harness.lint.project import ClassRef, Module
+
+NO_TAGS: frozenset[str] = frozenset()
+
+
+class Null(Enum):
+    """Whether a value can be None. UNKNOWN means: nothing in the code says so."""
+
+    NO = "no"
+    YES = "yes"
+    MAYBE = "maybe"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Any value of which only nullness and origin matter.
+
+    Tags: `read:<key>` from a received tensor; `first-only:<param>` a parameter that only the first
+    rank is given; `carry:<name>` goes through the layer loop; `attr:<name>` an attribute of self;
+    `it` the incoming IntermediateTensors; `forwarded` what an unknown inner model returned for it.
+    """
+
+    null: Null = Null.UNKNOWN
+    tags: frozenset[str] = NO_TAGS
+    shape: str = ""
+    dtype: str = ""
+
+
+@dataclass(frozen=True)
+class Const:
+    """A literal: str, int, float or bool."""
+
+    value: object
+
+
+@dataclass(frozen=True)
+class Seq:
+    """A list, tuple or set whose items are known; `open` when there may be more."""
+
+    items: tuple[Value, ...]
+    open: bool = False
+    tags: frozenset[str] = NO_TAGS
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a payload: its value, whether every path has it, and where it was put in."""
+
+    value: Value
+    certain: bool
+    line: int
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """A dict from key patterns to entries; `open` when unknown keys may be in it too.
+
+    `packed` says that it is wrapped in IntermediateTensors. A pattern holds `*` where the code
+    computes a part of the key.
+    """
+
+    entries: Mapping[str, Entry]
+    open: bool = False
+    packed: bool = False
+    line: int = 0
+    module: Module | None = None
+    """The file in which it was made."""
+
+    def with_entry(self, key: str, entry: Entry) -> Payload:
+        """The payload after one assignment."""
+        return replace(self, entries={**self.entries, key: entry})
+
+
+@dataclass(frozen=True)
+class Received:
+    """The IntermediateTensors that a later rank gets; `tensors` when it is the dict inside."""
+
+    tensors: bool = False
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A module of a class that we can look into, made at `line`."""
+
+    cls: ClassRef
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A module that vLLM picks at run time (`init_vllm_registered_model`), so its class is open."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A PPMissingLayer: the module does not exist on this rank."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A list of decoder layers; `partial` when make_layers left only this rank's part real."""
+
+    element: Value
+    partial: bool
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`module.method`, not yet called."""
+
+    owner: Value
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A function or lambda defined in the code at hand, with the variables it closes over."""
+
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    module: Module
+    env: Mapping[str, Value] = field(default_factory=dict)
+    owner: ClassRef | None = None
+
+
+@dataclass(frozen=True)
+class ClassValue:
+    """A class used as a value."""
+
+    cls: ClassRef
+
+
+@dataclass(frozen=True, eq=False)
+class Factory:
+    """What `make_empty_intermediate_tensors_factory` returned."""
+
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of several values of different kinds."""
+
+    options: tuple[Value, ...]
+
+
+Value: TypeAlias = (
+    Opaque
+    | Const
+    | Seq
+    | Payload
+    | Received
+    | Instance
+    | Inner
+    | Missing
+    | Layers
+    | Bound
+    | Function
+    | ClassValue
+    | Factory
+    | OneOf
+)
+
+Env: TypeAlias = "dict[str, Value]"
+
+NONE = Opaque(Null.YES)
+UNKNOWN = Opaque()
+PRESENT = Opaque(Null.NO)
+_MOST_OPTIONS = 6
+
+
+def nullness(value: Value) -> Null:
+    """Can the value be None?"""
+    if isinstance(value, Opaque):
+        return value.null
+    if isinstance(value, OneOf):
+        found = {nullness(option) for option in value.options}
+        if found == {Null.YES}:
+            return Null.YES
+        if Null.YES in found or Null.MAYBE in found:
+            return Null.MAYBE
+        return Null.UNKNOWN if Null.UNKNOWN in found else Null.NO
+    return Null.NO
+
+
+def tags_of(value: Value) -> frozenset[str]:
+    """Where the value (or a part of it) comes from."""
+    if isinstance(value, Opaque):
+        return value.tags
+    if isinstance(value, Seq):
+        return value.tags.union(*(tags_of(item) for item in value.items))
+    if isinstance(value, OneOf):
+        return NO_TAGS.union(*(tags_of(option) for option in value.options))
+    if isinstance(value, Payload):
+        return NO_TAGS.union(*(tags_of(entry.value) for entry in value.entries.values()))
+    if isinstance(value, Received):
+        return frozenset({"it"})
+    return NO_TAGS
+
+
+def with_tags(value: Value, tags: Iterable[str]) -> Value:
+    """The value with more origins noted, where it can hold them."""
+    extra = frozenset(tags)
+    if not extra:
+        return value
+    if isinstance(value, Opaque):
+        return replace(value, tags=value.tags | extra)
+    if isinstance(value, Seq):
+        return replace(value, tags=value.tags | extra)
+    if isinstance(value, OneOf):
+        return OneOf(tuple(with_tags(option, extra) for option in value.options))
+    return value
+
+
+def _join_null(left: Null, right: Null) -> Null:
+    if left is right:
+        return left
+    if Null.YES in (left, right) or Null.MAYBE in (left, right):
+        return Null.MAYBE
+    return Null.UNKNOWN
+
+
+def _join_payload(left: Payload, right: Payload) -> Payload:
+    entries: dict[str, Entry] = {}
+    for key in (*left.entries, *(k for k in right.entries if k not in left.entries)):
+        one, two = left.entries.get(key), right.entries.get(key)
+        if one is not None and two is not None:
+            value = join(one.value, two.value)
+            entries[key] = Entry(value, one.certain and two.certain, one.line)
+        else:
+            only = one if one is not None else two
+            assert only is not None
+            entries[key] = replace(only, certain=False)
+    return Payload(
+        entries,
+        open=left.open or right.open,
+        packed=left.packed,
+        line=left.line or right.line,
+        module=left.module or right.module,
+    )
+
+
+def join(left: Value, right: Value) -> Value:
+    """The value of a variable where two paths meet."""
+    if left is right or (type(left) is type(right) and left == right):
+        return left
+    if isinstance(left, Opaque) and isinstance(right, Opaque):
+        return Opaque(
+            _join_null(left.null, right.null),
+            left.tags | right.tags,
+            left.shape if left.shape == right.shape else "",
+            left.dtype if left.dtype == right.dtype else "",
+        )
+    if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
+        return _join_payload(left, right)
+    if isinstance(left, Seq) and isinstance(right, Seq):
+        longest = left if len(left.items) >= len(right.items) else right
+        return Seq(longest.items, open=True, tags=left.tags | right.tags)
+    if isinstance(left, Layers) and isinstance(right, Layers):
+        return Layers(join(left.element, right.element), left.partial and right.partial, left.line)
+    options: list[Value] = []
+    for value in (left, right):
+        for option in value.options if isinstance(value, OneOf) else (value,):
+            _add_option(options, option)
+    if len(options) == 1:
+        return options[0]
+    if len(options) > _MOST_OPTIONS:
+        return Opaque(Null.UNKNOWN, tags_of(left) | tags_of(right))
+    return OneOf(tuple(options))
+
+
+def _add_option(options: list[Value], new: Value) -> None:
+    """Keep at most one Opaque and one payload of each kind among the options."""
+    for index, old in enumerate(options):
+        mergeable = (isinstance(old, Opaque) and isinstance(new, Opaque)) or (
+            isinstance(old, Payload) and isinstance(new, Payload) and old.packed == new.packed
+        )
+        if mergeable or (type(old) is type(new) and old == new):
+            options[index] = join(old, new)
+            return
+    options.append(new)
+
+
+def options_of(value: Value) -> tuple[Value, ...]:
+    """The alternatives of a value; itself when there is one."""
+    return value.options if isinstance(value, OneOf) else (value,)
+
+
+def join_env(left: Env | None, right: Env | None) -> Env | None:
+    """The variables where two paths meet; None stands for a path that ended."""
+    if left is None or right is None:
+        return right if left is None else left
+    merged: Env = {}
+    for name, value in left.items():
+        other = right.get(name)
+        # A variable that only one path sets is of no use behind the join unless the code is
+        # wrong in a way that Python itself reports.
+        merged[name] = join(value, other) if other is not None else value
+    for name, value in right.items():
+        merged.setdefault(name, value)
+    return merged
