@@ -13,7 +13,9 @@ from typing import Literal, NoReturn
 from ..errors import BadInputError
 
 _GIT_HEADER = re.compile(r"diff --git a/(?P<old>.+) b/(?P<new>.+)")
-_HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?")
+_HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?", re.ASCII)
+# More digits than any file has lines, fewer than Python refuses to read.
+_MOST_DIGITS = 9
 _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
 _FILE_MODE = re.compile(r"(?P<kind>new|deleted) file mode (?P<mode>\d+)")
 _DEV_NULL = "/dev/null"
@@ -148,7 +150,7 @@ class _Parser:
     """The state of one reading: the lines and how far it has come."""
 
     def __init__(self, text: str, patch: str) -> None:
-        self.lines = text.split("\n")
+        self.lines = text.removesuffix("\n").split("\n")
         self.at = split_message(text)[1]
         self.patch = patch
 
@@ -222,6 +224,8 @@ class _Parser:
             self.fail(f"expected a line that starts with {mark!r}")
         # Plain diff puts a tab and a time stamp after the name.
         name = self.line()[len(mark) :].split("\t", 1)[0]
+        if name.startswith('"'):
+            self.fail(f"{name} is not a plain name of a file")
         self.at += 1
         return name if name == _DEV_NULL else name.removeprefix(prefix)
 
@@ -236,6 +240,8 @@ class _Parser:
         return tuple(hunks)
 
     def hunk(self, header: re.Match[str], number: int) -> Hunk:
+        if any(len(group or "") > _MOST_DIGITS for group in header.groups()):
+            self.fail(f"cannot read the hunk header {header[0][:80]!r}")
         old_start, old_count, new_start, new_count = (
             int(group) if group is not None else 1 for group in header.groups()
         )
@@ -262,6 +268,8 @@ class _Parser:
             self.fail(f"hunk {number} is longer than its header says")
         if old == new:
             self.fail(f"hunk {number} changes nothing")
+        if (old and not old_start) or (new and not new_start):
+            self.fail(f"hunk {number} begins on line 0")
         return Hunk(number, header[0], old_start, tuple(old), new_start, tuple(new))
 
     def signature(self) -> None:
@@ -290,10 +298,10 @@ class _Parser:
             self.fail(f"file mode {mode}; only regular files are accepted")
 
     def check_kind(self, kind: str, hunks: tuple[Hunk, ...]) -> None:
-        if kind == "add" and any(hunk.old or hunk.old_start for hunk in hunks):
-            self.fail("a new file cannot have old lines")
-        if kind == "delete" and any(hunk.new or hunk.new_start for hunk in hunks):
-            self.fail("a deleted file cannot have new lines")
+        if kind == "add" and any(hunk.old or hunk.new_start != 1 for hunk in hunks):
+            self.fail("the hunk of a new file adds lines from line 1 on, and nothing else")
+        if kind == "delete" and any(hunk.new or hunk.old_start != 1 for hunk in hunks):
+            self.fail("the hunk of a deleted file takes lines from line 1 on, and nothing else")
         if kind != "change" and len(hunks) > 1:
             self.fail("a new or deleted file has one hunk")
 

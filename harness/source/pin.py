@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -132,9 +131,9 @@ def load_pins(patches_dir: Path) -> Pins:
         Pin(
             version=table.version,
             series=table.series,
-            distributions=MappingProxyType(table.distributions),
+            distributions=table.distributions,
             overrides=tuple(table.overrides),
-            files=MappingProxyType(table.files),
+            files=table.files,
         )
         for table in document.pin
     )
@@ -224,6 +223,8 @@ def _find(pin: Pin, search_path: Sequence[Path] | None) -> list[InstalledVllm]:
         # The first of a name is the one that Python would import.
         for distribution in importlib.metadata.distributions(name=name, path=path):
             root = Path(str(distribution.locate_file("")))
+            if "Version" not in distribution.metadata:
+                raise BadInputError(f"{root}: the metadata of {name} has no version; reinstall it")
             dist_info = root / f"{name.replace('-', '_')}-{distribution.version}.dist-info"
             found.append(InstalledVllm(distribution.version, name, root / "vllm", dist_info))
             break

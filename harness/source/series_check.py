@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from .pin import InstalledVllm, Pin, read_record
-from .series import Patch, Series, apply_patches
-from .tree import check_installed, check_pins, read_installed
+from .series import Patch, Series
+from .tree import check_installed, patched_files
 
 _REQUIRED = {
     "Subject": "what the patch does, in a line",
@@ -42,8 +42,5 @@ def check_applies(series: Series, pin: Pin, installed: InstalledVllm) -> list[st
     check_installed(installed, record)
     touched: set[str] = set()
     for variant in series.variants():
-        check_pins(variant.patches, installed)
-        touched |= set(
-            apply_patches(variant.patches, lambda name: read_installed(installed, record, name))
-        )
+        touched |= set(patched_files(installed, record, variant.patches))
     return sorted(name for name in touched if name in record and name not in pin.files)

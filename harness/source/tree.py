@@ -14,13 +14,13 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import filelock
 
-from ..errors import BadInputError, HarnessError
+from ..errors import BadInputError
 from .pin import InstalledVllm, RecordedFile, read_record, sha256_of
 from .series import Patch, Variant, apply_patches
 
@@ -54,35 +54,52 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
     Raises `BadInputError` if a patch is not for this release or does not apply exactly, or if
     the installed package is not what its RECORD says.
     """
-    check_pins(variant.patches, installed)
     record = read_record(installed)
     check_installed(installed, record)
-    patched = apply_patches(variant.patches, lambda name: read_installed(installed, record, name))
+    patched = patched_files(installed, record, variant.patches)
     digest = _digest(installed, record, patched)
     place = hashlib.sha256(os.fsencode(installed.package_dir)).hexdigest()[:8]
     path = cache_dir.absolute() / f"vllm-{installed.release}-{digest[:16]}-{place}"
-    tree = VariantTree(path, digest, variant)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             _ensure(path, installed, record, patched)
     except filelock.Timeout as error:
-        raise HarnessError(
+        raise BadInputError(
             f"{path}: another process has held its lock for {_LOCK_SECONDS} s; end it and try again"
         ) from error
     except OSError as error:
-        raise HarnessError(f"{path}: cannot build the variant tree: {error}") from error
-    return tree
+        raise BadInputError(f"{path}: cannot build the variant tree: {error}") from error
+    return VariantTree(path, digest, variant)
 
 
-def check_pins(patches: tuple[Patch, ...], installed: InstalledVllm) -> None:
-    """Raise `BadInputError` for the first patch that names pins, but not this release."""
+def patched_files(
+    installed: InstalledVllm, record: Mapping[str, RecordedFile], patches: Sequence[Patch]
+) -> dict[str, bytes | None]:
+    """Return the content of each file that `patches` touch after all of them; None where deleted.
+
+    Raises `BadInputError` for the first patch that names pins but not this release, that does not
+    apply exactly, or that puts a file where a folder is or the other way round.
+    """
     for patch in patches:
         if patch.pins and installed.release not in patch.pins:
             raise BadInputError(
                 f"{patch.path}: is for vLLM {', '.join(patch.pins)}; {installed.release} is "
                 "installed"
             )
+    root = installed.package_dir.parent
+    patched = apply_patches(
+        patches, lambda name: (root / name).read_bytes() if name in record else None
+    )
+    present = {name for name in record if name not in patched}
+    present |= {name for name, content in patched.items() if content is not None}
+    for name in present - set(record):
+        above = {parent.as_posix() for parent in PurePosixPath(name).parents}
+        if above & present or any(other.startswith(f"{name}/") for other in present):
+            raise BadInputError(
+                f"{patches[-1].path}: {name}: a file cannot stand on a folder or below a file"
+            )
+    return patched
 
 
 def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]) -> None:
@@ -98,15 +115,17 @@ def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]
         if not same:
             raise BadInputError(
                 f"{path}: is not the file that {installed.distribution} {installed.version} "
-                "installed; reinstall it (uv pip install --reinstall), and keep changes in a patch"
+                "installed. Keep changes in a patch; to restore it: "
+                f"uv cache clean {installed.distribution}; uv pip install --reinstall "
+                f"{installed.distribution}=={installed.version}"
             )
 
 
-def read_installed(
-    installed: InstalledVllm, record: Mapping[str, RecordedFile], name: str
-) -> bytes | None:
-    """Return the content of one file of the release, None where it has no such file."""
-    return (installed.package_dir.parent / name).read_bytes() if name in record else None
+def tree_version(installed: InstalledVllm) -> str:
+    """Return the version that the tree's own metadata gives: a CPU build says `+cpu`."""
+    if installed.is_cpu and "cpu" not in installed.version:
+        return f"{installed.version}{'.' if '+' in installed.version else '+'}cpu"
+    return installed.version
 
 
 def _digest(
@@ -169,13 +188,17 @@ def _fill(
             if name in record:
                 (tree / name).chmod(stat.S_IMODE((root / name).stat().st_mode))
     _link_compiled(tree, root, set(linked))
-    _write_dist_info(tree, installed)
+    for name, content in _dist_info(installed).items():
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_bytes(content)
 
 
 def _link(source: Path, target: Path) -> None:
     """Hard-link; else symlink a large file and copy a small one, its time kept for the .pyc."""
     try:
         os.link(source, target)
+    except FileExistsError:
+        raise
     except OSError:
         # Another file system, too many links, or files that belong to somebody else.
         if source.stat().st_size > _LARGE:
@@ -201,26 +224,22 @@ def _link_compiled(tree: Path, root: Path, linked: set[str]) -> None:
                 _link(compiled, target)
 
 
-def _write_dist_info(tree: Path, installed: InstalledVllm) -> None:
+def _dist_info(installed: InstalledVllm) -> dict[str, bytes]:
+    """Return the files of the tree's own metadata, by their names in the tree.
+
+    vLLM reads "cpu" in the version of the distribution `vllm` to choose its platform, and lm-eval
+    asks for that distribution by name: a build under another name gives neither.
+    """
     version = tree_version(installed)
-    folder = tree / f"vllm-{version}.dist-info"
-    folder.mkdir()
-    # vLLM reads "cpu" in the version of the distribution `vllm` to choose its platform, and
-    # lm-eval asks for that distribution by name: a build under another name has neither.
+    folder = f"vllm-{version}.dist-info"
     metadata = (installed.dist_info_dir / "METADATA").read_text(encoding="utf-8")
     for key, value in (("Name", "vllm"), ("Version", version)):
         metadata = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", metadata, count=1)
-    (folder / "METADATA").write_text(metadata, encoding="utf-8")
+    files = {f"{folder}/METADATA": metadata.encode()}
     for name in _DIST_INFO_FILES:
         if (installed.dist_info_dir / name).is_file():
-            shutil.copyfile(installed.dist_info_dir / name, folder / name)
-
-
-def tree_version(installed: InstalledVllm) -> str:
-    """Return the version that the tree's own metadata gives: a CPU build says `+cpu`."""
-    if installed.is_cpu and "cpu" not in installed.version:
-        return f"{installed.version}{'.' if '+' in installed.version else '+'}cpu"
-    return installed.version
+            files[f"{folder}/{name}"] = (installed.dist_info_dir / name).read_bytes()
+    return files
 
 
 def _first_change(
@@ -231,18 +250,16 @@ def _first_change(
 ) -> str | None:
     """Return the first file of a standing tree that is not as it was built, None if all are."""
     root = installed.package_dir.parent
-    expected = {name for name in record if name not in patched}
-    for name in sorted(expected):
+    linked = {name for name in record if name not in patched}
+    for name in sorted(linked):
         if not _same_file(root / name, tree / name):
             return name
-    for name, content in patched.items():
-        if content is not None:
-            expected.add(name)
-            if not (tree / name).is_file() or (tree / name).read_bytes() != content:
-                return name
-    if not (tree / f"vllm-{tree_version(installed)}.dist-info" / "METADATA").is_file():
-        return "METADATA"
-    return next((name for name in _sources(tree) if name not in expected), None)
+    own = {name: content for name, content in patched.items() if content is not None}
+    own |= _dist_info(installed)
+    for name, content in own.items():
+        if not (tree / name).is_file() or (tree / name).read_bytes() != content:
+            return name
+    return next((name for name in _files(tree) if name not in linked and name not in own), None)
 
 
 def _same_file(source: Path, target: Path) -> bool:
@@ -256,11 +273,10 @@ def _same_file(source: Path, target: Path) -> bool:
     return (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns)
 
 
-def _sources(tree: Path) -> list[str]:
-    """Return the importable files of the tree, the compiled ones in __pycache__ left out."""
+def _files(tree: Path) -> list[str]:
+    """Return the files of a tree, those that Python compiles and puts there left out."""
     found: list[str] = []
-    for folder, folders, files in os.walk(tree / "vllm"):
+    for folder, folders, files in os.walk(tree):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        below = Path(folder).relative_to(tree).as_posix()
-        found += [f"{below}/{name}" for name in files if name.endswith((".py", ".so"))]
+        found += [Path(folder, name).relative_to(tree).as_posix() for name in files]
     return sorted(found)
