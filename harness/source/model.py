@@ -167,7 +167,7 @@ def _refuse_code(path: Path) -> None:
 
 
 def _fetch(hub_id: str, *, allow_pickle: bool) -> Path:
-    """Return the local snapshot of a hub checkpoint, downloaded where it is not in the cache yet."""
+    """Return the local snapshot of a hub checkpoint, downloaded if it is not in the cache."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
