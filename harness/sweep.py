@@ -1,0 +1,318 @@
+"""From options to cells: which variants, models and PP sizes, and one cell for each engine."""
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .assets import patches_dir
+from .capture.cell import Cell, Gsm8kSource
+from .capture.devices import DevicePool, find_devices
+from .errors import BadInputError
+from .instruments import instrument_names, problems_path
+from .source.model import ModelSource, resolve_model
+from .source.partition import PartitionPlan, plan_partition
+from .source.pin import InstalledVllm, Pin, load_pins, locate_vllm, sha256_of
+from .source.series import Series, Variant, load_series
+from .source.partition import text_config
+from .source.tree import build_tree
+
+# What decides results beside vLLM itself.
+_VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
+# Context of a cell in tokens: room for a bundled question and its answer, for a long question
+# without examples, and for one with examples.
+_BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What the user asked for; None means the default that the sweep works out."""
+
+    pps: tuple[int, ...]
+    variants: tuple[str, ...] = ()
+    series: Path | None = None
+    models: tuple[str, ...] = ()
+    device: str = "auto"
+    gsm8k: str = "bundled"
+    gsm8k_limit: int | None = None
+    gsm8k_fewshot: int | None = None
+    partitions: tuple[tuple[int, ...], ...] = ()
+    store: Path | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the sweep that is judged: a variant and a model at PP=N, against PP=1."""
+
+    variant: str
+    model: str
+    pp: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.variant}-{self.model}-pp{self.pp}"
+
+
+def parse_pps(text: str) -> tuple[int, ...]:
+    """Return the PP sizes that `--pp` names, ascending.
+
+    A single N means the powers of two below N, and N; a list means exactly those. PP=1 is always
+    the baseline and is not among them.
+
+    Raises:
+        BadInputError: if a size is no whole number above 1.
+    """
+    try:
+        sizes = {int(part) for part in text.split(",")}
+    except ValueError:
+        raise BadInputError(f"--pp {text}: give one size (4) or a list (2,3)") from None
+    if min(sizes) < 2:
+        raise BadInputError(
+            f"--pp {text}: sizes start at 2; PP=1 is the baseline and always runs"
+        )
+    if len(sizes) == 1 and "," not in text:
+        (top,) = sizes
+        power = 2
+        while power < top:
+            sizes.add(power)
+            power *= 2
+    return tuple(sorted(sizes))
+
+
+class Sweep:
+    """The plan of a run. Reading it costs no engine and no vLLM import."""
+
+    def __init__(self, options: SweepOptions) -> None:
+        """Read the series, the models and the questions, and refuse what cannot be run.
+
+        Raises:
+            BadInputError: naming the option, the thing and the cure.
+        """
+        self.options = options
+        self.pin: Pin = load_pins(patches_dir()).default
+        self.series: Series = load_series(options.series or patches_dir() / self.pin.series)
+        self.variants = self._chosen_variants()
+        self.models = self._chosen_models()
+        for cut in options.partitions:
+            if len(cut) not in options.pps:
+                raise BadInputError(
+                    f"--pp-partition {','.join(map(str, cut))} has {len(cut)} stages; "
+                    f"--pp asks for {', '.join(map(str, options.pps))}"
+                )
+        if options.gsm8k_limit is not None and options.gsm8k_limit < 1:
+            raise BadInputError("--pp-gsm8k-limit must be at least 1")
+        if options.gsm8k_fewshot is not None and options.gsm8k_fewshot < 0:
+            raise BadInputError("--pp-gsm8k-fewshot must not be negative")
+        if options.device not in ("auto", "cpu", "cuda"):
+            raise BadInputError(f"--pp-device {options.device}: auto, cpu or cuda")
+        self._gsm8k = {name: self._questions(name) for name in self.models}
+
+    def _chosen_variants(self) -> tuple[Variant, ...]:
+        every = self.series.variants()
+        names = [one.name for one in every]
+        for asked in self.options.variants:
+            if asked not in names:
+                raise BadInputError(
+                    f"--pp-variant {asked}: series {self.series.name} has {', '.join(names)}"
+                )
+        return tuple(one for one in every if not self.options.variants or one.name in self.options.variants)
+
+    def _chosen_models(self) -> dict[str, ModelSource]:
+        models: dict[str, ModelSource] = {}
+        for asked in self.options.models or instrument_names():
+            model = resolve_model(asked)
+            if model.name in models:
+                raise BadInputError(f"--pp-model {asked}: two models are named {model.name}")
+            models[model.name] = model
+        return models
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Return every point, variants in series order, then models, then PP."""
+        return tuple(
+            Point(variant.name, model, pp)
+            for variant in self.variants
+            for model in self.models
+            for pp in self.options.pps
+        )
+
+    @cached_property
+    def installed(self) -> InstalledVllm:
+        """Return the installed vLLM that the pin asks for."""
+        return locate_vllm(self.pin)
+
+    @cached_property
+    def device(self) -> str:
+        """Return cpu or cuda: what was asked for, or what the installed vLLM is built for."""
+        built_for = "cpu" if self.installed.is_cpu else "cuda"
+        if self.options.device not in ("auto", built_for):
+            raise BadInputError(
+                f"--pp-device {self.options.device}: the installed vLLM is built for {built_for}; "
+                f"install the extra {self.options.device!r}"
+            )
+        return built_for
+
+    @cached_property
+    def devices(self) -> DevicePool:
+        """Return the devices that cells may use."""
+        return find_devices(self.device)
+
+    @cached_property
+    def store(self) -> Path:
+        """Return the folder that keeps captures and variant trees."""
+        if self.options.store:
+            return self.options.store.absolute()
+        import platformdirs
+
+        return platformdirs.user_cache_path("pp-harness")
+
+    @cached_property
+    def _trees(self) -> dict[str, tuple[Path, str]]:
+        trees = {}
+        for variant in self.variants:
+            tree = build_tree(self.installed, variant, self.store / "trees")
+            trees[variant.name] = (tree.path, tree.digest)
+        return trees
+
+    @cached_property
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """Return the versions of the packages that can change a result."""
+        found = []
+        for name in _VERSIONED:
+            try:
+                found.append((name, importlib.metadata.version(name)))
+            except importlib.metadata.PackageNotFoundError:
+                raise BadInputError(
+                    f"{name} is not installed; install the extra 'cpu' or 'cuda' (see README)"
+                ) from None
+        return tuple(found)
+
+    def partition(self, point: Point) -> PartitionPlan:
+        """Return how the model of a point is cut over its stages, legal or not."""
+        requested = next((cut for cut in self.options.partitions if len(cut) == point.pp), None)
+        return plan_partition(self.models[point.model].config, point.pp, requested)
+
+    def cell(self, point: Point) -> Cell:
+        """Return the cell of a point; its variant tree is built now if it was not."""
+        model = self.models[point.model]
+        text = text_config(model.config)
+        plan = self.partition(point)
+        tree, digest = self._trees[point.variant]
+        gsm8k = self._gsm8k[point.model]
+        return Cell(
+            variant=point.variant,
+            model=point.model,
+            pp=point.pp,
+            tree=tree,
+            tree_digest=digest,
+            model_path=str(model.path),
+            model_digest=model.digest,
+            gsm8k=gsm8k,
+            pin=f"{self.installed.distribution} {self.installed.version}",
+            partition=None if plan.is_default else plan.layers_per_rank,
+            dtype="float32" if self.device == "cpu" else "bfloat16",
+            device=self.device,
+            max_model_len=self._length(text, gsm8k),
+            vocab_size=int(text["vocab_size"]),
+            sliding_window=text.get("sliding_window"),
+            versions=self.versions,
+        )
+
+    def baseline(self, point: Point) -> Cell:
+        """Return the PP=1 cell that a point is compared with."""
+        return self.cell(Point(point.variant, point.model, 1))
+
+    @staticmethod
+    def _length(text: dict[str, Any], gsm8k: Gsm8kSource) -> int:
+        if gsm8k.name == "bundled":
+            wanted = _BUNDLED_LENGTH
+        else:
+            wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
+        return min(wanted, int(text.get("max_position_embeddings") or wanted))
+
+    def _questions(self, model: str) -> Gsm8kSource:
+        """Return the questions of a model's cells and how many examples come before each."""
+        fewshot = self.options.gsm8k_fewshot
+        if fewshot is None:
+            fewshot = 0 if self.models[model].is_instrument else 5
+        name = self.options.gsm8k
+        if name == "hub":
+            path, train = _from_hub(self.store / "gsm8k")
+        elif name == "bundled":
+            path, train = problems_path(), None
+            if fewshot:
+                raise BadInputError(
+                    f"--pp-gsm8k bundled has no examples for {fewshot} shots ({model}): "
+                    "use --pp-gsm8k-fewshot 0, or --pp-gsm8k hub or FILE.jsonl"
+                )
+        else:
+            path = Path(name).absolute()
+            _check_questions(path)
+            train = path.with_name("train.jsonl")
+            if fewshot:
+                if not train.is_file():
+                    raise BadInputError(
+                        f"{train}: not there; {fewshot} shots need it beside {path.name} "
+                        "(or use --pp-gsm8k-fewshot 0)"
+                    )
+                _check_questions(train)
+        digest = sha256_of(path)
+        if fewshot and train is not None:
+            digest += sha256_of(train)
+        return Gsm8kSource(
+            name=name if name in ("bundled", "hub") else "file",
+            questions=path,
+            digest=digest,
+            limit=self.options.gsm8k_limit,
+            fewshot=fewshot,
+            fewshot_file=train if fewshot else None,
+        )
+
+
+def _check_questions(path: Path) -> None:
+    """Raise `BadInputError` unless every line of a file is a question in GSM8K's format."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"--pp-gsm8k {path}: cannot be read: {error}") from error
+    if not lines:
+        raise BadInputError(f"--pp-gsm8k {path}: holds no questions")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            fits = isinstance(row["question"], str) and "####" in row["answer"]
+        except (ValueError, KeyError, TypeError):
+            fits = False
+        if not fits:
+            raise BadInputError(
+                f"{path}:{number}: no GSM8K line; each is a JSON object with `question` and an "
+                "`answer` that ends in `#### NUMBER`"
+            )
+
+
+def _from_hub(folder: Path) -> tuple[Path, Path]:
+    """Fetch openai/gsm8k once and keep it as JSONL files; return its questions and examples.
+
+    Raises:
+        BadInputError: if the hub cannot be reached and nothing was kept before.
+    """
+    test, train = folder / "test.jsonl", folder / "train.jsonl"
+    if not (test.is_file() and train.is_file()):
+        try:
+            import datasets
+
+            for path in (test, train):
+                rows = datasets.load_dataset("openai/gsm8k", "main", split=path.stem)
+                folder.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".partial")
+                rows.to_json(str(partial))
+                partial.replace(path)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInputError(
+                f"--pp-gsm8k hub: openai/gsm8k cannot be fetched ({reason}); "
+                "use --pp-gsm8k bundled, or a local FILE.jsonl"
+            ) from error
+    return test, train
