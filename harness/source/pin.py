@@ -41,9 +41,10 @@ class Pin:
     overrides: tuple[str, ...]
     files: Mapping[str, str]
 
-    def install_command(self, device: str = "cpu") -> str:
-        """Return a command that installs this pin for `device`."""
-        command = f"uv pip install '{self.distributions[device]}=={self.version}'"
+    def install_command(self, distribution: str | None = None) -> str:
+        """Return a command that installs this pin: one distribution of it, else its first."""
+        name = distribution or next(iter(self.distributions.values()))
+        command = f"uv pip install '{name}=={self.version}'"
         if self.overrides:
             command += f" --override <(printf '%s\\n' {' '.join(self.overrides)})"
         return command
@@ -83,6 +84,18 @@ class InstalledVllm:
     def is_cpu(self) -> bool:
         """Whether this is a build for CPU: its own distribution, or a local label that says so."""
         return "cpu" in self.distribution or "cpu" in self.version.partition("+")[2]
+
+    @property
+    def restore_command(self) -> str:
+        """A command that puts the release's own files back.
+
+        uv's cache is cleaned first: its files are hard-linked to the installed ones, so an edit in
+        place has changed them too.
+        """
+        return (
+            f"uv cache clean {self.distribution} && uv pip install --reinstall --no-deps "
+            f"'{self.distribution}=={self.release}'"
+        )
 
 
 @dataclass(frozen=True)
@@ -159,22 +172,20 @@ def locate_vllm(pin: Pin, search_path: Sequence[Path] | None = None) -> Installe
             f"run: {pin.install_command()}"
         )
     if len(found) > 1:
-        listed = " and ".join(f"{each.distribution} {each.version}" for each in found)
-        raise BadInputError(
-            f"{listed} are both installed and share one folder; uninstall both, then run: "
-            f"{pin.install_command()}"
+        listed = " and ".join(
+            f"{each.distribution} {each.version} in {each.package_dir.parent}" for each in found
         )
+        raise BadInputError(f"{listed} are both installed; keep one alone in this environment")
     installed = found[0]
     if installed.release != pin.version:
-        device = next(d for d, name in pin.distributions.items() if name == installed.distribution)
         raise BadInputError(
             f"vLLM {pin.version} is required, found {installed.distribution} {installed.version} "
-            f"in {installed.package_dir.parent}; run: {pin.install_command(device)}"
+            f"in {installed.package_dir.parent}; run: {pin.install_command(installed.distribution)}"
         )
     if not (installed.package_dir / "__init__.py").is_file():
         raise BadInputError(
             f"{installed.distribution} {installed.version} has no package at "
-            f"{installed.package_dir} (an editable install?); run: {pin.install_command()}"
+            f"{installed.package_dir} (an editable install?); run: {installed.restore_command}"
         )
     _check_files(pin, installed)
     return installed
@@ -235,9 +246,9 @@ def _check_files(pin: Pin, installed: InstalledVllm) -> None:
     for name, expected in pin.files.items():
         path = installed.package_dir.parent / name
         if not path.is_file():
-            raise BadInputError(f"{path}: missing; run: {pin.install_command()}")
+            raise BadInputError(f"{path}: missing; run: {installed.restore_command}")
         if (actual := sha256_of(path)) != expected:
             raise BadInputError(
                 f"{path}: differs from vLLM {pin.version} (sha256 {actual[:12]}..., the pin says "
-                f"{expected[:12]}...); reinstall: {pin.install_command()} --reinstall"
+                f"{expected[:12]}...); run: {installed.restore_command}"
             )

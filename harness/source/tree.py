@@ -115,9 +115,7 @@ def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]
         if not same:
             raise BadInputError(
                 f"{path}: is not the file that {installed.distribution} {installed.version} "
-                "installed. Keep changes in a patch; to restore it: "
-                f"uv cache clean {installed.distribution}; uv pip install --reinstall "
-                f"{installed.distribution}=={installed.version}"
+                f"installed; keep changes in a patch, and run: {installed.restore_command}"
             )
 
 
