@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.lint import check_contract
+from harness.lint import check_contract, check_layers, check_state, check_weights, check_wrapper
 from harness.lint.catalogue import RULES
 from harness.lint.emit import finding
 from harness.lint.machine import Engine, OutOfStepsError
@@ -117,7 +117,11 @@ def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
 def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
     try:
         stage = derive(engine, cls)
+        yield from check_wrapper.check(engine, stage)
         yield from check_contract.check(stage)
+        yield from check_layers.check(engine, stage)
+        yield from check_weights.check(engine, stage)
+        yield from check_state.check(stage)
     except (OutOfStepsError, RecursionError):
         text = f"{cls.name} is too deep or too long to follow"
         yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)

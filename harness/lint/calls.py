@@ -30,6 +30,7 @@ from harness.lint.values import (
     Received,
     Seq,
     Value,
+    derived,
     join,
     nullness,
     options_of,
@@ -47,12 +48,11 @@ _PASS_THROUGH = frozenset("list tuple set sorted iter reversed cast copy deepcop
 _IT_METHODS = frozenset(
     "items empty_like tensors kv_connector_output __len__ __getitem__ __setitem__ __eq__".split()
 )
-_ORIGIN_ONLY = frozenset({"it", "forwarded"})
 
 
 def call(walker: Walker, node: ast.Call, env: Env) -> Value:
     """The value of a call."""
-    name = dotted(node.func).rsplit(".", 1)[-1]
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else dotted(node.func)
     special = _special(walker, node, name, env)
     if special is not None:
         return special
@@ -62,6 +62,8 @@ def call(walker: Walker, node: ast.Call, env: Env) -> Value:
     splats = [walker.eval(k.value, env) for k in node.keywords if k.arg is None]
     for value in (*arguments, *keywords.values(), *splats):
         walker.use(value)
+    if name == "tie_weights" and any(isinstance(v, Missing) for v in arguments):
+        walker.trace.missing_ties.append(Spot(walker.module, node))
     given = _Given(node, arguments, keywords, bool(splats) or _has_star(node))
     result: Value | None = None
     for option in options_of(function):
@@ -210,6 +212,8 @@ def _isinstance(walker: Walker, node: ast.Call, env: Env) -> Value:
                 answers.add(True)
             else:
                 answers.add(None if isinstance(option, Opaque) else False)
+        elif names == {"Tensor"}:
+            answers.add(False if isinstance(option, Payload | Received | Seq) else None)
         elif names & {"PPMissingLayer", "StageMissingLayer"}:
             answers.add(True if isinstance(option, Missing) else None)
         else:
@@ -247,7 +251,7 @@ def _apply(walker: Walker, function: Value, given: _Given, env: Env) -> Value:
         case Instance():
             return _call_module(walker, function, given)
         case Inner():
-            return _call_unknown(walker, given)
+            return _call_unknown(walker, given, "forwarded")
         case Missing():
             return given.all[0] if given.all else UNKNOWN
         case Bound():
@@ -255,10 +259,10 @@ def _apply(walker: Walker, function: Value, given: _Given, env: Env) -> Value:
     return _call_unknown(walker, given)
 
 
-def _call_unknown(walker: Walker, given: _Given) -> Value:
+def _call_unknown(walker: Walker, given: _Given, mark: str = "maybe-forwarded") -> Value:
     passed = any("it" in tags_of(v) or isinstance(v, Received) for v in given.all)
-    tags = given.tags - _ORIGIN_ONLY
-    return Opaque(Null.UNKNOWN, tags | {"forwarded"} if passed else tags)
+    tags = derived(given.tags)
+    return Opaque(Null.UNKNOWN, tags | {mark} if passed else tags)
 
 
 def _call_module(walker: Walker, module: Instance, given: _Given) -> Value:
@@ -288,7 +292,7 @@ def _layer_result(method: ast.FunctionDef | ast.AsyncFunctionDef, given: _Given)
                 results = []
                 break
             results.append(part.value)
-    tags = given.tags - _ORIGIN_ONLY
+    tags = derived(given.tags)
     if not results or len({len(r.elts) for r in results}) != 1:
         return Opaque(tags=tags)
     items: list[Value] = []
@@ -314,7 +318,9 @@ def _call_bound(walker: Walker, bound: Bound, given: _Given, env: Env) -> Value:
         case Instance():
             return _method(walker, owner, name, given, env)
         case Inner():
-            return Bound(owner, name) if not given.all else _call_unknown(walker, given)
+            if not given.all:
+                return Bound(owner, name)
+            return _call_unknown(walker, given, "forwarded")
     return _call_unknown(walker, given)
 
 
@@ -357,11 +363,9 @@ def _payload_method(walker: Walker, owner: Payload, name: str, given: _Given, en
     if name == "copy":
         return owner
     if name == "items":
-        pairs: list[Value] = [
-            Seq((Const(k), e.value)) for k, e in owner.entries.items() if e.certain
-        ]
-        whole = len(pairs) == len(owner.entries)
-        return Seq(tuple(pairs), open=owner.open or not whole)
+        pairs: list[Value] = [Seq((Const(k), e.value)) for k, e in owner.entries.items()]
+        sure = all(e.certain for e in owner.entries.values())
+        return Seq(tuple(pairs), open=owner.open or not sure)
     return Opaque(Null.NO, tags_of(owner))
 
 

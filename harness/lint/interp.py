@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.lint import calls, conditions, loops, payloads
+from harness.lint import calls, conditions, loops, notes, payloads
 from harness.lint.project import ClassRef, Module, dotted
 from harness.lint.trace import Read, Role, Spot, Trace, Use
 from harness.lint.values import (
@@ -36,6 +36,7 @@ from harness.lint.values import (
     Received,
     Seq,
     Value,
+    derived,
     join,
     join_env,
     nullness,
@@ -52,6 +53,8 @@ _MODULE_ATTRIBUTES = frozenset(
     "named_children to cpu cuda eval train training state_dict load_state_dict apply half float "
     "register_buffer register_parameter requires_grad_ __class__ return_tuple".split()
 )
+
+_OF_INTERMEDIATE_TENSORS = frozenset({"tensors", "items", "kv_connector_output"})
 
 
 class Walker:
@@ -119,6 +122,7 @@ class Walker:
                 return None
             case ast.Assign():
                 value = self.eval(node.value, env)
+                notes.assignment(self, node, value, env)
                 for target in node.targets:
                     self.assign(target, value, env)
             case ast.AnnAssign():
@@ -154,7 +158,7 @@ class Walker:
     def _if(self, node: ast.If, env: Env) -> Env | None:
         truth = self.condition(node.test, env)
         if truth is False:
-            self._note_guard(node, env)
+            notes.guard(self, node, env)
         if truth is not None:
             chosen = node.body if truth else node.orelse
             return self.block(chosen, self.refine(node.test, dict(env), truth))
@@ -163,13 +167,6 @@ class Walker:
         no = self.block(node.orelse, self.refine(node.test, dict(env), False))
         self._uncertain -= 1
         return join_env(yes, no)
-
-    def _note_guard(self, node: ast.If, env: Env) -> None:
-        names = [n for n in ast.walk(node.test) if isinstance(n, ast.Name)]
-        for name in names:
-            for tag in tags_of(env.get(name.id, UNKNOWN)):
-                if tag.startswith("first-only:"):
-                    self.trace.dead_guards[id(node)] = tag.removeprefix("first-only:")
 
     def _branches(
         self, bodies: Iterable[list[ast.stmt]], env: Env, *, fall_through: bool
@@ -199,9 +196,7 @@ class Walker:
         def bind(scope: Env) -> None:
             self.assign(node.target, loops.loop_item(layers, items, node), scope)
 
-        carried = loops.carried_names(node) if layers is not None else {}
-        for name, spot in carried.items():
-            self.trace.carried.setdefault(name, Spot(self.module, spot))
+        carried = notes.layer_loop(self, node, env) if layers is not None else {}
         # Every rank has at least one layer, so a loop over layers runs.
         result = self._repeat(node.body, env, bind, at_least_once=layers is not None)
         if result is not None:
@@ -265,7 +260,8 @@ class Walker:
                 self.assign(target.value, UNKNOWN, env)
             case ast.Attribute():
                 if self._is_self(target.value):
-                    env[f"self.{target.attr}"] = value
+                    tagged = loops.as_buffer(value, target.attr)
+                    env[f"self.{target.attr}"] = tagged
                 else:
                     self.use(value)
                     self.eval(target.value, env)
@@ -473,6 +469,8 @@ class Walker:
                     return Opaque(Null.NO)
                 if name in ("append", "extend", "update"):
                     return Bound(owner, name)
+                if "forwarded" in owner.tags and name not in _OF_INTERMEDIATE_TENSORS:
+                    self.touch(owner, node)
                 return Opaque(tags=owner.tags - {"it"})
         return UNKNOWN
 
@@ -590,7 +588,7 @@ class Walker:
         if isinstance(node.op, ast.Add) and isinstance(left, Const) and isinstance(left.value, str):
             tail = right.value if isinstance(right, Const) else "*"
             return Const(f"{left.value}{tail}")
-        return Opaque(Null.NO, (tags_of(left) | tags_of(right)) - {"it", "forwarded"})
+        return Opaque(Null.NO, derived(tags_of(left) | tags_of(right)))
 
     def _boolean(self, node: ast.BoolOp | ast.Compare | ast.UnaryOp, env: Env) -> Value:
         truth = self.condition(node, env)

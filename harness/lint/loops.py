@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.lint.payloads import MOST_ITEMS
+from harness.lint.project import dotted
 from harness.lint.values import (
     UNKNOWN,
     Const,
@@ -17,14 +18,14 @@ from harness.lint.values import (
     Payload,
     Seq,
     Value,
+    derived,
     tags_of,
+    with_tags,
 )
 
 if TYPE_CHECKING:
     from harness.lint.interp import Walker
     from harness.lint.values import Env
-
-_ORIGIN_ONLY = frozenset({"it", "forwarded"})
 
 
 def layers_in(walker: Walker, node: ast.expr, env: Env) -> Layers | None:
@@ -34,36 +35,93 @@ def layers_in(walker: Walker, node: ast.expr, env: Env) -> Layers | None:
             value = env.get(walker.place(part) or "", None)
             if isinstance(value, Layers):
                 return value
+    if any(isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in ast.walk(node)):
+        # The list itself is not known (an odd constructor), or the loop goes over its indices.
+        return Layers(UNKNOWN, partial=True)
     return None
 
 
 def loop_item(layers: Layers | None, items: Value, node: ast.For | ast.AsyncFor) -> Value:
     """What the loop variable holds."""
-    if layers is None:
-        return Opaque(tags=tags_of(items) - _ORIGIN_ONLY)
+    if layers is None or _counts(node.iter):
+        return Opaque(tags=derived(tags_of(items)))
     if isinstance(node.target, ast.Tuple) and len(node.target.elts) == 2:
         return Seq((Opaque(Null.NO), layers.element))
     return layers.element
 
 
-def carried_names(node: ast.For | ast.AsyncFor) -> dict[str, ast.AST]:
-    """Variables that a call of the loop variable takes and gives back."""
-    layer_names = {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
-    carried: dict[str, ast.AST] = {}
+def _counts(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and dotted(node.func) == "range"
+
+
+def layer_names(node: ast.For | ast.AsyncFor) -> set[str]:
+    """Variables that hold a layer inside of the loop: its target, or `x = self.layers[i]`."""
+    names = {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
     for part in ast.walk(node):
-        if not isinstance(part, ast.Assign) or not isinstance(part.value, ast.Call):
-            continue
-        func = part.value.func
-        if not (isinstance(func, ast.Name) and func.id in layer_names):
-            continue
-        given = [*part.value.args, *(k.value for k in part.value.keywords)]
-        taken = {a.id for a in given if isinstance(a, ast.Name)}
-        for target in part.targets:
-            names = target.elts if isinstance(target, ast.Tuple) else [target]
-            for name in names:
-                if isinstance(name, ast.Name) and name.id in taken:
-                    carried.setdefault(name.id, part)
-    return carried
+        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
+            if dotted(part.value.value).endswith("layers"):
+                names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+    return names
+
+
+def layer_calls(node: ast.For | ast.AsyncFor) -> list[ast.Call]:
+    """Calls of a layer inside of the loop."""
+    called = layer_names(node)
+    return [
+        part
+        for part in ast.walk(node)
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in called
+    ]
+
+
+def given_names(call: ast.Call) -> set[str]:
+    """Variables that are arguments of a call."""
+    given = [*call.args, *(k.value for k in call.keywords)]
+    return {a.id for a in given if isinstance(a, ast.Name)}
+
+
+def carried_names(node: ast.For | ast.AsyncFor) -> dict[str, ast.AST]:
+    """Variables that a layer takes, and that what a layer gave back ends up in."""
+    calls = layer_calls(node)
+    ids = {id(call) for call in calls}
+    taken: set[str] = set().union(*(given_names(call) for call in calls))
+    assigns = [p for p in ast.walk(node) if isinstance(p, ast.Assign)]
+    given_back: set[str] = set()
+    places: dict[str, ast.AST] = {}
+    for _ in range(2):  # once for what the layer returns, once for copies of it
+        for assign in assigns:
+            inside = list(ast.walk(assign.value))
+            from_layer = any(id(part) in ids for part in inside)
+            copied = isinstance(assign.value, ast.Name | ast.IfExp | ast.Tuple) and any(
+                isinstance(part, ast.Name) and part.id in given_back for part in inside
+            )
+            if from_layer or copied:
+                for target in assign.targets:
+                    for name in ast.walk(target):
+                        if isinstance(name, ast.Name):
+                            given_back.add(name.id)
+                            places.setdefault(name.id, assign)
+    return {name: places[name] for name in sorted(taken & given_back)}
+
+
+def kept_lists(node: ast.For | ast.AsyncFor) -> dict[str, ast.AST]:
+    """Lists and dicts that the loop fills and also takes from: skip connections and the like."""
+    filled: dict[str, ast.AST] = {}
+    taken: set[str] = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name):
+            if isinstance(part.ctx, ast.Store):
+                filled.setdefault(part.value.id, part)
+            elif isinstance(part.ctx, ast.Load):
+                taken.add(part.value.id)
+        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+            owner = part.func.value
+            if isinstance(owner, ast.Name) and part.func.attr in ("append", "pop"):
+                if part.func.attr == "append":
+                    filled.setdefault(owner.id, part)
+                else:
+                    taken.add(owner.id)
+    return {name: place for name, place in filled.items() if name in taken}
 
 
 def list_comprehension(
@@ -86,7 +144,7 @@ def list_comprehension(
             found.append(walker.eval(node.elt, scope))
         return Seq(tuple(found))
     for each in node.generators:
-        walker.assign(each.target, Opaque(tags=tags_of(items) - _ORIGIN_ONLY), scope)
+        walker.assign(each.target, Opaque(tags=derived(tags_of(items))), scope)
     value = walker.eval(node.elt, scope)
     if isinstance(value, Const) and isinstance(value.value, str) and value.value.strip("*"):
         return Seq((value,), open=True)
@@ -116,3 +174,11 @@ def dict_comprehension(walker: Walker, node: ast.DictComp, env: Env) -> Value:
         else:
             payload = replace(payload, open=True)
     return payload
+
+
+def as_buffer(value: Value, name: str) -> Value:
+    """A tensor made once and kept on the module is a buffer that outlives the step."""
+    made = value.items[0] if isinstance(value, Seq) and value.items else value
+    if isinstance(made, Opaque) and made.shape:
+        return with_tags(value, {f"buffer:{name}"})
+    return value

@@ -12,6 +12,10 @@ from functools import cached_property
 from pathlib import Path
 
 _MOST_HOPS = 12
+# Only models take part in the contract; what they import from the rest of vLLM (layers, kernels,
+# config) is left unread, which is most of the time that reading would take.
+_FOLLOWED = ("vllm.model_executor.models", "vllm.models")
+_MODEL_FOLDERS = ("model_executor/models", "models")
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,7 @@ class Project:
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[int, Lineage] = {}
         self._roots: dict[Path, Path | None] = {}
+        self._followed: dict[Path, bool] = {}
 
     def add(self, module: Module) -> None:
         """Make a parsed module known."""
@@ -205,7 +210,7 @@ class Project:
             for _ in range(target.level - 1):
                 base = base.parent
         else:
-            if not target.module.startswith("vllm"):
+            if not target.module.startswith(_FOLLOWED):
                 return []
             folder = module.path.parent
             if folder not in self._roots:
@@ -216,7 +221,18 @@ class Project:
             base = root
         for part in target.module.split(".") if target.module else ():
             base = base / part
+        if target.level and not self._is_followed(base):
+            return []
         return [base.with_name(base.name + ".py"), base / "__init__.py"]
+
+    def _is_followed(self, base: Path) -> bool:
+        """Is a relatively imported file a model file, or outside of vLLM altogether?"""
+        folder = base.parent
+        if folder not in self._followed:
+            root = package_root(base)
+            inside = base.relative_to(root / "vllm").as_posix() if root is not None else ""
+            self._followed[folder] = root is None or inside.startswith(_MODEL_FOLDERS)
+        return self._followed[folder]
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
         for path in self._imported_file(module, target):

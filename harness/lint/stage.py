@@ -51,7 +51,8 @@ class View:
     def passes_on(self) -> bool:
         """Does forward return what an inner model, unknown here, or the caller gave it?"""
         return any(
-            isinstance(o, Received) or tags_of(o) & {"forwarded"} for o in options_of(self.result)
+            isinstance(o, Received) or tags_of(o) & {"forwarded", "maybe-forwarded"}
+            for o in options_of(self.result)
         )
 
     def reads_of(self, key: str) -> list[Read]:

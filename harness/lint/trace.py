@@ -53,6 +53,14 @@ class Use:
     spot: Spot
 
 
+@dataclass(frozen=True)
+class Carried:
+    """A variable of the layer loop, and where its first value on this rank comes from."""
+
+    spot: Spot
+    initial: frozenset[str]
+
+
 @dataclass
 class Trace:
     """The events of one walk, for one role."""
@@ -76,6 +84,15 @@ class Trace:
     """Inner models called with intermediate_tensors=None although there is one to pass."""
     touched: list[Spot] = field(default_factory=list)
     """Arithmetic on what an inner model returned, where that can be IntermediateTensors."""
-    carried: dict[str, Spot] = field(default_factory=dict)
+    carried: dict[str, Carried] = field(default_factory=dict)
     """Variables that go into a layer and come out of it, by name."""
-    unfollowed: list[str] = field(default_factory=list)
+    missing_ties: list[Spot] = field(default_factory=list)
+    """Places where lm_head is tied to a module that this rank lacks."""
+    input_uses: list[Spot] = field(default_factory=list)
+    """Layers that are given input_ids."""
+    assigned: set[int] = field(default_factory=set)
+    """Assignments that were reached."""
+    restated: list[tuple[str, ast.stmt, Spot]] = field(default_factory=list)
+    """Received values that are scaled or normed before the layers."""
+    loops: int = 0
+    """Loops over layers walked so far."""

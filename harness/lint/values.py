@@ -33,7 +33,9 @@ class Opaque:
 
     Tags: `read:<key>` from a received tensor; `first-only:<param>` a parameter that only the first
     rank is given; `carry:<name>` goes through the layer loop; `attr:<name>` an attribute of self;
-    `it` the incoming IntermediateTensors; `forwarded` what an unknown inner model returned for it.
+    `buffer:<name>` a tensor that lives on the module; `it` the incoming IntermediateTensors;
+    `forwarded` what an inner model, unknown here, returned for it, and `maybe-forwarded` what any
+    other unknown code did.
     """
 
     null: Null = Null.UNKNOWN
@@ -214,6 +216,14 @@ def tags_of(value: Value) -> frozenset[str]:
     if isinstance(value, Received):
         return frozenset({"it"})
     return NO_TAGS
+
+
+_STAY_BEHIND = ("it", "forwarded", "buffer:")
+
+
+def derived(tags: frozenset[str]) -> frozenset[str]:
+    """The origins of a new tensor computed from others: no longer the thing itself."""
+    return frozenset(t for t in tags if not t.startswith(_STAY_BEHIND))
 
 
 def with_tags(value: Value, tags: Iterable[str]) -> Value:

@@ -1,0 +1,180 @@
+"""Rules PP4xx and PP502: layers and modules that a rank may not have."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.lint.emit import at, finding
+from harness.lint.machine import Engine
+from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
+from harness.lint.project import Module, dotted
+from harness.lint.report import Finding
+from harness.lint.stage import Stage
+from harness.lint.trace import Role
+from harness.lint.values import Layers
+
+# Words that show that the code at hand knows that layers may be missing.
+_AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
+
+
+def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
+    """All findings about missing layers of a class and the modules in it."""
+    parts = list(parts_of(engine, stage.cls))
+    for part in parts:
+        paths = layer_paths(parts, part.path)
+        if not paths:
+            continue
+        for method in methods_of(engine, part.cls):
+            yield from _method(method, paths, in_pp=bool(stage.senders[0].sends))
+    yield from _modules(engine, stage, parts)
+
+
+def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterator[Finding]:
+    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
+    aware = _is_aware(method.node)
+    sends = _sends(method.node)
+    for part in ast.walk(method.node):
+        if isinstance(part, ast.For):
+            yield from _loop(part, method, paths, aware=aware, sends=sends, in_pp=in_pp)
+        elif isinstance(part, ast.Attribute) and not aware:
+            found = _fixed_layer(part.value, paths)
+            if found:
+                text = f"{found} is asked for .{part.attr}, but this rank may not have that layer"
+                yield finding("PP403", module, part, text, symbol=name)
+
+
+def _is_aware(node: ast.AST) -> bool:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in _AWARE:
+            return True
+        if isinstance(part, ast.Attribute) and part.attr in _AWARE:
+            return True
+    return False
+
+
+def _sends(node: ast.AST) -> bool:
+    return any(
+        isinstance(part, ast.Call) and dotted(part.func).endswith("IntermediateTensors")
+        for part in ast.walk(node)
+    )
+
+
+def _fixed_layer(node: ast.expr, paths: dict[str, Layers]) -> str:
+    """`self.layers[0]` and the like, for a list of which this rank holds a part."""
+    if not isinstance(node, ast.Subscript):
+        return ""
+    layers = paths.get(dotted(node.value))
+    index = node.slice.operand if isinstance(node.slice, ast.UnaryOp) else node.slice
+    if layers is None or not layers.partial or not isinstance(index, ast.Constant):
+        return ""
+    return ast.unparse(node)
+
+
+def _loop(
+    node: ast.For,
+    method: Method,
+    paths: dict[str, Layers],
+    *,
+    aware: bool,
+    sends: bool,
+    in_pp: bool,
+) -> Iterator[Finding]:
+    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
+    if sends:
+        yield from _local_index(node, module, name)
+    listed, whole = iterated(node.iter)
+    layers = paths.get(listed)
+    if layers is None or not whole:
+        return
+    targets = [n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)]
+    layer = targets[-1] if targets else ""
+    called = any(
+        isinstance(p, ast.Call) and isinstance(p.func, ast.Name) and p.func.id == layer
+        for p in ast.walk(node)
+    )
+    if sends and called:
+        if layers.partial and not _is_aware(node):
+            text = f"{listed} holds PPMissingLayer for the layers of other ranks"
+            yield finding("PP401", module, node, text, symbol=name)
+        elif not layers.partial and in_pp and not _is_aware(node):
+            text = f"every rank holds and runs all of {listed}"
+            yield finding("PP402", module, node, text, symbol=name)
+    elif layers.partial and not aware and layer:
+        yield from _assumed(node, layer, listed, module, name)
+
+
+def _assumed(
+    node: ast.For, layer: str, listed: str, module: Module, name: str
+) -> Iterator[Finding]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and dotted(part.func) in ("hasattr", "getattr", "isinstance"):
+            first = part.args[0] if part.args else None
+            if isinstance(first, ast.Name) and first.id == layer:
+                if _asserted(node, part):
+                    text = f"asserts the class of each of {listed}, PPMissingLayer included"
+                    yield finding("PP406", module, part, text, symbol=name)
+                return
+    for part in ast.walk(node):
+        if (
+            isinstance(part, ast.Attribute)
+            and isinstance(part.value, ast.Name)
+            and part.value.id == layer
+        ):
+            text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
+            yield finding("PP403", module, part, text, symbol=name)
+            return
+
+
+def _asserted(loop: ast.For, call: ast.Call) -> bool:
+    return any(isinstance(p, ast.Assert) and p.test is call for p in ast.walk(loop))
+
+
+def _local_index(node: ast.For, module: Module, name: str) -> Iterator[Finding]:
+    """enumerate(islice(...)) without a start, whose index is used as a layer number."""
+    call = node.iter
+    if not (isinstance(call, ast.Call) and dotted(call.func) == "enumerate" and call.args):
+        return
+    sliced = isinstance(call.args[0], ast.Call | ast.Subscript) and any(
+        isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in ast.walk(call.args[0])
+    )
+    started = len(call.args) > 1 or any(k.arg == "start" for k in call.keywords)
+    if not sliced or started or not isinstance(node.target, ast.Tuple):
+        return
+    index = node.target.elts[0]
+    if not isinstance(index, ast.Name):
+        return
+    for statement in node.body:
+        for use, around in _uses(statement, index.id):
+            if "start_layer" in around:
+                continue
+            code = "PP603" if "aux" in around or "hidden_state(" in around else "PP404"
+            text = f"`{index.id}` counts from 0 on every rank, but is used as a layer number"
+            yield finding(code, module, use, text, symbol=name)
+            return
+
+
+def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
+    """Each use of a variable, with the source of the simple statement or test around it."""
+    simple: list[ast.AST] = []
+    for part in ast.walk(statement):
+        if isinstance(part, ast.If | ast.While):
+            simple.append(part.test)
+        elif isinstance(part, ast.stmt) and not hasattr(part, "body"):
+            simple.append(part)
+    for part in simple:
+        for use in ast.walk(part):
+            if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load):
+                yield use, ast.unparse(part)
+
+
+def _modules(engine: Engine, stage: Stage, parts: list[Part]) -> Iterator[Finding]:
+    for role in Role:
+        traces = [engine.init_trace(part.cls, role) for part in parts]
+        for trace in (*traces, stage.views[role].trace):
+            for use in trace.missing_uses:
+                text = f"{use.owner} is a PPMissingLayer on the {role} rank; it has no .{use.name}"
+                yield at("PP405", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
+            for spot in trace.missing_ties if role is Role.LAST else ():
+                text = "the head is tied to an embedding that the last rank does not build"
+                yield at("PP502", spot, text, symbol=stage.cls.name)

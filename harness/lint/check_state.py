@@ -1,0 +1,74 @@
+"""Rules PP6xx: state that has to cross a boundary and is not in IntermediateTensors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.lint.emit import at, finding
+from harness.lint.project import Module
+from harness.lint.report import Finding
+from harness.lint.stage import Stage
+from harness.lint.trace import Role
+from harness.lint.values import tags_of
+
+
+def check(stage: Stage) -> Iterator[Finding]:
+    """All findings about state outside of IntermediateTensors."""
+    yield from _loop_state(stage)
+    yield from _aux_states(stage)
+    yield from _shared_caches(stage)
+    middle, first = stage.views[Role.MIDDLE], stage.views[Role.FIRST]
+    for spot in middle.trace.input_uses:
+        text = "layers are given input_ids, which the V2 runner gives to the first rank only"
+        yield at("PP604", spot, text, symbol=stage.cls.name)
+    for name, statement, spot in middle.trace.restated:
+        if id(statement) in first.trace.assigned:
+            text = f"`{name}` is transformed here on every rank, on top of what was received"
+            yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+
+
+def _loop_state(stage: Stage) -> Iterator[Finding]:
+    middle = stage.views[Role.MIDDLE]
+    if not middle.sends or any(payload.open for payload in middle.sends):
+        return
+    sent = frozenset[str]().union(*(tags_of(payload) for payload in middle.sends))
+    for name, carried in middle.trace.carried.items():
+        received = any(tag.startswith("read:") for tag in carried.initial)
+        if received or f"carry:{name}" in sent or "aux" in name:
+            continue
+        text = f"`{name}` goes from layer to layer, but starts fresh on every rank"
+        yield at("PP601", carried.spot, text, symbol=f"{stage.cls.name}.{name}")
+
+
+def _aux_states(stage: Stage) -> Iterator[Finding]:
+    middle = stage.views[Role.MIDDLE]
+    if not middle.sends:
+        return
+    keys = {key for payload in middle.sends for key in payload.entries}
+    if any("aux" in key for key in keys) or any(payload.open for payload in middle.sends):
+        return
+    for module, function, _ in middle.trace.receivers:
+        for part in ast.walk(function):
+            if isinstance(part, ast.For) and _collects(part):
+                text = "auxiliary hidden states collected here are not sent to the next rank"
+                yield finding("PP603", module, part, text, symbol=stage.cls.name)
+
+
+def _collects(loop: ast.For) -> bool:
+    for part in ast.walk(loop):
+        if isinstance(part, ast.Name) and part.id.startswith("aux_hidden"):
+            return True
+    return False
+
+
+def _shared_caches(stage: Stage) -> Iterator[Finding]:
+    """Layers that are built to use the KV cache of another layer."""
+    modules: dict[int, Module] = {id(stage.cls.module): stage.cls.module}
+    for _, module in sorted(modules.items()):
+        for part in ast.walk(module.tree):
+            if isinstance(part, ast.keyword) and part.arg == "kv_sharing_target_layer_name":
+                if isinstance(part.value, ast.Constant) and part.value.value is None:
+                    continue
+                text = "a layer here can use the KV cache of an earlier layer"
+                yield finding("PP602", module, part.value, text, symbol=stage.cls.name)

@@ -1,0 +1,204 @@
+"""Rule PP501: load_weights must pass over parameters that belong to other ranks."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from harness.lint.emit import finding
+from harness.lint.machine import Engine
+from harness.lint.parts import methods_of, parts_of
+from harness.lint.project import ClassRef, dotted
+from harness.lint.report import Finding
+from harness.lint.stage import Stage
+
+_ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
+    """Unguarded look-ups in every load_weights that sees decoder layers of this model."""
+    parts = list(parts_of(engine, stage.cls))
+    for part in parts:
+        below = [p for p in parts if p.path == part.path or p.path.startswith(part.path + ".")]
+        if not any(layers.partial for p in below for layers in p.layers.values()):
+            continue
+        methods = {m.node.name: m for m in methods_of(engine, part.cls)}
+        load = methods.get("load_weights")
+        if load is not None:
+            own = {name: method.node for name, method in methods.items()}
+            yield from _load(load.owner, load.node, own)
+
+
+def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iterator[Finding]:
+    seen: set[int] = set()
+    for function in _reached(load, methods):
+        tables = _tables(function)
+        for lookup in _lookups(function, tables):
+            if id(lookup) in seen:
+                continue
+            seen.add(id(lookup))
+            if _is_guarded(lookup, function, tables) or _is_guarded_by_callers(
+                lookup, function, load, methods
+            ):
+                continue
+            text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
+            name = f"{owner.name}.{function.name}"
+            yield finding("PP501", owner.module, lookup, text, symbol=name)
+
+
+def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]:
+    """load_weights, and the methods of the class that it hands its table of parameters to."""
+    yield load
+    for call in _calls(load):
+        name = dotted(call.func)
+        inner = methods.get(name.removeprefix("self.")) if name.startswith("self.") else None
+        tables = _tables(load)
+        given = [*call.args, *(k.value for k in call.keywords)]
+        if inner is not None and any(isinstance(a, ast.Name) and a.id in tables for a in given):
+            yield inner
+
+
+def _calls(node: ast.AST) -> list[ast.Call]:
+    return [part for part in ast.walk(node) if isinstance(part, ast.Call)]
+
+
+def _tables(function: Function) -> set[str]:
+    """Variables that map parameter names to parameters of this module."""
+    names = {a.arg for a in function.args.args if a.arg in ("params_dict", "param_dict")}
+    for part in ast.walk(function):
+        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
+            inner = part.value.args[0] if part.value.args else None
+            if (
+                dotted(part.value.func) == "dict"
+                and isinstance(inner, ast.Call)
+                and dotted(inner.func) == "self.named_parameters"
+            ):
+                names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+    return names
+
+
+def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
+    for part in ast.walk(function):
+        if (
+            isinstance(part, ast.Subscript)
+            and isinstance(part.ctx, ast.Load)
+            and isinstance(part.value, ast.Name)
+            and part.value.id in tables
+            and not isinstance(part.slice, ast.Constant)
+        ):
+            yield part
+
+
+def _parents(root: ast.AST) -> dict[int, tuple[ast.AST, str]]:
+    """For each node, its parent and the field of the parent that holds it."""
+    found: dict[int, tuple[ast.AST, str]] = {}
+    for node in ast.walk(root):
+        for name, value in ast.iter_fields(node):
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    found[id(child)] = (node, name)
+    return found
+
+
+def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
+    """Is the node reached only when the name is one of this rank's parameters?"""
+    parents = _parents(function)
+    child: ast.AST = node
+    while id(child) in parents:
+        parent, field = parents[id(child)]
+        if isinstance(parent, ast.If | ast.IfExp) and field in ("body", "orelse"):
+            verdict = _asks(parent.test, tables)
+            if verdict is (field == "body"):
+                return True
+        if isinstance(parent, ast.Try) and field == "body":
+            return True
+        if isinstance(parent, ast.comprehension | ast.For) and _filtered(parent.iter, tables):
+            return True
+        siblings = getattr(parent, field, None)
+        if isinstance(siblings, list):
+            for sibling in siblings:
+                if sibling is child:
+                    break
+                if _leaves(sibling, tables):
+                    return True
+        child = parent
+    return False
+
+
+def _asks(test: ast.expr, tables: set[str]) -> bool | None:
+    """True: the test holds only for own parameters. False: it holds for all foreign ones."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        inner = _asks(test.operand, tables)
+        return None if inner is None else not inner
+    if isinstance(test, ast.BoolOp):
+        verdicts = [_asks(part, tables) for part in test.values]
+        wanted = isinstance(test.op, ast.And)
+        return wanted if wanted in verdicts else None
+    if isinstance(test, ast.NamedExpr):
+        return _asks(test.value, tables)
+    if isinstance(test, ast.Call):
+        name = dotted(test.func).rsplit(".", 1)[-1]
+        if "missing" in name:
+            return False
+        return None
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        right = test.comparators[0]
+        if isinstance(right, ast.Call) and dotted(right.func).endswith(".keys"):
+            right = right.func.value if isinstance(right.func, ast.Attribute) else right
+        if isinstance(right, ast.Name) and (right.id in tables or "param" in right.id):
+            if isinstance(test.ops[0], ast.In):
+                return True
+            if isinstance(test.ops[0], ast.NotIn):
+                return False
+    names = {p.attr for p in ast.walk(test) if isinstance(p, ast.Attribute)}
+    if names & {"start_layer", "end_layer"}:
+        # A range test on the layer's number: which way round it stands, its author knows.
+        return False
+    return None
+
+
+def _leaves(statement: ast.AST, tables: set[str]) -> bool:
+    """`if <not ours>: continue`, before the look-up."""
+    if not isinstance(statement, ast.If) or _asks(statement.test, tables) is not False:
+        return False
+    return bool(statement.body) and isinstance(statement.body[-1], _ENDS)
+
+
+def _filtered(node: ast.expr, tables: set[str]) -> bool:
+    """Does the iterable drop foreign names itself?"""
+    for part in ast.walk(node):
+        if isinstance(part, ast.comprehension) and any(
+            _asks(test, tables) is True for test in part.ifs
+        ):
+            return True
+    return False
+
+
+def _is_guarded_by_callers(
+    lookup: ast.Subscript, function: Function, load: Function, methods: dict[str, Function]
+) -> bool:
+    """In a helper that gets the name as a parameter: does every call of it stand behind a guard?"""
+    helper = _enclosing(lookup, function)
+    if helper is load or not isinstance(lookup.slice, ast.Name):
+        return False
+    if lookup.slice.id not in {a.arg for a in helper.args.args}:
+        return False
+    names = (helper.name, f"self.{helper.name}")
+    verdicts = [
+        _is_guarded(call, caller, _tables(caller))
+        for caller in (load, *methods.values())
+        for call in _calls(caller)
+        if dotted(call.func) in names
+    ]
+    return bool(verdicts) and all(verdicts)
+
+
+def _enclosing(node: ast.AST, function: Function) -> Function:
+    parents = _parents(function)
+    child: ast.AST = node
+    while id(child) in parents:
+        child = parents[id(child)][0]
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            return child
+    return function

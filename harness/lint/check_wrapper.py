@@ -1,0 +1,63 @@
+"""Rules PP3xx: what the class that claims PP hands on, and what it forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.lint.emit import at, finding
+from harness.lint.machine import Engine
+from harness.lint.report import Finding
+from harness.lint.stage import DECLARE, Stage, parameters
+from harness.lint.trace import Role
+from harness.lint.values import Null, nullness
+
+
+def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
+    """All findings about the wrapper of a class."""
+    cls = stage.cls
+    lost = engine.init_trace(cls, Role.MIDDLE).lost_attributes
+    for use in lost:
+        text = f"{use.owner} does not have {use.name}"
+        yield at("PP302", use.spot, text, symbol=f"{cls.name}.{use.name}")
+    if stage.forward is None:
+        return
+    declared = stage.declared
+    if (declared.absent or declared.none) and not lost:
+        how = "nothing defines" if declared.absent else "None is what it gets from"
+        text = f"{cls.name} claims SupportsPP, but {how} {DECLARE}"
+        yield finding("PP301", cls.module, cls.node, text, symbol=cls.name)
+    names = {name for name, _ in parameters(stage.forward)}
+    if "intermediate_tensors" not in names:
+        if stage.forward.args.kwarg is None and stage.forward.args.vararg is None:
+            assert stage.forward_owner is not None
+            module = stage.forward_owner.module
+            text = f"forward of {cls.name} has no parameter intermediate_tensors"
+            yield finding("PP306", module, stage.forward, text, symbol=cls.name)
+        return
+    yield from _path(stage)
+
+
+def _path(stage: Stage) -> Iterator[Finding]:
+    cls = stage.cls
+    for view in stage.views.values():
+        for spot in view.trace.dropped_calls:
+            text = f"on the {view.role} rank the inner model is called without intermediate_tensors"
+            yield at("PP303", spot, text, symbol=cls.name)
+    for view in stage.senders:
+        for spot in view.trace.touched:
+            text = f"on the {view.role} rank this is IntermediateTensors, not a tensor"
+            yield at("PP304", spot, text, symbol=cls.name)
+    assert stage.forward is not None and stage.forward_owner is not None
+    module = stage.forward_owner.module
+    if not any(v.sends or v.passes_on for v in stage.senders):
+        refuses = all(nullness(v.result) is Null.YES for v in stage.senders)
+        touched = any(v.trace.touched for v in stage.senders)
+        if not refuses and not touched:
+            text = f"no path of {cls.name}.forward returns IntermediateTensors"
+            yield finding("PP305", module, stage.forward, text, symbol=cls.name)
+    elif stage.sends_itself:
+        silent = all(not v.trace.reads and not v.trace.open_read for v in stage.later)
+        received = any(v.trace.receivers for v in stage.later)
+        if silent and received and not any(v.trace.dropped_calls for v in stage.later):
+            text = f"{cls.name} sends IntermediateTensors, but no later rank reads what it gets"
+            yield finding("PP307", module, stage.forward, text, symbol=cls.name)

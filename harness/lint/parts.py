@@ -1,0 +1,90 @@
+"""The modules that a model is made of, and its lists of decoder layers."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.lint.machine import Engine
+from harness.lint.project import ClassRef, dotted
+from harness.lint.trace import Role
+from harness.lint.values import Instance, Layers, options_of
+
+_DEEP = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of the model: its class, and the attribute path that leads to it from the top."""
+
+    cls: ClassRef
+    path: str
+    layers: dict[str, Layers]
+    """Attributes of it that are lists of layers."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as an object answers with it: `cls` is the object's class, `owner` holds the code."""
+
+    cls: ClassRef
+    owner: ClassRef
+    node: ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parts_of(engine: Engine, cls: ClassRef, path: str = "self", deep: int = 0) -> Iterator[Part]:
+    """The class itself and the modules below it, decoder layers left out."""
+    attributes = engine.attributes(cls, Role.MIDDLE)
+    layers = {
+        name.removeprefix("self."): option
+        for name, value in attributes.items()
+        for option in options_of(value)
+        if isinstance(option, Layers)
+    }
+    yield Part(cls, path, layers)
+    if deep >= _DEEP:
+        return
+    for name, value in attributes.items():
+        for option in options_of(value):
+            if isinstance(option, Instance) and name.startswith("self."):
+                attribute = name.removeprefix("self.")
+                yield from parts_of(engine, option.cls, f"{path}.{attribute}", deep + 1)
+
+
+def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
+    """Every method that an object of the class answers with."""
+    seen: set[str] = set()
+    for ref in engine.project.lineage(cls).classes:
+        for name, node in ref.methods.items():
+            if name not in seen:
+                seen.add(name)
+                yield Method(cls, ref, node)
+
+
+def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
+    """Expressions under `base` that name a list of layers: `self.layers`, `self.model.layers`."""
+    found: dict[str, Layers] = {}
+    for part in parts:
+        if part.path == base or part.path.startswith(f"{base}."):
+            head = "self" + part.path.removeprefix(base)
+            for name, layers in part.layers.items():
+                found[f"{head}.{name}"] = layers
+    return found
+
+
+def iterated(node: ast.expr) -> tuple[str, bool]:
+    """What a `for` runs over: the dotted list, and whether all of it.
+
+    Looks through enumerate, zip, reversed, list and islice.
+    """
+    if isinstance(node, ast.Call) and node.args:
+        name = dotted(node.func).rsplit(".", 1)[-1]
+        if name in ("enumerate", "reversed", "list", "zip", "tqdm"):
+            return iterated(node.args[0])
+        if name == "islice":
+            return iterated(node.args[0])[0], False
+        return "", True
+    if isinstance(node, ast.Subscript):
+        return dotted(node.value), False
+    return dotted(node), True
