@@ -19,7 +19,9 @@ _MOST_DIGITS = 9
 _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
 _FILE_MODE = re.compile(r"(?P<kind>new|deleted) file mode (?P<mode>\d+)")
 _DEV_NULL = "/dev/null"
-_REGULAR_MODES = frozenset({"100644", "100755"})
+_REGULAR_MODES = ("100644", "100755")
+# A line of a message that begins so is a piece of a diff that was not recognised as one.
+_DIFF_PIECES = ("@@ -", "--- ", "+++ ", "GIT binary patch", "Binary files ", "rename ", "copy ")
 _REFUSED = (
     (("rename ", "copy ", "similarity index", "dissimilarity index"), "a rename or a copy"),
     (("old mode ", "new mode "), "a change of file mode"),
@@ -80,7 +82,7 @@ def apply_diff(diff: FileDiff, before: str | None, patch: str) -> str | None:
     if diff.kind == "add":
         if before is not None:
             raise BadInputError(f"{where}: the patch adds this file, but it exists")
-        return "".join(line for hunk in diff.hunks for line in hunk.new)
+        return _join([line for hunk in diff.hunks for line in hunk.new], where)
     if before is None:
         raise BadInputError(f"{where}: no such file in the tree that the patch applies to")
     after = _apply_hunks(diff, _lines(before), where)
@@ -88,7 +90,13 @@ def apply_diff(diff: FileDiff, before: str | None, patch: str) -> str | None:
         if after:
             raise BadInputError(f"{where}: the patch deletes this file but leaves lines in it")
         return None
-    return "".join(after)
+    return _join(after, where)
+
+
+def _join(lines: list[str], where: str) -> str:
+    if any(not line.endswith("\n") for line in lines[:-1]):
+        raise BadInputError(f"{where}: the patch takes the line feed from a line inside the file")
+    return "".join(lines)
 
 
 def _apply_hunks(diff: FileDiff, before: list[str], where: str) -> list[str]:
@@ -156,6 +164,11 @@ class _Parser:
 
     def parse(self) -> tuple[FileDiff, ...]:
         files: list[FileDiff] = []
+        diff_starts, self.at = self.at, 0
+        while self.at < diff_starts:
+            if self.line().startswith(_DIFF_PIECES):
+                self.fail(f"{self.line()!r} stands before the diff and looks like a part of it")
+            self.at += 1
         while self.at < len(self.lines) and _starts_file(self.lines, self.at):
             diff = self.file()
             if any(diff.path == other.path for other in files):
@@ -185,6 +198,8 @@ class _Parser:
             if mode := _FILE_MODE.fullmatch(self.line()):
                 kind = "add" if mode["kind"] == "new" else "delete"
                 self.check_mode(mode["mode"])
+                if kind == "add" and mode["mode"] != "100644":
+                    self.fail(f"a new file of mode {mode['mode']}; only mode 100644 is accepted")
             elif index := _INDEX.fullmatch(self.line()):
                 self.check_mode(index["mode"] or "100644")
             else:

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import BadInputError
@@ -207,6 +207,7 @@ def test_target_must_be_text(tmp_path):
 
 
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(lambda s: s.encode("utf-8")))
+@settings(deadline=None)  # a busy machine is no failure
 def test_any_bytes_end_in_a_clear_error(tmp_path_factory, data):
     """Whatever bytes stand where a patch or an order file should, the answer is BadInputError."""
     folder = write_series(tmp_path_factory.mktemp("s"), None, p=data)
@@ -217,6 +218,7 @@ def test_any_bytes_end_in_a_clear_error(tmp_path_factory, data):
 
 
 @given(st.lists(st.sampled_from((HEADER + DIFF).split("\n")), max_size=30))
+@settings(deadline=None)  # a busy machine is no failure
 def test_shuffled_lines_of_a_patch_are_read_or_refused(tmp_path_factory, lines):
     """Lines of a real patch in any order are a patch or a BadInputError, never another error."""
     path = tmp_path_factory.mktemp("s") / "p.patch"

@@ -1,6 +1,7 @@
 """Reading and applying diffs: exactly, with `git apply` as the second opinion."""
 
 import difflib
+import os
 import subprocess
 
 import pytest
@@ -87,6 +88,12 @@ def test_landing_place_must_be_true():
         apply(NAMES + HUNK.replace("+2,3", "+3,3"), BEFORE)
 
 
+def test_no_line_feed_is_lost_inside_a_file():
+    """A patch may take the line feed from the last line alone: else two lines would become one."""
+    with pytest.raises(BadInputError, match="takes the line feed"):
+        apply(NAMES + "@@ -1 +1 @@\n-one\n+1\n\\ No newline at end of file\n", BEFORE)
+
+
 def test_hunks_in_order():
     """Hunks that overlap or stand in the wrong order are refused."""
     with pytest.raises(BadInputError, match=r"hunk 2 .* overlaps"):
@@ -126,6 +133,9 @@ REFUSED = [
     (GIT + "new file mode 104755\n", "file mode 104755"),
     (GIT + "index 01..02\nGIT binary patch\nliteral 1\n", "a binary change"),
     (GIT + "Binary files a/vllm/a.py and b/vllm/a.py differ\n", "a binary change"),
+    (GIT + "new file mode 100755\n", "a new file of mode 100755"),
+    ("Binary files a/x and b/x differ\n" + NAMES + HUNK, "stands before the diff"),
+    ("--- a/vllm/b.py\nlost\n@@ -1 +1 @@\n-b\n+c\n" + NAMES + HUNK, "stands before the diff"),
     (GIT, "no change follows"),
     (GIT + "garbage\n" + NAMES + HUNK, "unexpected line 'garbage'"),
     (GIT + "new file mode 100644\n" + NAMES + HUNK, "disagree on whether the file is new"),
@@ -171,6 +181,7 @@ def edits(draw):
 
 
 @given(edits())
+@settings(deadline=None)
 def test_what_difflib_writes_is_read_back(edit):
     """The diff of any two texts, applied to the first, gives the second."""
     before, after, diff = edit
@@ -200,6 +211,6 @@ def test_git_agrees(tmp_path_factory, edit, other):
             input=diff.encode(),
             cwd=root,
             check=True,
-            env={"GIT_CEILING_DIRECTORIES": str(root.parent), "PATH": "/usr/bin:/bin"},
+            env={**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)},
         )
         assert (root / "vllm/a.py").read_text() == ours
