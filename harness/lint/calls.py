@@ -58,13 +58,21 @@ def call(walker: Walker, node: ast.Call, env: Env) -> Value:
         return special
     function = _callee(walker, node, env)
     arguments = [walker.eval(a, env) for a in node.args]
-    keywords = {k.arg: walker.eval(k.value, env) for k in node.keywords if k.arg is not None}
-    splats = [walker.eval(k.value, env) for k in node.keywords if k.arg is None]
+    keywords: dict[str, Value] = {}
+    splats: list[Value] = []
+    for keyword in node.keywords:
+        value = walker.eval(keyword.value, env)
+        if keyword.arg is not None:
+            keywords[keyword.arg] = value
+        elif isinstance(value, Payload) and not value.open:
+            keywords.update({k: e.value for k, e in value.entries.items()})
+        else:
+            splats.append(value)
     for value in (*arguments, *keywords.values(), *splats):
         walker.use(value)
     if name == "tie_weights" and any(isinstance(v, Missing) for v in arguments):
         walker.trace.missing_ties.append(Spot(walker.module, node))
-    given = _Given(node, arguments, keywords, bool(splats) or _has_star(node))
+    given = _Given(node, arguments, keywords, splats, splat=_has_star(node))
     result: Value | None = None
     for option in options_of(function):
         value = _apply(walker, option, given, env)
@@ -76,13 +84,20 @@ class _Given:
     """The evaluated arguments of a call."""
 
     def __init__(
-        self, node: ast.Call, args: list[Value], keywords: dict[str, Value], splat: bool
+        self,
+        node: ast.Call,
+        args: list[Value],
+        keywords: dict[str, Value],
+        splats: list[Value] | None = None,
+        *,
+        splat: bool = False,
     ) -> None:
         self.node = node
         self.args = args
         self.keywords = keywords
-        self.splat = splat
-        self.all = (*args, *keywords.values())
+        splats = splats or []
+        self.splat = splat or bool(splats)
+        self.all = (*args, *keywords.values(), *splats)
         self.tags = NO_TAGS.union(*(tags_of(value) for value in self.all))
 
 
@@ -123,8 +138,8 @@ def _special(walker: Walker, node: ast.Call, name: str, env: Env) -> Value | Non
             found = walker.eval(keys, env) if keys is not None else UNKNOWN
             payload = payload_of_keys(found, node.lineno, shape)
             return Factory(replace(payload, module=walker.module))
-        case "init_vllm_registered_model":
-            return Inner("init_vllm_registered_model")
+        case "init_vllm_registered_model" | "get_language_model":
+            return Inner(name)
         case "ModuleList" if first is not None:
             return _module_list(walker, node, first, env)
         case "getattr" if len(node.args) >= 2:
@@ -170,7 +185,7 @@ def _make_layers(walker: Walker, node: ast.Call, env: Env) -> Value:
     if maker is not None:
         function = walker.eval(maker, env)
         if isinstance(function, Function):
-            element = _run_function(walker, function, _Given(node, [UNKNOWN], {}, True))
+            element = _run_function(walker, function, _Given(node, [UNKNOWN], {}, splat=True))
         elif isinstance(function, ClassValue):
             element = Instance(function.cls, node.lineno)
     bound = Opaque(Null.NO)
@@ -272,15 +287,26 @@ def _call_module(walker: Walker, module: Instance, given: _Given) -> Value:
         return _call_unknown(walker, given)
     owner, method = found
     names = {a.arg for a in (*method.args.args, *method.args.kwonlyargs)}
-    if "intermediate_tensors" not in names:
+    if "intermediate_tensors" not in names and not _takes_part(method):
         return _layer_result(method, given)
     passed = any("it" in tags_of(v) or isinstance(v, Received) for v in given.all)
-    if not passed and not given.splat and walker.trace.role is not Role.FIRST:
+    wants = "intermediate_tensors" in names
+    if wants and not passed and not given.splat and walker.trace.role is not Role.FIRST:
         walker.trace.dropped_calls.append(Spot(walker.module, given.node))
     arguments = _bind(walker, method, given, Instance(module.cls))
-    attributes = walker.engine.attributes(module.cls, walker.trace.role, walker.depth)
+    attributes = walker.engine.attributes(module.cls, walker.trace.role)
     value, _ = walker.engine.run(walker, method, owner, module.cls, arguments, dict(attributes))
     return value
+
+
+def _takes_part(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Does a forward without the parameter send all the same, as an inner encoder may?"""
+    return any(
+        (isinstance(p, ast.Name) and p.id == "IntermediateTensors")
+        or (isinstance(p, ast.Attribute) and p.attr in ("is_first_rank", "is_last_rank"))
+        for statement in method.body
+        for p in ast.walk(statement)
+    )
 
 
 def _layer_result(method: ast.FunctionDef | ast.AsyncFunctionDef, given: _Given) -> Value:
@@ -394,7 +420,7 @@ def _class_method(walker: Walker, cls: ClassRef, name: str, given: _Given, env: 
     if found is None or not isinstance(first, Instance) or walker.self_cls is None:
         return _call_unknown(walker, given)
     owner, method = found
-    rest = _Given(given.node, given.args[1:], given.keywords, given.splat)
+    rest = _Given(given.node, given.args[1:], given.keywords, splat=given.splat)
     return _run_method(walker, owner, method, walker.self_cls, rest, env)
 
 
@@ -411,7 +437,7 @@ def _method(walker: Walker, owner: Instance, name: str, given: _Given, env: Env)
     holder, method = found
     if own:
         return _run_method(walker, holder, method, owner.cls, given, env)
-    attributes = walker.engine.attributes(owner.cls, walker.trace.role, walker.depth)
+    attributes = walker.engine.attributes(owner.cls, walker.trace.role)
     return _run_method(walker, holder, method, owner.cls, given, dict(attributes))
 
 

@@ -286,6 +286,17 @@ _RULES = (
         "Skip layers that are not of the class.",
     ),
     Rule(
+        "PP407",
+        "cut-without-handover",
+        _E,
+        "silent: the layers of other ranks are skipped",
+        "silent: the layers of other ranks are skipped",
+        "A module builds its layers with make_layers, which leaves only this rank's part of them, "
+        "and its forward runs over the list without taking from, or sending to, other ranks. "
+        "An encoder that every rank needs whole is then run in part.",
+        "Build such layers with a plain ModuleList, or hand over between ranks.",
+    ),
+    Rule(
         "PP501",
         "load-weights-unguarded",
         _E,

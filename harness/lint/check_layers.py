@@ -100,6 +100,9 @@ def _loop(
         elif not layers.partial and in_pp and not _is_aware(node):
             text = f"every rank holds and runs all of {listed}"
             yield finding("PP402", module, node, text, symbol=name)
+    elif called and layers.partial and not aware and method.node.name == "forward":
+        text = f"{listed} is cut by make_layers, but what this rank's part computes is not sent on"
+        yield finding("PP407", module, node, text, symbol=name)
     elif layers.partial and not aware and layer:
         yield from _assumed(node, layer, listed, module, name)
 
@@ -147,6 +150,9 @@ def _local_index(node: ast.For, module: Module, name: str) -> Iterator[Finding]:
     for statement in node.body:
         for use, around in _uses(statement, index.id):
             if "start_layer" in around:
+                # Added here; or, in an assignment to the index itself, from here on.
+                if around.startswith((f"{index.id} =", f"{index.id} +=")):
+                    return
                 continue
             code = "PP603" if "aux" in around or "hidden_state(" in around else "PP404"
             text = f"`{index.id}` counts from 0 on every rank, but is used as a layer number"

@@ -9,7 +9,7 @@ from harness.lint.emit import finding
 from harness.lint.machine import Engine
 from harness.lint.parts import methods_of, parts_of
 from harness.lint.project import ClassRef, dotted
-from harness.lint.report import Finding
+from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage
 
 _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
@@ -44,7 +44,8 @@ def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iter
                 continue
             text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
             name = f"{owner.name}.{function.name}"
-            yield finding("PP501", owner.module, lookup, text, symbol=name)
+            weight = Severity.WARNING if _is_optional(lookup, function) else None
+            yield finding("PP501", owner.module, lookup, text, symbol=name, severity=weight)
 
 
 def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]:
@@ -123,6 +124,17 @@ def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
                 if _leaves(sibling, tables):
                     return True
         child = parent
+    return False
+
+
+def _is_optional(node: ast.AST, function: ast.AST) -> bool:
+    """Only for checkpoints that carry scales of a quantised KV cache: most do not."""
+    parents = _parents(function)
+    child: ast.AST = node
+    while id(child) in parents:
+        child, field = parents[id(child)]
+        if isinstance(child, ast.If) and field == "body" and "scale" in ast.unparse(child.test):
+            return True
     return False
 
 

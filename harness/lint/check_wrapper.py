@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
@@ -19,22 +20,30 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     for use in lost:
         text = f"{use.owner} does not have {use.name}"
         yield at("PP302", use.spot, text, symbol=f"{cls.name}.{use.name}")
-    if stage.forward is None:
+    if stage.forward is None or stage.is_drafter:
         return
     declared = stage.declared
-    if (declared.absent or declared.none) and not lost:
+    accepts = _accepts(stage.forward)
+    if accepts and (declared.absent or declared.none) and not lost:
         how = "nothing defines" if declared.absent else "None is what it gets from"
         text = f"{cls.name} claims SupportsPP, but {how} {DECLARE}"
         yield finding("PP301", cls.module, cls.node, text, symbol=cls.name)
-    names = {name for name, _ in parameters(stage.forward)}
-    if "intermediate_tensors" not in names:
-        if stage.forward.args.kwarg is None and stage.forward.args.vararg is None:
-            assert stage.forward_owner is not None
-            module = stage.forward_owner.module
-            text = f"forward of {cls.name} has no parameter intermediate_tensors"
-            yield finding("PP306", module, stage.forward, text, symbol=cls.name)
-        return
-    yield from _path(stage)
+    if not accepts:
+        assert stage.forward_owner is not None
+        module = stage.forward_owner.module
+        text = f"forward of {cls.name} has no parameter intermediate_tensors"
+        yield finding("PP306", module, stage.forward, text, symbol=cls.name)
+    elif "intermediate_tensors" in _names(stage.forward):
+        yield from _path(stage)
+
+
+def _names(forward: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    return {name for name, _ in parameters(forward)}
+
+
+def _accepts(forward: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """vLLM's own test: without the parameter (or **kwargs) it refuses PP for the model."""
+    return "intermediate_tensors" in _names(forward) or forward.args.kwarg is not None
 
 
 def _path(stage: Stage) -> Iterator[Finding]:
@@ -51,7 +60,7 @@ def _path(stage: Stage) -> Iterator[Finding]:
     module = stage.forward_owner.module
     if not any(v.sends or v.passes_on for v in stage.senders):
         refuses = all(nullness(v.result) is Null.YES for v in stage.senders)
-        touched = any(v.trace.touched for v in stage.senders)
+        touched = any(v.trace.touched or v.trace.no_methods for v in stage.senders)
         if not refuses and not touched:
             text = f"no path of {cls.name}.forward returns IntermediateTensors"
             yield finding("PP305", module, stage.forward, text, symbol=cls.name)

@@ -461,7 +461,7 @@ class Walker:
                     self.trace.missing_uses.append(Use(name, ast.unparse(node.value), spot))
                 return UNKNOWN
             case Instance():
-                return self._instance_attribute(owner, node)
+                return self._instance_attribute(owner, node, certain=certain)
             case ClassValue():
                 return Bound(owner, name)
             case Opaque():
@@ -491,15 +491,16 @@ class Walker:
                 return UNKNOWN
         return None
 
-    def _instance_attribute(self, owner: Instance, node: ast.Attribute) -> Value:
-        attributes = self.engine.attributes(owner.cls, self.trace.role, self.depth)
-        held = attributes.get(f"self.{node.attr}")
+    def _instance_attribute(self, owner: Instance, node: ast.Attribute, *, certain: bool) -> Value:
+        attributes = self.engine.known_attributes(owner.cls, self.trace.role)
+        held = attributes.get(f"self.{node.attr}") if attributes is not None else UNKNOWN
         if held is not None:
             return held
         value = self._class_attribute(owner.cls, node.attr, {})
         if value is not None:
             return value
-        if node.attr == "make_empty_intermediate_tensors" and self.engine.is_closed(owner.cls):
+        wanted = node.attr == "make_empty_intermediate_tensors"
+        if wanted and certain and self.engine.is_closed(owner.cls):
             spot = Spot(self.module, node)
             self.trace.lost_attributes.append(Use(node.attr, owner.cls.name, spot))
         return Opaque(tags=frozenset({f"attr:{node.attr}"}))

@@ -21,6 +21,7 @@ from harness.lint.values import (
 
 MOST_DEPTH = 7
 MOST_STEPS = 40_000
+MOST_NESTED = 8
 
 
 class OutOfStepsError(Exception):
@@ -58,25 +59,30 @@ class Engine:
         lineage = self.project.lineage(cls)
         return not lineage.cyclic and all(n.split(".")[-1] in harmless for n in lineage.unknown)
 
-    def attributes(self, cls: ClassRef, role: Role, depth: int = 0) -> Env:
+    def attributes(self, cls: ClassRef, role: Role) -> Env:
         """`self.<name>` of an object after its `__init__`, as that rank builds it."""
+        known = self.known_attributes(cls, role)
+        return known if known is not None else {}
+
+    def known_attributes(self, cls: ClassRef, role: Role) -> Env | None:
+        """The same; None where the classes contain each other too deeply to tell."""
         key = (id(cls.node), role)
         if key in self._attributes:
             return self._attributes[key]
-        if key in self._busy or depth > MOST_DEPTH:
-            return {}
+        if key in self._busy or len(self._busy) > MOST_NESTED:
+            return None
         found = self.project.find_method(cls, "__init__")
-        if found is None:
-            self._attributes[key] = {}
-            return {}
-        self._busy.add(key)
-        owner, method = found
         trace = Trace(role)
-        walker = Walker(self, trace, owner.module, cls, owner, depth + 1)
-        try:
-            _, entries = self.run(walker, method, owner, cls, {"self": Instance(cls)}, {})
-        finally:
-            self._busy.discard(key)
+        entries: Env = {}
+        if found is not None:
+            self._busy.add(key)
+            owner, method = found
+            walker = Walker(self, trace, owner.module, cls, owner, 0)
+            given: Env = {"self": Instance(cls)}
+            try:
+                _, entries = self.run(walker, method, owner, cls, given, {})
+            finally:
+                self._busy.discard(key)
         self._attributes[key] = entries
         self._traces[key] = trace
         return entries

@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Method:
-    """A method as an object answers with it: `cls` is the object's class, `owner` holds the code."""
+    """A method that an object of `cls` answers with; the class `owner` holds the code."""
 
     cls: ClassRef
     owner: ClassRef

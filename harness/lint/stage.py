@@ -94,6 +94,17 @@ class Stage:
         return self.views[Role.FIRST], self.views[Role.MIDDLE]
 
     @property
+    def is_drafter(self) -> bool:
+        """A speculative drafter takes the target's hidden states and runs on one rank only.
+
+        vLLM wants the claim of it too, when the target runs with PP, but sends nothing between
+        its ranks.
+        """
+        return self.forward is not None and any(
+            name == "hidden_states" for name, _ in parameters(self.forward)
+        )
+
+    @property
     def sends_itself(self) -> bool:
         """Is the whole path known, down to the payload that is sent?"""
         return all(v.sends and not v.passes_on for v in self.senders)
