@@ -10,6 +10,7 @@ from typing import Any
 from .assets import patches_dir
 from .capture.cell import Cell, Gsm8kSource
 from .capture.devices import DevicePool, find_devices
+from .capture.store import default_store
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.model import ModelSource, resolve_model
@@ -162,11 +163,7 @@ class Sweep:
     @cached_property
     def store(self) -> Path:
         """Return the folder that keeps captures and variant trees."""
-        if self.options.store:
-            return self.options.store.absolute()
-        import platformdirs
-
-        return platformdirs.user_cache_path("pp-harness")
+        return self.options.store.absolute() if self.options.store else default_store()
 
     @cached_property
     def _trees(self) -> dict[str, tuple[Path, str]]:

@@ -3,17 +3,24 @@
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from filelock import FileLock
 
 from ..source.pin import sha256_of
 from .record import Capture
 
 _MANIFEST = "capture.json"
+
+
+def default_store() -> Path:
+    """Return the folder that keeps captures and variant trees where the user names no other."""
+    return platformdirs.user_cache_path("pp-harness")
 
 
 class Store:
@@ -48,9 +55,20 @@ class Store:
         for folder in sorted(self._captures.iterdir()):
             yield folder.name, _load(folder)
 
+    def folder(self, key: str) -> Path:
+        """Return where the capture `key` lies or would lie."""
+        return self._captures / key
+
     def remove(self, key: str) -> None:
         """Delete a capture."""
         shutil.rmtree(self._captures / key, ignore_errors=True)
+
+    def clear_workspaces(self, older_than: float) -> None:
+        """Delete what runs that were killed left half done, `older_than` seconds ago or earlier."""
+        limit = time.time() - older_than
+        for folder in self._work.iterdir():
+            if folder.stat().st_mtime < limit:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -75,8 +93,10 @@ class Store:
 
 def damage(folder: Path) -> str | None:
     """Return what is wrong with the files of a capture, None if they equal its manifest."""
-    manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    for name, digest in manifest["files"].items():
+    capture = _load(folder)
+    if capture is None:
+        return f"{_MANIFEST} cannot be read"
+    for name, digest in capture.manifest["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -87,6 +107,8 @@ def damage(folder: Path) -> str | None:
 
 def _load(folder: Path) -> Capture | None:
     try:
-        return Capture(folder, json.loads((folder / _MANIFEST).read_text(encoding="utf-8")))
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
+    return Capture(folder, manifest) if whole and "status" in manifest else None
