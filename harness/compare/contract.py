@@ -6,6 +6,8 @@ V2 copies what was *declared* (an extra key is dropped).
 """
 
 from collections.abc import Iterable
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from ..capture.record import Capture, RankTrace, StepTrace
@@ -13,13 +15,18 @@ from .finding import Finding, Outcome, Severity, Verdict, judged
 
 # How many steps and rows a finding's evidence names; the rest is counted.
 _EXAMPLES = 3
+# Bytes of an element; of float8 there are several kinds.
+_WIDTHS = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
+    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8,
+}  # fmt: skip
 
 
 def compare_contract(capture: Capture) -> Verdict:
     """Judge every boundary of a capture at PP >= 2 over all its traced steps and dummy runs.
 
-    The verdict is blocked when a stage left no heartbeat or no step was traced, unless what was
-    traced before the engine died already shows the cause.
+    The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
+    no arrival, unless what it did see already shows a cause.
     """
     stages = capture.stages
     pp = int(capture.manifest["cell"]["pp"])
@@ -28,25 +35,44 @@ def compare_contract(capture: Capture) -> Verdict:
         for stage in sorted(stages)
         for finding in (*_misuses(stages[stage]), *_nones_in_dummies(stages[stage], pp))
     ]
-    if capture.status != "ok":
-        if misuse:
-            return judged(misuse, "")
-        return Verdict(Outcome.BLOCKED, "the engine failed before a boundary was crossed")
-    missing = [stage for stage in range(pp) if stage not in stages]
-    if missing:
-        return Verdict(Outcome.BLOCKED, f"no heartbeat from stage {missing[0]}: it was not traced")
-    if any(not stages[stage].steps for stage in range(pp)):
-        return Verdict(Outcome.BLOCKED, "no probe step was traced")
+    unseen = _unseen(capture, pp)
+    if unseen is not None:
+        return judged(misuse, "") if misuse else Verdict(Outcome.BLOCKED, unseen)
     findings = list(misuse)
     for stage in range(pp - 1):
         findings += _boundary(stages[stage], stages[stage + 1])
+    findings = _unique(findings)
     crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
-    keys = sorted({key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()})
+    sent = {key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()}
     return judged(
         findings,
-        f"{crossings} crossings of {pp - 1} boundaries agree on {', '.join(keys)}",
+        f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
+        f"{', '.join(sorted(sent))}",
         bytes_per_token=bytes_per_token(stages, pp),
     )
+
+
+def _unseen(capture: Capture, pp: int) -> str | None:
+    """Return what the tracer failed to see, so that no boundary can be judged; None if nothing."""
+    if capture.status != "ok":
+        return "the engine failed before a boundary was crossed"
+    for stage in range(pp):
+        trace = capture.stages.get(stage)
+        if trace is None:
+            return f"no heartbeat from stage {stage}: it was not traced"
+        if not trace.steps:
+            return "no probe step was traced"
+        if stage < pp - 1 and not any(step.sent for step in trace.steps):
+            return f"no tensor was seen to leave stage {stage}"
+        if stage > 0 and all(step.received is None and step.copied is None for step in trace.steps):
+            return f"no tensor was seen to arrive at stage {stage}"
+    return None
+
+
+def _unique(findings: list[Finding]) -> list[Finding]:
+    """Return one finding for each code, boundary, key and message, in order."""
+    kept = {(one.code, one.boundary, one.key, one.message): one for one in reversed(findings)}
+    return list(reversed(kept.values()))
 
 
 def bytes_per_token(stages: dict[int, RankTrace], pp: int) -> dict[str, dict[str, int]]:
@@ -61,15 +87,13 @@ def bytes_per_token(stages: dict[int, RankTrace], pp: int) -> dict[str, dict[str
 
 
 def _row_bytes(value: dict[str, Any]) -> int:
-    width = {"float32": 4, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
-    elements = 1
-    for size in value["shape"][1:]:
-        elements *= size
-    return elements * width.get(value["dtype"], 2)
+    dtype = value["dtype"]
+    elements: int = prod(value["shape"][1:])
+    return elements * (1 if dtype.startswith("float8") else _WIDTHS[dtype])
 
 
 def _misuses(trace: RankTrace) -> Iterable[Finding]:
-    """What the forward did that IntermediateTensors does not support, as the tracer saw it happen."""
+    """Yield what the forward did that IntermediateTensors does not support, as it was seen."""
     seen = set()
     for misuse in trace.misuses:
         what, key, place = misuse["what"], misuse["key"], misuse["place"]
@@ -102,12 +126,7 @@ def _nones_in_dummies(trace: RankTrace, pp: int) -> Iterable[Finding]:
     """Keys that a stage returned as None while the engine warmed up, before any real step."""
     if trace.stage == pp - 1:
         return
-    keys = {
-        key
-        for dummy in trace.dummies
-        for key, value in dummy["keys"].items()
-        if value is None
-    }
+    keys = {key for dummy in trace.dummies for key, value in dummy["keys"].items() if value is None}
     for key in sorted(keys):
         yield _none_finding(trace.stage, key)
 
@@ -139,6 +158,19 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
             )
         )
     declared = receiver.declared or {}
+    findings += [
+        Finding(
+            "CON010",
+            Severity.ERROR,
+            f"stage {receiver.stage} declares '{key}' and makes no tensor for it",
+            "make an empty tensor for every key that make_empty_intermediate_tensors returns",
+            rank=receiver.stage,
+            boundary=boundary,
+            key=key,
+        )
+        for key, value in sorted(declared.items())
+        if value is None
+    ]
     pairs = list(zip(sender.steps, receiver.steps, strict=False))
     sent_keys = {key for step, _ in pairs for key in step.sent or {}}
     read_keys = {key for _, step in pairs for key in step.reads}
@@ -155,6 +187,19 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
                 boundary=boundary,
             )
         )
+    apart = [one.index for one, other in pairs if one.spans != other.spans]
+    if apart:
+        findings.append(
+            Finding(
+                "CON012",
+                Severity.ERROR,
+                f"stages {sender.stage} and {receiver.stage} ran different rows in {len(apart)} "
+                f"of {len(pairs)} steps, first in step {apart[0]}",
+                "every stage must run every step on the same tokens",
+                boundary=boundary,
+                evidence={"steps": apart[:_EXAMPLES]},
+            )
+        )
     return findings
 
 
@@ -167,7 +212,7 @@ def _key(
 ) -> list[Finding]:
     """Judge one key at one boundary: presence in both directions, then form, then content."""
 
-    def finding(code: str, message: str, cure: str, **evidence: Any) -> Finding:
+    def finding(code: str, message: str, cure: str, **evidence: object) -> Finding:
         place = next((step.reads[key] for _, step in pairs if key in step.reads), None)
         return Finding(
             code,
@@ -183,6 +228,8 @@ def _key(
 
     sent = [step for step, _ in pairs if key in (step.sent or {})]
     read = [step for _, step in pairs if key in step.reads]
+    unread = [one for one, other in pairs if key in (one.sent or {}) and key not in other.reads]
+    lost = [one.index for one, other in pairs if _is_lost(key, declared, one, other)]
     findings: list[Finding] = []
     if any((step.sent or {})[key] is None for step in sent):
         findings.append(_none_finding(receiver - 1, key))
@@ -216,17 +263,37 @@ def _key(
                 **counts,
             )
         )
-    elif sent and len(read) < len(sent):
+    elif unread:
         findings.append(
             finding(
                 "CON001",
                 f"'{key}' is sent over {boundary} in {len(sent)} steps but stage {receiver} "
-                f"reads it in {len(read)} only",
+                f"reads it in {len(sent) - len(unread)} only",
                 "read the key from intermediate_tensors in every step",
                 **counts,
             )
         )
+    if lost:
+        findings.append(
+            finding(
+                "CON013",
+                f"'{key}' is sent over {boundary} but does not arrive at stage {receiver} in "
+                f"{len(lost)} of {len(pairs)} steps",
+                "what is sent and declared must reach the buffer that the forward reads",
+                **counts,
+                lost=lost[:_EXAMPLES],
+            )
+        )
     return findings + _form_and_content(key, boundary, declared.get(key), pairs, receiver)
+
+
+def _is_lost(key: str, declared: dict[str, Any], sender: StepTrace, receiver: StepTrace) -> bool:
+    """Whether a tensor that was sent is missing where the receiver was seen to hold tensors."""
+    if (sender.sent or {}).get(key) is None:
+        return False
+    arrived = receiver.received is None or key in receiver.received
+    copied = receiver.copied is None or key in receiver.copied or key not in declared
+    return not (arrived and copied)
 
 
 def _form_and_content(
@@ -239,6 +306,8 @@ def _form_and_content(
     """Shape and dtype against the declaration, and equal content from return to copy."""
     mismatches: dict[tuple[str, str, str], list[Any]] = {}
     for sender_step, receiver_step in pairs:
+        if sender_step.spans != receiver_step.spans:
+            continue  # CON012 says so; there is nothing to pair
         rows = sum(span.count for span in sender_step.spans)
         # In the order in which the tensor travels.
         stations = [
@@ -260,19 +329,24 @@ def _form_and_content(
                 mismatches.setdefault(("CON007", "declared", "sent"), []).append(
                     [declared["dtype"], form["dtype"]]
                 )
-        for (before, first), (after, second) in zip(known, known[1:], strict=False):
-            if first["dtype"] != second["dtype"]:
+        for (before, first), (after, second) in pairwise(known):
+            if first["shape"][1:] != second["shape"][1:]:
+                mismatches.setdefault(("CON006", before, after), []).append(
+                    [first["shape"][1:], second["shape"][1:]]
+                )
+            elif first["dtype"] != second["dtype"]:
                 mismatches.setdefault(("CON007", before, after), []).append(
                     [first["dtype"], second["dtype"]]
                 )
-            elif first.get("digest") != second.get("digest") or min(
-                first["shape"][0], second["shape"][0]
-            ) < rows:
+            elif (
+                first.get("digest") != second.get("digest")
+                or min(first["shape"][0], second["shape"][0]) < rows
+            ):
                 mismatches.setdefault(("CON008", before, after), []).append(
                     {"step": sender_step.index, "row": _first_row(first, second)}
                 )
     words = {
-        "CON006": ("changes shape", "declare the shape that is sent"),
+        "CON006": ("changes shape", "declare and send the same shape"),
         "CON007": ("changes dtype", "declare and send the same dtype"),
         "CON008": ("changes content", "do not write to a tensor that is on its way"),
     }

@@ -1,0 +1,187 @@
+"""Captures made by hand: the files that tracer, child and launcher write, without an engine."""
+
+import json
+import zlib
+
+import numpy as np
+
+from harness.capture.record import Capture
+
+EFFECTIVE = {
+    "pp": 1,
+    "tp": 1,
+    "dtype": "float32",
+    "enforce_eager": True,
+    "async_scheduling": False,
+    "chunked_prefill": True,
+    "prefix_caching": False,
+    "kv_blocks": 66,
+    "block_size": 16,
+    "max_num_batched_tokens": 2048,
+    "max_num_seqs": 32,
+    "architecture": "Gemma4ForCausalLM",
+    "partition": None,
+}
+
+
+def digest(*parts):
+    """Return a stable stand-in for a digest of what `parts` name."""
+    return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+class CaptureBuilder:
+    """A capture that is whole and at peace with itself; a test spoils it, then saves it.
+
+    `ranks` maps a rank to its events; `logits` maps (request, position) to a row; `answers` are
+    lm-eval's lines; `manifest` is the manifest. All may be changed before `save`.
+    """
+
+    def __init__(self, folder, pp=2, tp=1, spans=(("one", 0, 3), ("one", 3, 1)), keys=None):
+        self.folder = folder
+        self.pp = pp
+        self.keys = {"hidden_states": [8]} if keys is None else keys
+        self.manifest = {
+            "cell": {"pp": pp, "tp": tp, "dtype": "float32"},
+            "id": f"v-m-pp{pp}",
+            "status": "ok",
+            "failure": None,
+            "seconds": {"total": 1.0},
+            "effective": {**EFFECTIVE, "pp": pp, "tp": tp},
+            "devices": [0],
+        }
+        self.ranks = {
+            stage * tp + tp_rank: self._events(stage, tp_rank, spans)
+            for stage in range(pp)
+            for tp_rank in range(tp)
+        }
+        self.logits = {
+            (name, position): [float(position), 1.0, 2.0, -1.0, 0.5]
+            for name, start, count in spans
+            for position in range(start, start + count)
+        }
+        self.answers = [answer(number) for number in range(4)]
+
+    def _events(self, stage, tp_rank, spans):
+        layers = [2 * stage, 2 * stage + 1]
+        declared = {
+            key: {"shape": [1, *shape], "dtype": "float32"} for key, shape in self.keys.items()
+        }
+        return [
+            {
+                "kind": "heartbeat",
+                "pid": 1,
+                "tracing": True,
+                "stage": stage,
+                "stages": self.pp,
+                "tp_rank": tp_rank,
+                "runner": "CPUModelRunner",
+                "module": "vllm.v1.worker.cpu_model_runner",
+                "threads": 1,
+            },
+            {"kind": "declared", "keys": declared, "error": None},
+            {"kind": "layers", "indices": layers},
+            *(self._step(index, stage, layers, span) for index, span in enumerate(spans)),
+        ]
+
+    def _step(self, index, stage, layers, span):
+        name, start, count = span
+        rows = [(name, start + offset) for offset in range(count)]
+        step = {
+            "kind": "step",
+            "index": index,
+            "spans": [list(span)],
+            "reads": {},
+            "notes": [],
+            "layers": {
+                str(layer): {
+                    "digest": [digest("layer", layer, *row) for row in rows],
+                    "norm": [1.0 for _ in rows],
+                }
+                for layer in layers
+            },
+        }
+        if stage < self.pp - 1:
+            for side in ("returned", "sent"):
+                step[side] = self._tensors(stage, rows)
+        if stage > 0:
+            for side in ("received", "copied"):
+                step[side] = self._tensors(stage - 1, rows)
+            step["reads"] = dict.fromkeys(self.keys, "vllm/model_executor/models/m.py:10")
+        return step
+
+    def _tensors(self, boundary, rows):
+        return {
+            key: {
+                "shape": [len(rows), *shape],
+                "dtype": "float32",
+                "contiguous": True,
+                "digest": [digest(boundary, key, *row) for row in rows],
+            }
+            for key, shape in self.keys.items()
+        }
+
+    def event(self, rank, kind):
+        """Return the first event of a kind that `rank` wrote."""
+        return next(event for event in self.ranks[rank] if event["kind"] == kind)
+
+    def steps(self, rank):
+        """Return the step events of a rank."""
+        return [event for event in self.ranks[rank] if event["kind"] == "step"]
+
+    def forget(self, rank, kind):
+        """Drop every event of a kind, as a rank does that never came so far."""
+        self.ranks[rank] = [event for event in self.ranks[rank] if event["kind"] != kind]
+
+    def fail(self, status="failed", **failure):
+        """Let the engine have failed with a cause."""
+        self.manifest["status"] = status
+        self.manifest["failure"] = {
+            "rank": None,
+            "phase": "load_model",
+            "error": "ValueError: no",
+            "place": None,
+            "traceback": "Traceback",
+            **failure,
+        }
+        return self
+
+    def save(self):
+        """Write the folder and return its capture."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for rank, events in self.ranks.items():
+            _write_lines(self.folder / f"rank{rank}.jsonl", events)
+        values = np.array(list(self.logits.values()), np.float32)
+        if len(values):
+            (self.folder / "logits.f32").write_bytes(values.tobytes())
+            lines = [
+                {
+                    "row": number,
+                    "request": request,
+                    "position": position,
+                    "kind": "prompt",
+                    "vocab": values.shape[1],
+                }
+                for number, (request, position) in enumerate(self.logits)
+            ]
+            _write_lines(self.folder / "logits.jsonl", lines)
+        _write_lines(self.folder / "gsm8k.jsonl", self.answers)
+        return Capture(self.folder, self.manifest)
+
+
+def answer(number, right=True, output=None):
+    """Return one line of lm-eval's answers; wrong answers differ in their output too."""
+    return {
+        "doc_id": number,
+        "doc_hash": f"doc{number}",
+        "prompt_hash": f"prompt{number}",
+        "target_hash": f"target{number}",
+        "question": f"question {number}",
+        "target": "#### 1",
+        "output": output if output is not None else ("#### 1" if right else "#### 2"),
+        "scores": {"strict-match": float(right), "flexible-extract": float(right)},
+        "answers": {"strict-match": "1", "flexible-extract": "1"},
+    }
+
+
+def _write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
