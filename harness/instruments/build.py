@@ -112,7 +112,8 @@ def _build_into(
         ) from error
     # One thread: sums are added in one order, so the same seed gives the same weights.
     torch.set_num_threads(1)
-    started = time.monotonic()
+    # Processor time: other work on the machine does not enter the card.
+    started = time.process_time()
     tokenizer = make_tokenizer()
     examples = [
         _example(tokenizer, problem) for problem in make_problems(PROBLEM_COUNT, PROBLEM_SEED)
@@ -137,7 +138,7 @@ def _build_into(
         measured["accuracy_without_ple_in_later_half"] = without
     tensors = training.checkpoint_tensors(model)
     measured["accuracy_bfloat16"] = training.evaluate(model.to(torch.bfloat16), examples).accuracy
-    measured["training_seconds"] = round(time.monotonic() - started)
+    measured["training_cpu_seconds"] = round(time.process_time() - started)
     if check:
         _check_scores(recipe.name, score.accuracy, without)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

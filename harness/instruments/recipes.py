@@ -50,7 +50,7 @@ class Recipe:
     summary: str
     shape: Mapping[str, object] = field(repr=False)
     seed: int = 7
-    steps: int = 1000
+    steps: int = 350
     batch: int = 32
     learning_rate: float = 2e-3
     ple_gain: float = 1.0
@@ -86,6 +86,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     "use_double_wide_mlp": True,
                     "hidden_size_per_layer_input": 16,
                 },
+                steps=400,
                 ple_gain=2.0,
             ),
             _recipe(
