@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 from filelock import Timeout
 
+from ..assets import default_store
 from ..errors import BadInputError
 from .record import Capture
-from .store import Store, damage, default_store
+from .store import Store, damage
 
 _DAY = 86400.0
 _STORE = click.option(

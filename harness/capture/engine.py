@@ -153,6 +153,8 @@ def main(request_file: str) -> int:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     folder = Path(request["folder"])
     os.environ[CAPTURE_DIR_VARIABLE] = str(folder)
+    if request["device"] == "cpu":
+        os.sched_setaffinity(0, request["devices"])
     phase = _Phases(folder)
     error: dict[str, str] | None = None
     try:
@@ -163,7 +165,8 @@ def main(request_file: str) -> int:
             if request["device"] == "cpu":
                 import vllm.v1.worker.cpu_worker  # noqa: F401
 
-                _fork_workers()
+                if request["worker_start"] == "fork":
+                    _fork_workers()
                 _import_model_class(request["model_path"])
         with phase("engine"):
             lm = _build(request)

@@ -78,18 +78,21 @@ def launch(
     *,
     phase_timeout: float,
     tracing: bool = True,
+    worker_start: str = "fork",
     stop: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Run one cell into `folder` and return its manifest (status, failure, seconds, cell).
 
     `phase_timeout` is in seconds and holds for each phase (import, engine, probes, gsm8k,
-    shutdown). However the child ends, its whole process group is gone on return.
+    shutdown). However the child ends, its whole process group is gone on return. `tracing` and
+    `worker_start` (fork or spawn, on the CPU) are for control runs: neither may change a result.
 
     Raises:
         InterruptedError: if `stop` was set before the child ended.
     """
     request = folder / "request.json"
-    request.write_text(json.dumps(_request(cell, folder, devices)), encoding="utf-8")
+    content = {**_request(cell, folder, devices), "worker_start": worker_start}
+    request.write_text(json.dumps(content), encoding="utf-8")
     log = folder / "log.txt"
     began = time.time()
     with log.open("wb") as output:
@@ -165,27 +168,36 @@ def _failure(
     known = sorted((one for one in ranks if one), key=lambda one: float(one["time"]))
     if known:
         cause = known[0]
-        # An exception out of our own hooks says nothing about the model.
-        ours = "/harness/capture/" in cause["traceback"].rsplit("File ", 1)[-1]
-        return {"status": "blocked" if ours else "failed", **cause}
+        return {"status": "blocked" if _is_ours(cause["traceback"]) else "failed", **cause}
     phase, _ = _current_phase(folder)
     blank = {"rank": None, "place": None, "phase": phase, "traceback": _tail(folder / "log.txt")}
     if late is not None:
         error = f"no end of phase {late} within {phase_timeout:.0f} s"
         return {"status": "blocked", **blank, "error": error}
     if result is not None and result["error"] is not None:
-        error = result["error"]["error"]
-        if any(wrapper in error for wrapper in _WRAPPERS):
-            error = _cause_line(folder / "log.txt") or error
+        error, trace = result["error"]["error"], result["error"]["traceback"]
         # What the engine itself refuses is its failure; what fails around it blocks the answer.
-        status = "failed" if result["error"]["phase"] == "engine" else "blocked"
-        trace = result["error"]["traceback"]
+        status = "failed" if phase == "engine" else "blocked"
+        if any(wrapper in error for wrapper in _WRAPPERS):
+            cause = _cause_line(folder / "log.txt")
+            if cause is None:  # the wrapper speaks of an exception, but no rank left one
+                status, cause = "blocked", f"a rank died without an exception ({error})"
+            error = cause
         return {**blank, "status": status, "error": error, "traceback": trace}
     if returncode < 0:
         error = f"the engine's process was killed by {signal.Signals(-returncode).name}"
     else:
         error = f"the engine's process ended with status {returncode} and no result"
     return {"status": "blocked", **blank, "error": error}
+
+
+def _is_ours(trace: str) -> bool:
+    """Whether an exception came out of our own hooks and so says nothing about the model.
+
+    The tracing tensors raise on purpose, in the model's place, what IntermediateTensors raises.
+    """
+    innermost = trace.rsplit('File "', 1)[-1].split('"')[0]
+    return "/harness/capture/" in innermost and not innermost.endswith("hooks/tensors.py")
 
 
 def _cause_line(log: Path) -> str | None:

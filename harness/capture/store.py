@@ -9,18 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock
 
 from ..source.pin import sha256_of
 from .record import Capture
 
 _MANIFEST = "capture.json"
-
-
-def default_store() -> Path:
-    """Return the folder that keeps captures and variant trees where the user names no other."""
-    return platformdirs.user_cache_path("pp-harness")
 
 
 class Store:

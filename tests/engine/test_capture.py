@@ -1,0 +1,169 @@
+"""What a real engine leaves behind, and that recording it changes nothing."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from harness.capture.launch import launch
+from harness.capture.probes import parity_probes
+from harness.compare.contract import compare_contract
+from harness.compare.finding import Outcome
+from harness.compare.logits import compare_logits
+from harness.judge import judge
+from harness.sweep import Point
+
+pytestmark = pytest.mark.engine
+
+
+def sampled_rows(capture):
+    """The logits that the engine sampled from, in the order of the probes."""
+    table = capture.logits
+    probes = parity_probes(
+        capture.manifest["cell"]["vocab_size"],
+        capture.manifest["cell"]["sliding_window"],
+        capture.manifest["cell"]["max_model_len"],
+    )
+    rows = [
+        (request.name, len(request.prompt) - 1 + step)
+        for probe in probes
+        for request in probe.requests
+        for step in range(len(request.forced))
+    ]
+    return table.values[[table.index[row] for row in rows]]
+
+
+def test_the_tracer_changes_nothing(run):
+    """Logits with hooks on and hooks off are the same bits."""
+    traced = run("fixed", "ple", 2)
+    bare = run("fixed", "ple", 2, tracing=False)
+    assert all(trace.tracing for trace in traced.stages.values())
+    assert not any(trace.tracing or trace.steps for trace in bare.stages.values())
+    assert np.array_equal(
+        sampled_rows(traced).view(np.uint32), sampled_rows(bare).view(np.uint32)
+    )
+    assert [line["output"] for line in traced.answers] == [line["output"] for line in bare.answers]
+
+
+def test_forked_workers_compute_what_spawned_ones_do(run):
+    """Letting workers fork, where vLLM spawns, changes no bit."""
+    forked, spawned = run("fixed", "ple", 2), run("fixed", "ple", 2, worker_start="spawn")
+    assert spawned.status == "ok", spawned.failure
+    assert compare_logits(forked, spawned).outcome is Outcome.PASS
+    assert all(trace.steps for trace in spawned.stages.values()), "the plugin loads when spawned"
+
+
+def test_every_probe_row_is_captured(run):
+    """Prefill and decode of every probe request are there, with one fingerprint per layer."""
+    capture = run("fixed", "ple", 2)
+    cell = capture.manifest["cell"]
+    probes = parity_probes(cell["vocab_size"], cell["sliding_window"], cell["max_model_len"])
+    wanted = {
+        (request.name, position)
+        for probe in probes
+        for request in probe.requests
+        for position in range(len(request.prompt) + len(request.forced) - 1)
+    }
+    assert set(capture.logits.index) == wanted
+    layers = sorted(layer for trace in capture.stages.values() for layer in trace.layers)
+    assert layers == list(range(10))
+    for trace in capture.stages.values():
+        for step in trace.steps:
+            assert set(step.layers) == set(trace.layers)
+
+
+def test_three_stages_agree(run):
+    """A middle stage both reads and sends; the fix relays the per-layer inputs through it."""
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    contract = compare_contract(candidate)
+    assert contract.outcome is Outcome.PASS, contract.summary
+    middle = candidate.stages[1].steps[0]
+    assert set(middle.reads) == set(middle.sent) == {"hidden_states", "per_layer_inputs"}
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_dropped_per_layer_inputs_are_found_and_placed(run):
+    """The merged PR: the key is never read, logits differ, from the first layer of stage 1 on."""
+    baseline, candidate = run("merged", "ple", 1), run("merged", "ple", 2)
+    contract = compare_contract(candidate)
+    assert [(f.code, f.key, f.rank) for f in contract.findings] == [
+        ("CON001", "per_layer_inputs", 1)
+    ]
+    (finding,) = compare_logits(baseline, candidate).findings
+    assert (finding.code, finding.rank) == ("LOG001", 1)
+    assert finding.layer == min(candidate.stages[1].layers)
+    assert finding.evidence["entered"] == {
+        "hidden_states": "arrives equal",
+        "per_layer_inputs": "arrives equal and is not read",
+    }
+
+
+def test_a_crash_is_recorded_with_its_root_cause(run):
+    """The base release crashes on stage 1; the record names rank, file and line, and the contract speaks."""
+    baseline, candidate = run("base", "ple", 1), run("base", "ple", 2)
+    assert candidate.status == "failed"
+    assert candidate.failure["rank"] == 1
+    assert candidate.failure["error"] == (
+        "AttributeError: 'IntermediateTensors' object has no attribute 'get'"
+    )
+    assert candidate.failure["place"].startswith("vllm/model_executor/models/gemma4.py:")
+    assert judge("engine", baseline, candidate).outcome is Outcome.FAIL
+    codes = {finding.code for finding in judge("contract", baseline, candidate).findings}
+    assert codes == {"CON004", "CON005"}
+    assert judge("logits", baseline, candidate).outcome is Outcome.BLOCKED
+
+
+def _wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def _running(group):
+    """Processes of a group that run; a zombie waits only for its parent to notice."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != "zombie":
+                found.append(process.pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("victim", ["rank", "engine"])
+def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, tmp_path, victim):
+    """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
+    cell = sweep.cell(Point("fixed", "ple", 2))
+    manifest = {}
+
+    def work():
+        manifest.update(launch(cell, tmp_path, sweep.devices.ids[:1], phase_timeout=60))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    _wait_for(lambda: (tmp_path / "rank1.jsonl").exists())
+    engine = next(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(tmp_path / "request.json") in (process.info["cmdline"] or [])
+        and process.ppid() == os.getpid()
+    )
+    group = os.getpgid(engine.pid)
+    assert len(engine.children(recursive=True)) >= 2
+    if victim == "engine":
+        engine.kill()
+    else:
+        pid = int((tmp_path / "rank1.jsonl").read_text().split('"pid": ')[1].split(",")[0])
+        os.kill(pid, signal.SIGKILL)
+    thread.join(timeout=200)
+    assert not thread.is_alive()
+    assert manifest["status"] == "blocked", manifest["failure"]
+    assert manifest["failure"]["error"]
+    _wait_for(lambda: not _running(group), seconds=10)
