@@ -1,6 +1,8 @@
-"""Where the data that belongs to the harness lies: beside the package in a checkout, inside it in a wheel."""
+"""Where things lie: the harness's own data, beside the package or inside it, and what it keeps."""
 
 from pathlib import Path
+
+import platformdirs
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -8,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 def _data_dir(name: str) -> Path:
     """Return the folder `name` of the repository, or the copy that the wheel ships."""
     beside = _PACKAGE.parent / name
-    # A site-packages directory may hold somebody else's `patches/`: ours has pyproject.toml beside it.
+    # In site-packages a `patches/` is somebody else's: ours has pyproject.toml beside it.
     if beside.is_dir() and (_PACKAGE.parent / "pyproject.toml").is_file():
         return beside
     return _PACKAGE / "_data" / name
@@ -22,3 +24,8 @@ def patches_dir() -> Path:
 def suites_dir() -> Path:
     """Return the folder that holds the pytest suites that users run."""
     return _data_dir("suites")
+
+
+def default_store() -> Path:
+    """Return the folder that keeps captures and variant trees where the user names no other."""
+    return platformdirs.user_cache_path("pp-harness")

@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .assets import patches_dir
+from .assets import default_store, patches_dir
 from .capture.cell import Cell, Gsm8kSource
 from .capture.devices import DevicePool, find_devices
-from .capture.store import default_store
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.model import ModelSource, resolve_model

@@ -6,7 +6,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from harness.capture.store import Store, default_store
+from harness.assets import default_store
+from harness.capture.store import Store
 from harness.cli import cli
 from harness.errors import BadInputError
 
