@@ -4,8 +4,14 @@ import itertools
 
 import pytest
 from builders import CaptureBuilder
+from hypothesis import settings
 
 pytest_plugins = ["pytester"]
+
+# No deadline: the first example often pays for an import, and machines are shared.
+# Derandomized: a verdict must not depend on the day.
+settings.register_profile("harness", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("harness")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def compare_accuracy(
     pairs = list(zip(left, right, strict=True))
     lost = [(a, b) for a, b in pairs if _right(a) and not _right(b)]
     won = [(a, b) for a, b in pairs if not _right(a) and _right(b)]
-    changed = [(a, b) for a, b in pairs if a["output"] != b["output"]]
+    changed = [(a, b) for a, b in pairs if (a["output"], _right(a)) != (b["output"], _right(b))]
     count = len(pairs)
     before, after = (sum(map(_right, side)) / count for side in (left, right))
     p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)

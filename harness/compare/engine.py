@@ -1,4 +1,4 @@
-"""Did the engine run, cut as asked, and as what was asked?"""
+"""Whether the engine ran, cut as asked, and was what was asked for."""
 
 from typing import Any
 
@@ -20,23 +20,39 @@ _PARITY = (
 )
 
 
+# By (is the baseline, is blocked).
+_FAILURE_CODES = {
+    (False, False): "ENG001",
+    (False, True): "ENG002",
+    (True, False): "ENG004",
+    (True, True): "ENG005",
+}
+
+
 def engine_failure(capture: Capture) -> Verdict | None:
     """Return the verdict on a capture without an answer, None if it is whole.
 
-    An exception with a cause is a failure of the engine; silence is blocked.
+    An exception with a cause is a failure of the engine; silence is blocked. The baseline has
+    codes of its own, so that "PP=1 is broken too" is never taken for "PP=N is broken".
     """
     failure = capture.failure
     if capture.status == "ok" or failure is None:
         return None
-    at = f"stage {failure['rank']}" if failure["rank"] is not None else "the engine"
+    stage = None
+    if failure["rank"] is not None:  # vLLM numbers tensor-parallel ranks within a stage
+        stage = failure["rank"] // capture.manifest["cell"]["tp"]
+    at = f"stage {stage}" if stage is not None else "the engine"
     message = f"{at}, {failure['phase']}: {failure['error']}"
+    baseline = capture.manifest["cell"]["pp"] == 1
+    if baseline:
+        message = f"the baseline (PP=1) has no answer: {message}"
     blocked = capture.status == "blocked"
     finding = Finding(
-        "ENG002" if blocked else "ENG001",
+        _FAILURE_CODES[baseline, blocked],
         Severity.ERROR,
         message,
         "see log.txt of the capture" if blocked else "fix the cause; the traceback is evidence",
-        rank=failure["rank"],
+        rank=stage,
         place=failure["place"],
         evidence={"traceback": failure["traceback"], "capture": str(capture.folder)},
     )
@@ -46,9 +62,14 @@ def engine_failure(capture: Capture) -> Verdict | None:
 
 def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
     """Judge whether both engines ran and were, but for PP, the same engine."""
-    for capture in (candidate, baseline):
-        if (verdict := engine_failure(capture)) is not None:
-            return verdict
+    broken = [v for one in (candidate, baseline) if (v := engine_failure(one)) is not None]
+    if broken:
+        failed = any(verdict.outcome is Outcome.FAIL for verdict in broken)
+        return Verdict(
+            Outcome.FAIL if failed else Outcome.BLOCKED,
+            "; ".join(verdict.summary for verdict in broken),
+            tuple(finding for verdict in broken for finding in verdict.findings),
+        )
     left: dict[str, Any] = baseline.manifest["effective"]
     right: dict[str, Any] = candidate.manifest["effective"]
     asked = candidate.manifest["cell"]

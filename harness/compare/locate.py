@@ -24,9 +24,7 @@ def _layer_digests(stages: dict[int, RankTrace]) -> dict[int, dict[tuple[str, in
         for step in trace.steps:
             rows = [row for span in step.spans for row in span.rows]
             for layer, content in step.layers.items():
-                digests.setdefault(layer, {}).update(
-                    zip(rows, content["digest"], strict=True)
-                )
+                digests.setdefault(layer, {}).update(zip(rows, content["digest"], strict=True))
     return digests
 
 
@@ -45,9 +43,7 @@ def locate(baseline: Capture, candidate: Capture) -> Location | None:
 
 
 def _describe(candidate: Capture, layer: int, row: tuple[str, int]) -> Location:
-    stage = next(
-        number for number, trace in candidate.stages.items() if layer in trace.layers
-    )
+    stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
     trace = candidate.stages[stage]
     entered: dict[str, str] = {}
     if stage > 0:

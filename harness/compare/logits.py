@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float32]
 class LogitDistance:
     """How far apart two tables are over their common rows.
 
-    `relative_rms` is the root mean square of the difference over that of the baseline, `kl` the
+    `relative_rms` is the root mean square of the difference over that of the baseline (None where
+    the baseline is zero everywhere), `kl` the
     largest KL(baseline || candidate) of a row in nats, `top1` the share of rows with the same
     highest token, `smallest_flip_margin` the least baseline margin between its first and second
     token among rows whose highest token changed (None without a flip).
@@ -29,7 +30,7 @@ class LogitDistance:
     rows: int
     equal_rows: int
     max_abs: float
-    relative_rms: float
+    relative_rms: float | None
     kl: float
     top1: float
     smallest_flip_margin: float | None
@@ -48,7 +49,7 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
         chunk = rows[start : start + _CHUNK_ROWS]
         left = baseline.values[[baseline.index[row] for row in chunk]]
         right = candidate.values[[candidate.index[row] for row in chunk]]
-        finite = np.isfinite(right).all(axis=1) & np.isfinite(left).all(axis=1)
+        finite: npt.NDArray[np.bool_] = (np.isfinite(left) & np.isfinite(right)).all(axis=1)
         not_finite += [row for row, fine in zip(chunk, finite, strict=True) if not fine]
         # Bits, not values: -0.0 and 0.0 differ, and NaN equals itself.
         same = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
@@ -72,7 +73,7 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
         rows=len(rows),
         equal_rows=equal,
         max_abs=max_abs,
-        relative_rms=float(np.sqrt(square / base_square)) if base_square else 0.0,
+        relative_rms=float(np.sqrt(square / base_square)) if base_square else None,
         kl=kl,
         top1=agree / len(rows),
         smallest_flip_margin=margin,
@@ -122,6 +123,8 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
             )
         )
         return judged(findings, "")
+    if not set(left.index) & set(right.index):
+        return judged(findings, "")
     far = distance(left, right)
     figures = {
         "rows": far.rows,
@@ -150,7 +153,7 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
                 "LOG001",
                 Severity.ERROR,
                 f"logits differ in {far.rows - far.equal_rows} of {far.rows} rows: max abs "
-                f"{far.max_abs:.3g}, relative RMS {far.relative_rms:.3g}, top-1 agreement "
+                f"{far.max_abs:.3g}, relative RMS {_figure(far.relative_rms)}, top-1 agreement "
                 f"{far.top1:.1%}{place}",
                 "follow the first layer that differs to what entered it",
                 rank=where.stage if where else None,
@@ -162,7 +165,28 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
                 },
             )
         )
+    if not findings and _shows_nothing(left):
+        return Verdict(
+            Outcome.BLOCKED,
+            f"all {far.rows} rows hold the same logits, whatever the prompt: "
+            "this model cannot show a difference (dummy weights?)",
+            (),
+            figures,
+        )
     return judged(findings, f"{far.rows} rows bit-identical", **figures)
+
+
+def _shows_nothing(table: LogitTable) -> bool:
+    """Whether every row holds the same bits: such logits are equal however they are computed."""
+    bits = table.values.view(np.uint32)
+    return len(bits) > 1 and all(
+        bool((bits[start : start + _CHUNK_ROWS] == bits[0]).all())
+        for start in range(0, len(bits), _CHUNK_ROWS)
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
 
 
 def _name(row: Row) -> str:

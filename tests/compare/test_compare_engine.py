@@ -1,0 +1,96 @@
+"""Whether two engines ran and can be compared."""
+
+import pytest
+
+from harness.compare.engine import compare_engines, engine_failure
+from harness.compare.finding import Outcome
+
+PARITY = (
+    "dtype",
+    "enforce_eager",
+    "async_scheduling",
+    "prefix_caching",
+    "kv_blocks",
+    "block_size",
+    "max_num_batched_tokens",
+    "max_num_seqs",
+    "architecture",
+    "tp",
+)
+
+
+def codes(verdict):
+    return [finding.code for finding in verdict.findings]
+
+
+def test_same_engine_passes(build):
+    """Engines that differ in PP alone pass, and the runner and the cut are named."""
+    candidate = build(pp=2)
+    candidate.manifest["effective"]["partition"] = "3,5"
+    verdict = compare_engines(build(pp=1).save(), candidate.save())
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.summary == "ran on CPUModelRunner, 3,5"
+
+
+@pytest.mark.parametrize("name", PARITY)
+def test_setting_that_differs_fails(build, name):
+    """ENG003: a setting that must be equal between PP sizes and is not makes cells incomparable."""
+    candidate = build(pp=2)
+    candidate.manifest["effective"][name] = "other"
+    candidate.manifest["cell"]["dtype"] = candidate.manifest["effective"]["dtype"]
+    verdict = compare_engines(build(pp=1).save(), candidate.save())
+    assert verdict.outcome is Outcome.FAIL
+    assert codes(verdict) == ["ENG003"]
+    assert name in verdict.summary
+
+
+def test_engine_that_is_not_what_was_asked_for_fails(build):
+    """ENG003: an engine that quietly ran at PP=1 is not a PP=2 result."""
+    candidate = build(pp=2)
+    candidate.manifest["effective"]["pp"] = 1
+    verdict = compare_engines(build(pp=1).save(), candidate.save())
+    assert codes(verdict) == ["ENG003"]
+    assert "runs PP=1 float32, asked for PP=2 float32" in verdict.summary
+
+
+def test_whole_capture_has_no_failure(build):
+    """A capture that is whole has nothing to say here."""
+    assert engine_failure(build().save()) is None
+
+
+@pytest.mark.parametrize(
+    ("pp", "status", "outcome", "code"),
+    [
+        (2, "failed", Outcome.FAIL, "ENG001"),
+        (2, "blocked", Outcome.BLOCKED, "ENG002"),
+        (1, "failed", Outcome.FAIL, "ENG004"),
+        (1, "blocked", Outcome.BLOCKED, "ENG005"),
+    ],
+)
+def test_failure_and_silence_are_told_apart(build, pp, status, outcome, code):
+    """A crash with a cause fails, silence blocks, and the baseline has codes of its own."""
+    verdict = engine_failure(build(pp=pp).fail(status, rank=0, place="vllm/m.py:3").save())
+    assert verdict.outcome is outcome
+    assert codes(verdict) == [code]
+    assert verdict.findings[0].place == "vllm/m.py:3"
+    assert "stage 0, load_model: ValueError: no" in verdict.summary
+
+
+def test_rank_of_a_failure_is_a_stage(build):
+    """A finding's rank is a pipeline stage: with TP=2, rank 3 is on stage 1."""
+    verdict = engine_failure(build(pp=2, tp=2).fail(rank=3).save())
+    assert verdict.findings[0].rank == 1
+    assert verdict.summary.startswith("stage 1, ")
+
+
+def test_broken_baseline_is_told_beside_a_broken_candidate(build):
+    """Both failures are reported: a patch that broke PP=1 too is another bug."""
+    verdict = compare_engines(build(pp=1).fail().save(), build(pp=2).fail().save())
+    assert codes(verdict) == ["ENG001", "ENG004"]
+    assert verdict.outcome is Outcome.FAIL
+
+
+def test_crash_weighs_more_than_silence(build):
+    """A crash of one side is a failure even if the other side is only blocked."""
+    baseline, candidate = build(pp=1).fail().save(), build(pp=2).fail("blocked").save()
+    assert compare_engines(baseline, candidate).outcome is Outcome.FAIL
