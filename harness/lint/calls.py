@@ -35,6 +35,7 @@ from harness.lint.values import (
     nullness,
     options_of,
     tags_of,
+    with_tags,
 )
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def call(walker: Walker, node: ast.Call, env: Env) -> Value:
     if special is not None:
         return special
     function = _callee(walker, node, env)
+    walker.use(function)
     arguments = [walker.eval(a, env) for a in node.args]
     keywords: dict[str, Value] = {}
     splats: list[Value] = []
@@ -109,7 +111,8 @@ def _callee(walker: Walker, node: ast.Call, env: Env) -> Value:
     func = node.func
     if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
         if dotted(func.value.func) == "super" and walker.self_cls is not None:
-            return Bound(Instance(walker.self_cls), f"super:{func.attr}")
+            start = dotted(func.value.args[0]) if func.value.args else ""
+            return Bound(Instance(walker.self_cls), f"super:{start}:{func.attr}")
     return walker.eval(func, env)
 
 
@@ -271,7 +274,9 @@ def _apply(walker: Walker, function: Value, given: _Given, env: Env) -> Value:
             return given.all[0] if given.all else UNKNOWN
         case Bound():
             return _call_bound(walker, function, given, env)
-    return _call_unknown(walker, given)
+    value = _call_unknown(walker, given)
+    # A method of a tensor gives something computed from that tensor.
+    return with_tags(value, derived(tags_of(function)))
 
 
 def _call_unknown(walker: Walker, given: _Given, mark: str = "maybe-forwarded") -> Value:
@@ -427,9 +432,9 @@ def _class_method(walker: Walker, cls: ClassRef, name: str, given: _Given, env: 
 def _method(walker: Walker, owner: Instance, name: str, given: _Given, env: Env) -> Value:
     own = walker.self_cls is not None and owner.cls.node is walker.self_cls.node
     if name.startswith("super:"):
-        name = name.removeprefix("super:")
-        assert walker.owner is not None
-        found = walker.project.find_method(owner.cls, name, after=walker.owner)
+        _, start, name = name.split(":")
+        after = walker.project.find_class(walker.module, start) if start else walker.owner
+        found = walker.project.find_method(owner.cls, name, after=after or walker.owner)
     else:
         found = walker.project.find_method(owner.cls, name)
     if found is None:
@@ -454,7 +459,7 @@ def _run_method(
     entries = {k: v for k, v in env.items() if k.startswith("self.")}
     value, after = walker.engine.run(walker, method, owner, self_cls, arguments, entries)
     env.update(after)
-    return _annotated(value, method)
+    return with_tags(_annotated(value, method), derived(given.tags))
 
 
 def _annotated(value: Value, method: ast.FunctionDef | ast.AsyncFunctionDef) -> Value:
@@ -481,7 +486,8 @@ def _run_function(walker: Walker, function: Function, given: _Given) -> Value:
         {k: v for k, v in function.env.items() if k.startswith("self.")},
         function.module,
     )
-    return value
+    # Kernels write into tensors that were made empty: what they were given is in there.
+    return with_tags(value, derived(given.tags))
 
 
 def _bind_lambda(node: ast.Lambda, given: _Given) -> Env:

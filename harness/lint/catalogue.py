@@ -211,7 +211,7 @@ _RULES = (
     Rule(
         "PP306",
         "forward-without-intermediate-tensors",
-        _W,
+        _I,
         "loud: vLLM refuses PP for the model",
         "loud: vLLM refuses PP for the model",
         "The class claims SupportsPP but its forward has no parameter intermediate_tensors.",

@@ -12,6 +12,9 @@ from harness.lint.stage import Stage, View, lookup, owner_module
 from harness.lint.trace import Read, Role
 from harness.lint.values import Entry, Null, Opaque, Payload, nullness, tags_of
 
+# The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
+_RUNNER_KEYS = ("aux_hidden_states_",)
+
 
 def check(stage: Stage) -> Iterator[Finding]:
     """All contract findings of a class."""
@@ -98,6 +101,8 @@ def _sent_keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
             place = _module_of_line(stage, view, entry.line) or module
             slot = lookup(declared.entries, key) if declared is not None else None
             if declared is not None and slot is None and not declared.open:
+                if key.startswith(_RUNNER_KEYS):
+                    continue
                 text = f'"{key}" is sent but not declared'
                 yield finding("PP102", place, entry.line, text, symbol=symbol)
                 continue
@@ -226,25 +231,23 @@ def _methods(stage: Stage) -> Iterator[Finding]:
 
 
 def _values(stage: Stage) -> Iterator[Finding]:
+    said: set[tuple[str, int]] = set()
     for view in stage.senders:
         for payload in view.sends:
             for key, entry in payload.entries.items():
+                if (key, entry.line) in said:
+                    continue
                 module = payload.module or owner_module(stage)
                 symbol = f"{stage.cls.name}.{key}"
                 null = nullness(entry.value)
-                if null is Null.YES:
-                    text = f'"{key}" is None on the {view.role} rank'
-                    yield finding("PP201", module, entry.line, text, symbol=symbol)
-                elif null is Null.MAYBE:
-                    text = f'"{key}" can be None on the {view.role} rank'
-                    yield finding(
-                        "PP201",
-                        module,
-                        entry.line,
-                        text,
-                        symbol=symbol,
-                        severity=Severity.WARNING,
+                if null in (Null.YES, Null.MAYBE):
+                    said.add((key, entry.line))
+                    sure = null is Null.YES
+                    text = (
+                        f'"{key}" {"is" if sure else "can be"} None when the {view.role} rank sends'
                     )
+                    weight = None if sure else Severity.WARNING
+                    yield finding("PP201", module, entry.line, text, symbol=symbol, severity=weight)
                 yield from _layout(stage, key, entry, module, symbol)
 
 

@@ -6,13 +6,14 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
+from harness.lint.loops import layer_calls
 from harness.lint.machine import Engine
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
 from harness.lint.project import Module, dotted
 from harness.lint.report import Finding
 from harness.lint.stage import Stage
-from harness.lint.trace import Role
-from harness.lint.values import Layers
+from harness.lint.trace import Role, Spot
+from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
 _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
@@ -82,7 +83,7 @@ def _loop(
 ) -> Iterator[Finding]:
     module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     if sends:
-        yield from _local_index(node, module, name)
+        yield from _local_index(node, method, paths)
     listed, whole = iterated(node.iter)
     layers = paths.get(listed)
     if layers is None or not whole:
@@ -133,8 +134,9 @@ def _asserted(loop: ast.For, call: ast.Call) -> bool:
     return any(isinstance(p, ast.Assert) and p.test is call for p in ast.walk(loop))
 
 
-def _local_index(node: ast.For, module: Module, name: str) -> Iterator[Finding]:
+def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Iterator[Finding]:
     """enumerate(islice(...)) without a start, whose index is used as a layer number."""
+    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     call = node.iter
     if not (isinstance(call, ast.Call) and dotted(call.func) == "enumerate" and call.args):
         return
@@ -154,10 +156,30 @@ def _local_index(node: ast.For, module: Module, name: str) -> Iterator[Finding]:
                 if around.startswith((f"{index.id} =", f"{index.id} +=")):
                     return
                 continue
+            layers = paths.get(iterated(call.args[0])[0])
+            if layers is not None and _ignored_by_layer(node, layers, index.id):
+                continue
             code = "PP603" if "aux" in around or "hidden_state(" in around else "PP404"
             text = f"`{index.id}` counts from 0 on every rank, but is used as a layer number"
             yield finding(code, module, use, text, symbol=name)
             return
+
+
+def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
+    """Is the index only handed to layers whose forward does not look at it?"""
+    element = layers.element
+    forward = element.cls.methods.get("forward") if isinstance(element, Instance) else None
+    if forward is None:
+        return False
+    handed = [k for call in layer_calls(loop) for k in call.keywords if _is_name(k.value, index)]
+    uses = [p for p in ast.walk(loop) if _is_name(p, index) and p is not loop.target]
+    looked_at = {p.id for s in forward.body for p in ast.walk(s) if isinstance(p, ast.Name)}
+    # One of the uses is the loop's own target.
+    return len(uses) == len(handed) + 1 and not any(k.arg in looked_at for k in handed)
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
@@ -175,12 +197,16 @@ def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def _modules(engine: Engine, stage: Stage, parts: list[Part]) -> Iterator[Finding]:
+    ranks: dict[tuple[str, str, Spot], list[str]] = {}
     for role in Role:
         traces = [engine.init_trace(part.cls, role) for part in parts]
         for trace in (*traces, stage.views[role].trace):
             for use in trace.missing_uses:
-                text = f"{use.owner} is a PPMissingLayer on the {role} rank; it has no .{use.name}"
-                yield at("PP405", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
+                ranks.setdefault((use.owner, use.name, use.spot), []).append(role.value)
             for spot in trace.missing_ties if role is Role.LAST else ():
                 text = "the head is tied to an embedding that the last rank does not build"
                 yield at("PP502", spot, text, symbol=stage.cls.name)
+    for (owner, name, spot), roles in ranks.items():
+        where = " and ".join(dict.fromkeys(roles))
+        text = f"{owner} is a PPMissingLayer on the {where} rank; it has no .{name}"
+        yield at("PP405", spot, text, symbol=f"{stage.cls.name}.{name}")

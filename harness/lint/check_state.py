@@ -19,13 +19,20 @@ def check(stage: Stage) -> Iterator[Finding]:
     yield from _aux_states(stage)
     yield from _shared_caches(stage)
     middle, first = stage.views[Role.MIDDLE], stage.views[Role.FIRST]
-    for spot in middle.trace.input_uses:
+    for spot in () if _wants_raw_tokens(stage) else middle.trace.input_uses:
         text = "layers are given input_ids, which the V2 runner gives to the first rank only"
         yield at("PP604", spot, text, symbol=stage.cls.name)
     for name, statement, spot in middle.trace.restated:
         if id(statement) in first.trace.assigned:
             text = f"`{name}` is transformed here on every rank, on top of what was received"
             yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+
+
+def _wants_raw_tokens(stage: Stage) -> bool:
+    """Does the class ask the runner for input_ids on every rank?"""
+    flags = [ref.attributes.get("requires_raw_input_tokens") for ref in stage.lineage]
+    first = next((flag for flag in flags if flag is not None), None)
+    return isinstance(first, ast.Constant) and first.value is True
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:

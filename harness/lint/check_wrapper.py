@@ -48,13 +48,13 @@ def _accepts(forward: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def _path(stage: Stage) -> Iterator[Finding]:
     cls = stage.cls
-    for view in stage.views.values():
+    for view in stage.later:
         for spot in view.trace.dropped_calls:
-            text = f"on the {view.role} rank the inner model is called without intermediate_tensors"
+            text = "on later ranks the inner model is called without intermediate_tensors"
             yield at("PP303", spot, text, symbol=cls.name)
     for view in stage.senders:
         for spot in view.trace.touched:
-            text = f"on the {view.role} rank this is IntermediateTensors, not a tensor"
+            text = "before the last rank this is IntermediateTensors, not a tensor"
             yield at("PP304", spot, text, symbol=cls.name)
     assert stage.forward is not None and stage.forward_owner is not None
     module = stage.forward_owner.module

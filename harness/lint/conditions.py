@@ -96,6 +96,20 @@ def truth_of(value: Value) -> bool | None:
     return True
 
 
+def supposes_none(walker: Walker, test: ast.expr, env: Env) -> bool | None:
+    """Which branch of a test supposes that an argument, of which nothing is known, is None?
+
+    True: the body; False: the else branch; None: neither.
+    """
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
+        return None
+    if not isinstance(test.left, ast.Name) or not _is_none(test.comparators[0]):
+        return None
+    if nullness(env.get(test.left.id, NONE)) is not Null.UNKNOWN:
+        return None
+    return isinstance(test.ops[0], ast.Is)
+
+
 def refine(walker: Walker, node: ast.expr, env: Env, truth: bool) -> Env:
     """What a condition's outcome says about the variables in it."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):

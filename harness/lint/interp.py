@@ -42,6 +42,7 @@ from harness.lint.values import (
     nullness,
     options_of,
     tags_of,
+    unsure,
     with_tags,
 )
 
@@ -80,6 +81,7 @@ class Walker:
         self.depth = depth
         self.returns: list[tuple[Value, Env]] = []
         self._uncertain = 0 if certain else 1
+        self._supposed = 0
         self._loops: list[tuple[list[Env], list[Env]]] = []
 
     # ---- statements
@@ -104,9 +106,7 @@ class Walker:
             case ast.Return():
                 value = self.eval(node.value, env) if node.value is not None else NONE
                 self.use(value)
-                self.returns.append((value, env))
-                if self.certain:
-                    return None
+                self.returns.append((unsure(value) if self._supposed else value, env))
                 return None
             case ast.Raise():
                 return None
@@ -162,9 +162,13 @@ class Walker:
         if truth is not None:
             chosen = node.body if truth else node.orelse
             return self.block(chosen, self.refine(node.test, dict(env), truth))
+        supposed = conditions.supposes_none(self, node.test, env)
         self._uncertain += 1
+        self._supposed += supposed is True
         yes = self.block(node.body, self.refine(node.test, dict(env), True))
+        self._supposed += (supposed is False) - (supposed is True)
         no = self.block(node.orelse, self.refine(node.test, dict(env), False))
+        self._supposed -= supposed is False
         self._uncertain -= 1
         return join_env(yes, no)
 
@@ -201,7 +205,10 @@ class Walker:
         result = self._repeat(node.body, env, bind, at_least_once=layers is not None)
         if result is not None:
             for name in carried:
-                if name in result:
+                if nullness(result.get(name, UNKNOWN)) is Null.YES:
+                    # Layers that always give None back hand nothing on.
+                    self.trace.carried.pop(name, None)
+                elif name in result:
                     result[name] = with_tags(result[name], {f"carry:{name}"})
         return result
 

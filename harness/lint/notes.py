@@ -59,7 +59,7 @@ def _rescales(node: ast.expr, name: str) -> bool:
     """`x * scale`, `x / scale` or `self.norm(x)`: what an embedding does once."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
         return any(isinstance(s, ast.Name) and s.id == name for s in (node.left, node.right))
-    if isinstance(node, ast.Call) and dotted(node.func).startswith("self."):
+    if isinstance(node, ast.Call) and "norm" in dotted(node.func).rpartition("self.")[2]:
         first = node.args[0] if node.args else None
         return isinstance(first, ast.Name) and first.id == name and len(node.args) == 1
     return False

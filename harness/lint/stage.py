@@ -82,6 +82,7 @@ class Stage:
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
     declared: Declaration
+    lineage: tuple[ClassRef, ...] = ()
 
     @property
     def later(self) -> tuple[View, View]:
@@ -192,7 +193,8 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
             result, _ = engine.run(walker, function, owner, cls, given, attributes)
         views[role] = View(role, trace, result)
     forward_owner, forward = found if found is not None else (None, None)
-    return Stage(cls, forward, forward_owner, views, _declaration(engine, cls))
+    lineage = engine.project.lineage(cls).classes
+    return Stage(cls, forward, forward_owner, views, _declaration(engine, cls), lineage)
 
 
 def _declaration(engine: Engine, cls: ClassRef) -> Declaration:

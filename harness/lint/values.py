@@ -218,7 +218,7 @@ def tags_of(value: Value) -> frozenset[str]:
     return NO_TAGS
 
 
-_STAY_BEHIND = ("it", "forwarded", "buffer:")
+_STAY_BEHIND = ("it", "forwarded", "maybe-forwarded", "buffer:", "attr:")
 
 
 def derived(tags: frozenset[str]) -> frozenset[str]:
@@ -237,6 +237,17 @@ def with_tags(value: Value, tags: Iterable[str]) -> Value:
         return replace(value, tags=value.tags | extra)
     if isinstance(value, OneOf):
         return OneOf(tuple(with_tags(option, extra) for option in value.options))
+    return value
+
+
+def unsure(value: Value) -> Value:
+    """The value as it is when its None was only supposed, not found in the code."""
+    if isinstance(value, Opaque) and value.null in (Null.YES, Null.MAYBE):
+        return replace(value, null=Null.UNKNOWN)
+    if isinstance(value, Seq):
+        return replace(value, items=tuple(unsure(item) for item in value.items))
+    if isinstance(value, OneOf):
+        return OneOf(tuple(unsure(option) for option in value.options))
     return value
 
 
