@@ -1,4 +1,4 @@
-"""The wheel carries all that a run needs, so that an installed harness works outside the repository."""
+"""The wheel carries all that a run needs: an installed harness works outside the repository."""
 
 import os
 import subprocess
@@ -54,7 +54,10 @@ def test_wheel_holds_data_and_nothing_of_the_machine(wheel):
         "harness/_data/patches/pins.toml",
         "harness/_data/patches/gemma4-pp/series",
         "harness/instruments/problems.jsonl",
-        *(f"harness/instruments/checkpoints/{m}/model.safetensors" for m in ("dense", "ple", "moe")),
+        *(
+            f"harness/instruments/checkpoints/{m}/model.safetensors"
+            for m in ("dense", "ple", "moe")
+        ),
     ):
         assert needed in names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"harness"}
