@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .compare.finding import Outcome, Severity, Verdict
 from .errors import BadInputError
@@ -32,12 +32,22 @@ class _Entry(BaseModel):
     reason: str = Field(min_length=1)
     link: str = Field(min_length=1)
     models: tuple[str, ...] = ("*",)
-    pp_min: int = 2
-    pp_max: int | None = None
+    pp_min: int = Field(default=2, ge=2)
+    pp_max: int | None = Field(default=None, ge=2)
     series: tuple[str, ...] = ("*",)
     pins: tuple[str, ...] = ("*",)
     devices: tuple[str, ...] = ("*",)
     gsm8k: tuple[str, ...] = ("*",)
+
+    @field_validator("checks")
+    @classmethod
+    def _name_a_check(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        from .judge import CHECKS
+
+        for pattern in patterns:
+            if not any(fnmatchcase(check, pattern) for check in CHECKS):
+                raise ValueError(f"{pattern!r} is no check; there are {', '.join(CHECKS)}")
+        return patterns
 
 
 class _Document(BaseModel):
