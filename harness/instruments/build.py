@@ -82,7 +82,9 @@ def build_instrument(
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         card = _build_into(work, recipe, on_progress, check=check)
-        work.chmod(0o755)
+        work.chmod(0o755)  # mkdtemp and safetensors keep what they make to its owner
+        for file in work.iterdir():
+            file.chmod(0o644)
         _replace_folder(work, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
