@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.lint.payloads import concatenate, payload_of_keys, update
 from harness.lint.project import ClassRef, dotted
 from harness.lint.trace import Role, Spot, Use
+from harness.lint.tree import walk
 from harness.lint.values import (
     NO_TAGS,
     NONE,
@@ -310,14 +311,14 @@ def _takes_part(method: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         (isinstance(p, ast.Name) and p.id == "IntermediateTensors")
         or (isinstance(p, ast.Attribute) and p.attr in ("is_first_rank", "is_last_rank"))
         for statement in method.body
-        for p in ast.walk(statement)
+        for p in walk(statement)
     )
 
 
 def _layer_result(method: ast.FunctionDef | ast.AsyncFunctionDef, given: _Given) -> Value:
     """What a layer returns: which items of its tuple are None on every path."""
     results: list[ast.Tuple] = []
-    for part in ast.walk(method):
+    for part in walk(method):
         if isinstance(part, ast.Return):
             if not isinstance(part.value, ast.Tuple):
                 results = []

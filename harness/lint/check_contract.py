@@ -10,6 +10,7 @@ from harness.lint.project import Module
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage, View, lookup, owner_module
 from harness.lint.trace import Read, Role
+from harness.lint.tree import walk
 from harness.lint.values import Entry, Null, Opaque, Payload, nullness, tags_of
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
@@ -189,11 +190,11 @@ def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
 
 
 def _guarded_reads(function: ast.AST, name: str) -> Iterator[tuple[ast.If, ast.Subscript]]:
-    for test in ast.walk(function):
+    for test in walk(function):
         if not isinstance(test, ast.If):
             continue
         for statement in test.body:
-            for part in ast.walk(statement):
+            for part in walk(statement):
                 if (
                     isinstance(part, ast.Subscript)
                     and isinstance(part.ctx, ast.Load)

@@ -13,6 +13,7 @@ from harness.lint.project import Module, dotted
 from harness.lint.report import Finding
 from harness.lint.stage import Stage
 from harness.lint.trace import Role, Spot
+from harness.lint.tree import walk
 from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
@@ -26,8 +27,14 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         paths = layer_paths(parts, part.path)
         if not paths:
             continue
+        in_pp = bool(stage.senders[0].sends)
+        cut = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls):
-            yield from _method(method, paths, in_pp=bool(stage.senders[0].sends))
+            memo = method.owner.module.memo
+            key = ("layers", method.node, cut, in_pp)
+            if key not in memo:
+                memo[key] = list(_method(method, paths, in_pp=in_pp))
+            yield from memo[key]
     yield from _modules(engine, stage, parts)
 
 
@@ -35,7 +42,7 @@ def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterato
     module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     aware = _is_aware(method.node)
     sends = _sends(method.node)
-    for part in ast.walk(method.node):
+    for part in walk(method.node):
         if isinstance(part, ast.For):
             yield from _loop(part, method, paths, aware=aware, sends=sends, in_pp=in_pp)
         elif isinstance(part, ast.Attribute) and not aware:
@@ -46,7 +53,7 @@ def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterato
 
 
 def _is_aware(node: ast.AST) -> bool:
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Name) and part.id in _AWARE:
             return True
         if isinstance(part, ast.Attribute) and part.attr in _AWARE:
@@ -57,7 +64,7 @@ def _is_aware(node: ast.AST) -> bool:
 def _sends(node: ast.AST) -> bool:
     return any(
         isinstance(part, ast.Call) and dotted(part.func).endswith("IntermediateTensors")
-        for part in ast.walk(node)
+        for part in walk(node)
     )
 
 
@@ -88,11 +95,11 @@ def _loop(
     layers = paths.get(listed)
     if layers is None or not whole:
         return
-    targets = [n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)]
+    targets = [n.id for n in walk(node.target) if isinstance(n, ast.Name)]
     layer = targets[-1] if targets else ""
     called = any(
         isinstance(p, ast.Call) and isinstance(p.func, ast.Name) and p.func.id == layer
-        for p in ast.walk(node)
+        for p in walk(node)
     )
     if sends and called:
         if layers.partial and not _is_aware(node):
@@ -111,7 +118,7 @@ def _loop(
 def _assumed(
     node: ast.For, layer: str, listed: str, module: Module, name: str
 ) -> Iterator[Finding]:
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Call) and dotted(part.func) in ("hasattr", "getattr", "isinstance"):
             first = part.args[0] if part.args else None
             if isinstance(first, ast.Name) and first.id == layer:
@@ -119,7 +126,7 @@ def _assumed(
                     text = f"asserts the class of each of {listed}, PPMissingLayer included"
                     yield finding("PP406", module, part, text, symbol=name)
                 return
-    for part in ast.walk(node):
+    for part in walk(node):
         if (
             isinstance(part, ast.Attribute)
             and isinstance(part.value, ast.Name)
@@ -131,7 +138,7 @@ def _assumed(
 
 
 def _asserted(loop: ast.For, call: ast.Call) -> bool:
-    return any(isinstance(p, ast.Assert) and p.test is call for p in ast.walk(loop))
+    return any(isinstance(p, ast.Assert) and p.test is call for p in walk(loop))
 
 
 def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Iterator[Finding]:
@@ -141,7 +148,7 @@ def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Ite
     if not (isinstance(call, ast.Call) and dotted(call.func) == "enumerate" and call.args):
         return
     sliced = isinstance(call.args[0], ast.Call | ast.Subscript) and any(
-        isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in ast.walk(call.args[0])
+        isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in walk(call.args[0])
     )
     started = len(call.args) > 1 or any(k.arg == "start" for k in call.keywords)
     if not sliced or started or not isinstance(node.target, ast.Tuple):
@@ -172,8 +179,8 @@ def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
     if forward is None:
         return False
     handed = [k for call in layer_calls(loop) for k in call.keywords if _is_name(k.value, index)]
-    uses = [p for p in ast.walk(loop) if _is_name(p, index) and p is not loop.target]
-    looked_at = {p.id for s in forward.body for p in ast.walk(s) if isinstance(p, ast.Name)}
+    uses = [p for p in walk(loop) if _is_name(p, index) and p is not loop.target]
+    looked_at = {p.id for s in forward.body for p in walk(s) if isinstance(p, ast.Name)}
     # One of the uses is the loop's own target.
     return len(uses) == len(handed) + 1 and not any(k.arg in looked_at for k in handed)
 
@@ -185,13 +192,13 @@ def _is_name(node: ast.AST, name: str) -> bool:
 def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
     """Each use of a variable, with the source of the simple statement or test around it."""
     simple: list[ast.AST] = []
-    for part in ast.walk(statement):
+    for part in walk(statement):
         if isinstance(part, ast.If | ast.While):
             simple.append(part.test)
         elif isinstance(part, ast.stmt) and not hasattr(part, "body"):
             simple.append(part)
     for part in simple:
-        for use in ast.walk(part):
+        for use in walk(part):
             if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load):
                 yield use, ast.unparse(part)
 

@@ -6,10 +6,10 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.project import Module
 from harness.lint.report import Finding
 from harness.lint.stage import Stage
 from harness.lint.trace import Role
+from harness.lint.tree import walk
 from harness.lint.values import tags_of
 
 
@@ -56,14 +56,14 @@ def _aux_states(stage: Stage) -> Iterator[Finding]:
     if any("aux" in key for key in keys) or any(payload.open for payload in middle.sends):
         return
     for module, function, _ in middle.trace.receivers:
-        for part in ast.walk(function):
+        for part in walk(function):
             if isinstance(part, ast.For) and _collects(part):
                 text = "auxiliary hidden states collected here are not sent to the next rank"
                 yield finding("PP603", module, part, text, symbol=stage.cls.name)
 
 
 def _collects(loop: ast.For) -> bool:
-    for part in ast.walk(loop):
+    for part in walk(loop):
         if isinstance(part, ast.Name) and part.id.startswith("aux_hidden"):
             return True
     return False
@@ -71,11 +71,12 @@ def _collects(loop: ast.For) -> bool:
 
 def _shared_caches(stage: Stage) -> Iterator[Finding]:
     """Layers that are built to use the KV cache of another layer."""
-    modules: dict[int, Module] = {id(stage.cls.module): stage.cls.module}
-    for _, module in sorted(modules.items()):
-        for part in ast.walk(module.tree):
-            if isinstance(part, ast.keyword) and part.arg == "kv_sharing_target_layer_name":
-                if isinstance(part.value, ast.Constant) and part.value.value is None:
-                    continue
-                text = "a layer here can use the KV cache of an earlier layer"
-                yield finding("PP602", module, part.value, text, symbol=stage.cls.name)
+    module = stage.cls.module
+    if "kv_sharing_target_layer_name" not in module.source:
+        return
+    for part in walk(module.tree):
+        if isinstance(part, ast.keyword) and part.arg == "kv_sharing_target_layer_name":
+            if isinstance(part.value, ast.Constant) and part.value.value is None:
+                continue
+            text = "a layer here can use the KV cache of an earlier layer"
+            yield finding("PP602", module, part.value, text, symbol=stage.cls.name)

@@ -11,6 +11,7 @@ from harness.lint.parts import methods_of, parts_of
 from harness.lint.project import ClassRef, dotted
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage
+from harness.lint.tree import walk
 
 _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -27,7 +28,11 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         load = methods.get("load_weights")
         if load is not None:
             own = {name: method.node for name, method in methods.items()}
-            yield from _load(load.owner, load.node, own)
+            memo = load.owner.module.memo
+            key = ("weights", load.node, *own.values())
+            if key not in memo:
+                memo[key] = list(_load(load.owner, load.node, own))
+            yield from memo[key]
 
 
 def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iterator[Finding]:
@@ -61,13 +66,13 @@ def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]
 
 
 def _calls(node: ast.AST) -> list[ast.Call]:
-    return [part for part in ast.walk(node) if isinstance(part, ast.Call)]
+    return [part for part in walk(node) if isinstance(part, ast.Call)]
 
 
 def _tables(function: Function) -> set[str]:
     """Variables that map parameter names to parameters of this module."""
     names = {a.arg for a in function.args.args if a.arg in ("params_dict", "param_dict")}
-    for part in ast.walk(function):
+    for part in walk(function):
         if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
             inner = part.value.args[0] if part.value.args else None
             if (
@@ -80,7 +85,7 @@ def _tables(function: Function) -> set[str]:
 
 
 def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
-    for part in ast.walk(function):
+    for part in walk(function):
         if (
             isinstance(part, ast.Subscript)
             and isinstance(part.ctx, ast.Load)
@@ -94,7 +99,7 @@ def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
 def _parents(root: ast.AST) -> dict[int, tuple[ast.AST, str]]:
     """For each node, its parent and the field of the parent that holds it."""
     found: dict[int, tuple[ast.AST, str]] = {}
-    for node in ast.walk(root):
+    for node in walk(root):
         for name, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
@@ -163,7 +168,7 @@ def _asks(test: ast.expr, tables: set[str]) -> bool | None:
                 return True
             if isinstance(test.ops[0], ast.NotIn):
                 return False
-    names = {p.attr for p in ast.walk(test) if isinstance(p, ast.Attribute)}
+    names = {p.attr for p in walk(test) if isinstance(p, ast.Attribute)}
     if names & {"start_layer", "end_layer"}:
         # A range test on the layer's number: which way round it stands, its author knows.
         return False
@@ -179,7 +184,7 @@ def _leaves(statement: ast.AST, tables: set[str]) -> bool:
 
 def _filtered(node: ast.expr, tables: set[str]) -> bool:
     """Does the iterable drop foreign names itself?"""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.comprehension) and any(
             _asks(test, tables) is True for test in part.ifs
         ):

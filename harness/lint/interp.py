@@ -495,7 +495,8 @@ class Walker:
                 value = ref.attributes[name]
                 if isinstance(value, ast.Constant | ast.List | ast.Tuple):
                     return self.eval(value, {})
-                return UNKNOWN
+                held = self.project.find_class(ref.module, dotted(value)) if dotted(value) else None
+                return ClassValue(held) if held is not None else UNKNOWN
         return None
 
     def _instance_attribute(self, owner: Instance, node: ast.Attribute, *, certain: bool) -> Value:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.lint.payloads import MOST_ITEMS
 from harness.lint.project import dotted
+from harness.lint.tree import walk
 from harness.lint.values import (
     UNKNOWN,
     Const,
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
 def layers_in(walker: Walker, node: ast.expr, env: Env) -> Layers | None:
     """The list of decoder layers that an iterable runs over, if it is one."""
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Attribute | ast.Name):
             value = env.get(walker.place(part) or "", None)
             if isinstance(value, Layers):
                 return value
-    if any(isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in ast.walk(node)):
+    if any(isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in walk(node)):
         # The list itself is not known (an odd constructor), or the loop goes over its indices.
         return Layers(UNKNOWN, partial=True)
     return None
@@ -56,8 +57,8 @@ def _counts(node: ast.expr) -> bool:
 
 def layer_names(node: ast.For | ast.AsyncFor) -> set[str]:
     """Variables that hold a layer inside of the loop: its target, or `x = self.layers[i]`."""
-    names = {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
-    for part in ast.walk(node):
+    names = {n.id for n in walk(node.target) if isinstance(n, ast.Name)}
+    for part in walk(node):
         if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
             if dotted(part.value.value).endswith("layers"):
                 names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
@@ -69,7 +70,7 @@ def layer_calls(node: ast.For | ast.AsyncFor) -> list[ast.Call]:
     called = layer_names(node)
     return [
         part
-        for part in ast.walk(node)
+        for part in walk(node)
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in called
     ]
 
@@ -85,19 +86,19 @@ def carried_names(node: ast.For | ast.AsyncFor) -> dict[str, ast.AST]:
     calls = layer_calls(node)
     ids = {id(call) for call in calls}
     taken: set[str] = set().union(*(given_names(call) for call in calls))
-    assigns = [p for p in ast.walk(node) if isinstance(p, ast.Assign)]
+    assigns = [p for p in walk(node) if isinstance(p, ast.Assign)]
     given_back: set[str] = set()
     places: dict[str, ast.AST] = {}
     for _ in range(2):  # once for what the layer returns, once for copies of it
         for assign in assigns:
-            inside = list(ast.walk(assign.value))
+            inside = list(walk(assign.value))
             from_layer = any(id(part) in ids for part in inside)
             copied = isinstance(assign.value, ast.Name | ast.IfExp | ast.Tuple) and any(
                 isinstance(part, ast.Name) and part.id in given_back for part in inside
             )
             if from_layer or copied:
                 for target in assign.targets:
-                    for name in ast.walk(target):
+                    for name in walk(target):
                         if isinstance(name, ast.Name):
                             given_back.add(name.id)
                             places.setdefault(name.id, assign)
@@ -108,7 +109,7 @@ def kept_lists(node: ast.For | ast.AsyncFor) -> dict[str, ast.AST]:
     """Lists and dicts that the loop fills and also takes from: skip connections and the like."""
     filled: dict[str, ast.AST] = {}
     taken: set[str] = set()
-    for part in ast.walk(node):
+    for part in walk(node):
         if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name):
             if isinstance(part.ctx, ast.Store):
                 filled.setdefault(part.value.id, part)

@@ -34,9 +34,9 @@ class Engine:
     def __init__(self, project: Project) -> None:
         """One engine serves one analysis of many classes."""
         self.project = project
-        self._attributes: dict[tuple[int, Role], Env] = {}
-        self._traces: dict[tuple[int, Role], Trace] = {}
-        self._busy: set[tuple[int, Role]] = set()
+        self._attributes: dict[tuple[ClassRef, Role], Env] = {}
+        self._traces: dict[tuple[ClassRef, Role], Trace] = {}
+        self._busy: set[tuple[ClassRef, Role]] = set()
         self._steps = 0
 
     def step(self) -> None:
@@ -66,7 +66,7 @@ class Engine:
 
     def known_attributes(self, cls: ClassRef, role: Role) -> Env | None:
         """The same; None where the classes contain each other too deeply to tell."""
-        key = (id(cls.node), role)
+        key = (cls, role)
         if key in self._attributes:
             return self._attributes[key]
         if key in self._busy or len(self._busy) > MOST_NESTED:
@@ -87,10 +87,19 @@ class Engine:
         self._traces[key] = trace
         return entries
 
+    def forget(self, module: Module) -> None:
+        """Free what is known about a module that will not be asked for again."""
+        classes = list(module.refs.values())
+        if self.project.forget(module):
+            for cls in classes:
+                for role in Role:
+                    self._attributes.pop((cls, role), None)
+                    self._traces.pop((cls, role), None)
+
     def init_trace(self, cls: ClassRef, role: Role) -> Trace:
         """What happened while `__init__` was walked."""
         self.attributes(cls, role)
-        return self._traces.get((id(cls.node), role), Trace(role))
+        return self._traces.get((cls, role), Trace(role))
 
     def run(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.lint import loops
 from harness.lint.project import dotted
 from harness.lint.trace import Carried, Role, Spot
+from harness.lint.tree import walk
 from harness.lint.values import UNKNOWN, Missing, Opaque, Value, tags_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def guard(walker: Walker, node: ast.If, env: Env) -> None:
     """An `if` is false on this rank: note it when a first-rank-only parameter is the cause."""
-    names = [n for n in ast.walk(node.test) if isinstance(n, ast.Name)]
+    names = [n for n in walk(node.test) if isinstance(n, ast.Name)]
     for name in names:
         for tag in tags_of(env.get(name.id, UNKNOWN)):
             if tag.startswith("first-only:"):

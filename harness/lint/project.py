@@ -10,6 +10,7 @@ import ast
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 _MOST_HOPS = 12
 # Only models take part in the contract; what they import from the rest of vLLM (layers, kernels,
@@ -38,6 +39,17 @@ class Module:
     functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
     imports: dict[str, ImportedName] = field(default_factory=dict)
     constants: dict[str, ast.expr] = field(default_factory=dict)
+    memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    """Results that depend on this file alone, kept for its many heirs."""
+
+    def drop(self) -> None:
+        """Let go of the syntax tree: it and the ClassRefs refer to each other."""
+        self.tree.body.clear()
+        self.classes.clear()
+        self.functions.clear()
+        self.constants.clear()
+        self.memo.clear()
+        self.refs.clear()
 
     @cached_property
     def refs(self) -> dict[str, ClassRef]:
@@ -182,7 +194,8 @@ class Project:
         """`root` is where absolute imports of `vllm` are looked up for files outside a tree."""
         self._root = root
         self._modules: dict[Path, Module | None] = {}
-        self._lineages: dict[int, Lineage] = {}
+        self._lineages: dict[ClassRef, Lineage] = {}
+        self._reached: set[Path] = set()
         self._roots: dict[Path, Path | None] = {}
         self._followed: dict[Path, bool] = {}
 
@@ -238,8 +251,19 @@ class Project:
         for path in self._imported_file(module, target):
             found = self.module(path)
             if found is not None:
+                self._reached.add(path)
                 return found
         return None
+
+    def forget(self, module: Module) -> bool:
+        """Free a module that no import has led to; what others look into stays."""
+        if module.path in self._reached:
+            return False
+        self._modules.pop(module.path, None)
+        for cls in module.refs.values():
+            self._lineages.pop(cls, None)
+        module.drop()
+        return True
 
     def find_class(self, module: Module, name: str, hops: int = 0) -> ClassRef | None:
         """The class that a (dotted) name means in a module, through re-exports."""
@@ -287,10 +311,9 @@ class Project:
         The order is depth first with duplicates kept at their last place, which equals Python's
         own for the shapes that model files use.
         """
-        key = id(cls.node)
-        if key not in self._lineages:
-            self._lineages[key] = self._lineage(cls)
-        return self._lineages[key]
+        if cls not in self._lineages:
+            self._lineages[cls] = self._lineage(cls)
+        return self._lineages[cls]
 
     def _lineage(self, cls: ClassRef) -> Lineage:
         order: list[ClassRef] = []
