@@ -8,7 +8,13 @@ from pathlib import Path
 
 _HARNESS = Path(__file__).resolve().parent.parent
 # Our own code that runs inside the engine's processes: a change there makes captures stale.
-_INSIDE = ("capture/engine.py", "capture/gsm8k.py", "capture/probes.py", "capture/hooks")
+_INSIDE = (
+    "capture/environment.py",
+    "capture/engine.py",
+    "capture/gsm8k.py",
+    "capture/probes.py",
+    "capture/hooks",
+)
 
 
 @dataclass(frozen=True)

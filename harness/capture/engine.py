@@ -1,13 +1,12 @@
-"""The child process of one cell: one engine, first the probes, then lm-eval's gsm8k on it.
+"""The process of one cell: one engine, first the probes, then lm-eval's gsm8k on it.
 
-Run as `python -m harness.capture.engine REQUEST.json`. It writes into the folder named in the
-request: `phases.jsonl` (a line as each phase starts), `effective.json`, `gsm8k.jsonl` and, last,
-`result.json`. The hooks, loaded by vLLM as a plugin, write the rest beside them.
+It is forked from a server that has imported vLLM (server.py). It writes into the folder named in
+the request: `phases.jsonl` (a line as each phase starts), `effective.json`, `gsm8k.jsonl` and,
+last, `result.json`. The hooks, loaded by vLLM as a plugin, write the rest beside them.
 """
 
 import json
 import os
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .hooks import CAPTURE_DIR_VARIABLE
 from .probes import parity_probes
 
 # Requests in flight at most; above every probe batch, so that parity sees identical batches.
@@ -152,23 +150,15 @@ def main(request_file: str) -> int:
     """Run one cell; return 0 when the capture is whole."""
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     folder = Path(request["folder"])
-    os.environ[CAPTURE_DIR_VARIABLE] = str(folder)
     if request["device"] == "cpu":
         os.sched_setaffinity(0, request["devices"])
     phase = _Phases(folder)
     error: dict[str, str] | None = None
     try:
-        with phase("import"):
-            import lm_eval.models.vllm_causallms
-            import vllm.v1.worker.gpu_worker  # noqa: F401
-
-            if request["device"] == "cpu":
-                import vllm.v1.worker.cpu_worker  # noqa: F401
-
-                if request["worker_start"] == "fork":
-                    _fork_workers()
-                _import_model_class(request["model_path"])
         with phase("engine"):
+            if request["device"] == "cpu" and request["worker_start"] == "fork":
+                _fork_workers()
+            _import_model_class(request["model_path"])
             lm = _build(request)
             (folder / "effective.json").write_text(json.dumps(_effective(lm.model)))
         with phase("probes"):
@@ -191,10 +181,3 @@ def main(request_file: str) -> int:
     partial.replace(folder / "result.json")
     return 1 if error else 0
 
-
-if __name__ == "__main__":
-    status = main(sys.argv[1])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Interpreter teardown of a large process takes seconds and changes nothing that is on disk.
-    os._exit(status)

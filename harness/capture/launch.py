@@ -1,11 +1,8 @@
 """Start the child of one cell, watch its phases, and say what became of it."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -13,47 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from .cell import Cell
-from .hooks import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE
+from .children import Child, Starter
+from .environment import cell_environment
 
 _POLL_SECONDS = 0.1
 # A log line that names an exception, with vLLM's prefixes before it.
 _ERROR_LINE = re.compile(r"(?P<error>\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: .+)$")
 # Wrappers around the cause; they say where to look and not what happened.
 _WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed", "cancelled")
-
-
-def environment(cell: Cell, folder: Path, devices: tuple[int, ...], *, tracing: bool) -> dict[str, str]:
-    """Return the environment of a cell's child: the variant tree first, one thread per rank."""
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    inherited = env.get("PYTHONPATH")
-    env["PYTHONPATH"] = os.pathsep.join([str(cell.tree), *([inherited] if inherited else [])])
-    env[CAPTURE_DIR_VARIABLE] = str(folder)
-    env[TRACE_VARIABLE] = "1" if tracing else "0"
-    if env.get("VLLM_PLUGINS"):  # a user's filter must not filter us out
-        env["VLLM_PLUGINS"] += ",pp_harness"
-    env.update(
-        VLLM_ENABLE_V1_MULTIPROCESSING="0",  # engine core in process: identical batches
-        VLLM_NO_USAGE_STATS="1",
-        VLLM_DO_NOT_TRACK="1",
-        TOKENIZERS_PARALLELISM="false",
-        HF_HUB_OFFLINE="1",  # models and questions are local by now
-        HF_DATASETS_CACHE=str(folder / "datasets"),
-    )
-    env.pop("VLLM_PP_LAYER_PARTITION", None)
-    if cell.partition:
-        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))
-    if cell.device == "cpu":
-        ranks = cell.pp * cell.tp
-        bind = [str(devices[rank % len(devices)]) for rank in range(ranks)]
-        env.update(
-            VLLM_CPU_KVCACHE_SPACE="1",
-            VLLM_CPU_OMP_THREADS_BIND="|".join(bind),
-            OMP_NUM_THREADS="1",
-            TORCHDYNAMO_DISABLE="1",
-        )
-    else:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-    return env
 
 
 def _request(cell: Cell, folder: Path, devices: tuple[int, ...]) -> dict[str, Any]:
@@ -75,6 +39,7 @@ def launch(
     cell: Cell,
     folder: Path,
     devices: tuple[int, ...],
+    starter: Starter,
     *,
     phase_timeout: float,
     tracing: bool = True,
@@ -83,7 +48,7 @@ def launch(
 ) -> dict[str, Any]:
     """Run one cell into `folder` and return its manifest (status, failure, seconds, cell).
 
-    `phase_timeout` is in seconds and holds for each phase (import, engine, probes, gsm8k,
+    `phase_timeout` is in seconds and holds for each phase (start, engine, probes, gsm8k,
     shutdown). However the child ends, its whole process group is gone on return. `tracing` and
     `worker_start` (fork or spawn, on the CPU) are for control runs: neither may change a result.
 
@@ -95,35 +60,34 @@ def launch(
     request.write_text(json.dumps(content), encoding="utf-8")
     log = folder / "log.txt"
     began = time.time()
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "harness.capture.engine", str(request)],
-            cwd=folder,
-            env=environment(cell, folder, devices, tracing=tracing),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            late = _watch(child, folder, phase_timeout, stop)
-        finally:
-            _kill_group(child)
-    failure = _failure(folder, child.returncode, late, phase_timeout)
+    log.touch()
+    child = starter.start(
+        cell, request, cell_environment(cell, folder, devices, tracing=tracing), log
+    )
+    try:
+        late = _watch(child, folder, phase_timeout, stop)
+        status = child.poll()
+    finally:
+        child.kill()
+    failure = _failure(folder, status, late, phase_timeout)
     result = _read_json(folder / "result.json") or {"seconds": {}}
     return {
         "cell": json.loads(json.dumps(asdict(cell), default=str)),
         "id": cell.id,
         "status": "ok" if failure is None else failure.pop("status"),
         "failure": failure,
-        "seconds": {**result["seconds"], "total": round(time.time() - began, 3)},
+        "seconds": {
+            "start": round(_first_phase(folder, default=time.time()) - began, 3),
+            **result["seconds"],
+            "total": round(time.time() - began, 3),
+        },
         "effective": _read_json(folder / "effective.json"),
         "devices": list(devices),
     }
 
 
 def _watch(
-    child: "subprocess.Popen[bytes]",
+    child: Child,
     folder: Path,
     phase_timeout: float,
     stop: threading.Event | None,
@@ -148,17 +112,17 @@ def _current_phase(folder: Path) -> tuple[str, float | None]:
         return "start", (folder / "request.json").stat().st_mtime
 
 
-def _kill_group(child: "subprocess.Popen[bytes]") -> None:
-    """Kill what is left of the child's process group: workers outlive an engine that dies."""
+def _first_phase(folder: Path, default: float) -> float:
+    """Return when the child began its first phase: until then its server imported vLLM."""
     try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    child.wait()
+        first = (folder / "phases.jsonl").read_text(encoding="utf-8").split("\n")[0]
+        return float(json.loads(first)["time"])
+    except (OSError, ValueError):
+        return default
 
 
 def _failure(
-    folder: Path, returncode: int, late: str | None, phase_timeout: float
+    folder: Path, returncode: int | None, late: str | None, phase_timeout: float
 ) -> dict[str, Any] | None:
     """Return the root cause with its status (failed or blocked), None if the capture is whole."""
     result = _read_json(folder / "result.json")
@@ -184,7 +148,7 @@ def _failure(
                 status, cause = "blocked", f"a rank died without an exception ({error})"
             error = cause
         return {**blank, "status": status, "error": error, "traceback": trace}
-    if returncode < 0:
+    if returncode is not None and returncode < 0:
         error = f"the engine's process was killed by {signal.Signals(-returncode).name}"
     else:
         error = f"the engine's process ended with status {returncode} and no result"

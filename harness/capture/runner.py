@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from .cell import Cell
+from .children import ForkServers
 from .devices import DevicePool, lease
 from .launch import launch
 from .record import Capture
@@ -20,6 +21,7 @@ class Runner:
         self._pool = pool
         self._phase_timeout = phase_timeout
         self._threads = ThreadPoolExecutor(jobs or max(1, len(pool.ids)))
+        self._servers = ForkServers()
         self._stop = threading.Event()
         self._futures: dict[str, Future[Capture]] = {}
         self.fresh: set[str] = set()
@@ -34,6 +36,7 @@ class Runner:
         """Drop what has not started and end what has; whole captures are in the store already."""
         self._stop.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._servers.close()
 
     def _make(self, cell: Cell) -> Capture:
         if capture := self._store.find(cell.key):
@@ -46,7 +49,12 @@ class Runner:
                 self._store.workspace() as folder,
             ):
                 manifest = launch(
-                    cell, folder, devices, phase_timeout=self._phase_timeout, stop=self._stop
+                    cell,
+                    folder,
+                    devices,
+                    self._servers,
+                    phase_timeout=self._phase_timeout,
+                    stop=self._stop,
                 )
                 self.fresh.add(cell.key)
                 return self._store.commit(cell.key, folder, manifest)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.capture.children import ForkServers
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.sweep import Point, Sweep, SweepOptions
@@ -18,7 +19,15 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(sweep, tmp_path_factory):
+def servers():
+    """Fork servers for the whole session: vLLM is imported once per variant."""
+    servers = ForkServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="session")
+def run(sweep, servers, tmp_path_factory):
     """Run a cell of the sweep once per session and setting; return its capture."""
     done = {}
 
@@ -28,7 +37,9 @@ def run(sweep, tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
             cell = sweep.cell(Point(variant, model, pp))
             devices = sweep.devices.ids[:1]
-            manifest = launch(cell, folder, devices, phase_timeout=PHASE_TIMEOUT, **control)
+            manifest = launch(
+                cell, folder, devices, servers, phase_timeout=PHASE_TIMEOUT, **control
+            )
             done[key] = Capture(folder, manifest)
         return done[key]
 

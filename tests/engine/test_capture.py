@@ -1,7 +1,7 @@
 """What a real engine leaves behind, and that recording it changes nothing."""
 
+import json
 import os
-import signal
 import threading
 import time
 
@@ -125,6 +125,10 @@ def _wait_for(condition, seconds=120):
         time.sleep(0.1)
 
 
+def _heartbeat(folder, rank):
+    return json.loads((folder / f"rank{rank}.jsonl").read_text().splitlines()[0])
+
+
 def _running(group):
     """Processes of a group that run; a zombie waits only for its parent to notice."""
     found = []
@@ -138,30 +142,25 @@ def _running(group):
 
 
 @pytest.mark.parametrize("victim", ["rank", "engine"])
-def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, tmp_path, victim):
+def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp_path, victim):
     """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
     cell = sweep.cell(Point("fixed", "ple", 2))
     manifest = {}
 
     def work():
-        manifest.update(launch(cell, tmp_path, sweep.devices.ids[:1], phase_timeout=60))
+        manifest.update(launch(cell, tmp_path, sweep.devices.ids[:1], servers, phase_timeout=60))
 
     thread = threading.Thread(target=work)
     thread.start()
     _wait_for(lambda: (tmp_path / "rank1.jsonl").exists())
-    engine = next(
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if str(tmp_path / "request.json") in (process.info["cmdline"] or [])
-        and process.ppid() == os.getpid()
-    )
+    rank = psutil.Process(_heartbeat(tmp_path, 1)["pid"])
+    engine = rank.parent()
     group = os.getpgid(engine.pid)
     assert len(engine.children(recursive=True)) >= 2
     if victim == "engine":
         engine.kill()
     else:
-        pid = int((tmp_path / "rank1.jsonl").read_text().split('"pid": ')[1].split(",")[0])
-        os.kill(pid, signal.SIGKILL)
+        rank.kill()
     thread.join(timeout=200)
     assert not thread.is_alive()
     assert manifest["status"] == "blocked", manifest["failure"]

@@ -1,0 +1,151 @@
+"""The controller's side of the fork servers: one server per variant tree, one child per cell."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+from .cell import Cell
+from .environment import server_environment
+
+
+class Child(Protocol):
+    """A process of one cell, however it was started."""
+
+    def poll(self) -> int | None:
+        """Return the exit status (negative: a signal), None while the process lives."""
+        ...
+
+    def kill(self) -> None:
+        """Kill the whole process group; what is left of it is gone soon after."""
+        ...
+
+
+class Starter(Protocol):
+    """Whatever can start the process of a cell."""
+
+    def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
+        """Start the process that runs `request`, with `env` on top of its variant's environment."""
+        ...
+
+
+class _Server:
+    """One running fork server and what it has reported."""
+
+    def __init__(self, cell: Cell, log: Path) -> None:
+        self._log = log
+        self._ids = itertools.count()
+        self._lock = threading.Lock()
+        self.pids: dict[int, int] = {}
+        self.statuses: dict[int, int] = {}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.capture.server", cell.device],
+                env=server_environment(cell),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            report = json.loads(line)
+            if "pid" in report:
+                self.pids[report["id"]] = report["pid"]
+            else:
+                self.statuses[report["id"]] = report["status"]
+
+    def send(self, task: dict[str, Any]) -> int:
+        """Hand over a task and return its id; a server that is dead reports that by itself."""
+        with self._lock:
+            number = next(self._ids)
+            assert self.process.stdin is not None
+            try:
+                line = json.dumps({"id": number, **task})
+                self.process.stdin.write(line.encode() + b"\n")
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                pass
+            return number
+
+    def log_tail(self) -> bytes:
+        """Return the end of what the server printed."""
+        return self._log.read_bytes()[-4000:]
+
+    def close(self) -> None:
+        """End the server and all its children."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+            self.process.wait(timeout=5)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            pass
+        for pid in [*self.pids.values(), self.process.pid]:
+            _kill_group(pid)
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class _ForkedChild:
+    def __init__(self, server: _Server, number: int, log: Path) -> None:
+        self._server, self._number, self._log = server, number, log
+
+    def poll(self) -> int | None:
+        if (status := self._server.statuses.get(self._number)) is not None:
+            return status
+        died = self._server.process.poll()
+        if died is not None:
+            with self._log.open("ab") as log:
+                log.write(self._server.log_tail())
+            return died or 1
+        return None
+
+    def kill(self) -> None:
+        pid = self._server.pids.get(self._number)
+        # A child that has no pid yet waits for a server that is stuck while it imports.
+        _kill_group(self._server.process.pid if pid is None else pid)
+
+
+class ForkServers:
+    """Starts cells from one fork server per variant tree; close it to end them all."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="pp-harness-")
+        self._lock = threading.Lock()
+        self._servers: dict[Path, _Server] = {}
+
+    def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
+        """Start the process of a cell; the first of a variant waits for vLLM's import."""
+        with self._lock:
+            server = self._servers.get(cell.tree)
+            if server is None or server.process.poll() is not None:
+                number = len(list(Path(self._folder.name).iterdir()))
+                server = _Server(cell, Path(self._folder.name) / f"server{number}.log")
+                self._servers[cell.tree] = server
+        task = {"request": str(request), "env": env, "log": str(log)}
+        return _ForkedChild(server, server.send(task), log)
+
+    def close(self) -> None:
+        """End every server and every child."""
+        for server in self._servers.values():
+            server.close()
+        self._folder.cleanup()
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass

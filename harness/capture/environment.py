@@ -1,0 +1,51 @@
+"""The environment variables of engines: what a variant's server needs, and what each cell adds."""
+
+import os
+from pathlib import Path
+
+from .cell import Cell
+from .hooks import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE
+
+
+def server_environment(cell: Cell) -> dict[str, str]:
+    """Return the environment in which vLLM is imported: the variant tree first.
+
+    The same for all cells of a variant on one device. What libraries read while they load stands
+    here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
+    a fork is safe.
+    """
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    inherited = env.get("PYTHONPATH")
+    env["PYTHONPATH"] = os.pathsep.join([str(cell.tree), *([inherited] if inherited else [])])
+    if env.get("VLLM_PLUGINS"):  # a user's filter must not filter us out
+        env["VLLM_PLUGINS"] += ",pp_harness"
+    env.update(
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",  # engine core in process: identical batches
+        VLLM_NO_USAGE_STATS="1",
+        VLLM_DO_NOT_TRACK="1",
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_OFFLINE="1",  # models and questions are local by now
+    )
+    env.pop("VLLM_PP_LAYER_PARTITION", None)
+    if cell.device == "cpu":
+        env.update(VLLM_CPU_KVCACHE_SPACE="1", OMP_NUM_THREADS="1", TORCHDYNAMO_DISABLE="1")
+    return env
+
+
+def cell_environment(
+    cell: Cell, folder: Path, devices: tuple[int, ...], *, tracing: bool
+) -> dict[str, str]:
+    """Return what one cell adds to its server's environment."""
+    env = {
+        CAPTURE_DIR_VARIABLE: str(folder),
+        TRACE_VARIABLE: "1" if tracing else "0",
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
+    if cell.partition:
+        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))
+    if cell.device == "cpu":
+        bind = [str(devices[rank % len(devices)]) for rank in range(cell.pp * cell.tp)]
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(bind)
+    else:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+    return env

@@ -1,0 +1,106 @@
+"""The fork server of one variant: imports vLLM once, then forks a child for each cell.
+
+Run as `python -m harness.capture.server cpu|cuda`. Lines of JSON: on stdin
+`{"id", "request", "env", "log"}`, on stdout `{"id", "pid"}` as the child starts and
+`{"id", "status"}` when it has ended. The end of stdin ends the server and all its children.
+"""
+
+import json
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import engine
+
+
+def _import_everything(device: str) -> None:
+    import lm_eval.evaluator
+    import lm_eval.models.vllm_causallms
+    import vllm.v1.executor.multiproc_executor
+    import vllm.v1.worker.gpu_worker  # noqa: F401
+
+    if device == "cpu":
+        import vllm.v1.worker.cpu_worker  # noqa: F401
+
+
+def _child(task: dict[str, Any]) -> None:
+    """Become the process of one cell; never returns."""
+    status = 1
+    try:
+        os.setsid()
+        with Path(os.devnull).open() as nothing, Path(task["log"]).open("ab") as log:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.environ.update(task["env"])
+        os.chdir(Path(task["request"]).parent)
+        status = engine.main(task["request"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Interpreter teardown of a large process takes seconds and changes nothing on disk.
+        os._exit(status)
+
+
+class _Lines:
+    """Whole lines from stdin, without blocking on half of one."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the lines that have arrived; raise EOFError at the end of stdin."""
+        chunk = os.read(0, 1 << 16)
+        if not chunk:
+            raise EOFError
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        yield from lines
+
+
+def serve(device: str) -> None:
+    """Import, then fork and reap until stdin ends."""
+    reply_to = os.dup(1)
+    os.dup2(2, 1)  # what libraries print must not mix with replies
+    _import_everything(device)
+
+    def reply(content: dict[str, Any]) -> None:
+        os.write(reply_to, json.dumps(content).encode() + b"\n")
+
+    children: dict[int, tuple[int, int]] = {}  # pidfd -> (task id, pid)
+    lines = _Lines()
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        try:
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == 0:
+                        for line in lines.read():
+                            task = json.loads(line)
+                            pid = os.fork()
+                            if pid == 0:
+                                _child(task)
+                            watch = os.pidfd_open(pid)
+                            children[watch] = (task["id"], pid)
+                            selector.register(watch, selectors.EVENT_READ)
+                            reply({"id": task["id"], "pid": pid})
+                    else:
+                        task_id, pid = children.pop(key.fd)
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        _, status = os.waitpid(pid, 0)
+                        reply({"id": task_id, "status": os.waitstatus_to_exitcode(status)})
+        except (EOFError, BrokenPipeError):
+            for _, pid in children.values():
+                try:
+                    os.killpg(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+    os._exit(0)  # as for a child: nothing is left to do that teardown would do
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
