@@ -1,6 +1,5 @@
-"""A cell, and a small Python program in the place of its engine."""
+"""A cell, and a small program in the place of its engine."""
 
-import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -9,29 +8,44 @@ import pytest
 
 from harness.capture.cell import Cell, Gsm8kSource
 
-# What the program that stands for the engine knows: it writes what the real one writes.
-PRELUDE = """\
+# A fork server that imports no vLLM and whose children run a program of the test's; the program
+# knows what it needs to write what the real engine writes.
+SERVER = """\
 import json, os, pathlib, signal, subprocess, sys, time
-request = json.loads(pathlib.Path(sys.argv[-1]).read_text())
-folder = pathlib.Path(request["folder"])
+from harness.capture import engine, server
 
-def phase(name):
-    with (folder / "phases.jsonl").open("a") as file:
-        file.write(json.dumps({"phase": name, "time": time.time()}) + "\\n")
+PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
-def result(error=None, phase="engine", traceback="Traceback"):
-    if error is not None:
-        error = {"error": error, "phase": phase, "traceback": traceback}
-    content = {"seconds": {"engine": 1.5}, "error": error}
-    (folder / "result.json").write_text(json.dumps(content))
+def main(request_file):
+    request = json.loads(pathlib.Path(request_file).read_text())
+    folder = pathlib.Path(request["folder"])
 
-def failure(rank, at, error, file="/site/vllm/model.py"):
-    trace = f'Traceback\\n  File "{file}", line 3, in forward\\n    x\\n{error}'
-    content = {"rank": rank, "phase": "execute_model", "time": at, "error": error,
-               "place": "vllm/model.py:3", "traceback": trace}
-    (folder / f"failure.{rank}.json").write_text(json.dumps(content))
+    def phase(name):
+        with (folder / "phases.jsonl").open("a") as file:
+            file.write(json.dumps({"phase": name, "time": time.time()}) + "\\n")
 
-phase("engine")
+    def result(error=None):
+        if error is not None:
+            error = {"error": error, "phase": "", "traceback": "Traceback"}
+        content = {"seconds": {"engine": 1.5}, "error": error}
+        (folder / "result.json").write_text(json.dumps(content))
+
+    def failure(rank, at, error, file="/site/vllm/model.py"):
+        trace = f'Traceback\\n  File "{file}", line 3, in forward\\n    x\\n{error}'
+        content = {"rank": rank, "phase": "execute_model", "time": at, "error": error,
+                   "place": "vllm/model.py:3", "traceback": trace}
+        (folder / f"failure.{rank}.json").write_text(json.dumps(content))
+
+    phase("engine")
+    try:
+        exec(compile(PROGRAM.read_text(), "program.py", "exec"), globals() | locals())
+    except SystemExit as end:
+        return end.code
+    return 0
+
+engine.main = main
+server._import_everything = lambda device: None
+server.serve(sys.argv[-1])
 """
 
 
@@ -55,14 +69,18 @@ def cell():
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
-    """Return a function that puts a program in the place of the engine's child process."""
-    python = tmp_path / "python"
+    """Return a function that lets a program stand for the engine, in forks of a real server."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "server.py").write_text(SERVER, encoding="utf-8")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/server.py "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
 
     def stand_in(body):
-        python.write_text(f"#!{sys.executable} -IS\n{PRELUDE}{body}\n", encoding="utf-8")
-        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        (folder / "program.py").write_text(body, encoding="utf-8")
 
-    monkeypatch.setattr(sys, "executable", str(python))
     return stand_in
 
 

@@ -1,0 +1,251 @@
+"""What becomes of a cell's child: real processes, with a small program in the engine's place."""
+
+import dataclasses
+import threading
+import time
+
+import psutil
+import pytest
+
+from harness.capture.children import ForkServers
+from harness.capture.environment import cell_environment, server_environment
+from harness.capture.launch import launch
+
+
+@pytest.fixture
+def run(cell, engine, tmp_path):
+    """Return a function that launches a cell whose engine is the program `body`."""
+    folder = tmp_path / "capture"
+    folder.mkdir()
+
+    def run(body, *, timeout=30.0, stop=None):
+        engine(body)
+        return launch(cell, folder, (0,), servers, phase_timeout=timeout, stop=stop)
+
+    run.folder = folder
+    servers = ForkServers()
+    yield run
+    servers.close()
+
+
+def gone(pid):
+    """Whether a process ends within a short while; a zombie has ended."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def grandchild(run):
+    return int((run.folder / "grandchild").read_text())
+
+
+SPAWN = """\
+child = subprocess.Popen(["/bin/sleep", "60"])
+(folder / "grandchild").write_text(str(child.pid))
+"""
+
+
+def test_whole_engine_is_ok(run):
+    """Status 0 with a result is a whole capture, with seconds and the effective configuration."""
+    manifest = run('(folder / "effective.json").write_text(\'{"pp": 2}\'); result()')
+    assert (manifest["status"], manifest["failure"]) == ("ok", None)
+    assert manifest["seconds"]["engine"] == 1.5
+    assert manifest["seconds"]["total"] > 0
+    assert manifest["effective"] == {"pp": 2}
+    assert (manifest["id"], manifest["cell"]["pp"]) == ("fixed-ple-pp2", 2)
+
+
+def test_failed_rank_is_the_cause(run):
+    """The exception of a rank is the failure, not the wrapper that the parent raised."""
+    manifest = run(
+        "failure(1, 5.0, 'ValueError: the cause')\n"
+        "result('RuntimeError: Engine core initialization failed. See root cause above.')\n"
+        "sys.exit(1)"
+    )
+    assert manifest["status"] == "failed"
+    failure = manifest["failure"]
+    assert (failure["rank"], failure["error"]) == (1, "ValueError: the cause")
+    assert (failure["phase"], failure["place"]) == ("execute_model", "vllm/model.py:3")
+
+
+def test_earliest_rank_wins(run):
+    """The rank that failed first is the cause; the others fell over it."""
+    manifest = run("failure(0, 9.5, 'later')\nfailure(2, 9.25, 'first')\nsys.exit(1)")
+    assert (manifest["failure"]["rank"], manifest["failure"]["error"]) == (2, "first")
+
+
+def test_cut_failure_file_is_passed_over(run):
+    """A failure file that a dying rank cut short does not hide the whole one of another."""
+    manifest = run(
+        '(folder / "failure.0.json").write_text(\'{"rank": 0, "ti\')\n'
+        "failure(1, 5.0, 'ValueError: whole')\nsys.exit(1)"
+    )
+    assert manifest["failure"]["error"] == "ValueError: whole"
+
+
+def test_our_own_exception_blocks(run):
+    """An exception out of our hooks says nothing about the model: blocked, never failed."""
+    manifest = run(
+        "failure(0, 5.0, 'KeyError: 1', file='/x/harness/capture/hooks/tracer.py')\nsys.exit(1)"
+    )
+    assert manifest["status"] == "blocked"
+    assert manifest["failure"]["error"] == "KeyError: 1"
+
+
+def test_exception_that_the_tracing_tensors_pass_on_is_the_models(run):
+    """What IntermediateTensors would raise without the tracer is the model's failure."""
+    manifest = run(
+        "failure(1, 5.0, \"AttributeError: no 'get'\", "
+        "file='/x/harness/capture/hooks/tensors.py')\nsys.exit(1)"
+    )
+    assert manifest["status"] == "failed"
+
+
+def test_refusal_of_the_engine_fails(run):
+    """What the engine itself refuses, in the parent, is its failure with its own words."""
+    manifest = run("result('ValueError: not a valid Attention layer')\nsys.exit(1)")
+    assert manifest["status"] == "failed"
+    assert manifest["failure"]["error"] == "ValueError: not a valid Attention layer"
+    assert manifest["failure"]["rank"] is None
+
+
+@pytest.mark.parametrize("phase", ["probes", "gsm8k", "shutdown"])
+def test_failure_around_the_engine_blocks(run, phase):
+    """An error of ours or of lm-eval, outside the engine, gives no answer about the model."""
+    manifest = run(f"phase({phase!r})\nresult('OSError: disk full')\nsys.exit(1)")
+    assert manifest["status"] == "blocked"
+    assert manifest["failure"]["phase"] == phase
+
+
+def test_cause_comes_from_the_log_when_only_a_wrapper_is_known(run):
+    """The wrapper says where to look: the first exception in the log that is no wrapper's."""
+    manifest = run(
+        "print('INFO all well')\n"
+        "print('(Worker_PP1 pid=7) ERROR 01-01 [multiproc.py:9] ValueError: no KV cache source')\n"
+        "print('RuntimeError: Engine core initialization failed. See root cause above.')\n"
+        "result('RuntimeError: Engine core initialization failed. See root cause above.')\n"
+        "sys.exit(1)"
+    )
+    assert manifest["status"] == "failed"
+    assert manifest["failure"]["error"] == "ValueError: no KV cache source"
+
+
+def test_wrapper_without_a_cause_is_kept(run):
+    """With no better line in the log the wrapper is all there is to say."""
+    manifest = run("result('RuntimeError: Engine core initialization failed.')\nsys.exit(1)")
+    assert "Engine core initialization failed" in manifest["failure"]["error"]
+
+
+def test_time_out_blocks_and_leaves_nothing_behind(run):
+    """A phase that outlasts the limit is blocked by name, and its whole process group is gone."""
+    began = time.monotonic()
+    manifest = run(SPAWN + "phase('gsm8k')\ntime.sleep(60)", timeout=0.4)
+    assert time.monotonic() - began < 20
+    assert manifest["status"] == "blocked"
+    assert manifest["failure"]["error"].startswith("no end of phase gsm8k within")
+    assert gone(grandchild(run))
+
+
+def test_each_phase_has_the_whole_limit(run):
+    """The limit holds for a phase, not for the run."""
+    manifest = run("for n in range(4):\n    phase(str(n)); time.sleep(0.4)\nresult()", timeout=1.2)
+    assert manifest["status"] == "ok"
+
+
+def test_silence_before_the_first_phase_is_timed_too(run):
+    """A child that hangs before it says anything is blocked in phase start."""
+    manifest = run('(folder / "phases.jsonl").unlink()\ntime.sleep(60)', timeout=0.4)
+    assert manifest["status"] == "blocked"
+    assert "no end of phase start" in manifest["failure"]["error"]
+
+
+def test_time_out_after_a_known_cause_fails(run):
+    """A rank failed and the others hang: the cause is known, the time-out only its consequence."""
+    manifest = run("failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=0.4)
+    assert manifest["status"] == "failed"
+    assert manifest["failure"]["error"] == "ValueError: x"
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_child_killed_by_a_signal_blocks(run, name):
+    """Death by a signal without a cause is silence, and the signal is named."""
+    manifest = run(f"os.kill(os.getpid(), signal.{name})")
+    assert manifest["status"] == "blocked"
+    assert name in manifest["failure"]["error"]
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_no_result_blocks(run, status):
+    """An end without a result is no answer, even with status 0; the log's tail is the evidence."""
+    manifest = run(f"print('last words', flush=True); os._exit({status})")
+    assert manifest["status"] == "blocked"
+    assert f"status {status} and no result" in manifest["failure"]["error"]
+    assert "last words" in manifest["failure"]["traceback"]
+
+
+def test_result_with_a_bad_status_is_not_ok(run):
+    """A result without an error from a child that ended badly is not whole."""
+    assert run("result()\nsys.exit(3)")["status"] == "blocked"
+
+
+def test_workers_that_outlive_a_whole_engine_are_gone(run):
+    """Even a good end takes the process group with it."""
+    assert run(SPAWN + "result()")["status"] == "ok"
+    assert gone(grandchild(run))
+
+
+def test_stop_ends_the_child(run):
+    """A stopped run raises, and nothing of the child is left."""
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(InterruptedError):
+        run(SPAWN + "time.sleep(60)", stop=stop)
+    assert gone(grandchild(run))
+
+
+def test_log_holds_both_streams(run):
+    """What the child prints to either stream is in the capture."""
+    run("print('out', flush=True); print('err', file=sys.stderr); result()")
+    assert set((run.folder / "log.txt").read_text().split()) == {"out", "err"}
+
+
+# ---- the child's environment --------------------------------------------------------------
+
+
+def environ(cell, tmp_path, devices=(3,), **changes):
+    changed = dataclasses.replace(cell, **changes)
+    added = cell_environment(changed, tmp_path, devices, tracing=True)
+    return {**server_environment(changed), **added}
+
+
+def test_variant_tree_comes_first(cell, tmp_path, monkeypatch):
+    """The tree under test shadows the installed vLLM, and a user's path stays behind it."""
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    assert environ(cell, tmp_path)["PYTHONPATH"] == "/nowhere/tree:/of/the/user"
+
+
+def test_users_partition_never_leaks(cell, tmp_path, monkeypatch):
+    """The cut is that of the cell: the default one is not what the user's shell happens to say."""
+    monkeypatch.setenv("VLLM_PP_LAYER_PARTITION", "7,1")
+    assert "VLLM_PP_LAYER_PARTITION" not in environ(cell, tmp_path)
+    assert environ(cell, tmp_path, partition=(3, 5))["VLLM_PP_LAYER_PARTITION"] == "3,5"
+
+
+def test_users_plugin_filter_keeps_us(cell, tmp_path, monkeypatch):
+    """A filter of vLLM plugins is widened by ours; without a filter none is made."""
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    assert "VLLM_PLUGINS" not in environ(cell, tmp_path)
+    monkeypatch.setenv("VLLM_PLUGINS", "theirs")
+    assert environ(cell, tmp_path)["VLLM_PLUGINS"] == "theirs,pp_harness"
+
+
+def test_cores_and_gpus(cell, tmp_path, monkeypatch):
+    """A CPU cell names a core for each rank; a GPU cell sees its leased GPUs and no other."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert environ(cell, tmp_path)["VLLM_CPU_OMP_THREADS_BIND"] == "3|3"
+    gpu = environ(cell, tmp_path, devices=(2, 3), device="cuda")
+    assert gpu["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in gpu

@@ -1,0 +1,122 @@
+"""The runner: each cell once, side by side, and nothing left when it is closed."""
+
+import dataclasses
+import time
+
+import pytest
+
+from harness.capture.devices import DevicePool
+from harness.capture.runner import Runner
+from harness.capture.store import Store
+
+# Every start of the engine leaves a file in the folder that the cell's model names.
+COUNT = """\
+marks = pathlib.Path(request["model_path"])
+marks.mkdir(parents=True, exist_ok=True)
+(marks / str(os.getpid())).write_text(json.dumps(request["devices"]))
+"""
+
+
+@pytest.fixture
+def runners(tmp_path):
+    """Return a function that makes runners on one store; all are closed at the end."""
+    made = []
+
+    def make(ids=(0, 1), **options):
+        pool = DevicePool("cpu", ids)
+        made.append(Runner(Store(tmp_path / "store"), pool, phase_timeout=30, **options))
+        return made[-1]
+
+    yield make
+    for runner in made:
+        runner.close()
+
+
+@pytest.fixture
+def counted(cell, tmp_path):
+    """Return a cell whose engine leaves a mark, and a function that counts the marks."""
+    marks = tmp_path / "marks"
+    marked = dataclasses.replace(cell, model_path=str(marks))
+    return marked, lambda: len(list(marks.glob("*")))
+
+
+def test_cell_runs_once_for_all_who_ask(runners, counted, engine):
+    """Items that compare with the same baseline share one engine."""
+    cell, starts = counted
+    engine(COUNT + "result()")
+    runner = runners()
+    futures = [runner.submit(cell) for _ in range(5)]
+    assert {future.result().status for future in futures} == {"ok"}
+    assert starts() == 1
+    assert runner.fresh == {cell.key}
+
+
+def test_next_run_reuses_the_capture(runners, counted, engine):
+    """A cell that is in the store is not run again, and is not called fresh."""
+    cell, starts = counted
+    engine(COUNT + "result()")
+    runners().submit(cell).result()
+    second = runners()
+    assert second.submit(cell).result().status == "ok"
+    assert (starts(), second.fresh) == (1, set())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "starts_twice"),
+    [
+        ("failure(0, 1.0, 'ValueError: x'); sys.exit(1)", "failed", 1),
+        ("sys.exit(1)", "blocked", 2),
+    ],
+)
+def test_only_answers_are_reused(runners, counted, engine, body, status, starts_twice):
+    """A crash with a cause is an answer and kept; a blocked cell is run again."""
+    cell, starts = counted
+    engine(COUNT + body)
+    assert runners().submit(cell).result().status == status
+    assert runners().submit(cell).result().status == status
+    assert starts() == starts_twice
+
+
+def test_two_runners_share_the_work(runners, counted, engine):
+    """Two runs on one store that want the same cell at the same time start one engine."""
+    cell, starts = counted
+    engine(COUNT + "time.sleep(0.3); result()")
+    futures = [runners().submit(cell) for _ in range(2)]
+    assert [future.result().status for future in futures] == ["ok", "ok"]
+    assert starts() == 1
+
+
+def test_cells_run_side_by_side_on_their_own_devices(runners, cell, tmp_path, engine):
+    """Two cells on two cores run at the same time, never on the same core."""
+    engine(
+        COUNT + "end = time.time() + 10\n"
+        "while len(list(marks.parent.glob('marks*/*'))) < 2 and time.time() < end:\n"
+        "    time.sleep(0.02)\n"
+        "result(None if time.time() < end else 'alone')"
+    )
+    runner = runners()
+    cells = [
+        dataclasses.replace(cell, model_digest=str(n), model_path=str(tmp_path / f"marks{n}"))
+        for n in range(2)
+    ]
+    assert [f.result().status for f in [runner.submit(one) for one in cells]] == ["ok", "ok"]
+    assert {mark.read_text() for mark in tmp_path.glob("marks*/*")} == {"[0]", "[1]"}
+
+
+def test_close_ends_what_runs_and_drops_what_waits(runners, counted, engine):
+    """Closing ends the engine that runs, starts none that waits, and keeps no half capture."""
+    cell, starts = counted
+    engine(COUNT + "time.sleep(60)")
+    runner = runners(ids=(0,))
+    cells = [dataclasses.replace(cell, model_digest=str(n)) for n in range(3)]
+    futures = [runner.submit(one) for one in cells]
+    deadline = time.monotonic() + 10
+    while not starts() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    began = time.monotonic()
+    runner.close()
+    assert time.monotonic() - began < 10
+    assert starts() == 1
+    assert isinstance(futures[0].exception(), InterruptedError)
+    assert all(future.cancelled() for future in futures[1:])
+    assert [key for key, _ in runner._store.all()] == []
