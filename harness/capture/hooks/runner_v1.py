@@ -130,7 +130,7 @@ def _watch_model(tracer: Tracer, runner: Any, pp: Any) -> None:
 
     def after(_module: Any, _args: Any, output: Any) -> None:
         if isinstance(output, IntermediateTensors):
-            tracer.boundary("returned", dict.copy(output.tensors))
+            tracer.boundary("returned", dict(dict.items(output.tensors)))
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
         runner._pp_harness_output = output
@@ -254,13 +254,13 @@ def _with_copy(tracer: Tracer, method: Any) -> Any:
     def sync_and_slice(self: Any, num_tokens: int, given: Any, sync_self: bool) -> Any:
         if not sync_self or tracer.step is None:
             return method(self, num_tokens, given, sync_self)
-        tracer.boundary("received", dict.copy(given.tensors))
+        tracer.boundary("received", dict(dict.items(given.tensors)))
         for value in self.intermediate_tensors.tensors.values():
             # A key that is not copied now would be read stale: NaN makes that visible.
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 value[:num_tokens].fill_(float("nan"))
         result = method(self, num_tokens, given, sync_self)
-        tracer.boundary("copied", dict.copy(result.tensors))
+        tracer.boundary("copied", dict(dict.items(result.tensors)))
         return result
 
     return sync_and_slice
@@ -277,7 +277,7 @@ def _with_dummy(tracer: Tracer, method: Any) -> Any:
 def _with_send(tracer: Tracer, method: Any) -> Any:
     def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if tracer.step is not None and self.unique_name.startswith("pp"):
-            tracer.boundary("sent", dict.copy(tensor_dict))
+            tracer.boundary("sent", dict(dict.items(tensor_dict)))
         return method(self, tensor_dict, *args, **kwargs)
 
     return isend_tensor_dict

@@ -1,7 +1,7 @@
 """A subclass of vLLM's IntermediateTensors that notes which keys the model's forward reads."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,49 @@ class _TracedDict(dict[str, Any]):
 
     note: Note
 
-    def __getitem__(self, key: str) -> Any:
+    def _noted(self, key: str) -> None:
         self.note("read" if key in self else "missing-key", key, caller())
+
+    def __iter__(self) -> Iterator[str]:
+        # Not for what it does: a dict with an __iter__ of its own is no longer copied behind our
+        # back, so that dict(d), {**d}, f(**d) and update(d) go through __getitem__.
+        return super().__iter__()
+
+    def __getitem__(self, key: str) -> Any:
+        self._noted(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        self.note("read" if key in self else "missing-key", key, caller())
+        self._noted(key)
         return super().get(key, default)
 
     def pop(self, key: str, *default: Any) -> Any:
-        self.note("read" if key in self else "missing-key", key, caller())
+        self._noted(key)
         return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key in self:
+            self._noted(key)
+        return super().setdefault(key, default)
 
     def items(self) -> Any:
         for key in self:
-            self.note("read", key, caller())
+            self._noted(key)
         return super().items()
 
     def values(self) -> Any:
         for key in self:
-            self.note("read", key, caller())
+            self._noted(key)
         return super().values()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __or__(self, other: Any) -> Any:
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | dict(self)
 
 
 def traced(tensors: IntermediateTensors, note: Note) -> IntermediateTensors:
