@@ -79,6 +79,8 @@ def resolve_model(
             f"no model {name_or_path!r}: it is no instrument ({', '.join(instrument_names())}), "
             "no folder, and no hub id (owner/name)"
         )
+    if not path.is_dir():
+        raise BadInputError(f"{path} is a file; give the folder that holds the checkpoint")
     config = read_config(path)
     _check_weights(path, allow_pickle=allow_pickle)
     if not allow_remote_code:

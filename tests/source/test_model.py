@@ -57,6 +57,12 @@ def test_a_folder_without_config_is_no_checkpoint(tmp_path):
         resolve_model(str(tmp_path))
 
 
+def test_a_file_is_no_checkpoint(checkpoint):
+    """Whoever gives a file inside the folder is told to give the folder."""
+    with pytest.raises(BadInputError, match="is a file; give the folder"):
+        resolve_model(str(checkpoint / "config.json"))
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_an_unreadable_config_is_bad_input(checkpoint, text):
     """Broken JSON, and JSON that is no object."""
