@@ -70,7 +70,6 @@ def test_the_card_states_what_was_measured(name):
     assert card["shape"] == dict(recipe.shape)
     assert card["measured"]["accuracy"] >= 0.95
     assert card["measured"]["accuracy_bfloat16"] >= 0.95
-    assert card["measured"]["training_cpu_seconds"] < 15 * 60
 
 
 def test_ple_needs_ple():
