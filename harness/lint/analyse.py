@@ -7,23 +7,32 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.lint import check_contract, check_layers, check_state, check_weights, check_wrapper
+from harness.lint import (
+    check_contract,
+    check_layers,
+    check_state,
+    check_weights,
+    check_wrapper,
+    tree,
+)
 from harness.lint.catalogue import RULES
 from harness.lint.emit import finding
 from harness.lint.machine import Engine, OutOfStepsError
 from harness.lint.parts import parts_of
-from harness.lint.project import ClassRef, Project, build_module
+from harness.lint.project import ClassRef, Module, Project, build_module
 from harness.lint.report import Finding, LintReport, Severity
 from harness.lint.sources import model_files, read_source
 from harness.lint.stage import derive
 
 _FEW_FILES = 24
 """Below this a second process costs more than it saves."""
+_MOST_MODULES = 120
+"""Parsed files to hold at once, about 1 MB each; what is needed again is parsed again."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,19 @@ def lint_paths(
     root = _import_root(Path(vllm)) if vllm is not None else None
     files = model_files(given)
     workers = jobs if jobs is not None else min(4, os.cpu_count() or 1)
+    shown = {str(path.absolute()): str(path) for path in files}
     if len(files) < _FEW_FILES or workers < 2:
         batches = [_lint_batch(files, root)]
     else:
         batches = _in_processes(files, root, workers)
     analysed = sum(batch.analysed for batch in batches)
-    found = _unique(f for batch in batches for f in batch.findings)
+    # A base class outside of the named files is followed, and not reported on.
+    found = _unique(
+        replace(f, path=shown[f.path])
+        for batch in batches
+        for f in batch.findings
+        if f.path in shown
+    )
     if not analysed and not found and all(path.is_dir() for path in given):
         names = ", ".join(str(path) for path in given)
         raise BadInputError(f"{names}: no file in here concerns pipeline parallelism")
@@ -77,13 +93,24 @@ def _import_root(path: Path) -> Path:
 
 
 def _in_processes(files: Sequence[Path], root: Path | None, workers: int) -> list[_Batch]:
-    by_size = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
-    shares = [by_size[start::workers] for start in range(workers)]
+    shares = _shares(files, workers)
     # fork: the parent has only small modules loaded and no threads, and spawn would import again.
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
     with ProcessPoolExecutor(workers - 1, mp_context=context) as pool:
         others = [pool.submit(partial(_lint_batch, share, root)) for share in shares[1:]]
         return [_lint_batch(shares[0], root), *(other.result() for other in others)]
+
+
+def _shares(files: Sequence[Path], count: int) -> list[list[Path]]:
+    """Runs of neighbours with about as many bytes each: neighbours import each other."""
+    sizes = [path.stat().st_size for path in files]
+    share = sum(sizes) / count + 1
+    shares: list[list[Path]] = [[] for _ in range(count)]
+    passed = 0
+    for path, size in zip(files, sizes, strict=True):
+        shares[int(passed // share)].append(path)
+        passed += size
+    return shares
 
 
 def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
@@ -99,11 +126,10 @@ def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
 
 
 def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
-    project = Project(root)
-    engine = Engine(project)
+    engine = Engine(Project(root))
     findings: list[Finding] = []
     analysed = classes = 0
-    for path in files:
+    for path in (path.absolute() for path in files):
         try:
             source = read_source(path)
         except BadInputError as error:
@@ -112,22 +138,30 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
         if source is None:
             continue
         analysed += 1
-        known = project.known(path)
         try:
-            module = known or build_module(path, source)
+            module = engine.project.known(path) or build_module(path, source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else 1
             findings.append(_unreadable(path, line or 1, f"cannot be parsed: {error}"))
             continue
-        project.add(module)
-        claiming = [cls for cls in module.refs.values() if project.claims_pp(cls)]
-        classes += len(claiming)
-        results = [(cls, list(_lint_class(engine, cls))) for cls in claiming]
-        findings += _judged(engine, results)
-        del claiming, results
-        engine.forget(module)
-    inside = set(map(str, files))
-    return _Batch(tuple(f for f in findings if f.path in inside), analysed, classes)
+        found, claiming = _lint_module(engine, module)
+        findings += found
+        classes += claiming
+        tree.forget()
+        if engine.project.size > _MOST_MODULES:
+            engine.project.drop()
+            engine = Engine(Project(root))
+    return _Batch(tuple(findings), analysed, classes)
+
+
+def _lint_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
+    """What is found in one file, and how many of its classes claim PP."""
+    engine.project.add(module)
+    claiming = [cls for cls in module.refs.values() if engine.project.claims_pp(cls)]
+    results = [(cls, list(_lint_class(engine, cls))) for cls in claiming]
+    found = list(_judged(engine, results))
+    engine.forget(module)
+    return found, len(claiming)
 
 
 def _judged(engine: Engine, results: Sequence[tuple[ClassRef, list[Finding]]]) -> Iterator[Finding]:

@@ -56,10 +56,10 @@ def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iter
 def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]:
     """load_weights, and the methods of the class that it hands its table of parameters to."""
     yield load
+    tables = _tables(load)
     for call in _calls(load):
         name = dotted(call.func)
         inner = methods.get(name.removeprefix("self.")) if name.startswith("self.") else None
-        tables = _tables(load)
         given = [*call.args, *(k.value for k in call.keywords)]
         if inner is not None and any(isinstance(a, ast.Name) and a.id in tables for a in given):
             yield inner
@@ -202,12 +202,11 @@ def _is_guarded_by_callers(
     if lookup.slice.id not in {a.arg for a in helper.args.args}:
         return False
     names = (helper.name, f"self.{helper.name}")
-    verdicts = [
-        _is_guarded(call, caller, _tables(caller))
-        for caller in (load, *methods.values())
-        for call in _calls(caller)
-        if dotted(call.func) in names
-    ]
+    verdicts: list[bool] = []
+    for caller in {load, *methods.values()}:
+        calls = [call for call in _calls(caller) if dotted(call.func) in names]
+        tables = _tables(caller) if calls else set()
+        verdicts += [_is_guarded(call, caller, tables) for call in calls]
     return bool(verdicts) and all(verdicts)
 
 

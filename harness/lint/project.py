@@ -16,6 +16,17 @@ _MOST_HOPS = 12
 # Only models take part in the contract; what they import from the rest of vLLM (layers, kernels,
 # config) is left unread, which is most of the time that reading would take.
 _FOLLOWED = ("vllm.model_executor.models", "vllm.models")
+_NO_MODULES = (
+    "Processor",
+    "ProcessingInfo",
+    "DummyInputsBuilder",
+    "DataParser",
+    "Config",
+    "TensorSchema",
+    "TypedDict",
+    "NamedTuple",
+    "Enum",
+)
 _MODEL_FOLDERS = ("model_executor/models", "models")
 
 
@@ -150,6 +161,15 @@ def _flat(body: list[ast.stmt]) -> list[ast.stmt]:
     return found
 
 
+def _is_no_module(node: ast.ClassDef) -> bool:
+    """Input processors, configs and the like: nothing that is ever a part of a model."""
+    return any(_class_name(base).endswith(_NO_MODULES) for base in node.bases)
+
+
+def _class_name(base: ast.expr) -> str:
+    return dotted(base.value if isinstance(base, ast.Subscript) else base)
+
+
 def build_module(path: Path, source: str) -> Module:
     """Parse a file and index its top level.
 
@@ -159,7 +179,11 @@ def build_module(path: Path, source: str) -> Module:
     module = Module(path, ast.parse(source, filename=str(path)), source)
     for statement in _flat(module.tree.body):
         if isinstance(statement, ast.ClassDef):
-            module.classes[statement.name] = statement
+            if _is_no_module(statement):
+                # A third of a multi-modal file; without its body the tree takes less room.
+                statement.body = []
+            else:
+                module.classes[statement.name] = statement
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             module.functions[statement.name] = statement
         elif isinstance(statement, ast.ImportFrom):
@@ -255,6 +279,19 @@ class Project:
                 return found
         return None
 
+    @property
+    def size(self) -> int:
+        """Number of parsed files held."""
+        return len(self._modules)
+
+    def drop(self) -> None:
+        """Free everything; the project is of no use afterwards."""
+        for module in self._modules.values():
+            if module is not None:
+                module.drop()
+        self._modules.clear()
+        self._lineages.clear()
+
     def forget(self, module: Module) -> bool:
         """Free a module that no import has led to; what others look into stays."""
         if module.path in self._reached:
@@ -318,27 +355,32 @@ class Project:
     def _lineage(self, cls: ClassRef) -> Lineage:
         order: list[ClassRef] = []
         unknown: list[str] = []
-        cyclic = False
-
-        def visit(ref: ClassRef, above: tuple[int, ...]) -> None:
-            nonlocal cyclic
-            if id(ref.node) in above:
-                cyclic = True
-                return
-            order.append(ref)
-            for base in ref.node.bases:
-                target = base.value if isinstance(base, ast.Subscript) else base
-                name = dotted(target)
-                found = self.find_class(ref.module, name) if name else None
-                if found is not None:
-                    visit(found, (*above, id(ref.node)))
-                else:
-                    unknown.append(name or ast.unparse(base))
-
-        visit(cls, ())
-        last = {id(ref.node): index for index, ref in enumerate(order)}
-        unique = [ref for index, ref in enumerate(order) if last[id(ref.node)] == index]
+        cyclic = self._visit(cls, (), order, unknown)
+        last = {ref: index for index, ref in enumerate(order)}
+        unique = [ref for index, ref in enumerate(order) if last[ref] == index]
         return Lineage(tuple(unique), tuple(unknown), cyclic)
+
+    def _visit(
+        self,
+        ref: ClassRef,
+        above: tuple[ClassRef, ...],
+        order: list[ClassRef],
+        unknown: list[str],
+    ) -> bool:
+        """Note a class and its bases, depth first; True when a class is its own ancestor."""
+        if ref in above:
+            return True
+        order.append(ref)
+        cyclic = False
+        for base in ref.node.bases:
+            target = base.value if isinstance(base, ast.Subscript) else base
+            name = dotted(target)
+            found = self.find_class(ref.module, name) if name else None
+            if found is not None:
+                cyclic = self._visit(found, (*above, ref), order, unknown) or cyclic
+            else:
+                unknown.append(name or ast.unparse(base))
+        return cyclic
 
     def find_method(
         self, cls: ClassRef, name: str, after: ClassRef | None = None

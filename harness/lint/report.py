@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 
 
-class Severity(StrEnum):
+class Severity(str, Enum):
     """How much a finding weighs. Errors and warnings make the exit status 1; info never does."""
 
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
+
+    # As enum.StrEnum does, which Python 3.10 lacks.
+    __str__ = str.__str__
 
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}

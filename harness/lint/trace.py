@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum
 
 from harness.lint.project import Module
 
 
-class Role(StrEnum):
+class Role(str, Enum):
     """Which pipeline rank is being played. With two ranks there is no middle."""
 
     FIRST = "first"
     MIDDLE = "middle"
     LAST = "last"
+
+    # As enum.StrEnum does, which Python 3.10 lacks.
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True)
