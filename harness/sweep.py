@@ -21,6 +21,9 @@ from .source.tree import build_tree
 
 # What decides results beside vLLM itself.
 _VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
+# Longest answer in tokens: bundled ones end within 40, so that a model that is broken and does not
+# stop costs little; 256 is lm-eval's own limit.
+_BUNDLED_ANSWER, _ANSWER = 64, 256
 # Context of a cell in tokens: room for a bundled question and its answer, for a long question
 # without examples, and for one with examples.
 _BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
@@ -211,6 +214,7 @@ class Sweep:
             dtype="float32" if self.device == "cpu" else "bfloat16",
             device=self.device,
             max_model_len=self._length(text, gsm8k),
+            max_gen_tokens=_BUNDLED_ANSWER if gsm8k.name == "bundled" else _ANSWER,
             vocab_size=int(text["vocab_size"]),
             sliding_window=text.get("sliding_window"),
             versions=self.versions,

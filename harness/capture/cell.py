@@ -48,6 +48,7 @@ class Cell:
     device: str = "cpu"
     profile: str = "parity"
     max_model_len: int = 512
+    max_gen_tokens: int = 256
     vocab_size: int = 0
     sliding_window: int | None = None
     versions: tuple[tuple[str, str], ...] = field(default=())

@@ -85,6 +85,7 @@ def _build(request: dict[str, Any]) -> Any:
         tensor_parallel_size=request["tp"],
         pipeline_parallel_size=request["pp"],
         max_model_len=max_len,
+        max_gen_toks=request["max_gen_tokens"],
         max_num_seqs=_MAX_NUM_SEQS,
         max_num_batched_tokens=max(2048, max_len * 4),
         num_gpu_blocks_override=(_MAX_NUM_SEQS + 1) * blocks_per_sequence,
