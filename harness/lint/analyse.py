@@ -22,12 +22,13 @@ from harness.lint import (
 )
 from harness.lint.catalogue import RULES
 from harness.lint.emit import finding
-from harness.lint.machine import Engine, OutOfStepsError
+from harness.lint.machine import Engine, OutOfStepsError, is_harmless
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, Project, build_module
 from harness.lint.report import Finding, LintReport, Severity
 from harness.lint.sources import model_files, read_source
 from harness.lint.stage import derive
+from harness.lint.waivers import Waiver, apply, waivers_in
 
 _FEW_FILES = 24
 """Below this a second process costs more than it saves."""
@@ -42,6 +43,7 @@ class _Batch:
     findings: tuple[Finding, ...]
     analysed: int
     classes: int
+    waivers: dict[str, Sequence[Waiver]]
 
 
 def lint_paths(
@@ -77,11 +79,14 @@ def lint_paths(
     if not analysed and not found and all(path.is_dir() for path in given):
         names = ", ".join(str(path) for path in given)
         raise BadInputError(f"{names}: no file in here concerns pipeline parallelism")
+    waivers = {shown[path]: w for batch in batches for path, w in batch.waivers.items()}
+    found, waived = apply(found, waivers)
     return LintReport(
         findings=tuple(sorted(found, key=lambda f: f.sort_key)),
         files=len(files),
         analysed=analysed,
         classes=sum(batch.classes for batch in batches),
+        waived=waived,
     )
 
 
@@ -128,6 +133,7 @@ def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
 def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
     engine = Engine(Project(root))
     findings: list[Finding] = []
+    waivers: dict[str, Sequence[Waiver]] = {}
     analysed = classes = 0
     for path in (path.absolute() for path in files):
         try:
@@ -144,6 +150,7 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
             line = error.lineno if isinstance(error, SyntaxError) else 1
             findings.append(_unreadable(path, line or 1, f"cannot be parsed: {error}"))
             continue
+        waivers[str(path)] = waivers_in(source)
         found, claiming = _lint_module(engine, module)
         findings += found
         classes += claiming
@@ -151,15 +158,20 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
         if engine.project.size > _MOST_MODULES:
             engine.project.drop()
             engine = Engine(Project(root))
-    return _Batch(tuple(findings), analysed, classes)
+    return _Batch(tuple(findings), analysed, classes, waivers)
 
 
 def _lint_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     """What is found in one file, and how many of its classes claim PP."""
     engine.project.add(module)
-    claiming = [cls for cls in module.refs.values() if engine.project.claims_pp(cls)]
+    project = engine.project
+    cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
+    claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
     results = [(cls, list(_lint_class(engine, cls))) for cls in claiming]
     found = list(_judged(engine, results))
+    for cls in cyclic:
+        text = f"class {cls.name} inherits from itself"
+        found.append(finding("PP901", module, cls.node, text, symbol=cls.name))
     engine.forget(module)
     return found, len(claiming)
 
@@ -189,6 +201,7 @@ def _same(one: Finding, other: Finding) -> bool:
 
 
 def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
+    lineage = engine.project.lineage(cls)
     try:
         stage = derive(engine, cls)
         yield from check_wrapper.check(engine, stage)
@@ -198,6 +211,14 @@ def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
         yield from check_state.check(stage)
     except (OutOfStepsError, RecursionError):
         text = f"{cls.name} is too deep or too long to follow"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+        return
+    unknown = [name for name in lineage.unknown if not is_harmless(name)]
+    if unknown:
+        text = f"bases of {cls.name} are not in this tree: {', '.join(sorted(set(unknown)))}"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+    elif stage.forward is None:
+        text = f"{cls.name} claims SupportsPP, but no forward of it was found"
         yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
 
 

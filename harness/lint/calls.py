@@ -524,7 +524,7 @@ def _bind(
         if name in bound:
             continue
         default = defaults.get(name)
-        if given.splat:
+        if given.splat or _is_none(default):
             bound[name] = splatted(name, default, walker.trace.role)
         elif default is not None:
             bound[name] = walker.eval(default, {})
@@ -536,13 +536,16 @@ def _bind(
     return bound
 
 
+def _is_none(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
 def splatted(name: str, default: ast.expr | None, role: Role) -> Value:
     """A parameter that the runner or an outer wrapper fills, or not.
 
     Later ranks get positions and intermediate_tensors (the V1 runner also gives input_ids);
     everything optional is computed from the inputs, which only the first rank has.
     """
-    optional = isinstance(default, ast.Constant) and default.value is None
-    if optional and role is not Role.FIRST:
+    if _is_none(default) and role is not Role.FIRST:
         return Opaque(Null.YES, frozenset({f"first-only:{name}"}))
     return UNKNOWN

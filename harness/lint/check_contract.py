@@ -169,7 +169,7 @@ def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
     """Reads that stand in the code and happen on no rank that receives."""
     executed: set[int] = set()
     guards: dict[int, str] = {}
-    functions: dict[int, tuple[Module, ast.AST, str]] = {}
+    functions: dict[int, tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef, str]] = {}
     for view in stage.later:
         executed |= view.trace.executed_reads
         guards.update(view.trace.dead_guards)
@@ -241,7 +241,8 @@ def _values(stage: Stage) -> Iterator[Finding]:
                 module = payload.module or owner_module(stage)
                 symbol = f"{stage.cls.name}.{key}"
                 null = nullness(entry.value)
-                if null in (Null.YES, Null.MAYBE):
+                # Put in under a condition: likely the one under which there is a tensor.
+                if null is Null.YES or (null is Null.MAYBE and entry.certain):
                     said.add((key, entry.line))
                     sure = null is Null.YES
                     text = (

@@ -18,6 +18,7 @@ from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
 _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
+_ASKS = ("isinstance", "is_pp_missing_parameter", "issubclass", "type")
 
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
@@ -54,10 +55,13 @@ def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterato
 
 def _is_aware(node: ast.AST) -> bool:
     for part in walk(node):
-        if isinstance(part, ast.Name) and part.id in _AWARE:
-            return True
-        if isinstance(part, ast.Attribute) and part.attr in _AWARE:
-            return True
+        if isinstance(part, ast.Call) and dotted(part.func) in _ASKS:
+            if any(isinstance(p, ast.Name) and p.id in _AWARE for p in walk(part)):
+                return True
+        elif isinstance(part, ast.Attribute) and part.attr in _AWARE:
+            # Being assigned, as in __init__, tells nothing.
+            if isinstance(part.ctx, ast.Load):
+                return True
     return False
 
 
@@ -111,7 +115,7 @@ def _loop(
     elif called and layers.partial and not aware and method.node.name == "forward":
         text = f"{listed} is cut by make_layers, but what this rank's part computes is not sent on"
         yield finding("PP407", module, node, text, symbol=name)
-    elif layers.partial and not aware and layer:
+    elif layers.partial and not _is_aware(node) and layer:
         yield from _assumed(node, layer, listed, module, name)
 
 

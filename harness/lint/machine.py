@@ -22,10 +22,20 @@ from harness.lint.values import (
 MOST_DEPTH = 7
 MOST_STEPS = 40_000
 MOST_NESTED = 8
+_HARMLESS = frozenset("Module Protocol ABC object Generic CustomOp PluggableLayer".split())
 
 
 class OutOfStepsError(Exception):
     """The walk became too long; what was asked for cannot be followed."""
+
+
+def is_harmless(base: str) -> bool:
+    """Can a base class that was not read be known to define nothing that PP needs?
+
+    vLLM's own protocols are stubs, and nn.Module and the like know nothing of PP.
+    """
+    name = base.split(".")[-1]
+    return name in _HARMLESS or name.startswith(("Supports", "HasInner", "IsHybrid"))
 
 
 class Engine:
@@ -55,9 +65,8 @@ class Engine:
 
     def is_closed(self, cls: ClassRef) -> bool:
         """Are all bases of the class known, or known to be harmless?"""
-        harmless = {"Module", "Protocol", "ABC", "object", "Generic"}
         lineage = self.project.lineage(cls)
-        return not lineage.cyclic and all(n.split(".")[-1] in harmless for n in lineage.unknown)
+        return not lineage.cyclic and all(map(is_harmless, lineage.unknown))
 
     def attributes(self, cls: ClassRef, role: Role) -> Env:
         """`self.<name>` of an object after its `__init__`, as that rank builds it."""

@@ -375,12 +375,20 @@ class Project:
         for base in ref.node.bases:
             target = base.value if isinstance(base, ast.Subscript) else base
             name = dotted(target)
-            found = self.find_class(ref.module, name) if name else None
+            found = self._find_base(ref, name) if name else None
             if found is not None:
                 cyclic = self._visit(found, (*above, ref), order, unknown) or cyclic
             else:
                 unknown.append(name or ast.unparse(base))
         return cyclic
+
+    def _find_base(self, ref: ClassRef, name: str) -> ClassRef | None:
+        # `class X(X)` extends the X that the file has imported, if it has.
+        target = ref.module.imports.get(name) if name == ref.name else None
+        if target is None:
+            return self.find_class(ref.module, name)
+        module = self._imported_module(ref.module, target)
+        return self.find_class(module, target.name) if module is not None else None
 
     def find_method(
         self, cls: ClassRef, name: str, after: ClassRef | None = None

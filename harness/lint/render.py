@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 from harness.lint.report import Finding, LintReport, Severity
+from harness.lint.sarif import as_sarif
 
 
 def as_text(report: LintReport) -> str:
@@ -67,4 +68,5 @@ RENDERERS: dict[str, Callable[[LintReport], str]] = {
     "text": as_text,
     "json": as_json,
     "github": as_github,
+    "sarif": as_sarif,
 }

@@ -205,7 +205,7 @@ def _declaration(engine: Engine, cls: ClassRef) -> Declaration:
     if value is None:
         found = engine.project.find_method(cls, DECLARE)
         if found is None:
-            return Declaration(None, absent=engine.is_closed(cls) or not _may_define(engine, cls))
+            return Declaration(None, absent=engine.is_closed(cls))
         value = Bound(Instance(cls), DECLARE)
     results = [_called(engine, walker, option) for option in options_of(value)]
     payloads = [r for r in results if isinstance(r, Payload)]
@@ -223,13 +223,6 @@ def _widest(one: Payload, two: Payload) -> Payload:
     joined = join(one, two)
     assert isinstance(joined, Payload)
     return joined
-
-
-def _may_define(engine: Engine, cls: ClassRef) -> bool:
-    """Can a base class that was not found hold the declaration? The protocols of vLLM do not."""
-    lineage = engine.project.lineage(cls)
-    protocols = ("Supports", "Has", "Is", "Module", "Protocol", "Generic", "ABC", "Mixin")
-    return any(not n.split(".")[-1].startswith(protocols) for n in lineage.unknown)
 
 
 def _called(engine: Engine, walker: Walker, value: Value) -> Value:

@@ -1,0 +1,68 @@
+"""Writes a report as SARIF 2.1.0, for code scanning services."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from harness.lint.catalogue import RULES, Rule
+from harness.lint.report import Finding, LintReport, Severity
+
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def as_sarif(report: LintReport) -> str:
+    """One run, with every rule described once."""
+    rules = list(RULES.values())
+    numbers = {rule.code: number for number, rule in enumerate(rules)}
+    run = {
+        "tool": {
+            "driver": {
+                "name": "pp-harness lint",
+                "informationUri": "https://github.com/vllm-project/vllm",
+                "rules": [_rule(rule) for rule in rules],
+            }
+        },
+        "columnKind": "unicodeCodePoints",
+        "results": [_result(found, numbers[found.code]) for found in report.findings],
+    }
+    document = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [run],
+    }
+    return json.dumps(document, indent=2)
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "id": rule.code,
+        "name": rule.name,
+        "shortDescription": {"text": rule.name.replace("-", " ")},
+        "fullDescription": {"text": rule.explanation},
+        "help": {"text": f"{rule.cure}\n\nV1 runner: {rule.v1}\nV2 runner: {rule.v2}"},
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+    }
+
+
+def _result(found: Finding, number: int) -> dict[str, object]:
+    # Lines move; what the finding is about, and in which file, does not.
+    name = f"{found.code}:{Path(found.path).name}:{found.symbol}:{found.message}"
+    path = Path(found.path)
+    uri = path.as_posix() if not path.is_absolute() else path.as_uri()
+    return {
+        "ruleId": found.code,
+        "ruleIndex": number,
+        "level": _LEVELS[found.severity],
+        "message": {"text": f"{found.message}. {found.cure}"},
+        "locations": [
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": uri},
+                    "region": {"startLine": found.line, "startColumn": found.column},
+                }
+            }
+        ],
+        "partialFingerprints": {"ppLint/v1": hashlib.sha256(name.encode()).hexdigest()},
+    }

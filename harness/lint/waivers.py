@@ -1,0 +1,124 @@
+"""Inline waivers: `# pp-lint: ignore[PP104] the reason`, on the line or on the line above it."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.lint.catalogue import RULES
+from harness.lint.report import Finding
+
+MARK = "pp-lint:"
+_WAIVER = re.compile(r"#\s*pp-lint:\s*ignore(?:\[(?P<codes>[^\]]*)\])?(?P<reason>.*)")
+# What says that nothing was checked, or that a waiver is wrong, cannot be waived.
+_NEVER = ("PP901", "PP903", "PP904")
+_NO_CODE = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """One waiver comment."""
+
+    line: int
+    alone: bool
+    """The comment stands on a line of its own, and speaks of the next line of code."""
+    target: int
+    codes: tuple[str, ...]
+    reason: str
+
+    @property
+    def fault(self) -> str:
+        """Why the waiver cannot be applied; empty when it can."""
+        if not self.codes:
+            return "a waiver names the codes that it waives: ignore[CODE] reason"
+        unknown = [code for code in self.codes if code not in RULES or code in _NEVER]
+        if unknown:
+            return f"no waivable rule {', '.join(unknown)}"
+        return "" if self.reason else f"no reason is given for waiving {', '.join(self.codes)}"
+
+
+def waivers_in(source: str) -> list[Waiver]:
+    """The waivers in a file's comments; strings that look like one do not count."""
+    if MARK not in source:
+        return []
+    found: list[Waiver] = []
+    code_lines: set[int] = set()
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                match = _WAIVER.match(token.string)
+                if match is not None:
+                    alone = token.line[: token.start[1]].strip() == ""
+                    codes = tuple(c.strip().upper() for c in (match["codes"] or "").split(","))
+                    codes = tuple(code for code in codes if code)
+                    line = token.start[0]
+                    found.append(Waiver(line, alone, line, codes, match["reason"].strip(" :-")))
+            elif token.type not in (
+                tokenize.NL,
+                tokenize.NEWLINE,
+                tokenize.INDENT,
+                tokenize.DEDENT,
+            ):
+                code_lines.add(token.start[0])
+    except (tokenize.TokenError, SyntaxError):
+        # The file does not parse either, which is reported as PP901.
+        return []
+    return [_aimed(waiver, code_lines) for waiver in found]
+
+
+def _aimed(waiver: Waiver, code_lines: set[int]) -> Waiver:
+    if not waiver.alone:
+        return waiver
+    below = [line for line in code_lines if line > waiver.line]
+    target = min(below, default=waiver.line)
+    return Waiver(waiver.line, True, target, waiver.codes, waiver.reason)
+
+
+def apply(
+    findings: Iterable[Finding], waivers: dict[str, Sequence[Waiver]]
+) -> tuple[list[Finding], int]:
+    """Take out what is waived, and add a finding for each waiver that is wrong or not used.
+
+    Args:
+        findings: All findings.
+        waivers: The waivers of each file, by the path that findings carry.
+    """
+    kept: list[Finding] = []
+    used: set[tuple[str, int, str]] = set()
+    waived = 0
+    for found in findings:
+        hit = next(
+            (
+                waiver
+                for waiver in waivers.get(found.path, ())
+                if waiver.target == found.line and found.code in waiver.codes and not waiver.fault
+            ),
+            None,
+        )
+        if hit is None or found.code in _NEVER:
+            kept.append(found)
+        else:
+            waived += 1
+            used.add((found.path, hit.line, found.code))
+    for path, here in waivers.items():
+        for waiver in here:
+            kept += _faults(path, waiver, used)
+    return kept, waived
+
+
+def _faults(path: str, waiver: Waiver, used: set[tuple[str, int, str]]) -> list[Finding]:
+    if waiver.fault:
+        return [_about("PP904", path, waiver, waiver.fault)]
+    idle = [code for code in waiver.codes if (path, waiver.line, code) not in used]
+    if not idle:
+        return []
+    return [_about("PP903", path, waiver, f"{', '.join(idle)} is not found here")]
+
+
+def _about(code: str, path: str, waiver: Waiver, text: str) -> Finding:
+    rule = RULES[code]
+    return Finding(code, rule.severity, str(Path(path)), waiver.line, 1, text, rule.cure)
