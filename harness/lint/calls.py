@@ -44,11 +44,16 @@ if TYPE_CHECKING:
     from harness.lint.values import Env
 
 
-_TENSOR_MAKERS = frozenset("zeros empty ones full rand randn zeros_like empty_like".split())
-_PASS_THROUGH = frozenset("list tuple set sorted iter reversed cast copy deepcopy islice".split())
+_TENSOR_MAKERS = frozenset(
+    {"zeros", "empty", "ones", "full", "rand", "randn", "zeros_like", "empty_like"}
+)
+_PASS_THROUGH = frozenset(
+    {"list", "tuple", "set", "sorted", "iter", "reversed"} | {"cast", "copy", "deepcopy", "islice"}
+)
 # What IntermediateTensors answers to, in every release from 0.19 to 0.33.
 _IT_METHODS = frozenset(
-    "items empty_like tensors kv_connector_output __len__ __getitem__ __setitem__ __eq__".split()
+    {"items", "empty_like", "tensors", "kv_connector_output"}
+    | {"__len__", "__getitem__", "__setitem__", "__eq__"}
 )
 
 
@@ -110,10 +115,14 @@ def _has_star(node: ast.Call) -> bool:
 
 def _callee(walker: Walker, node: ast.Call, env: Env) -> Value:
     func = node.func
-    if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
-        if dotted(func.value.func) == "super" and walker.self_cls is not None:
-            start = dotted(func.value.args[0]) if func.value.args else ""
-            return Bound(Instance(walker.self_cls), f"super:{start}:{func.attr}")
+    if (
+        isinstance(func, ast.Attribute)
+        and isinstance(func.value, ast.Call)
+        and dotted(func.value.func) == "super"
+        and walker.self_cls is not None
+    ):
+        start = dotted(func.value.args[0]) if func.value.args else ""
+        return Bound(Instance(walker.self_cls), f"super:{start}:{func.attr}")
     return walker.eval(func, env)
 
 
@@ -270,17 +279,17 @@ def _apply(walker: Walker, function: Value, given: _Given, env: Env) -> Value:
         case Instance():
             return _call_module(walker, function, given)
         case Inner():
-            return _call_unknown(walker, given, "forwarded")
+            return _call_unknown(given, "forwarded")
         case Missing():
             return given.all[0] if given.all else UNKNOWN
         case Bound():
             return _call_bound(walker, function, given, env)
-    value = _call_unknown(walker, given)
+    value = _call_unknown(given)
     # A method of a tensor gives something computed from that tensor.
     return with_tags(value, derived(tags_of(function)))
 
 
-def _call_unknown(walker: Walker, given: _Given, mark: str = "maybe-forwarded") -> Value:
+def _call_unknown(given: _Given, mark: str = "maybe-forwarded") -> Value:
     passed = any("it" in tags_of(v) or isinstance(v, Received) for v in given.all)
     tags = derived(given.tags)
     return Opaque(Null.UNKNOWN, tags | {mark} if passed else tags)
@@ -290,7 +299,7 @@ def _call_module(walker: Walker, module: Instance, given: _Given) -> Value:
     """`module(...)`: walk its forward when it takes part in PP, else read off what it returns."""
     found = walker.project.find_method(module.cls, "forward")
     if found is None:
-        return _call_unknown(walker, given)
+        return _call_unknown(given)
     owner, method = found
     names = {a.arg for a in (*method.args.args, *method.args.kwonlyargs)}
     if "intermediate_tensors" not in names and not _takes_part(method):
@@ -352,8 +361,8 @@ def _call_bound(walker: Walker, bound: Bound, given: _Given, env: Env) -> Value:
         case Inner():
             if not given.all:
                 return Bound(owner, name)
-            return _call_unknown(walker, given, "forwarded")
-    return _call_unknown(walker, given)
+            return _call_unknown(given, "forwarded")
+    return _call_unknown(given)
 
 
 def _received_method(walker: Walker, owner: Received, name: str, given: _Given) -> Value:
@@ -424,7 +433,7 @@ def _class_method(walker: Walker, cls: ClassRef, name: str, given: _Given, env: 
     found = walker.project.find_method(cls, name)
     first = given.args[0] if given.args else None
     if found is None or not isinstance(first, Instance) or walker.self_cls is None:
-        return _call_unknown(walker, given)
+        return _call_unknown(given)
     owner, method = found
     rest = _Given(given.node, given.args[1:], given.keywords, splat=given.splat)
     return _run_method(walker, owner, method, walker.self_cls, rest, env)
@@ -439,7 +448,7 @@ def _method(walker: Walker, owner: Instance, name: str, given: _Given, env: Env)
     else:
         found = walker.project.find_method(owner.cls, name)
     if found is None:
-        return _call_unknown(walker, given)
+        return _call_unknown(given)
     holder, method = found
     if own:
         return _run_method(walker, holder, method, owner.cls, given, env)
@@ -493,7 +502,7 @@ def _run_function(walker: Walker, function: Function, given: _Given) -> Value:
 
 def _bind_lambda(node: ast.Lambda, given: _Given) -> Env:
     names = [a.arg for a in node.args.args]
-    bound: Env = {name: UNKNOWN for name in names}
+    bound: Env = dict.fromkeys(names, UNKNOWN)
     bound.update(zip(names, given.args, strict=False))
     bound.update({k: v for k, v in given.keywords.items() if k in names})
     return bound

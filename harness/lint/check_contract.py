@@ -99,7 +99,7 @@ def _sent_keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
                 continue
             seen.add(key)
             symbol = f"{stage.cls.name}.{key}"
-            place = _module_of_line(stage, view, entry.line) or module
+            place = _module_of_line(view, entry.line) or module
             slot = lookup(declared.entries, key) if declared is not None else None
             if declared is not None and slot is None and not declared.open:
                 if key.startswith(_RUNNER_KEYS):
@@ -138,7 +138,7 @@ def _declared_keys(stage: Stage) -> Iterator[Finding]:
                 continue
             if read is not None and read.certain:
                 text = f'"{key}" is declared and read on every path, but sent only on some'
-                module = _module_of_line(stage, view, entry.line) or owner_module(stage)
+                module = _module_of_line(view, entry.line) or owner_module(stage)
                 yield finding("PP108", module, entry.line, text, symbol=symbol)
                 break
 
@@ -149,7 +149,7 @@ def _declaring_module(stage: Stage) -> Module:
     return payload.module or stage.cls.module
 
 
-def _module_of_line(stage: Stage, view: View, line: int) -> Module | None:
+def _module_of_line(view: View, line: int) -> Module | None:
     for payload in view.sends:
         if any(entry.line == line for entry in payload.entries.values()) and payload.module:
             return payload.module

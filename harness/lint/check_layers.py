@@ -58,10 +58,13 @@ def _is_aware(node: ast.AST) -> bool:
         if isinstance(part, ast.Call) and dotted(part.func) in _ASKS:
             if any(isinstance(p, ast.Name) and p.id in _AWARE for p in walk(part)):
                 return True
-        elif isinstance(part, ast.Attribute) and part.attr in _AWARE:
-            # Being assigned, as in __init__, tells nothing.
-            if isinstance(part.ctx, ast.Load):
-                return True
+        # Being assigned, as in __init__, tells nothing.
+        elif (
+            isinstance(part, ast.Attribute)
+            and part.attr in _AWARE
+            and isinstance(part.ctx, ast.Load)
+        ):
+            return True
     return False
 
 

@@ -56,7 +56,8 @@ def _path(stage: Stage) -> Iterator[Finding]:
         for spot in view.trace.touched:
             text = "before the last rank this is IntermediateTensors, not a tensor"
             yield at("PP304", spot, text, symbol=cls.name)
-    assert stage.forward is not None and stage.forward_owner is not None
+    assert stage.forward is not None
+    assert stage.forward_owner is not None
     module = stage.forward_owner.module
     if not any(v.sends or v.passes_on for v in stage.senders):
         refuses = all(nullness(v.result) is Null.YES for v in stage.senders)

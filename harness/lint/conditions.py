@@ -96,7 +96,7 @@ def truth_of(value: Value) -> bool | None:
     return True
 
 
-def supposes_none(walker: Walker, test: ast.expr, env: Env) -> bool | None:
+def supposes_none(test: ast.expr, env: Env) -> bool | None:
     """Which branch of a test supposes that an argument, of which nothing is known, is None?
 
     True: the body; False: the else branch; None: neither.

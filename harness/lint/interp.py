@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from harness.lint import calls, conditions, loops, notes, payloads
+from harness.lint import calls, conditions, displays, loops, notes, payloads
 from harness.lint.project import ClassRef, Module, dotted
 from harness.lint.trace import Read, Role, Spot, Trace, Use
 from harness.lint.values import (
@@ -50,9 +50,10 @@ if TYPE_CHECKING:
     from harness.lint.machine import Engine
 
 _MODULE_ATTRIBUTES = frozenset(
-    "forward parameters named_parameters buffers named_buffers modules named_modules children "
-    "named_children to cpu cuda eval train training state_dict load_state_dict apply half float "
-    "register_buffer register_parameter requires_grad_ __class__ return_tuple".split()
+    {"forward", "parameters", "named_parameters", "buffers", "named_buffers", "modules"}
+    | {"named_modules", "children", "named_children", "to", "cpu", "cuda", "eval", "train"}
+    | {"training", "state_dict", "load_state_dict", "apply", "half", "float", "__class__"}
+    | {"register_buffer", "register_parameter", "requires_grad_"}
 )
 
 _OF_INTERMEDIATE_TENSORS = frozenset({"tensors", "items", "kv_connector_output"})
@@ -162,7 +163,7 @@ class Walker:
         if truth is not None:
             chosen = node.body if truth else node.orelse
             return self.block(chosen, self.refine(node.test, dict(env), truth))
-        supposed = conditions.supposes_none(self, node.test, env)
+        supposed = conditions.supposes_none(node.test, env)
         self._uncertain += 1
         self._supposed += supposed is True
         yes = self.block(node.body, self.refine(node.test, dict(env), True))
@@ -384,11 +385,11 @@ class Walker:
             case ast.Subscript():
                 return self._subscript(node, env)
             case ast.Dict():
-                return self._dict(node, env)
+                return displays.of_dict(self, node, env)
             case ast.Tuple() | ast.List() | ast.Set():
-                return self._sequence(node, env)
+                return displays.of_sequence(self, node, env)
             case ast.JoinedStr():
-                return Const(self._pattern(node, env))
+                return Const(displays.text_of(self, node, env))
             case ast.IfExp():
                 truth = self.condition(node.test, env)
                 if truth is not None:
@@ -418,8 +419,7 @@ class Walker:
 
     def _name(self, name: str, env: Env) -> Value:
         if name in env:
-            value = env[name]
-            return value
+            return env[name]
         if name == "self" and self.self_cls is not None:
             return Instance(self.self_cls)
         found = self.project.find_class(self.module, name)
@@ -542,47 +542,6 @@ class Walker:
                         return value
         self.use(owner)
         return Opaque(Null.UNKNOWN, tags_of(owner) - {"it"} | tags_of(key))
-
-    def _dict(self, node: ast.Dict, env: Env) -> Value:
-        payload = Payload({}, line=node.lineno)
-        for key_node, value_node in zip(node.keys, node.values, strict=True):
-            value = self.eval(value_node, env)
-            self.use(value)
-            if key_node is None:
-                payload = payloads.update(payload, value, value_node.lineno)
-                continue
-            key = self.eval(key_node, env)
-            if isinstance(key, Const) and isinstance(key.value, str) and key.value.strip("*"):
-                entry = Entry(value, "*" not in key.value, key_node.lineno)
-                payload = payload.with_entry(key.value, entry)
-            else:
-                payload = replace(payload, open=True)
-        return payload
-
-    def _sequence(self, node: ast.Tuple | ast.List | ast.Set, env: Env) -> Value:
-        items: list[Value] = []
-        is_open = False
-        for item in node.elts:
-            value = self.eval(item, env)
-            if isinstance(item, ast.Starred):
-                if isinstance(value, Seq):
-                    items += value.items
-                    is_open = is_open or value.open
-                else:
-                    is_open = True
-            else:
-                items.append(value)
-        return Seq(tuple(items), open=is_open)
-
-    def _pattern(self, node: ast.JoinedStr, env: Env) -> str:
-        text = ""
-        for part in node.values:
-            if isinstance(part, ast.Constant):
-                text += str(part.value)
-            elif isinstance(part, ast.FormattedValue):
-                value = self.eval(part.value, env)
-                text += str(value.value) if isinstance(value, Const) else "*"
-        return text
 
     def _binary(self, node: ast.BinOp, env: Env) -> Value:
         left, right = self.eval(node.left, env), self.eval(node.right, env)

@@ -59,9 +59,12 @@ def layer_names(node: ast.For | ast.AsyncFor) -> set[str]:
     """Variables that hold a layer inside of the loop: its target, or `x = self.layers[i]`."""
     names = {n.id for n in walk(node.target) if isinstance(n, ast.Name)}
     for part in walk(node):
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
-            if dotted(part.value.value).endswith("layers"):
-                names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+        if (
+            isinstance(part, ast.Assign)
+            and isinstance(part.value, ast.Subscript)
+            and dotted(part.value.value).endswith("layers")
+        ):
+            names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
     return names
 
 

@@ -22,7 +22,9 @@ from harness.lint.values import (
 MOST_DEPTH = 7
 MOST_STEPS = 40_000
 MOST_NESTED = 8
-_HARMLESS = frozenset("Module Protocol ABC object Generic CustomOp PluggableLayer".split())
+_HARMLESS = frozenset(
+    {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
+)
 
 
 class OutOfStepsError(Exception):

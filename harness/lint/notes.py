@@ -45,9 +45,13 @@ def assignment(walker: Walker, node: ast.Assign, value: Value, env: Env) -> None
     """Write down heads tied to a missing module, and received values that are scaled again."""
     walker.trace.assigned.add(id(node))
     target = node.targets[0]
-    if isinstance(target, ast.Attribute) and "head" in target.attr:
-        if isinstance(value, Missing) and isinstance(node.value, ast.Attribute):
-            walker.trace.missing_ties.append(Spot(walker.module, node))
+    if (
+        isinstance(target, ast.Attribute)
+        and "head" in target.attr
+        and isinstance(value, Missing)
+        and isinstance(node.value, ast.Attribute)
+    ):
+        walker.trace.missing_ties.append(Spot(walker.module, node))
     if not isinstance(target, ast.Name) or walker.trace.role is Role.FIRST or walker.trace.loops:
         return
     held = env.get(target.id)

@@ -105,9 +105,12 @@ class ClassRef:
                 for target in statement.targets:
                     if isinstance(target, ast.Name):
                         found[target.id] = statement.value
-            elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                if statement.value is not None:
-                    found[statement.target.id] = statement.value
+            elif (
+                isinstance(statement, ast.AnnAssign)
+                and statement.value is not None
+                and isinstance(statement.target, ast.Name)
+            ):
+                found[statement.target.id] = statement.value
         return found
 
 
@@ -195,9 +198,12 @@ def build_module(path: Path, source: str) -> Module:
             for target in statement.targets:
                 if isinstance(target, ast.Name):
                     module.constants[target.id] = statement.value
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if statement.value is not None:
-                module.constants[statement.target.id] = statement.value
+        elif (
+            isinstance(statement, ast.AnnAssign)
+            and statement.value is not None
+            and isinstance(statement.target, ast.Name)
+        ):
+            module.constants[statement.target.id] = statement.value
     return module
 
 

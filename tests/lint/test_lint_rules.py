@@ -1,13 +1,14 @@
 """Every rule speaks on the fault that it is for, and only then."""
+# ruff: noqa: E501  lines of model source read better unbroken
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from lint_models import SOUND, changed, codes, lint_source
 
 from harness.lint import RULES, Severity
-from tests.lint.models import SOUND, changed, codes, lint_source
 
 SEND = '{"hidden_states": hidden_states, "residual": residual}'
 READ = '            residual = intermediate_tensors["residual"]\n'
@@ -408,7 +409,7 @@ def test_fault_is_found(tmp_path: Path, code: str, edits: list[tuple[str, str]])
     assert code in codes(report)
     found = next(f for f in report.findings if f.code == code)
     assert 1 <= found.line <= len(changed(*edits).splitlines())
-    assert found.cure and found.message and found.symbol
+    assert all((found.cure, found.message, found.symbol))
 
 
 def test_sound_model_is_silent(tmp_path: Path) -> None:
