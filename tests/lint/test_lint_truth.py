@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from harness.lint import Finding, LintReport, Severity, lint_paths
