@@ -32,7 +32,8 @@ class StepTrace:
 
     Each of `returned`, `sent`, `received`, `copied` maps a key to its description (shape, dtype,
     contiguous, a 64-bit digest per row) or None; the mapping itself is None where nothing of the
-    kind happened on this rank.
+    kind happened on this rank. `used` maps a key to the [start, stop) ranges of a row's elements
+    that the forward used; only the first step is watched for it, None means not watched.
     """
 
     index: int
@@ -43,6 +44,7 @@ class StepTrace:
     sent: dict[str, Any] | None = None
     received: dict[str, Any] | None = None
     copied: dict[str, Any] | None = None
+    used: dict[str, list[list[int]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,4 +159,5 @@ def _read_step(event: dict[str, Any]) -> StepTrace:
         sent=event.get("sent"),
         received=event.get("received"),
         copied=event.get("copied"),
+        used=event.get("used"),
     )

@@ -6,20 +6,16 @@ V2 copies what was *declared* (an extra key is dropped).
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 from ..capture.record import Capture, RankTrace, StepTrace
+from .cost import boundary_costs, cost_findings
 from .finding import Finding, Outcome, Severity, Verdict, judged
 
 # How many steps and rows a finding's evidence names; the rest is counted.
 _EXAMPLES = 3
-# Bytes of an element; of float8 there are several kinds.
-_WIDTHS = {
-    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
-    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8,
-}  # fmt: skip
 
 
 def compare_contract(capture: Capture) -> Verdict:
@@ -41,14 +37,15 @@ def compare_contract(capture: Capture) -> Verdict:
     findings = list(misuse)
     for stage in range(pp - 1):
         findings += _boundary(stages[stage], stages[stage + 1])
-    findings = _unique(findings)
+    costs = boundary_costs(stages)
+    findings = _unique(findings) + cost_findings(costs)
     crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
     sent = {key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()}
     return judged(
         findings,
         f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
         f"{', '.join(sorted(sent))}",
-        bytes_per_token=bytes_per_token(stages, pp),
+        boundary_costs=[asdict(cost) for cost in costs],
     )
 
 
@@ -73,23 +70,6 @@ def _unique(findings: list[Finding]) -> list[Finding]:
     """Return one finding for each code, boundary, key and message, in order."""
     kept = {(one.code, one.boundary, one.key, one.message): one for one in reversed(findings)}
     return list(reversed(kept.values()))
-
-
-def bytes_per_token(stages: dict[int, RankTrace], pp: int) -> dict[str, dict[str, int]]:
-    """Return bytes that one token carries across each boundary, by key."""
-    sizes: dict[str, dict[str, int]] = {}
-    for stage in range(pp - 1):
-        sent = stages[stage].steps[0].sent or {}
-        sizes[f"{stage}->{stage + 1}"] = {
-            key: _row_bytes(value) for key, value in sent.items() if value and "shape" in value
-        }
-    return sizes
-
-
-def _row_bytes(value: dict[str, Any]) -> int:
-    dtype = value["dtype"]
-    elements: int = prod(value["shape"][1:])
-    return elements * (1 if dtype.startswith("float8") else _WIDTHS[dtype])
 
 
 def _misuses(trace: RankTrace) -> Iterable[Finding]:

@@ -23,6 +23,7 @@ OTHER = {
     "device": "cuda",
     "profile": "stress",
     "max_model_len": 1024,
+    "max_gen_tokens": 64,
     "vocab_size": 65,
     "sliding_window": 8,
     "versions": (("torch", "2.12.0"),),

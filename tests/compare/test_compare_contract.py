@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.compare.contract import bytes_per_token, compare_contract
+from harness.compare.contract import compare_contract
 from harness.compare.finding import Outcome
 
 
@@ -383,18 +383,6 @@ def test_only_the_first_tensor_parallel_rank_is_judged(build):
     saved = capture.save()
     assert compare_contract(saved).outcome is Outcome.PASS
     assert {stage: trace.rank for stage, trace in saved.stages.items()} == {0: 0, 1: 2}
-
-
-def test_bytes_per_token(build):
-    """A token carries the elements after the first dimension times the width of the dtype."""
-    capture = build(pp=3, keys={"hidden_states": [8], "per_layer_inputs": [10, 16]})
-    for step in capture.steps(0):
-        step["sent"]["hidden_states"]["dtype"] = "bfloat16"
-        step["sent"]["per_layer_inputs"]["dtype"] = "float8_e4m3fn"
-    assert bytes_per_token(capture.save().stages, 3) == {
-        "0->1": {"hidden_states": 8 * 2, "per_layer_inputs": 10 * 16},
-        "1->2": {"hidden_states": 8 * 4, "per_layer_inputs": 10 * 16 * 4},
-    }
 
 
 def test_cut_trace_is_read_up_to_the_cut(build):

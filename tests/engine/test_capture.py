@@ -12,7 +12,8 @@ import pytest
 from harness.capture.launch import launch
 from harness.capture.probes import parity_probes
 from harness.compare.contract import compare_contract
-from harness.compare.finding import Outcome
+from harness.compare.cost import boundary_costs
+from harness.compare.finding import Outcome, Severity
 from harness.compare.logits import compare_logits
 from harness.judge import judge
 from harness.sweep import Point
@@ -87,13 +88,23 @@ def test_three_stages_agree(run):
     assert compare_logits(baseline, candidate).outcome is Outcome.PASS
 
 
+def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
+    """A stage uses its own layers' inputs and gets all layers': the report says how much is waste."""
+    candidate = run("fixed", "ple", 3)
+    layers = {stage: len(trace.layers) for stage, trace in candidate.stages.items()}
+    costs = {c.boundary: c for c in boundary_costs(candidate.stages) if c.key == "per_layer_inputs"}
+    total = sum(layers.values())
+    assert costs["0->1"].unused == pytest.approx(layers[0] / total)
+    assert costs["1->2"].unused == pytest.approx((layers[0] + layers[1]) / total)
+    assert costs["0->1"].bytes_per_token == total * 16 * 4
+
+
 def test_dropped_per_layer_inputs_are_found_and_placed(run):
     """The merged PR: the key is never read, logits differ, from the first layer of stage 1 on."""
     baseline, candidate = run("merged", "ple", 1), run("merged", "ple", 2)
     contract = compare_contract(candidate)
-    assert [(f.code, f.key, f.rank) for f in contract.findings] == [
-        ("CON001", "per_layer_inputs", 1)
-    ]
+    errors = [f for f in contract.findings if f.severity is Severity.ERROR]
+    assert [(f.code, f.key, f.rank) for f in errors] == [("CON001", "per_layer_inputs", 1)]
     (finding,) = compare_logits(baseline, candidate).findings
     assert (finding.code, finding.rank) == ("LOG001", 1)
     assert finding.layer == min(candidate.stages[1].layers)

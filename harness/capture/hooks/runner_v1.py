@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .extent import plain
 from .tensors import traced
 from .tracer import RowSpan, Tracer
 
@@ -102,6 +103,8 @@ def _watch_model(tracer: Tracer, runner: Any, pp: Any) -> None:
     _wrap_logits(tracer, type(model), runner)
     if not tracer.tracing:
         return
+    from vllm.sequence import IntermediateTensors
+
     declared: dict[str, Any] = {}
     error = None
     try:
@@ -122,11 +125,10 @@ def _watch_model(tracer: Tracer, runner: Any, pp: Any) -> None:
         given = kwargs.get("intermediate_tensors")
         if given is None or not tracer.watching:
             return None
+        given = IntermediateTensors(tracer.watched(given.tensors), given.kv_connector_output)
         return args, {**kwargs, "intermediate_tensors": traced(given, tracer.note)}
 
     model.register_forward_pre_hook(before, with_kwargs=True)
-
-    from vllm.sequence import IntermediateTensors
 
     def after(_module: Any, _args: Any, output: Any) -> None:
         if isinstance(output, IntermediateTensors):

@@ -19,6 +19,7 @@ from typing import IO, Any
 import torch
 
 from .digest import row_digests, row_norms
+from .extent import Watched, used_ranges, watch
 
 # Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
 _LOGIT_CHUNK_ROWS = 256
@@ -44,6 +45,7 @@ class Step:
     reads: dict[str, str] = field(default_factory=dict)
     notes: list[dict[str, str]] = field(default_factory=list)
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    watched: dict[str, Watched] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -151,6 +153,7 @@ class Tracer:
             spans=[[span.name, span.start, span.count] for span in step.spans],
             reads=step.reads,
             notes=step.notes,
+            used={key: used_ranges(view) for key, view in step.watched.items()},
             layers={
                 str(layer): {"digest": digest, "norm": norm}
                 for layer, (digest, norm) in step.layers.items()
@@ -191,6 +194,18 @@ class Tracer:
                 self.step.events[side] = {k: describe(v, rows) for k, v in tensors.items()}
         elif self._dummy:
             self.write("dummy", side=side, keys={k: describe(v, None) for k, v in tensors.items()})
+
+    def watched(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Return `tensors` for the model to read; in the first step, watched for what it uses."""
+        content = dict.copy(tensors)
+        if self.step is not None and self._steps == 0:
+            self.step.watched = {
+                key: watch(value)
+                for key, value in content.items()
+                if isinstance(value, torch.Tensor) and value.dim() > 0
+            }
+            content.update(self.step.watched)
+        return content
 
     def layer(self, index: int, output: Any) -> None:
         """Fingerprint a layer's output now: fused operations may overwrite it in place later."""

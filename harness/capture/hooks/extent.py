@@ -1,0 +1,63 @@
+"""Which part of a tensor is used: a tensor subclass that watches how it is indexed."""
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+# Questions about a tensor that its values do not answer.
+_METADATA = frozenset(
+    "size dim ndimension numel nelement stride is_contiguous element_size storage_offset "
+    "get_device type is_floating_point is_complex is_signed __len__".split()
+)
+
+
+class Watched(torch.Tensor):
+    """A view of a boundary tensor [rows, ...] whose `used` mask grows with what is taken from it.
+
+    Indexing marks the region that it selects; any other operation marks everything. Results are
+    plain tensors over the same storage, so that nothing that is computed changes.
+    """
+
+    used: torch.Tensor
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        watched: list[Watched] = []
+        tree_map_only(cls, watched.append, (args, kwargs))
+        plain = tree_map_only(cls, lambda t: t.as_subclass(torch.Tensor), (args, kwargs))
+        result = func(*plain[0], **plain[1])
+        if func is torch.Tensor.__getitem__ and isinstance(args[0], cls):
+            args[0].used[plain[0][1]] = True
+        elif not _asks_for_metadata(func, result):
+            for tensor in watched:
+                tensor.used.fill_(True)
+        return result
+
+
+def _asks_for_metadata(func: Any, result: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    return name in _METADATA or (name == "__get__" and not isinstance(result, torch.Tensor))
+
+
+def watch(tensor: torch.Tensor) -> Watched:
+    """Return a watched view of `tensor`."""
+    view = tensor.as_subclass(Watched)
+    view.used = torch.zeros(tensor.shape, dtype=torch.bool)
+    return view
+
+
+def plain(tensor: Any) -> Any:
+    """Return the tensor behind a watched view, anything else as it is."""
+    return tensor.as_subclass(torch.Tensor) if isinstance(tensor, Watched) else tensor
+
+
+def used_ranges(view: Watched) -> list[list[int]]:
+    """Return the elements of a row that were used, as [start, stop) ranges of the flat row."""
+    row = view.used.reshape(view.used.shape[0], -1).any(dim=0).to(torch.int8)
+    edges = torch.diff(row, prepend=row.new_zeros(1), append=row.new_zeros(1))
+    starts, stops = (edges == 1).nonzero().flatten(), (edges == -1).nonzero().flatten()
+    return [[int(a), int(b)] for a, b in zip(starts, stops, strict=True)]
