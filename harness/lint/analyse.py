@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,6 +96,10 @@ def _import_root(path: Path) -> Path:
 
 
 def _in_processes(files: Sequence[Path], root: Path | None, workers: int) -> list[_Batch]:
+    # Imported here: together they cost as much as linting a file does.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     shares = _shares(files, workers)
     # fork: the parent has only small modules loaded and no threads, and spawn would import again.
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")

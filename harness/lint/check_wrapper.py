@@ -24,7 +24,9 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         return
     declared = stage.declared
     accepts = _accepts(stage.forward)
-    if accepts and (declared.absent or declared.none) and not lost:
+    # A class without a constructor is a base for others, which set the declaration up.
+    built = engine.project.find_method(cls, "__init__") is not None
+    if accepts and built and (declared.absent or declared.none) and not lost:
         how = "nothing defines" if declared.absent else "None is what it gets from"
         text = f"{cls.name} claims SupportsPP, but {how} {DECLARE}"
         yield finding("PP301", cls.module, cls.node, text, symbol=cls.name)
