@@ -4,6 +4,7 @@ Inert without `--pp`. Items compare; the engines run in threads of the controlle
 under pytest-xdist), and an item waits for the two captures that it compares.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -122,8 +123,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if _POINT_FIXTURE not in metafunc.fixturenames:
         return
     run = metafunc.config.pluginmanager.get_plugin(_NAME)
-    points = run.sweep.points if run is not None else ()
-    metafunc.parametrize(_POINT_FIXTURE, points, ids=lambda point: point.id)
+    if run is None:
+        # Not an empty set: what that means is for the user's ini file to say.
+        skip = pytest.mark.skip(reason="give --pp to run this suite")
+        metafunc.parametrize(_POINT_FIXTURE, [pytest.param(None, marks=skip, id="without-pp")])
+    else:
+        metafunc.parametrize(_POINT_FIXTURE, run.sweep.points, ids=lambda point: point.id)
 
 
 @pytest.fixture
@@ -157,6 +162,9 @@ class _Run:
         self._failure = ""
         if option("--pp-timeout") <= 0:
             raise BadInputError("--pp-timeout must be above 0")
+        for name in ("--pp-report", "--pp-store"):
+            if option(name):
+                _check_folder(name, Path(option(name)))
         self.sweep: Sweep = Sweep(
             SweepOptions(
                 pps=parse_pps(option("--pp")),
@@ -388,6 +396,18 @@ def _item_record(
         ],
         cells=cells,
     )
+
+
+def _check_folder(option: str, folder: Path) -> None:
+    """Refuse now what could not be written after an hour of engines; nothing is made yet."""
+    from .errors import BadInputError
+
+    absolute = folder.absolute()
+    nearest = next(path for path in (absolute, *absolute.parents) if path.exists())
+    if not nearest.is_dir():
+        raise BadInputError(f"{option} {folder}: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BadInputError(f"{option} {folder}: {nearest} cannot be written to")
 
 
 def _names(values: list[str] | None) -> tuple[str, ...]:

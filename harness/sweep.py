@@ -274,15 +274,17 @@ class Sweep:
 def _check_questions(path: Path) -> None:
     """Raise `BadInputError` unless every line of a file is a question in GSM8K's format."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): JSON may hold U+2028 and other separators unescaped.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"--pp-gsm8k {path}: cannot be read: {error}") from error
-    if not lines:
+    if lines == [""]:
         raise BadInputError(f"--pp-gsm8k {path}: holds no questions")
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            fits = isinstance(row["question"], str) and "####" in row["answer"]
+            texts = isinstance(row["question"], str) and isinstance(row["answer"], str)
+            fits = texts and "####" in row["answer"]
         except (ValueError, KeyError, TypeError):
             fits = False
         if not fits:

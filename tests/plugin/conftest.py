@@ -1,0 +1,34 @@
+"""Runs of the suite in a folder of their own, without engines."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness.capture.runner
+import harness.compare.logits
+import harness.expected
+import harness.judge
+import harness.report.schema
+import harness.sweep  # noqa: F401 - what runs share is imported once, or each run would pay for it
+from harness.assets import suites_dir
+
+
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """Return a function that runs the suite with hand-made captures, and `pytester` beside it."""
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parent) + ":" + str(Path(__file__).parents[1])
+    )
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
+    for name in ("PYTEST_ADDOPTS", "PP_HARNESS_TRACE", "FAKE_ENGINES"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(suites_dir() / "test_pipeline.py", pytester.path)
+
+    def run(*options, how="runpytest_inprocess"):
+        plugins = ("-p", "fake_engines", "-p", "no:cacheprovider")
+        return getattr(pytester, how)(*plugins, "--pp-store", "store", *options)
+
+    run.pytester = pytester
+    return run
