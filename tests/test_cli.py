@@ -1,51 +1,86 @@
-"""The command line as a whole: quick, and one clear line for bad input."""
+"""The command line: lazy, and bad input is one line and status 2."""
 
 import subprocess
 import sys
 
+import click
 import pytest
-from click.testing import CliRunner
 
-from harness.assets import patches_dir, suites_dir
-from harness.cli import _COMMANDS, cli
+from harness import __version__, cli
 
 
-@pytest.mark.parametrize("name", sorted(_COMMANDS))
-def test_every_command_in_the_index_is_there(name):
-    """A name in the lazy index leads to a command that has help."""
-    result = CliRunner().invoke(cli, [name, "--help"])
-    assert result.exit_code == 0, result.output
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return end.value.code or 0, captured.out, captured.err
 
 
-def test_suites_prints_a_folder_with_the_suites():
-    """`pytest "$(pp-harness suites)"` finds tests, and expected.toml is beside them."""
-    printed = CliRunner().invoke(cli, ["suites"]).output.strip()
-    assert printed == str(suites_dir())
-    assert {"test_pipeline.py", "expected.toml"} <= {path.name for path in suites_dir().iterdir()}
-    assert (patches_dir() / "pins.toml").is_file()
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_lists_every_command(capsys, arguments):
+    """--help names each command with a line of help."""
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    for name, (_, help_line) in cli._COMMANDS.items():
+        assert f"  {name} " in out
+        assert help_line.split(".")[0][:30] in out
 
 
-def test_help_imports_no_package_behind_a_command():
-    """`--help` stays quick: nothing heavy is imported for it."""
-    program = (
-        "import sys; from harness.cli import cli\n"
-        "try: cli(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'numpy', 'pydantic', 'torch', 'vllm', 'scipy', 'pytest'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+@pytest.mark.parametrize("name", sorted(cli._COMMANDS))
+def test_every_command_can_be_loaded(capsys, name):
+    """Each command in the index is there and explains itself."""
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert "Usage: pp-harness" in out
+
+
+def test_version(capsys):
+    """--version prints the version of the harness."""
+    assert run(capsys, "--version") == (0, f"pp-harness, version {__version__}\n", "")
+
+
+def test_unknown_command(capsys):
+    """An unknown command is bad input."""
+    status, _, err = run(capsys, "nope")
+    assert status == 2
+    assert "No such command 'nope'" in err
+
+
+def test_unknown_option(capsys):
+    """An unknown option is bad input."""
+    assert run(capsys, "series", "--nope")[0] == 2
+
+
+def test_bad_input_is_one_line(capsys, tmp_path):
+    """Bad input found by a command ends in one line on stderr and status 2."""
+    status, out, err = run(capsys, "series", "lint", str(tmp_path / "gone"))
+    assert status == 2
+    assert out == ""
+    assert err.startswith("pp-harness: error: ")
+    assert err.count("\n") == 1
+
+
+def test_other_errors_are_bugs_and_not_hidden(monkeypatch):
+    """An error that nobody raised on purpose keeps its traceback."""
+
+    @click.command()
+    def broken():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli.cli, "get_command", lambda *_: broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["series"])
+
+
+def test_module_is_the_command():
+    """`python -m harness` is `pp-harness`, and its help imports nothing heavy."""
+    code = (
+        "import sys, runpy\nsys.argv = ['harness', '--help']\n"
+        "try:\n    runpy.run_module('harness', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    heavy = {'torch', 'vllm', 'numpy', 'scipy', 'pydantic'} & set(sys.modules)\n"
+        "    sys.exit(end.code or (str(heavy) if heavy else 0))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Check, list and show patch series." in done.stdout
-
-
-def test_bad_input_ends_in_one_line_and_status_2(tmp_path):
-    """An error of the user's is no traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "store", "ls", "--store", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("pp-harness: error: ")
-    assert done.stderr.count("\n") == 1
+    assert "Usage: pp-harness" in done.stdout
