@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -61,14 +62,18 @@ def find_devices(kind: str) -> DevicePool:
             check=True,
         ).stdout.split()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise BadInputError(f"no GPU can be seen (nvidia-smi: {error}); use --pp-device cpu") from error
+        raise BadInputError(
+            f"no GPU can be seen (nvidia-smi: {error}); use --pp-device cpu"
+        ) from error
     allowed = [one.strip() for one in visible.split(",")] if visible is not None else listed
     return DevicePool("cuda", tuple(int(one) for one in listed if one in allowed))
 
 
 @contextmanager
-def lease(pool: DevicePool, count: int) -> Iterator[tuple[int, ...]]:
-    """Hold `count` devices until the block ends; wait while others hold them.
+def lease(
+    pool: DevicePool, count: int, stop: threading.Event | None = None
+) -> Iterator[tuple[int, ...]]:
+    """Hold `count` devices until the block ends; wait while others hold them, or until `stop`.
 
     Every lock is a file that the kernel frees when its holder dies. The guard is held only while
     locks are tried, and what cannot be had whole is given back, so that no two cells wait for
@@ -76,6 +81,8 @@ def lease(pool: DevicePool, count: int) -> Iterator[tuple[int, ...]]:
 
     Raises:
         BadInputError: if the pool is smaller than `count`.
+        InterruptedError: if `stop` was set while it waited.
+
     """
     if count > len(pool.ids):
         raise BadInputError(f"{count} {pool.kind} devices are needed, {len(pool.ids)} can be used")
@@ -83,6 +90,8 @@ def lease(pool: DevicePool, count: int) -> Iterator[tuple[int, ...]]:
     folder.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as held:
         while True:
+            if stop is not None and stop.is_set():
+                raise InterruptedError("the run was stopped")
             taken: list[int] = []
             with FileLock(folder / "guard.lock"), ExitStack() as attempt:
                 for device in pool.ids:

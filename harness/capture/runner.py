@@ -1,7 +1,11 @@
 """Make captures: each cell once, several side by side, whoever asks first."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from filelock import Timeout
 
 from .cell import Cell
 from .children import ForkServers
@@ -9,6 +13,8 @@ from .devices import DevicePool, lease
 from .launch import launch
 from .record import Capture
 from .store import Store
+
+_POLL_SECONDS = 0.2
 
 
 class Runner:
@@ -41,11 +47,11 @@ class Runner:
     def _make(self, cell: Cell) -> Capture:
         if capture := self._store.find(cell.key):
             return capture
-        with self._store.lock(cell.key):
+        with self._locked(cell.key):
             if capture := self._store.find(cell.key):  # another process was first
                 return capture
             with (
-                lease(self._pool, self._pool.needed(cell.pp, cell.tp)) as devices,
+                lease(self._pool, self._pool.needed(cell.pp, cell.tp), self._stop) as devices,
                 self._store.workspace() as folder,
             ):
                 manifest = launch(
@@ -58,3 +64,19 @@ class Runner:
                 )
                 self.fresh.add(cell.key)
                 return self._store.commit(cell.key, folder, manifest)
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Hold the lock of a capture; another run may be making it, for minutes."""
+        lock = self._store.lock(key)
+        while True:
+            try:
+                lock.acquire(timeout=_POLL_SECONDS)
+                break
+            except Timeout:
+                if self._stop.is_set():
+                    raise InterruptedError("the run was stopped") from None
+        try:
+            yield
+        finally:
+            lock.release()

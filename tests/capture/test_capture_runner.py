@@ -1,11 +1,12 @@
 """The runner: each cell once, side by side, and nothing left when it is closed."""
 
 import dataclasses
+import threading
 import time
 
 import pytest
 
-from harness.capture.devices import DevicePool
+from harness.capture.devices import DevicePool, lease
 from harness.capture.runner import Runner
 from harness.capture.store import Store
 
@@ -120,3 +121,18 @@ def test_close_ends_what_runs_and_drops_what_waits(runners, counted, engine):
     assert isinstance(futures[0].exception(), InterruptedError)
     assert all(future.cancelled() for future in futures[1:])
     assert [key for key, _ in runner._store.all()] == []
+
+
+@pytest.mark.parametrize("held", ["device", "capture"])
+def test_close_does_not_wait_for_others(runners, cell, tmp_path, held):
+    """A run that waits for another run's device or capture can be ended at once."""
+    store, pool = Store(tmp_path / "store"), DevicePool("cpu", (0,))
+    with lease(pool, 1) if held == "device" else store.lock(cell.key):
+        runner = runners(ids=(0,))
+        waiting = runner.submit(cell)
+        time.sleep(0.3)
+        closing = threading.Thread(target=runner.close)
+        closing.start()
+        closing.join(5)
+        assert not closing.is_alive()
+    assert isinstance(waiting.exception(), InterruptedError)
