@@ -555,6 +555,8 @@ def splatted(name: str, default: ast.expr | None, role: Role) -> Value:
     Later ranks get positions and intermediate_tensors (the V1 runner also gives input_ids);
     everything optional is computed from the inputs, which only the first rank has.
     """
-    if _is_none(default) and role is not Role.FIRST:
-        return Opaque(Null.YES, frozenset({f"first-only:{name}"}))
-    return UNKNOWN
+    if not _is_none(default):
+        return UNKNOWN
+    if role is Role.FIRST:
+        return Opaque(tags=frozenset({f"input:{name}"}))
+    return Opaque(Null.YES, frozenset({f"first-only:{name}"}))

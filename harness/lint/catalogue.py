@@ -366,6 +366,28 @@ _RULES = (
         "Apply it under is_first_rank only.",
     ),
     Rule(
+        "PP606",
+        "first-rank-argument-used",
+        _E,
+        "loud: AttributeError on None",
+        "loud: AttributeError on None",
+        "On a later rank, code asks an argument for an attribute that only the first rank is "
+        "given (inputs_embeds and what else is computed from the inputs): there it is None.",
+        "Use it under is_first_rank, or take the size from a received tensor.",
+    ),
+    Rule(
+        "PP607",
+        "layer-input-not-sent",
+        _W,
+        "silent: layers on later ranks go without it",
+        "silent: layers on later ranks go without it",
+        "The loop over layers uses an argument that only the first rank is given, and no key "
+        "carries it on: a layer that needs it and sits on a later rank goes without. Nothing in "
+        "the file asserts that such layers are all on the first rank.",
+        "Send it under a key of its own, or assert that start_layer of later ranks is behind the "
+        "layers that use it.",
+    ),
+    Rule(
         "PP901",
         "unreadable",
         _E,

@@ -18,6 +18,7 @@ def check(stage: Stage) -> Iterator[Finding]:
     yield from _loop_state(stage)
     yield from _aux_states(stage)
     yield from _shared_caches(stage)
+    yield from _first_rank_arguments(stage)
     middle, first = stage.views[Role.MIDDLE], stage.views[Role.FIRST]
     for spot in () if _wants_raw_tokens(stage) else middle.trace.input_uses:
         text = "layers are given input_ids, which the V2 runner gives to the first rank only"
@@ -33,6 +34,40 @@ def _wants_raw_tokens(stage: Stage) -> bool:
     flags = [ref.attributes.get("requires_raw_input_tokens") for ref in stage.lineage]
     first = next((flag for flag in flags if flag is not None), None)
     return isinstance(first, ast.Constant) and first.value is True
+
+
+def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
+    first, middle = stage.views[Role.FIRST], stage.views[Role.MIDDLE]
+    for use in middle.trace.none_uses:
+        text = f"later ranks are not given `{use.owner}`: it is None here, and has no .{use.name}"
+        yield at("PP606", use.spot, text, symbol=f"{stage.cls.name}.{use.owner}")
+    if not first.sends or any(payload.open for payload in first.sends):
+        return
+    entries = [entry for payload in first.sends for entry in payload.entries.values()]
+    for name, spot in first.trace.loop_inputs.items():
+        # What went through the layers holds it too, and is not what later layers ask for.
+        sent = any(
+            f"input:{name}" in tags_of(entry.value)
+            and not (entry.certain and any(t.startswith("carry:") for t in tags_of(entry.value)))
+            for entry in entries
+        )
+        if not sent and not _asserts_start(spot.module.tree):
+            text = f"layers use `{name}`, which only the first rank is given and no key carries on"
+            yield at("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
+
+
+def _asserts_start(tree: ast.Module) -> bool:
+    """Does the file check where the first layer of a later rank is?"""
+    for part in walk(tree):
+        if isinstance(part, ast.Assert) and "start_layer" in ast.unparse(part.test):
+            return True
+        if (
+            isinstance(part, ast.If)
+            and isinstance(part.body[-1], ast.Raise)
+            and "start_layer" in ast.unparse(part.test)
+        ):
+            return True
+    return False
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,14 +31,11 @@ def decide(walker: Walker, node: ast.expr, env: Env) -> bool | None:
     """Is the condition true on this rank? None when the code leaves it open."""
     match node:
         case ast.BoolOp():
-            parts = [decide(walker, part, env) for part in node.values]
-            if isinstance(node.op, ast.And):
-                if False in parts:
-                    return False
-                return True if all(parts) else None
-            if True in parts:
-                return True
-            return None if None in parts else False
+            ending = not isinstance(node.op, ast.And)
+            verdicts = [verdict for _, _, verdict in steps(walker, node, env)]
+            if ending in verdicts:
+                return ending
+            return None if None in verdicts else not ending
         case ast.UnaryOp(op=ast.Not()):
             inner = decide(walker, node.operand, env)
             return None if inner is None else not inner
@@ -94,6 +92,23 @@ def truth_of(value: Value) -> bool | None:
             found = {truth_of(option) for option in value.options}
             return found.pop() if len(found) == 1 else None
     return True
+
+
+def steps(
+    walker: Walker, node: ast.BoolOp, env: Env
+) -> Iterator[tuple[ast.expr, Env, bool | None]]:
+    """The operands that are reached, what those before say of the variables, and the verdict."""
+    goes_on = isinstance(node.op, ast.And)
+    scope, before = env, walker.uncertain
+    for part in node.values:
+        verdict = decide(walker, part, scope)
+        yield part, scope, verdict
+        if verdict is (not goes_on):
+            break
+        # Python itself looks at the next operand only when this one came out this way.
+        scope = refine(walker, part, dict(scope), goes_on)
+        walker.uncertain += verdict is None
+    walker.uncertain = before
 
 
 def supposes_none(test: ast.expr, env: Env) -> bool | None:

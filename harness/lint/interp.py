@@ -81,7 +81,7 @@ class Walker:
         self.owner = owner
         self.depth = depth
         self.returns: list[tuple[Value, Env]] = []
-        self._uncertain = 0 if certain else 1
+        self.uncertain = 0 if certain else 1
         self._supposed = 0
         self._loops: list[tuple[list[Env], list[Env]]] = []
 
@@ -90,7 +90,7 @@ class Walker:
     @property
     def certain(self) -> bool:
         """Is this point reached on every path?"""
-        return self._uncertain == 0
+        return self.uncertain == 0
 
     def block(self, body: Iterable[ast.stmt], env: Env | None) -> Env | None:
         """Walk statements; None when no path falls through."""
@@ -164,23 +164,23 @@ class Walker:
             chosen = node.body if truth else node.orelse
             return self.block(chosen, self.refine(node.test, dict(env), truth))
         supposed = conditions.supposes_none(node.test, env)
-        self._uncertain += 1
+        self.uncertain += 1
         self._supposed += supposed is True
         yes = self.block(node.body, self.refine(node.test, dict(env), True))
         self._supposed += (supposed is False) - (supposed is True)
         no = self.block(node.orelse, self.refine(node.test, dict(env), False))
         self._supposed -= supposed is False
-        self._uncertain -= 1
+        self.uncertain -= 1
         return join_env(yes, no)
 
     def _branches(
         self, bodies: Iterable[list[ast.stmt]], env: Env, *, fall_through: bool
     ) -> Env | None:
-        self._uncertain += 1
+        self.uncertain += 1
         result: Env | None = dict(env) if fall_through else None
         for body in bodies:
             result = join_env(result, self.block(body, dict(env)))
-        self._uncertain -= 1
+        self.uncertain -= 1
         return result
 
     def _try(self, node: ast.Try, env: Env) -> Env | None:
@@ -241,7 +241,7 @@ class Walker:
         self, body: list[ast.stmt], env: Env, bind: Callable[[Env], None], *, at_least_once: bool
     ) -> Env | None:
         if not at_least_once:
-            self._uncertain += 1
+            self.uncertain += 1
         first = dict(env)
         bind(first)
         left, round_one = self._loop_body(body, first)
@@ -252,7 +252,7 @@ class Walker:
             left_again, round_two = self._loop_body(body, again)
             second = join_env(join_env(second, round_two), left_again)
         if not at_least_once:
-            self._uncertain -= 1
+            self.uncertain -= 1
         return join_env(second, left)
 
     # ---- assignment
@@ -394,10 +394,10 @@ class Walker:
                 truth = self.condition(node.test, env)
                 if truth is not None:
                     return self.eval(node.body if truth else node.orelse, env)
-                self._uncertain += 1
+                self.uncertain += 1
                 yes = self.eval(node.body, self.refine(node.test, dict(env), True))
                 no = self.eval(node.orelse, self.refine(node.test, dict(env), False))
-                self._uncertain -= 1
+                self.uncertain -= 1
                 return join(yes, no)
             case ast.BinOp():
                 return self._binary(node, env)
@@ -472,6 +472,8 @@ class Walker:
             case ClassValue():
                 return Bound(owner, name)
             case Opaque():
+                if owner.null is Null.YES and certain and self.certain:
+                    self._none_used(owner, node)
                 if name in ("shape", "dtype", "device"):
                     return Opaque(Null.NO)
                 if name in ("append", "extend", "update"):
@@ -480,6 +482,12 @@ class Walker:
                     self.touch(owner, node)
                 return Opaque(tags=owner.tags - {"it"})
         return UNKNOWN
+
+    def _none_used(self, owner: Opaque, node: ast.Attribute) -> None:
+        for tag in owner.tags:
+            if tag.startswith("first-only:") and self.trace.role is not Role.FIRST:
+                spot = Spot(self.module, node)
+                self.trace.none_uses.append(Use(node.attr, tag.removeprefix("first-only:"), spot))
 
     def _class_attribute(self, cls: ClassRef, name: str, env: Env) -> Value | None:
         found = self.project.find_method(cls, name)
@@ -536,9 +544,9 @@ class Walker:
             case OneOf():
                 for option in owner.options:
                     if isinstance(option, Received):
-                        self._uncertain += 1
+                        self.uncertain += 1
                         value = self.read(text, node, certain=True)
-                        self._uncertain -= 1
+                        self.uncertain -= 1
                         return value
         self.use(owner)
         return Opaque(Null.UNKNOWN, tags_of(owner) - {"it"} | tags_of(key))
@@ -561,7 +569,7 @@ class Walker:
     def _boolean(self, node: ast.BoolOp | ast.Compare | ast.UnaryOp, env: Env) -> Value:
         truth = self.condition(node, env)
         if isinstance(node, ast.BoolOp):
-            values = [self.eval(part, env) for part in node.values]
+            values = [self.eval(p, scope) for p, scope, _ in conditions.steps(self, node, env)]
             if truth is not None and all(isinstance(v, Const) for v in values):
                 return Const(truth)
             result = values[0]

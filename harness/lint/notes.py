@@ -33,6 +33,11 @@ def layer_loop(walker: Walker, node: ast.For | ast.AsyncFor, env: Env) -> dict[s
         initial = tags_of(env.get(name, UNKNOWN))
         note = Carried(Spot(walker.module, place), initial)
         walker.trace.carried.setdefault(name, note)
+    for part in (part for statement in node.body for part in walk(statement)):
+        if walker.trace.role is Role.FIRST and isinstance(part, ast.Name):
+            for tag in tags_of(env.get(part.id, UNKNOWN)):
+                if tag.startswith("input:") and tag.removeprefix("input:") == part.id:
+                    walker.trace.loop_inputs.setdefault(part.id, Spot(walker.module, part))
     if walker.trace.role is not Role.FIRST:
         for call in loops.layer_calls(node):
             for name in loops.given_names(call):

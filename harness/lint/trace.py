@@ -91,6 +91,10 @@ class Trace:
     """Variables that go into a layer and come out of it, by name."""
     missing_ties: list[Spot] = field(default_factory=list)
     """Places where lm_head is tied to a module that this rank lacks."""
+    none_uses: list[Use] = field(default_factory=list)
+    """Attributes asked of an argument that is None on this rank."""
+    loop_inputs: dict[str, Spot] = field(default_factory=dict)
+    """Arguments that only the first rank is given, used in a loop over layers there."""
     input_uses: list[Spot] = field(default_factory=list)
     """Layers that are given input_ids."""
     assigned: set[int] = field(default_factory=set)

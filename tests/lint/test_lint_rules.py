@@ -397,6 +397,16 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         "scaled again on each rank",
         [(BEFORE, "        hidden_states = hidden_states * self.config.scale\n")],
     ),
+    (
+        "PP606",
+        "a size asked of None",
+        [(BEFORE, "        count = inputs_embeds.shape[0]\n")],
+    ),
+    (
+        "PP607",
+        "an argument that layers use",
+        [(CALL, CALL + "\n            hidden_states = hidden_states + extra")],
+    ),
 ]
 
 
@@ -505,6 +515,21 @@ SOUND_VARIANTS: dict[str, list[tuple[str, str]]] = {
             "hidden_states, residual, pending = layer(positions, hidden_states, residual, pending)",
         ),
         (AFTER, "        hidden_states = self.fold(hidden_states, pending)\n"),
+    ],
+    "a-size-asked-of-what-is-there": [
+        (
+            BEFORE,
+            "        if inputs_embeds is not None and inputs_embeds.shape[0] > 1:\n"
+            "            hidden_states = self.pad(hidden_states)\n",
+        )
+    ],
+    "layers-that-use-an-argument-are-asserted-to-be-first": [
+        (
+            WRAPPED,
+            WRAPPED
+            + "        assert get_pp_group().is_first_rank or self.model.start_layer >= 3\n",
+        ),
+        (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
     ],
     "inner-model-at-run-time": [
         (
