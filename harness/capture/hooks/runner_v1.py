@@ -132,7 +132,9 @@ def _watch_model(tracer: Tracer, runner: Any, pp: Any) -> None:
 
     def after(_module: Any, _args: Any, output: Any) -> None:
         if isinstance(output, IntermediateTensors):
-            tracer.boundary("returned", dict(dict.items(output.tensors)))
+            # What a stage only passes on is still watched; vLLM gets the tensor itself.
+            output.tensors = {key: plain(value) for key, value in dict.items(output.tensors)}
+            tracer.boundary("returned", dict(output.tensors))
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
         runner._pp_harness_output = output
