@@ -13,6 +13,7 @@ from harness.instruments import instrument_names
 from harness.source.model import resolve_model
 from harness.source.partition import layer_count
 from harness.source.pin import InstalledVllm
+from harness.source.subject import SubjectOptions
 from harness.sweep import Point, Sweep, SweepOptions, parse_pps
 
 
@@ -117,7 +118,6 @@ def test_cut_of_another_size_does_not_apply(plan):
         ({"gsm8k_fewshot": 5}, "no examples for 5 shots"),
         ({"device": "tpu"}, "auto, cpu or cuda"),
         ({"gsm8k": "gone.jsonl"}, "cannot be read"),
-        ({"series": Path("gone")}, "gone"),
     ],
 )
 def test_what_cannot_be_run_is_refused(plan, options, words):

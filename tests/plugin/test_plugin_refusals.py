@@ -26,7 +26,7 @@ REFUSED = {
     "word": (["--pp", "x"], "--pp x: give one size (4) or a list (2,3)"),
     "empty": (["--pp", ""], "give one size"),
     "one in a list": (["--pp", "1,2"], "sizes start at 2"),
-    "variant": (["--pp-variant", "nope"], "--pp-variant nope: series gemma4-pp has base, merged"),
+    "variant": (["--pp-variant", "nope"], "--pp-variant nope: "),
     "model": (["--pp-model", "nope"], "no model 'nope'"),
     "model folder": (["--pp-model", "./no-model"], "it has no config.json"),
     "model twice": (["--pp-model", "ple,ple"], "two models are named ple"),
