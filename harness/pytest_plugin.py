@@ -46,6 +46,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="patch series to measure; every prefix is a variant (default: the pin's own)",
     )
     add(
+        "--pp-patch",
+        metavar="FILE",
+        help="patch file to measure in place of a series, as downloaded from a pull request "
+        "(.diff or .patch); variants base and patched",
+    )
+    add(
+        "--pp-vllm",
+        metavar="DIR",
+        help="git checkout of vLLM to measure in place of a series; variants base and worktree",
+    )
+    add(
+        "--pp-base",
+        metavar="REV",
+        help="revision that the checkout's branch started from (default: the first that exists of "
+        "upstream/main, origin/main, main, else the nearest release tag)",
+    )
+    add(
+        "--pp-base-version",
+        metavar="VERSION",
+        help="release that lends the checkout its compiled files (default: its nearest release "
+        "tag if that is pinned, else the default pin)",
+    )
+    add(
         "--pp-model",
         action="append",
         metavar="NAME|PATH|HUB_ID",
@@ -153,6 +176,7 @@ class _Run:
 
     def __init__(self, config: pytest.Config) -> None:
         from .errors import BadInputError
+        from .source.subject import SubjectOptions
         from .sweep import Sweep, SweepOptions, parse_pps
 
         option = config.getoption
@@ -169,14 +193,20 @@ class _Run:
             SweepOptions(
                 pps=parse_pps(option("--pp")),
                 variants=_names(option("--pp-variant")),
-                series=Path(option("--pp-series")) if option("--pp-series") else None,
+                subject=SubjectOptions(
+                    series=_path(option("--pp-series")),
+                    patch=_path(option("--pp-patch")),
+                    checkout=_path(option("--pp-vllm")),
+                    base=option("--pp-base"),
+                    base_version=option("--pp-base-version"),
+                ),
                 models=_names(option("--pp-model")),
                 device=option("--pp-device"),
                 gsm8k=option("--pp-gsm8k"),
                 gsm8k_limit=option("--pp-gsm8k-limit"),
                 gsm8k_fewshot=option("--pp-gsm8k-fewshot"),
                 partitions=tuple(_cut(text) for text in option("--pp-partition") or ()),
-                store=Path(option("--pp-store")) if option("--pp-store") else None,
+                store=_path(option("--pp-store")),
             )
         )
         if not option("collectonly"):
@@ -192,11 +222,14 @@ class _Run:
         source = self._config.getoption("--pp-gsm8k")
         setting = Setting(
             pin=self.sweep.pin.version,
-            series=self.sweep.series.name,
+            series=self.sweep.subject.name,
             device=self.sweep.device,
             gsm8k=source if source in ("bundled", "hub") else "file",
         )
-        ignore = self._config.getoption("--pp-ignore-expected")
+        ignore = (
+            self._config.getoption("--pp-ignore-expected")
+            or not self.sweep.subject.is_release_based
+        )
         return load_expectations(None if ignore else suites_dir() / "expected.toml", setting)
 
     @cached_property
@@ -214,14 +247,15 @@ class _Run:
 
     # ---- pytest hooks -----------------------------------------------------------------------
 
-    def pytest_report_header(self) -> str:
+    def pytest_report_header(self) -> list[str]:
         sweep = self.sweep
         variants = " ".join(variant.name for variant in sweep.variants)
         sizes = ", ".join(map(str, sweep.options.pps))
-        return (
-            f"pp-harness: vLLM {sweep.pin.version}, series {sweep.series.name} ({variants}), "
-            f"models {' '.join(sweep.models)}, PP {sizes} against 1"
-        )
+        return [
+            f"pp-harness: vLLM {sweep.pin.version}, {sweep.subject.title} ({variants}), "
+            f"models {' '.join(sweep.models)}, PP {sizes} against 1",
+            *(f"pp-harness: {note}" for note in sweep.subject.notes),
+        ]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Queue the cells that the selected items need, largest first."""
@@ -360,8 +394,8 @@ class _Run:
             "pp_harness": __version__,
             "pin": sweep.pin.version,
             "vllm": f"{sweep.installed.distribution} {sweep.installed.version}",
-            "series": sweep.series.name,
-            "patches": {patch.name: patch.digest for patch in sweep.series.patches},
+            "series": sweep.subject.name,
+            "patches": dict(sweep.subject.digests),
             "device": sweep.device,
             "devices": len(sweep.devices.ids),
             "gsm8k": self._config.getoption("--pp-gsm8k"),
@@ -413,6 +447,10 @@ def _check_folder(option: str, folder: Path) -> None:
 def _names(values: list[str] | None) -> tuple[str, ...]:
     """Split repeated, comma-separated option values."""
     return tuple(name for value in values or () for name in value.split(",") if name)
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
 
 
 def _cut(text: str) -> tuple[int, ...]:

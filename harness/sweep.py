@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from .capture.devices import DevicePool, find_devices
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.model import ModelSource, resolve_model
-from .source.partition import PartitionPlan, plan_partition
+from .source.partition import PartitionPlan, plan_partition, text_config
 from .source.pin import InstalledVllm, Pin, load_pins, locate_vllm, sha256_of
-from .source.series import Series, Variant, load_series
-from .source.partition import text_config
+from .source.series import Variant
+from .source.subject import Subject, SubjectOptions, read_subject
 from .source.tree import build_tree
 
 # What decides results beside vLLM itself.
@@ -35,7 +35,7 @@ class SweepOptions:
 
     pps: tuple[int, ...]
     variants: tuple[str, ...] = ()
-    series: Path | None = None
+    subject: SubjectOptions = field(default_factory=SubjectOptions)
     models: tuple[str, ...] = ()
     device: str = "auto"
     gsm8k: str = "bundled"
@@ -55,6 +55,7 @@ class Point:
 
     @property
     def id(self) -> str:
+        """Return its name in pytest's item ids."""
         return f"{self.variant}-{self.model}-pp{self.pp}"
 
 
@@ -72,9 +73,7 @@ def parse_pps(text: str) -> tuple[int, ...]:
     except ValueError:
         raise BadInputError(f"--pp {text}: give one size (4) or a list (2,3)") from None
     if min(sizes) < 2:
-        raise BadInputError(
-            f"--pp {text}: sizes start at 2; PP=1 is the baseline and always runs"
-        )
+        raise BadInputError(f"--pp {text}: sizes start at 2; PP=1 is the baseline and always runs")
     if len(sizes) == 1 and "," not in text:
         (top,) = sizes
         power = 2
@@ -88,14 +87,16 @@ class Sweep:
     """The plan of a run. Reading it costs no engine and no vLLM import."""
 
     def __init__(self, options: SweepOptions) -> None:
-        """Read the series, the models and the questions, and refuse what cannot be run.
+        """Read the subject, the models and the questions, and refuse what cannot be run.
 
         Raises:
             BadInputError: naming the option, the thing and the cure.
         """
         self.options = options
-        self.pin: Pin = load_pins(patches_dir()).default
-        self.series: Series = load_series(options.series or patches_dir() / self.pin.series)
+        self.subject: Subject = read_subject(
+            options.subject, load_pins(patches_dir()), patches_dir(), locate_vllm
+        )
+        self.pin: Pin = self.subject.pin
         self.variants = self._chosen_variants()
         self.models = self._chosen_models()
         for cut in options.partitions:
@@ -113,14 +114,15 @@ class Sweep:
         self._gsm8k = {name: self._questions(name) for name in self.models}
 
     def _chosen_variants(self) -> tuple[Variant, ...]:
-        every = self.series.variants()
+        every = self.subject.variants
         names = [one.name for one in every]
-        for asked in self.options.variants:
-            if asked not in names:
+        for name in self.options.variants:
+            if name not in names:
                 raise BadInputError(
-                    f"--pp-variant {asked}: series {self.series.name} has {', '.join(names)}"
+                    f"--pp-variant {name}: {self.subject.title} has {', '.join(names)}"
                 )
-        return tuple(one for one in every if not self.options.variants or one.name in self.options.variants)
+        asked = self.options.variants
+        return tuple(one for one in every if not asked or one.name in asked)
 
     def _chosen_models(self) -> dict[str, ModelSource]:
         models: dict[str, ModelSource] = {}

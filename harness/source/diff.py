@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from ..errors import BadInputError
 
 _GIT_HEADER = re.compile(r"diff --git a/(?P<old>.+) b/(?P<new>.+)")
-_HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?", re.ASCII)
+HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?", re.ASCII)
 # More digits than any file has lines, fewer than Python refuses to read.
 _MOST_DIGITS = 9
 _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
@@ -56,20 +56,21 @@ def split_message(text: str) -> tuple[str, int]:
     The message ends where mail puts `---` and a diffstat, if it has that.
     """
     lines = text.split("\n")
-    start = next((i for i in range(len(lines)) if _starts_file(lines, i)), len(lines))
+    start = next((i for i in range(len(lines)) if starts_file(lines, i)), len(lines))
     message = lines[:start]
     if "---" in message:
         message = message[: message.index("---")]
     return "\n".join(message), start
 
 
-def parse_diff(text: str, patch: str) -> tuple[FileDiff, ...]:
+def parse_diff(text: str, patch: str, first_line: int = 1) -> tuple[FileDiff, ...]:
     """Return what the diff in `text` does, file by file; lines before the diff are skipped.
 
-    Raises `BadInputError`, naming `patch` and the line, for anything but plain text changes of
-    files below `vllm/`.
+    `first_line` is the number of the text's first line in the file that it was cut from. Raises
+    `BadInputError`, naming `patch` and the line, for anything but plain text changes of files
+    below `vllm/`.
     """
-    return _Parser(text, patch).parse()
+    return _Parser(text, patch, first_line).parse()
 
 
 def apply_diff(diff: FileDiff, before: str | None, patch: str) -> str | None:
@@ -133,7 +134,7 @@ def _mismatch(before: list[str], at: int, old: Sequence[str]) -> str:
     if elsewhere is not None:
         return (
             f"its lines stand at line {elsewhere + 1}, not at line {at + 1}, and an offset is not "
-            "accepted; make the patch anew against this tree"
+            "accepted; make the patch anew against this tree (rebase it onto the release's tag)"
         )
     for i, line in enumerate(old):
         found = before[at + i] if at + i < len(before) else None
@@ -148,7 +149,8 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _starts_file(lines: Sequence[str], i: int) -> bool:
+def starts_file(lines: Sequence[str], i: int) -> bool:
+    """Tell whether line `i` begins the part of a diff that is about one file."""
     if lines[i].startswith("diff --git "):
         return True
     return lines[i].startswith("--- ") and i + 1 < len(lines) and lines[i + 1].startswith("+++ ")
@@ -157,10 +159,11 @@ def _starts_file(lines: Sequence[str], i: int) -> bool:
 class _Parser:
     """The state of one reading: the lines and how far it has come."""
 
-    def __init__(self, text: str, patch: str) -> None:
+    def __init__(self, text: str, patch: str, first_line: int) -> None:
         self.lines = text.removesuffix("\n").split("\n")
         self.at = split_message(text)[1]
         self.patch = patch
+        self.first_line = first_line
 
     def parse(self) -> tuple[FileDiff, ...]:
         files: list[FileDiff] = []
@@ -169,7 +172,7 @@ class _Parser:
             if self.line().startswith(_DIFF_PIECES):
                 self.fail(f"{self.line()!r} stands before the diff and looks like a part of it")
             self.at += 1
-        while self.at < len(self.lines) and _starts_file(self.lines, self.at):
+        while self.at < len(self.lines) and starts_file(self.lines, self.at):
             diff = self.file()
             if any(diff.path == other.path for other in files):
                 self.fail(f"{diff.path} is changed twice; one patch names a file once")
@@ -184,7 +187,7 @@ class _Parser:
         return self.lines[self.at] if self.at < len(self.lines) else ""
 
     def fail(self, problem: str) -> NoReturn:
-        raise BadInputError(f"{self.patch}: line {self.at + 1}: {problem}")
+        raise BadInputError(f"{self.patch}: line {self.at + self.first_line}: {problem}")
 
     def file(self) -> FileDiff:
         named: set[str] = set()
@@ -231,7 +234,7 @@ class _Parser:
         return (
             self.at >= len(self.lines)
             or self.line() in ("", "-- ")
-            or _starts_file(self.lines, self.at)
+            or starts_file(self.lines, self.at)
         )
 
     def name(self, mark: str, prefix: str) -> str:
@@ -246,7 +249,7 @@ class _Parser:
 
     def hunks(self) -> tuple[Hunk, ...]:
         hunks: list[Hunk] = []
-        while header := _HUNK_HEADER.fullmatch(self.line()):
+        while header := HUNK_HEADER.fullmatch(self.line()):
             hunks.append(self.hunk(header, len(hunks) + 1))
         if self.line().startswith("@@"):
             self.fail(f"cannot read the hunk header {self.line()!r}")

@@ -6,8 +6,8 @@ The form is quilt's (one patch a line, `#` starts a comment); each patch begins 
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
@@ -48,10 +48,15 @@ class Patch:
 
 @dataclass(frozen=True)
 class Variant:
-    """A prefix of a series under the name by which reports and options call it."""
+    """What runs, under the name by which reports and options call it: the release, changed.
+
+    `files` puts content in the place of the release's own (None: no such file); then `patches`
+    apply. A series and a patch file have patches, a checkout has files.
+    """
 
     name: str
     patches: tuple[Patch, ...]
+    files: Mapping[str, bytes | None] = field(default_factory=dict, hash=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from .pin import InstalledVllm, Pin, read_record
 from .series import Patch, Series
-from .tree import check_installed, patched_files
+from .tree import changed_files, check_installed
 
 _REQUIRED = {
     "Subject": "what the patch does, in a line",
@@ -42,5 +42,5 @@ def check_applies(series: Series, pin: Pin, installed: InstalledVllm) -> list[st
     check_installed(installed, record)
     touched: set[str] = set()
     for variant in series.variants():
-        touched |= set(patched_files(installed, record, variant.patches))
+        touched |= set(changed_files(installed, record, variant))
     return sorted(name for name in touched if name in record and name not in pin.files)

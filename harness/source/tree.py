@@ -1,7 +1,7 @@
-"""The variant tree: the installed vLLM with a variant's patches, as a folder to put on PYTHONPATH.
+"""The variant tree: the installed vLLM with a variant's changes, as a folder to put on PYTHONPATH.
 
-The tree is an overlay. What no patch touches is a hard link to the installed file (a copy or a
-symbolic link where the file system refuses), what a patch touches is a file of its own, and a
+The tree is an overlay. What no change touches is a hard link to the installed file (a copy or a
+symbolic link where the file system refuses), what one touches is a file of its own, and a
 `vllm-<version>.dist-info` of its own makes it the distribution `vllm`. The installed package is
 read, never written.
 """
@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +22,7 @@ import filelock
 
 from ..errors import BadInputError
 from .pin import InstalledVllm, RecordedFile, read_record, sha256_of
-from .series import Patch, Variant, apply_patches
+from .series import Variant, apply_patches
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class VariantTree:
 def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> VariantTree:
     """Return the tree of `variant` over `installed`, built in `cache_dir` unless it stands there.
 
-    The digest covers the release's files and the content of the patched ones; where it stands on
+    The digest covers the release's files and the content of the changed ones; where it stands on
     disk depends on the installation too. Safe when several processes build at once: a tree
     appears whole or not at all. A tree that was changed on disk is built anew.
 
@@ -56,7 +56,7 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
     """
     record = read_record(installed)
     check_installed(installed, record)
-    patched = patched_files(installed, record, variant.patches)
+    patched = changed_files(installed, record, variant)
     digest = _digest(installed, record, patched)
     place = hashlib.sha256(os.fsencode(installed.package_dir)).hexdigest()[:8]
     path = cache_dir.absolute() / f"vllm-{installed.release}-{digest[:16]}-{place}"
@@ -73,33 +73,41 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
     return VariantTree(path, digest, variant)
 
 
-def patched_files(
-    installed: InstalledVllm, record: Mapping[str, RecordedFile], patches: Sequence[Patch]
+def changed_files(
+    installed: InstalledVllm, record: Mapping[str, RecordedFile], variant: Variant
 ) -> dict[str, bytes | None]:
-    """Return the content of each file that `patches` touch after all of them; None where deleted.
+    """Return the content of each file in which `variant` differs from the release; None: deleted.
 
     Raises `BadInputError` for the first patch that names pins but not this release, that does not
-    apply exactly, or that puts a file where a folder is or the other way round.
+    apply exactly, or for a file that would stand where a folder is or the other way round.
     """
-    for patch in patches:
+    for patch in variant.patches:
         if patch.pins and installed.release not in patch.pins:
             raise BadInputError(
                 f"{patch.path}: is for vLLM {', '.join(patch.pins)}; {installed.release} is "
                 "installed"
             )
     root = installed.package_dir.parent
-    patched = apply_patches(
-        patches, lambda name: (root / name).read_bytes() if name in record else None
-    )
-    present = {name for name in record if name not in patched}
-    present |= {name for name, content in patched.items() if content is not None}
+
+    def read(name: str) -> bytes | None:
+        if name in variant.files:
+            return variant.files[name]
+        return (root / name).read_bytes() if name in record else None
+
+    changed = {**variant.files, **apply_patches(variant.patches, read)}
+    changed = {
+        name: content
+        for name, content in changed.items()
+        if not _is_as_released(record.get(name), content)
+    }
+    present = {name for name in record if name not in changed}
+    present |= {name for name, content in changed.items() if content is not None}
     for name in present - set(record):
         above = {parent.as_posix() for parent in PurePosixPath(name).parents}
         if above & present or any(other.startswith(f"{name}/") for other in present):
-            raise BadInputError(
-                f"{patches[-1].path}: {name}: a file cannot stand on a folder or below a file"
-            )
-    return patched
+            where = variant.patches[-1].path if variant.patches else variant.name
+            raise BadInputError(f"{where}: {name}: a file cannot stand on a folder or below a file")
+    return changed
 
 
 def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]) -> None:
@@ -124,6 +132,12 @@ def tree_version(installed: InstalledVllm) -> str:
     if installed.is_cpu and "cpu" not in installed.version:
         return f"{installed.version}{'.' if '+' in installed.version else '+'}cpu"
     return installed.version
+
+
+def _is_as_released(recorded: RecordedFile | None, content: bytes | None) -> bool:
+    if recorded is None or content is None:
+        return recorded is None and content is None
+    return recorded.size == len(content) and recorded.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def _digest(

@@ -1,0 +1,286 @@
+"""A git checkout of vLLM: what its base commit and its work tree change in a release.
+
+Compiled files come from the installed release, so the checkout must have that release's C++ and
+CUDA sources. The checkout is only read: no commit, worktree, index or file of it is touched.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from ..errors import BadInputError
+from .git import GitError, Repository, open_repository
+from .pin import InstalledVllm, Pin, Pins, read_record, sha256_of
+from .series import Variant
+
+# What the compiled files are built from, and the Python file that declares their functions.
+COMPILED_FROM = ("csrc", "cmake", "vllm/_custom_ops.py")
+_PACKAGE = "vllm"
+_OPS = "vllm/_custom_ops.py"
+# Where a branch usually starts, in the order in which they are tried.
+_DEFAULT_BASES = ("upstream/main", "origin/main", "main")
+_MOST_NAMES = 8
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout that can run on an installed release: its variants and what names them.
+
+    `base` and `head` are commits; `base_name` says how the base was found; `pin` is the release
+    whose compiled files it uses.
+    """
+
+    root: Path
+    pin: Pin
+    base: str
+    base_name: str
+    head: str
+    variants: tuple[Variant, ...]
+
+
+def open_checkout(folder: Path) -> Repository:
+    """Return the repository of a vLLM checkout.
+
+    Raises `BadInputError` if `folder` is no git checkout, or not one of vLLM.
+    """
+    repository = open_repository(folder)
+    check_vllm_tree(repository.root)
+    return repository
+
+
+def check_vllm_tree(root: Path) -> None:
+    """Raise `BadInputError` unless `root` holds vLLM's source."""
+    if not ((root / "vllm/__init__.py").is_file() and (root / "vllm/model_executor").is_dir()):
+        raise BadInputError(
+            f"{root}: not a vLLM tree (no vllm/__init__.py with vllm/model_executor beside it); "
+            "give the root of a vLLM checkout"
+        )
+
+
+def find_base(repository: Repository, revision: str | None) -> tuple[str, str]:
+    """Return the commit where HEAD left `revision`, and a name for it.
+
+    Without `revision` it is the first that exists of upstream/main, origin/main and main, else
+    the nearest release tag.
+
+    Raises:
+        BadInputError: if there is no such revision, or it shares no commit with HEAD.
+    """
+    head = _head(repository)
+    name = revision or next((name for name in _DEFAULT_BASES if repository.commit(name)), None)
+    name = name or repository.nearest_release(head)
+    if name is None:
+        raise BadInputError(
+            f"{repository.root}: has none of {', '.join(_DEFAULT_BASES)} and no release tag; say "
+            f"with --pp-base REV where the branch started{_shallow(repository)}"
+        )
+    commit = repository.commit(name)
+    if commit is None:
+        raise BadInputError(
+            f"{repository.root}: has no commit {name!r}; fetch it, or name another with "
+            f"--pp-base REV{_shallow(repository)}"
+        )
+    base = repository.merge_base(head, commit)
+    if base is None:
+        raise BadInputError(
+            f"{repository.root}: HEAD and {name} share no commit; name the right base with "
+            f"--pp-base REV{_shallow(repository)}"
+        )
+    return base, name
+
+
+def changed_since(repository: Repository, commit: str, *folders: str) -> list[str]:
+    """Return the files below `folders` that the work tree adds or changes since `commit`.
+
+    Committed, staged and unstaged changes count, and Python files that git does not track yet.
+    """
+    before = repository.tree(commit, *folders)
+    after = _work_tree(repository, *folders)
+    return sorted(
+        name
+        for name, content in after.items()
+        if _blob_id(content, before.get(name)) != before.get(name)
+    )
+
+
+def read_checkout(
+    folder: Path,
+    pins: Pins,
+    locate: Callable[[Pin], InstalledVllm],
+    *,
+    base: str | None = None,
+    version: str | None = None,
+) -> Checkout:
+    """Return the variants `base` and `worktree` of the checkout in `folder`.
+
+    `base` names the revision that the branch started from, `version` the release that lends its
+    compiled files; by default both are worked out (`find_base`; the nearest release tag if it is
+    a pin, else the default pin). `locate` finds the installed release, and is asked only where the
+    repository has no tag of it.
+
+    Raises:
+        BadInputError: if it is no checkout of vLLM, a revision is unknown, or the compiled files of
+            the release are not those of the checkout; the message says what differs and the cure.
+    """
+    repository = open_checkout(folder)
+    root = repository.root
+    if unmerged := repository.names("ls-files", "-z", "--unmerged", "--", _PACKAGE):
+        name = unmerged[0].partition("\t")[2]
+        raise BadInputError(f"{root}: {name} is in conflict; finish or abort the merge first")
+    try:
+        commit, base_name = find_base(repository, base)
+        pin = _release(repository, pins, commit, version)
+        tag = repository.commit(f"refs/tags/v{pin.version}")
+        paths = (_PACKAGE, *COMPILED_FROM)
+        at_base = repository.tree(commit, *paths)
+        now = _work_tree(repository, *paths)
+        at_tag = None if tag is None else repository.tree(tag, *paths)
+        reference, named = (at_base, "the base commit")
+        if at_tag is not None:
+            reference, named = (at_tag, f"the tag v{pin.version}")
+            _check_compiled(root, pin, "the base commit", named, _differing(at_base, at_tag))
+        elif version is None:
+            raise BadInputError(
+                f"{root}: has no tag v{pin.version} to compare its compiled sources with; fetch it "
+                f"(git fetch --tags), or say that they are that release's with --pp-base-version "
+                f"{pin.version}"
+            )
+        changed = sorted(
+            name
+            for name in {*now, *reference}
+            if name not in now or _blob_id(now[name], reference.get(name)) != reference.get(name)
+        )
+        _check_compiled(root, pin, "the work tree", named, changed)
+        if at_tag is None:
+            _check_ops(root, locate(pin), now.get(_OPS))
+        return Checkout(
+            root,
+            pin,
+            commit,
+            base_name,
+            _head(repository),
+            (
+                Variant("base", (), _base_files(repository, at_base, at_tag)),
+                Variant("worktree", (), _work_files(now, at_base, at_tag)),
+            ),
+        )
+    except GitError as error:
+        raise BadInputError(
+            f"{root}: git cannot read it ({error}); if it was cloned with --filter, which leaves "
+            "files out, clone it whole"
+        ) from error
+
+
+def _base_files(
+    repository: Repository, at_base: Mapping[str, str], at_tag: Mapping[str, str] | None
+) -> dict[str, bytes | None]:
+    """Return what the base commit changes in the release; all of it where there is no tag.
+
+    What tag and commit have alike is left to the installed release: its build left some of it out.
+    """
+    known = at_tag or {}
+    wanted = {name: blob for name, blob in _package(at_base).items() if known.get(name) != blob}
+    contents = repository.blobs(wanted.values())
+    files: dict[str, bytes | None] = {name: contents[blob] for name, blob in wanted.items()}
+    return files | dict.fromkeys(_package(known).keys() - at_base.keys())
+
+
+def _work_files(
+    now: Mapping[str, bytes], at_base: Mapping[str, str], at_tag: Mapping[str, str] | None
+) -> dict[str, bytes | None]:
+    known = at_tag or {}
+    files: dict[str, bytes | None] = {
+        name: content
+        for name, content in _package(now).items()
+        if name not in known or _blob_id(content, known[name]) != known[name]
+    }
+    # The release's build adds files that no commit has, so only what a commit had can be gone.
+    return files | dict.fromkeys(_package({**known, **at_base}).keys() - now.keys())
+
+
+def _package(files: Mapping[str, _Value]) -> dict[str, _Value]:
+    return {name: value for name, value in files.items() if name.startswith(f"{_PACKAGE}/")}
+
+
+def _work_tree(repository: Repository, *folders: str) -> dict[str, bytes]:
+    """Return the content of the tracked files that are there, and of new Python files."""
+    tracked = repository.names("ls-files", "-z", "--cached", "--", *folders)
+    new = repository.names("ls-files", "-z", "--others", "--exclude-standard", "--", *folders)
+    names = {*tracked, *(name for name in new if name.endswith(".py"))}
+    files: dict[str, bytes] = {}
+    for name in sorted(names):
+        path = repository.root / name
+        if path.is_symlink():
+            if name.startswith(f"{_PACKAGE}/"):
+                raise BadInputError(f"{path}: is a symbolic link; replace it by a file")
+            # As git stores it.
+            files[name] = os.fsencode(path.readlink())
+        elif path.is_file():
+            files[name] = path.read_bytes()
+    return files
+
+
+def _blob_id(content: bytes, like: str | None) -> str:
+    """Return git's id of a content, by the hash that the id `like` was made with."""
+    algorithm = "sha256" if like is not None and len(like) == 64 else "sha1"
+    digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+def _release(repository: Repository, pins: Pins, base: str, version: str | None) -> Pin:
+    """Return the pin whose release lends its compiled files."""
+    if version is not None:
+        return pins.get(version.removeprefix("v"))
+    nearest = (repository.nearest_release(base) or "").removeprefix("v")
+    return next((pin for pin in pins.all if pin.version == nearest), pins.default)
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def _check_compiled(root: Path, pin: Pin, what: str, reference: str, changed: list[str]) -> None:
+    """Raise `BadInputError` if a file that the compiled ones are made from is among `changed`."""
+    differ = [
+        name for name in changed if name == _OPS or PurePosixPath(name).parts[0] in COMPILED_FROM
+    ]
+    if differ:
+        more = len(differ) - _MOST_NAMES
+        shown = ", ".join(differ[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        raise BadInputError(
+            f"{root}: {what} differs from {reference} in what is compiled ({shown}), so the "
+            f"compiled files of vLLM {pin.version} do not fit: take these changes out, rebase the "
+            "branch onto a release that has them, or build this vLLM (pip wheel --no-deps .), "
+            "install it in place of the release, add its version to patches/pins.toml and name it "
+            "with --pp-base-version"
+        )
+
+
+def _check_ops(root: Path, installed: InstalledVllm, ours: bytes | None) -> None:
+    """Raise `BadInputError` unless the checkout declares the ops that the release declares."""
+    path = installed.package_dir.parent / _OPS
+    recorded = read_record(installed).get(_OPS)
+    theirs = recorded.sha256 if recorded is not None else sha256_of(path)
+    if ours is None or hashlib.sha256(ours).hexdigest() != theirs:
+        raise BadInputError(
+            f"{root}: {_OPS} is not that of vLLM {installed.release}, so its compiled files do not "
+            "fit; name the release that the branch is based on with --pp-base-version"
+        )
+
+
+def _head(repository: Repository) -> str:
+    head = repository.commit("HEAD")
+    if head is None:
+        raise BadInputError(f"{repository.root}: has no commit yet; commit vLLM's source first")
+    return head
+
+
+def _shallow(repository: Repository) -> str:
+    if not repository.is_shallow:
+        return ""
+    return " (this clone is shallow: run git fetch --unshallow --tags)"

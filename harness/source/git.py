@@ -1,0 +1,152 @@
+"""The `git` program, asked about a repository that belongs to somebody else: never written to."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BadInputError, HarnessError
+
+# Set by git itself inside hooks and aliases; they would lead to another repository than the one
+# named, and GIT_INDEX_FILE to another index. GIT_CONFIG_* carries safe.directory and stays.
+_KEPT = "GIT_CONFIG"
+# A repository's own configuration can name programs to run, and asking for the state of files
+# refreshes the index on disk: both are off.
+_SETTINGS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+_GITLINK = "160000"
+_SYMLINK = "120000"
+
+
+class GitError(HarnessError):
+    """git ended with an error; the message is the first line that it wrote."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git repository with a work tree at `root`."""
+
+    root: Path
+
+    def commit(self, revision: str) -> str | None:
+        """Return the id of the commit that `revision` names, None if there is none here."""
+        asked = f"{revision}^{{commit}}"
+        try:
+            return self.text("rev-parse", "--verify", "--quiet", "--end-of-options", asked)
+        except GitError:
+            return None
+
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Return the commit at which two commits part, None if they share none here."""
+        try:
+            return self.text("merge-base", one, other)
+        except GitError:
+            return None
+
+    def nearest_release(self, commit: str) -> str | None:
+        """Return the release tag (v1.2.3, no candidate) nearest before `commit`, None if none."""
+        select = ("--match=v[0-9]*", "--exclude=*rc*", "--exclude=*dev*")
+        try:
+            return self.text("describe", "--tags", "--abbrev=0", *select, commit)
+        except GitError:
+            return None
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether older commits were left out when the repository was cloned."""
+        return self.text("rev-parse", "--is-shallow-repository") == "true"
+
+    def tree(self, commit: str, *paths: str) -> dict[str, str]:
+        """Return the blob id of each file of `commit` below `paths`.
+
+        Raises `BadInputError` for a symbolic link in vllm/: its blob is not what it leads to.
+        """
+        found: dict[str, str] = {}
+        for entry in self.names("ls-tree", "-r", "-z", commit, "--", *paths):
+            attributes, _, name = entry.partition("\t")
+            mode, _, blob = attributes.split()
+            if mode == _SYMLINK and name.startswith("vllm/"):
+                raise BadInputError(
+                    f"{self.root}: {name} is a symbolic link in commit {commit[:12]}; vLLM has "
+                    "none, so it cannot be measured: replace it by a file"
+                )
+            if mode != _GITLINK:
+                found[name] = blob
+        return found
+
+    def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """Return the content of each blob."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return {}
+        data = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n")
+        found: dict[str, bytes] = {}
+        at = 0
+        for blob in wanted:
+            end = data.index(b"\n", at)
+            header = data[at:end].split()
+            if len(header) != 3:
+                raise GitError(f"{blob} is missing: {data[at:end].decode(errors='replace')}")
+            size = int(header[2])
+            found[blob] = data[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        return found
+
+    def names(self, *arguments: str) -> list[str]:
+        """Return what a command lists under `-z`."""
+        listed = self.run(*arguments).decode("utf-8", "surrogateescape")
+        return [name for name in listed.split("\0") if name]
+
+    def text(self, *arguments: str) -> str:
+        """Return what a command prints, without the line's end."""
+        return self.run(*arguments).decode("utf-8", "surrogateescape").strip()
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Return what git prints.
+
+        Raises:
+            GitError: if it ends with an error.
+            BadInputError: if there is no git program.
+        """
+        return _run(self.root, arguments, stdin)
+
+
+def open_repository(folder: Path) -> Repository:
+    """Return the repository whose work tree holds `folder`.
+
+    Raises `BadInputError` if the folder does not exist, is in no repository, or has no work tree.
+    """
+    if not folder.is_dir():
+        raise BadInputError(f"{folder}: no such folder; give a git checkout of vLLM")
+    try:
+        root = _run(folder, ("rev-parse", "--show-toplevel"))
+    except GitError as error:
+        raise BadInputError(
+            f"{folder}: not a git checkout with files ({error}); clone vLLM with git, or add a "
+            "worktree with `git worktree add`"
+        ) from error
+    return Repository(Path(os.fsdecode(root).removesuffix("\n")))
+
+
+def _run(folder: Path, arguments: Sequence[str], stdin: bytes = b"") -> bytes:
+    command = ("git", "-C", str(folder), *_SETTINGS, *arguments)
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, check=False, env=_environment(os.environ)
+        )
+    except OSError as error:
+        raise BadInputError(f"cannot run git ({error.strerror}); install it") from error
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise GitError(lines[0] if lines else f"git {arguments[0]} ended with {done.returncode}")
+    return done.stdout
+
+
+def _environment(outer: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        key: value
+        for key, value in outer.items()
+        if not key.startswith("GIT_") or key.startswith(_KEPT)
+    }
+    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    return kept | quiet | {"LC_ALL": "C"}

@@ -1,0 +1,232 @@
+"""Read a patch file as it is downloaded from a pull request: one diff, or mails of format-patch.
+
+It differs from a patch of a series in what may stand beside: changes outside `vllm/` (tests, docs,
+binary files, renames) cannot reach an installed release and are skipped, by name. What is below
+`vllm/` is read by the strict reader of `diff.py`.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.parser import HeaderParser
+from pathlib import Path, PurePosixPath
+
+from ..errors import BadInputError
+from .diff import HUNK_HEADER, FileDiff, parse_diff, starts_file
+from .series import Patch
+
+_MAIL = re.compile(r"From [0-9a-f]{40,64} \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}")
+_TAG = re.compile(r"^\[PATCH[^\]]*\]\s*")
+# In a line that names files: a path below vllm/, quoted or not, with any prefix or none.
+_BELOW_VLLM = re.compile(r'(?:^|[ "])(?:[abciow]/)?vllm/')
+_NAME_LINES = ("--- ", "+++ ", "rename from ", "rename to ", "copy from ", "copy to ")
+# Lines of a diff that cannot stand in a message: with them the diff was not recognised as one.
+_STRAY = ("@@ -", "+++ ")
+_COMPILED_FOLDERS = ("csrc/", "cmake/")
+_COMPILED_SUFFIXES = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hip", ".hpp", ".inl"))
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """A patch file: a patch for each of its commits, and the files that it changes outside vllm/.
+
+    `digest` is the sha256 of the file.
+    """
+
+    path: Path
+    patches: tuple[Patch, ...]
+    skipped: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    """The part of a diff that is about one file: its lines, and where they stand."""
+
+    first_line: int
+    lines: tuple[str, ...]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The lines before the first hunk."""
+        hunk = next((i for i, line in enumerate(self.lines) if line.startswith("@@")), None)
+        return self.lines[:hunk]
+
+    @property
+    def is_below_vllm(self) -> bool:
+        """Whether any of the names that it gives lies below vllm/."""
+        return any(_BELOW_VLLM.search(names) for names in self._names())
+
+    @property
+    def name(self) -> str:
+        """The file's name, for people."""
+        names = [name.partition("\t")[0] for name in self._names() if name != "/dev/null"]
+        return re.sub(r"^[ab]/", "", names[-1].rpartition(" b/")[2]) if names else "?"
+
+    def _names(self) -> list[str]:
+        marks = ("diff --git ", *_NAME_LINES)
+        return [
+            line.removeprefix(mark)
+            for line in self.header
+            for mark in marks
+            if line.startswith(mark)
+        ]
+
+
+def read_patch_file(path: Path) -> PatchFile:
+    """Read a patch file.
+
+    Raises `BadInputError`, naming file and line, if it is no diff, changes nothing below `vllm/`,
+    changes code that is compiled, or changes a file below `vllm/` in another way than in its text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+    # Files outside vllm/ may be in any encoding; what is kept is checked to be UTF-8.
+    lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
+    patches: list[Patch] = []
+    skipped: list[str] = []
+    for start, end in _mails(lines):
+        sections = _sections(lines, start, end, path)
+        message = lines[start : sections[0].first_line - 1 if sections else end]
+        _refuse_stray(message, start, path)
+        outside = [section.name for section in sections if not section.is_below_vllm]
+        _refuse_compiled(outside, path)
+        skipped += [name for name in outside if name not in skipped]
+        files = _parse([section for section in sections if section.is_below_vllm], path)
+        if files:
+            patches.append(_patch(path, message, files))
+    if not patches and not skipped:
+        raise BadInputError(
+            f"{path}: holds no diff; give what `git diff` or `git format-patch` wrote, or a pull "
+            "request's .diff or .patch"
+        )
+    if not patches:
+        raise BadInputError(
+            f"{path}: changes nothing below vllm/ (only {', '.join(skipped)}), so there is nothing "
+            "to measure"
+        )
+    return PatchFile(path, tuple(patches), tuple(skipped), hashlib.sha256(data).hexdigest())
+
+
+def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where each mail begins and ends; a file that is no mail is one piece."""
+    starts = [i for i, line in enumerate(lines) if _MAIL.fullmatch(line)]
+    if not starts or starts[0]:
+        starts = [0, *starts]
+    return list(zip(starts, [*starts[1:], len(lines)], strict=True))
+
+
+def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_Section]:
+    """Split the diff in `lines[start:end]` into files.
+
+    Hunks are stepped over by their line counts: a removed line `-- x` looks like a file's header.
+    """
+    starts: list[int] = []
+    by_git = False
+    at = start
+    while at < end:
+        if HUNK_HEADER.fullmatch(lines[at]) and starts:
+            at = _after_hunk(lines, at, end, path)
+            by_git = False
+            continue
+        if starts_file(lines[:end], at):
+            # The ---/+++ lines below a `diff --git` line belong to it.
+            if not by_git or lines[at].startswith("diff --git "):
+                starts.append(at)
+            by_git = lines[at].startswith("diff --git ")
+        at += 1
+    return [
+        _Section(first + 1, tuple(lines[first:last]))
+        for first, last in zip(starts, [*starts[1:], end], strict=True)
+    ]
+
+
+def _after_hunk(lines: Sequence[str], at: int, end: int, path: Path) -> int:
+    header = HUNK_HEADER.fullmatch(lines[at])
+    assert header is not None
+    old, new = (int(count[:9]) if count else 1 for count in (header[2], header[4]))
+    place = at + 1
+    at += 1
+    while old > 0 or new > 0:
+        mark = (lines[at][:1] or " ") if at < end else ""
+        if not mark or mark not in " +-\\":
+            raise BadInputError(
+                f"{path}: line {place}: the hunk is shorter than its header says; download it anew"
+            )
+        old -= mark in " -"
+        new -= mark in " +"
+        at += 1
+    return at
+
+
+def _parse(sections: Sequence[_Section], path: Path) -> tuple[FileDiff, ...]:
+    files: list[FileDiff] = []
+    for section in sections:
+        text = "\n".join(section.lines)
+        where = f"{path}: line {section.first_line}: {section.name}"
+        if any(line.startswith(("rename ", "copy ")) for line in section.header):
+            raise BadInputError(
+                f"{where}: a rename or a copy; make the diff with `git diff --no-renames` (or "
+                "`git format-patch --no-renames`)"
+            )
+        if "\r" in text:
+            raise BadInputError(f"{where}: has a carriage return; use line feeds alone")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadInputError(f"{where}: not UTF-8 text")
+        (diff,) = parse_diff(text, str(path), section.first_line)
+        if any(diff.path == other.path for other in files):
+            raise BadInputError(f"{where}: changed twice; one commit's diff names a file once")
+        files.append(diff)
+    return tuple(files)
+
+
+def _refuse_stray(message: Sequence[str], start: int, path: Path) -> None:
+    for number, line in enumerate(message, start=start + 1):
+        if line.startswith(_STRAY):
+            raise BadInputError(
+                f"{path}: line {number}: {line!r} stands before the diff and looks like a part of "
+                "it; give the whole diff"
+            )
+
+
+def _refuse_compiled(names: Sequence[str], path: Path) -> None:
+    compiled = [
+        name
+        for name in names
+        if name.startswith(_COMPILED_FOLDERS) or PurePosixPath(name).suffix in _COMPILED_SUFFIXES
+    ]
+    if compiled:
+        raise BadInputError(
+            f"{path}: changes compiled code ({', '.join(compiled)}), which a release's own "
+            "compiled files do not have: build and install this vLLM, or take those files out of "
+            "the diff if what you measure does not need them"
+        )
+
+
+def _patch(path: Path, message: Sequence[str], files: tuple[FileDiff, ...]) -> Patch:
+    # The line "From <commit> <date>" is mbox's, no header.
+    mail = message[1:] if message and _MAIL.fullmatch(message[0]) else []
+    subject = HeaderParser().parsestr("\n".join(mail)).get("Subject", "")
+    return Patch(
+        path=path,
+        subject=_TAG.sub("", _decoded(" ".join(str(subject).split()))),
+        why="",
+        upstream="",
+        pins=(),
+        remove_when="",
+        variant="patched",
+        files=files,
+        digest=hashlib.sha256(repr(files).encode()).hexdigest(),
+    )
+
+
+def _decoded(subject: str) -> str:
+    try:
+        return str(make_header(decode_header(subject)))
+    except (HeaderParseError, LookupError, UnicodeError):
+        return subject

@@ -1,0 +1,118 @@
+"""What a run measures: the variants of a series, of a patch file or of a checkout."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..errors import BadInputError
+from .checkout import Checkout, read_checkout
+from .pin import InstalledVllm, Pin, Pins
+from .pull_request import read_patch_file
+from .series import Variant, load_series
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """What the user names, at most one of series, patch file and checkout; None: not named."""
+
+    series: Path | None = None
+    patch: Path | None = None
+    checkout: Path | None = None
+    base: str | None = None
+    base_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The variants of a run, on which release they stand, and what they come from.
+
+    `name` is the one in reports, `digests` identify the sources, `notes` are what the user should
+    see before the run.
+    """
+
+    kind: Literal["series", "patch", "checkout"]
+    name: str
+    pin: Pin
+    variants: tuple[Variant, ...]
+    digests: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it is, and its name."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def is_release_based(self) -> bool:
+        """Whether `base` is the release as it is, so that its known findings are expected."""
+        return self.kind != "checkout"
+
+
+def read_subject(
+    options: SubjectOptions,
+    pins: Pins,
+    patches_dir: Path,
+    locate: Callable[[Pin], InstalledVllm],
+) -> Subject:
+    """Return what the options name; the default pin's own series where they name nothing.
+
+    Raises `BadInputError` if two sources are named, or the one that is named cannot be used.
+    """
+    given = {
+        "--pp-series": options.series,
+        "--pp-patch": options.patch,
+        "--pp-vllm": options.checkout,
+    }
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise BadInputError(f"{' and '.join(named)} exclude each other; give one of them")
+    if options.checkout is None:
+        for option, value in (
+            ("--pp-base", options.base),
+            ("--pp-base-version", options.base_version),
+        ):
+            if value is not None:
+                raise BadInputError(f"{option} is for a checkout; give --pp-vllm DIR with it")
+    else:
+        return _of_checkout(
+            read_checkout(
+                options.checkout, pins, locate, base=options.base, version=options.base_version
+            )
+        )
+    if options.patch is not None:
+        return _of_patch_file(options.patch, pins.default)
+    return _of_series(options.series or patches_dir / pins.default.series, pins.default)
+
+
+def _of_series(folder: Path, pin: Pin) -> Subject:
+    series = load_series(folder)
+    digests = {patch.name: patch.digest for patch in series.patches}
+    return Subject("series", series.name, pin, series.variants(), digests)
+
+
+def _of_patch_file(path: Path, pin: Pin) -> Subject:
+    file = read_patch_file(path)
+    notes = ()
+    if file.skipped:
+        notes = (f"{path.name}: skipped, outside vllm/: {', '.join(file.skipped)}",)
+    variants = (Variant("base", ()), Variant("patched", file.patches))
+    return Subject("patch", path.name, pin, variants, {path.name: file.digest}, notes)
+
+
+def _of_checkout(checkout: Checkout) -> Subject:
+    base, worktree = checkout.variants
+    notes = [
+        f"{checkout.root}: base is {checkout.base[:12]} (where HEAD {checkout.head[:12]} left "
+        f"{checkout.base_name}), compiled files of vLLM {checkout.pin.version}"
+    ]
+    if base.files == worktree.files:
+        notes.append(f"{checkout.root}: the work tree changes nothing in vllm/ since its base")
+    return Subject(
+        "checkout",
+        checkout.root.name,
+        checkout.pin,
+        checkout.variants,
+        {"base": checkout.base, "HEAD": checkout.head},
+        tuple(notes),
+    )
