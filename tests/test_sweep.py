@@ -13,7 +13,6 @@ from harness.instruments import instrument_names
 from harness.source.model import resolve_model
 from harness.source.partition import layer_count
 from harness.source.pin import InstalledVllm
-from harness.source.subject import SubjectOptions
 from harness.sweep import Point, Sweep, SweepOptions, parse_pps
 
 
