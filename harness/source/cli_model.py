@@ -76,6 +76,32 @@ def build(name: str, out: Path | None, seed: int | None) -> None:
     click.echo(f"{out}: {json.dumps(card['measured'])}")
 
 
+@model.command("shrink")
+@click.argument("source", metavar="CONFIG|HUB_ID|ARCHITECTURE")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
+def shrink(source: str, out: Path, seed: int) -> None:
+    """Write a tiny random checkpoint of the structure of CONFIG into the folder OUT.
+
+    CONFIG is a config.json, a folder that holds one, an instrument, a hub id (only its config is
+    fetched), or a known architecture (LlamaForCausalLM, qwen3_moe, falcon_h1, ...), which needs
+    no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are cut,
+    and each kind of weight is checked to move the logits. Needs torch and transformers.
+    """
+    from .shrink import find_config, read_card
+    from .shrink import shrink as build_shrunk
+
+    folder = build_shrunk(find_config(source), out, seed=seed)
+    card = read_card(folder)
+    measured = card["measured"]
+    click.echo(
+        f"{folder}: {card['architecture']}, {card['shape']['num_hidden_layers']} layers, "
+        f"{card['parameters']:,} parameters, seed {seed}\n"
+        f"{measured['kinds_of_parameters']} kinds of parameters move the logits; the least is "
+        f"{measured['smallest_effect_of']} by {measured['smallest_effect']:.1%}"
+    )
+
+
 @model.command("partition")
 @click.argument("config", type=str)
 @click.option(

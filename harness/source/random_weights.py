@@ -1,0 +1,70 @@
+"""Random weights that see everything: seeded by name, spread so that each one moves the logits.
+
+Dummy weights as engines make them give logits of zero and tell nothing. These follow one rule for
+each shape of parameter, and take from the model's own initialisation only where its centre is.
+Only the builder of shrunk models imports this module, which needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import torch
+
+# Standard deviation around a vector's own start value: norms, biases, gates of a whole layer.
+VECTOR_SPREAD = 0.2
+# A single number (a layer's scalar) is scaled into this range, away from 0 and from 1.
+SCALAR_RANGE = (0.7, 0.9)
+EMBEDDING_STD = 0.3
+# Above 1, since gating and averaging over attention shrink what a layer adds.
+MATRIX_GAIN = 1.5
+
+
+def generator_for(name: str, seed: int) -> torch.Generator:
+    """Return the source of a parameter's numbers: the same wherever name and seed are."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def fill(model: Any, seed: int) -> None:
+    """Replace every parameter and saved buffer of a float32 model, rounded to bfloat16 values."""
+    embeddings = {
+        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
+    }
+    with torch.no_grad():
+        for name, tensor in saved_tensors(model).items():
+            drawn = draw(name, tensor, seed, is_embedding=id(tensor) in embeddings)
+            tensor.copy_(drawn.to(torch.bfloat16).to(tensor.dtype))
+
+
+def draw(name: str, start: torch.Tensor, seed: int, *, is_embedding: bool) -> torch.Tensor:
+    """Return new values in the shape of ``start``.
+
+    Matrices have a standard deviation of about one over the root of their inputs, so that
+    activations keep their size over the depth. Vectors spread around where they start (ones for
+    most norms, zeros for biases and for norms that add one), so that none is 0 or 1 throughout.
+    """
+    generator = generator_for(name, seed)
+    if start.numel() == 1:
+        low, high = SCALAR_RANGE
+        part = low + (high - low) * torch.rand(start.shape, generator=generator)
+        return part * torch.where(start == 0, torch.ones_like(start), start)
+    noise = torch.randn(start.shape, generator=generator)
+    if is_embedding:
+        return EMBEDDING_STD * noise
+    if start.dim() == 1:
+        return start + VECTOR_SPREAD * noise * start.abs().clamp(min=1.0)
+    # A convolution mixes its window as well; stacked experts are one matrix each.
+    inputs = math.prod(start.shape[1:]) if "conv" in name else start.shape[-1]
+    return MATRIX_GAIN / math.sqrt(inputs) * noise
+
+
+def saved_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Return the model's own parameters and saved buffers by name; of tied ones, the first name."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            found.setdefault(id(tensor), (name, tensor))
+    return dict(found.values())
