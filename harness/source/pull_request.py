@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.parser import HeaderParser
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
@@ -118,7 +119,7 @@ def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
     starts = [i for i, line in enumerate(lines) if _MAIL.fullmatch(line)]
     if not starts or starts[0]:
         starts = [0, *starts]
-    return list(zip(starts, [*starts[1:], len(lines)], strict=True))
+    return list(pairwise([*starts, len(lines)]))
 
 
 def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_Section]:
@@ -141,8 +142,7 @@ def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_S
             by_git = lines[at].startswith("diff --git ")
         at += 1
     return [
-        _Section(first + 1, tuple(lines[first:last]))
-        for first, last in zip(starts, [*starts[1:], end], strict=True)
+        _Section(first + 1, tuple(lines[first:last])) for first, last in pairwise([*starts, end])
     ]
 
 
