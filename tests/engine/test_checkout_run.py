@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_a_checkout_is_judged_before_and_after_its_changes(tmp_path):
-    """The commit that drops PLE breaks the contract; the uncommitted cure in the work tree does not.
+    """The commit that drops PLE breaks the contract; the uncommitted cure mends it.
 
     What is expected of a release is not expected of a checkout: the finding on base is a failure.
     """

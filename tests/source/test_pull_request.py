@@ -28,7 +28,10 @@ BINARY = (
 )
 MODE = "diff --git a/tools/x.sh b/tools/x.sh\nold mode 100644\nnew mode 100755\n"
 CSRC = CHANGE.replace("vllm/a.py", "csrc/ops.cu")
-PLAIN = "--- vllm/a.py\t2026-01-01\n+++ vllm/a.py\t2026-01-02\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"
+PLAIN = (
+    "--- vllm/a.py\t2026-01-01\n+++ vllm/a.py\t2026-01-02\n"
+    "@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n"
+)
 
 
 @pytest.fixture

@@ -1,0 +1,309 @@
+"""A git checkout: what its base and its work tree change, and which checkouts are refused."""
+
+import dataclasses
+
+import pytest
+from checkouts import FILES, Checkout, release_checkout
+
+from harness.assets import patches_dir
+from harness.errors import BadInputError
+from harness.source.checkout import changed_since, open_checkout, read_checkout
+from harness.source.pin import Pins, load_pins
+from harness.source.series import load_series
+from harness.source.tree import build_tree
+
+WHEEL = {
+    name: text
+    for name, text in FILES.items()
+    if name.startswith("vllm/") and name != "vllm/left_out.md"
+} | {"vllm/_C.abi3.so": "\x7fELF", "vllm/_version.py": "generated\n"}
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Give a repository whose first commit is release 1.2.3, with a branch of two commits."""
+    checkout = Checkout(tmp_path / "work" / "vllm").init()
+    checkout.commit(FILES, "release")
+    checkout.git("tag", "v1.2.3")
+    checkout.git("switch", "-q", "-c", "topic")
+    return checkout
+
+
+@pytest.fixture
+def read(checkout, site):
+    """Give a function that reads the checkout against the installed release 1.2.3."""
+    site.install(files=WHEEL)
+    pins = Pins(site.pin(), (site.pin(), site.pin(version="9.9.9")))
+
+    def read(folder=checkout.path, **options):
+        return read_checkout(folder, pins, lambda pin: site.locate(version=pin.version), **options)
+
+    return read
+
+
+def changes(read_result):
+    """Return what each variant changes in the release."""
+    return {variant.name: dict(variant.files) for variant in read_result.variants}
+
+
+def test_base_and_worktree_are_what_git_has(checkout, read):
+    """Base is the commit where the branch left main; the work tree has all that came after."""
+    checkout.commit({"vllm/a.py": "committed\n", "vllm/new/n.py": "n\n"})
+    checkout.write("vllm/b.py", "unstaged\n")
+    checkout.write("vllm/staged.py", "staged\n")
+    checkout.git("add", "vllm/staged.py")
+    checkout.write("vllm/untracked.py", "untracked\n")
+    checkout.write("vllm/untracked.txt", "notes\n")
+    (checkout.path / "vllm/model_executor/models/m.py").unlink()
+    found = read()
+    assert found.base_name == "main"
+    assert changes(found) == {
+        "base": {},
+        "worktree": {
+            "vllm/a.py": b"committed\n",
+            "vllm/b.py": b"unstaged\n",
+            "vllm/model_executor/models/m.py": None,
+            "vllm/new/n.py": b"n\n",
+            "vllm/staged.py": b"staged\n",
+            "vllm/untracked.py": b"untracked\n",
+        },
+    }
+
+
+def test_a_base_after_the_release_keeps_its_own_changes(checkout, read):
+    """What main has changed since the release belongs to base, and to the work tree as well."""
+    checkout.git("switch", "-q", "main")
+    checkout.commit({"vllm/a.py": "main\n", "vllm/later.py": "later\n"})
+    checkout.git("rm", "-q", "vllm/b.py")
+    checkout.commit()
+    checkout.git("switch", "-q", "-C", "topic")
+    checkout.commit({"vllm/a.py": "topic\n"})
+    base, worktree = changes(read()).values()
+    assert base == {"vllm/a.py": b"main\n", "vllm/later.py": b"later\n", "vllm/b.py": None}
+    assert worktree == base | {"vllm/a.py": b"topic\n"}
+
+
+def test_base_is_a_merge_base(checkout, read):
+    """What main gained after the branch left it is no part of base."""
+    checkout.commit({"vllm/a.py": "topic\n"})
+    checkout.git("switch", "-q", "main")
+    checkout.commit({"vllm/b.py": "after\n"})
+    checkout.git("switch", "-q", "topic")
+    assert changes(read()) == {"base": {}, "worktree": {"vllm/a.py": b"topic\n"}}
+    assert changes(read(base="HEAD"))["base"] == {"vllm/a.py": b"topic\n"}
+
+
+def test_without_main_the_nearest_release_is_the_base(checkout, read):
+    """A clone of one branch has no main; candidates for a release are no releases."""
+    checkout.git("branch", "-D", "-q", "main")
+    checkout.commit({"vllm/a.py": "topic\n"})
+    checkout.git("tag", "v1.2.4rc1")
+    assert read().base_name == "v1.2.3"
+
+
+def test_reading_writes_nothing_and_heeds_no_outer_git(checkout, read, monkeypatch, tmp_path):
+    """Not a byte of checkout or repository changes, inside another repository's hook too."""
+    checkout.write("vllm/a.py", "changed\n")
+    other = Checkout(tmp_path / "other").init()
+    checkout.git("config", "core.fsmonitor", "touch ran #")
+    monkeypatch.setenv("GIT_DIR", str(other.path / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other.path / ".git/index"))
+    before = checkout.snapshot()
+    assert changes(read())["worktree"] == {"vllm/a.py": b"changed\n"}
+    assert changed_since(open_checkout(checkout.path), "v1.2.3", "vllm") == ["vllm/a.py"]
+    assert checkout.snapshot() == before
+
+
+def test_worktrees_and_folders_inside_are_checkouts_too(checkout, read, tmp_path):
+    """`git worktree` and a folder below the root name the checkout that they belong to."""
+    checkout.git("worktree", "add", "-q", str(tmp_path / "tree"), "-b", "other")
+    (tmp_path / "tree/vllm/a.py").write_text("there\n")
+    assert changes(read(tmp_path / "tree"))["worktree"] == {"vllm/a.py": b"there\n"}
+    assert changes(read(checkout.path / "vllm"))["worktree"] == {}
+
+
+def test_trees_are_shared_by_content(checkout, read, site, tmp_path):
+    """Base at the release is the release's own tree; compiled and generated files are its own."""
+    checkout.write("vllm/a.py", "changed\n")
+    (checkout.path / "vllm/b.py").unlink()
+    base, worktree = read().variants
+    installed = site.locate()
+    trees = {each: build_tree(installed, each, tmp_path / "cache") for each in (base, worktree)}
+    release = build_tree(
+        installed, dataclasses.replace(base, name="other", files={}), tmp_path / "cache"
+    )
+    assert trees[base].path == release.path
+    tree = trees[worktree].path
+    assert (tree / "vllm/a.py").read_text() == "changed\n"
+    assert not (tree / "vllm/b.py").exists()
+    assert not (tree / "vllm/left_out.md").exists()
+    for name in ("vllm/_C.abi3.so", "vllm/_version.py", "vllm/__init__.py"):
+        assert (tree / name).samefile(site.path / name)
+
+
+COMPILED = {
+    "kernel": ({"csrc/ops.cu": "// changed\n"}, "csrc/ops.cu"),
+    "new kernel": ({"csrc/new/k.cu": "// new\n"}, "csrc/new/k.cu"),
+    "build": ({"cmake/utils.cmake": "# changed\n"}, "cmake/utils.cmake"),
+    "ops": ({"vllm/_custom_ops.py": "ops = 2\n"}, "vllm/_custom_ops.py"),
+}
+
+
+@pytest.mark.parametrize("case", COMPILED)
+@pytest.mark.parametrize("where", ["work tree", "base commit"])
+def test_compiled_sources_must_be_the_releases(checkout, read, where, case):
+    """A change in csrc/, cmake/ or _custom_ops.py is refused, by name and with the cure."""
+    files, name = COMPILED[case]
+    if where == "base commit":
+        checkout.git("switch", "-q", "main")
+    checkout.commit(files)
+    words = f"the {where} differs from the tag v1.2.3 in what is compiled .{name}.*pip wheel"
+    with pytest.raises(BadInputError, match=words):
+        read()
+
+
+def test_a_deleted_kernel_is_refused(checkout, read):
+    """A kernel that is gone differs as much as one that changed."""
+    (checkout.path / "csrc/ops.cu").unlink()
+    with pytest.raises(BadInputError, match="csrc/ops.cu"):
+        read()
+
+
+class TestWithoutTag:
+    """A repository without the release's tag."""
+
+    @pytest.fixture(autouse=True)
+    def _no_tag(self, checkout):
+        checkout.git("tag", "-d", "v1.2.3")
+
+    def test_the_version_must_be_said(self, read):
+        """Without a tag nothing says what the release was built from, so the user has to."""
+        with pytest.raises(BadInputError, match=r"fetch --tags.*--pp-base-version 1\.2\.3"):
+            read()
+
+    def test_content_decides(self, checkout, read, site, tmp_path):
+        """With the version given, contents are compared with the installed files."""
+        checkout.commit({"vllm/a.py": "changed\n"})
+        (checkout.path / "vllm/b.py").unlink()
+        base, worktree = read(version="1.2.3").variants
+        tree = build_tree(site.locate(), worktree, tmp_path / "cache").path
+        assert (tree / "vllm/a.py").read_text() == "changed\n"
+        assert not (tree / "vllm/b.py").exists()
+        assert (tree / "vllm/_version.py").exists()
+        tree = build_tree(site.locate(), base, tmp_path / "cache").path
+        assert (tree / "vllm/a.py").read_text() == FILES["vllm/a.py"]
+
+    def test_other_ops_are_refused(self, checkout, read):
+        """Other declarations than the installed release's mean other compiled files."""
+        checkout.git("switch", "-q", "main")
+        checkout.commit({"vllm/_custom_ops.py": "ops = 2\n"})
+        with pytest.raises(BadInputError, match=r"is not that of vLLM 1\.2\.3"):
+            read(version="1.2.3")
+
+    def test_a_changed_kernel_is_refused(self, checkout, read):
+        """A kernel that the branch changes cannot be that of any release."""
+        checkout.commit({"csrc/ops.cu": "// changed\n"})
+        with pytest.raises(BadInputError, match="differs from the base commit.*csrc/ops.cu"):
+            read(version="1.2.3")
+
+
+def not_git(checkout):
+    (checkout.path / ".git").rename(checkout.path / "git")
+
+
+def not_vllm(checkout):
+    checkout.git("rm", "-rq", "vllm/model_executor")
+
+
+def in_conflict(checkout):
+    checkout.commit({"vllm/a.py": "ours\n"})
+    checkout.git("switch", "-q", "main")
+    checkout.commit({"vllm/a.py": "theirs\n"})
+    with pytest.raises(Exception, match="merge"):
+        checkout.git("merge", "topic")
+
+
+def link(checkout):
+    (checkout.path / "vllm/a.py").unlink()
+    (checkout.path / "vllm/a.py").symlink_to("b.py")
+
+
+def committed_link(checkout):
+    checkout.git("switch", "-q", "main")
+    link(checkout)
+    checkout.commit()
+    (checkout.path / "vllm/a.py").unlink()
+
+
+def orphan(checkout):
+    checkout.git("switch", "-q", "--orphan", "lonely")
+    checkout.commit(FILES)
+
+
+def unnamed(checkout):
+    checkout.git("branch", "-D", "-q", "main")
+    checkout.git("tag", "-d", "v1.2.3")
+
+
+REFUSED = {
+    "not git": (not_git, {}, "not a git checkout with files .*clone vLLM with git"),
+    "not vLLM": (not_vllm, {}, "not a vLLM tree"),
+    "conflict": (in_conflict, {}, "vllm/a.py is in conflict; finish or abort the merge"),
+    "link": (link, {}, "is a symbolic link; replace it"),
+    "committed link": (committed_link, {}, "is a symbolic link in commit"),
+    "unrelated": (orphan, {}, "HEAD and main share no commit"),
+    "unnamed": (unnamed, {}, "no release tag; say with --pp-base REV"),
+    "unknown revision": (None, {"base": "gone"}, "has no commit 'gone'"),
+    "option as revision": (None, {"base": "--all"}, "has no commit '--all'"),
+    "unknown release": (None, {"version": "0.0.1"}, "no pin for vLLM 0.0.1; known: 1.2.3, 9.9.9"),
+    "release that is not installed": (None, {"version": "9.9.9"}, "9.9.9"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unusable_checkouts_are_refused_with_the_cure(checkout, read, case):
+    """What cannot be measured ends in one error, and nothing of the checkout is touched."""
+    prepare, options, words = REFUSED[case]
+    if prepare is not None:
+        prepare(checkout)
+    before = checkout.snapshot()
+    with pytest.raises(BadInputError, match=words):
+        read(**options)
+    assert checkout.snapshot() == before
+
+
+def test_a_folder_that_is_not_there_is_refused(read, tmp_path):
+    """A path that leads nowhere is named."""
+    with pytest.raises(BadInputError, match="gone: no such folder"):
+        read(tmp_path / "gone")
+
+
+def test_a_shallow_clone_says_how_to_deepen_it(checkout, read, tmp_path):
+    """A clone that lacks the base says so, and how to get it."""
+    checkout.commit({"vllm/a.py": "topic\n"})
+    checkout.git(
+        *("clone", "-q", "--depth", "1", "--no-local", "--branch", "topic"),
+        *(f"file://{checkout.path}", str(tmp_path / "shallow")),
+    )
+    with pytest.raises(BadInputError, match="shallow: run git fetch --unshallow --tags"):
+        read(tmp_path / "shallow", base="main")
+
+
+def test_without_git_it_says_so(checkout, read, monkeypatch, tmp_path):
+    """A machine without the git program gets that said."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInputError, match="cannot run git"):
+        read()
+
+
+@pytest.mark.vllm
+def test_a_checkout_of_the_release_is_the_series(real_vllm, real_pin, tmp_path):
+    """0001 committed and 0002 uncommitted give the very trees of `merged` and `fixed`."""
+    checkout = release_checkout(tmp_path / "vllm", real_vllm)
+    found = read_checkout(checkout.path, load_pins(patches_dir()), lambda _: real_vllm)
+    series = load_series(patches_dir() / real_pin.series).variants()
+    digests = [
+        [build_tree(real_vllm, each, tmp_path / "cache").digest for each in variants]
+        for variants in (found.variants, series[1:])
+    ]
+    assert digests[0] == digests[1]
