@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from harness.lint.values import Env
 
 
+_EMBEDS = frozenset({"embed_input_ids", "get_input_embeddings", "embed_tokens"})
+_CASTS = {"float": "torch.float32", "half": "torch.float16", "bfloat16": "torch.bfloat16"}
 _TENSOR_MAKERS = frozenset(
     {"zeros", "empty", "ones", "full", "rand", "randn", "zeros_like", "empty_like"}
 )
@@ -60,6 +62,9 @@ _IT_METHODS = frozenset(
 def call(walker: Walker, node: ast.Call, env: Env) -> Value:
     """The value of a call."""
     name = node.func.attr if isinstance(node.func, ast.Attribute) else dotted(node.func)
+    if name in _EMBEDS and walker.certain and walker.trace.role is not Role.FIRST:
+        use = Use(name, ast.unparse(node.func), Spot(walker.module, node))
+        walker.trace.embeddings.append(use)
     special = _special(walker, node, name, env)
     if special is not None:
         return special
@@ -84,8 +89,24 @@ def call(walker: Walker, node: ast.Call, env: Env) -> Value:
     result: Value | None = None
     for option in options_of(function):
         value = _apply(walker, option, given, env)
+        if isinstance(option, Opaque) and isinstance(node.func, ast.Attribute):
+            value = _laid_out(value, node, node.func.attr)
         result = value if result is None else join(result, value)
     return result if result is not None else UNKNOWN
+
+
+def _laid_out(value: Value, node: ast.Call, name: str) -> Value:
+    """What a tensor's own method says of the dtype or the shape of its result."""
+    if not isinstance(value, Opaque):
+        return value
+    texts = [ast.unparse(argument) for argument in node.args]
+    if name == "to" and texts and texts[0].startswith("torch."):
+        return replace(value, dtype=texts[0])
+    if name in _CASTS and not texts:
+        return replace(value, dtype=_CASTS[name])
+    if name in ("view", "reshape") and len(texts) > 1 and not _has_star(node):
+        return replace(value, shape=f"({', '.join(texts)})")
+    return value
 
 
 class _Given:

@@ -388,6 +388,16 @@ _RULES = (
         "layers that use it.",
     ),
     Rule(
+        "PP608",
+        "embedding-run-on-later-rank",
+        _W,
+        "loud where the embedding is a PPMissingLayer; silent where its result is not used",
+        "loud: input_ids is None",
+        "forward embeds the inputs also on ranks that receive: commonly `if inputs_embeds is None` "
+        "without asking first whether intermediate_tensors came in.",
+        "Ask `if intermediate_tensors is not None` (or is_first_rank) before.",
+    ),
+    Rule(
         "PP901",
         "unreadable",
         _E,

@@ -41,6 +41,9 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
     for use in middle.trace.none_uses:
         text = f"later ranks are not given `{use.owner}`: it is None here, and has no .{use.name}"
         yield at("PP606", use.spot, text, symbol=f"{stage.cls.name}.{use.owner}")
+    for use in () if stage.is_drafter else middle.trace.embeddings:
+        text = f"{use.owner} runs on later ranks too"
+        yield at("PP608", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
     if not first.sends or any(payload.open for payload in first.sends):
         return
     entries = [entry for payload in first.sends for entry in payload.entries.values()]

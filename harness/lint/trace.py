@@ -93,6 +93,8 @@ class Trace:
     """Places where lm_head is tied to a module that this rank lacks."""
     none_uses: list[Use] = field(default_factory=list)
     """Attributes asked of an argument that is None on this rank."""
+    embeddings: list[Use] = field(default_factory=list)
+    """Embeddings of the inputs that are run for sure."""
     loop_inputs: dict[str, Spot] = field(default_factory=dict)
     """Arguments that only the first rank is given, used in a loop over layers there."""
     input_uses: list[Spot] = field(default_factory=list)

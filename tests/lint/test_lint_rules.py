@@ -403,6 +403,28 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         [(BEFORE, "        count = inputs_embeds.shape[0]\n")],
     ),
     (
+        "PP608",
+        "a wrapper that embeds whenever it has no embeddings",
+        [
+            (
+                "        hidden_states = self.model(\n",
+                "        if inputs_embeds is None:\n"
+                "            inputs_embeds = self.model.embed_input_ids(input_ids)\n"
+                "        hidden_states = self.model(\n",
+            )
+        ],
+    ),
+    (
+        "PP204",
+        "a cast before sending",
+        [(AFTER, "        residual = residual.to(torch.float32)\n")],
+    ),
+    (
+        "PP203",
+        "a view before sending",
+        [(AFTER, "        hidden_states = hidden_states.view(-1, 4, 8)\n")],
+    ),
+    (
         "PP607",
         "an argument that layers use",
         [(CALL, CALL + "\n            hidden_states = hidden_states + extra")],
@@ -515,6 +537,15 @@ SOUND_VARIANTS: dict[str, list[tuple[str, str]]] = {
             "hidden_states, residual, pending = layer(positions, hidden_states, residual, pending)",
         ),
         (AFTER, "        hidden_states = self.fold(hidden_states, pending)\n"),
+    ],
+    "a-wrapper-that-embeds-on-the-first-rank": [
+        (
+            "        hidden_states = self.model(\n",
+            "        if intermediate_tensors is not None:\n            inputs_embeds = None\n"
+            "        elif inputs_embeds is None:\n"
+            "            inputs_embeds = self.model.embed_input_ids(input_ids)\n"
+            "        hidden_states = self.model(\n",
+        )
     ],
     "a-size-asked-of-what-is-there": [
         (
