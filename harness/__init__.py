@@ -1,3 +1,3 @@
-"""pp-harness: apply a patch series to a pinned vLLM and prove that pipeline parallelism changes nothing."""
+"""pp-harness: does pipeline parallelism change what a model computes? Patch a vLLM and see."""
 
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .capture.record import Capture
     from .compare.finding import Verdict
     from .report.schema import CellRecord, ItemRecord
-    from .sweep import Point, Sweep
+    from .sweep import Point
 
 _PROPERTY = "pp_harness"
 _NAME = "pp-harness"
@@ -264,8 +264,8 @@ class _Run:
         from .errors import BadInputError
         from .sweep import Point
 
-        selected = {
-            item.callspec.params[_POINT_FIXTURE]
+        selected: set[Point] = {
+            cast("Point", item.callspec.params[_POINT_FIXTURE])
             for item in session.items
             if isinstance(item, pytest.Function)
             and hasattr(item, "callspec")
@@ -299,7 +299,9 @@ class _Run:
             return
         quiet = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
         if not self._records and exitstatus in quiet:
-            self._failure = "--pp was given and no point was judged: nothing collected, or all skipped"
+            self._failure = (
+                "--pp was given and no point was judged: nothing collected, or all skipped"
+            )
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         folder = self._config.getoption("--pp-report")
         if folder and self._records:
@@ -375,7 +377,7 @@ class _Run:
             variant=cell.variant,
             model=cell.model,
             pp=cell.pp,
-            status=capture.status,  # type: ignore[arg-type]
+            status=capture.status,
             seconds=capture.seconds,
             partition=list(cell.partition) if cell.partition else None,
             fresh=cell.key in self._runner.fresh,

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 from .assets import default_store, patches_dir
 from .capture.cell import Cell, Gsm8kSource
-from .capture.devices import DevicePool, find_devices
+from .capture.devices import DevicePool, find_devices, host_identity
+from .capture.environment import inherited_settings
+from .capture.probes import longest_probe
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.model import ModelSource, resolve_model
@@ -105,6 +108,9 @@ class Sweep:
                     f"--pp-partition {','.join(map(str, cut))} has {len(cut)} stages; "
                     f"--pp asks for {', '.join(map(str, options.pps))}"
                 )
+        sizes = [len(cut) for cut in options.partitions]
+        if len(set(sizes)) < len(sizes):
+            raise BadInputError("--pp-partition: give one cut for each number of stages")
         if options.gsm8k_limit is not None and options.gsm8k_limit < 1:
             raise BadInputError("--pp-gsm8k-limit must be at least 1")
         if options.gsm8k_fewshot is not None and options.gsm8k_fewshot < 0:
@@ -220,6 +226,8 @@ class Sweep:
             vocab_size=int(text["vocab_size"]),
             sliding_window=text.get("sliding_window"),
             versions=self.versions,
+            host=host_identity(self.device),
+            inherited=inherited_settings(),
         )
 
     def baseline(self, point: Point) -> Cell:
@@ -227,19 +235,20 @@ class Sweep:
         return self.cell(Point(point.variant, point.model, 1))
 
     @staticmethod
-    def _length(text: dict[str, Any], gsm8k: Gsm8kSource) -> int:
+    def _length(text: Mapping[str, Any], gsm8k: Gsm8kSource) -> int:
         if gsm8k.name == "bundled":
             wanted = _BUNDLED_LENGTH
         else:
             wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
+        wanted = max(wanted, longest_probe(text.get("sliding_window")))
         return min(wanted, int(text.get("max_position_embeddings") or wanted))
 
     def _questions(self, model: str) -> Gsm8kSource:
         """Return the questions of a model's cells and how many examples come before each."""
-        fewshot = self.options.gsm8k_fewshot
+        name, fewshot = self.options.gsm8k, self.options.gsm8k_fewshot
         if fewshot is None:
-            fewshot = 0 if self.models[model].is_instrument else 5
-        name = self.options.gsm8k
+            few = name != "bundled" and not self.models[model].is_instrument
+            fewshot = 5 if few else 0
         if name == "hub":
             path, train = _from_hub(self.store / "gsm8k")
         elif name == "bundled":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class Gsm8kSource:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one engine is asked to be. `variant` and `model` are names for people, not for the key."""
+    """What one engine is asked to be. `variant` and `model` are names for people only."""
 
     variant: str
     model: str
@@ -51,7 +51,9 @@ class Cell:
     max_gen_tokens: int = 256
     vocab_size: int = 0
     sliding_window: int | None = None
-    versions: tuple[tuple[str, str], ...] = field(default=())
+    versions: tuple[tuple[str, str], ...] = ()
+    host: str = ""
+    inherited: tuple[tuple[str, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -64,9 +66,7 @@ class Cell:
         content = asdict(self)
         for name in ("variant", "model", "tree", "model_path"):
             del content[name]
-        content["gsm8k"] = {
-            name: content["gsm8k"][name] for name in ("digest", "limit", "fewshot")
-        }
+        content["gsm8k"] = {name: content["gsm8k"][name] for name in ("digest", "limit", "fewshot")}
         content["inside"] = inside_digest()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -8,11 +8,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from .cell import Cell
 from .environment import server_environment
+
+# How long the kernel may take to clear a killed process, in seconds.
+_KILL_SECONDS = 10
 
 
 class Child(Protocol):
@@ -23,7 +29,7 @@ class Child(Protocol):
         ...
 
     def kill(self) -> None:
-        """Kill the whole process group; what is left of it is gone soon after."""
+        """Kill the whole process group; none of it runs on return."""
         ...
 
 
@@ -90,8 +96,10 @@ class _Server:
             self.process.wait(timeout=5)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
-        for pid in [*self.pids.values(), self.process.pid]:
-            _kill_group(pid)
+        # A group that has reported its end is left alone: its number may be another's by now.
+        alive = [pid for number, pid in self.pids.items() if number not in self.statuses]
+        for pid in [*alive, self.process.pid]:
+            _end_group(pid)
         self.process.wait()
         self._reader.join()
         assert self.process.stdout is not None
@@ -115,7 +123,7 @@ class _ForkedChild:
     def kill(self) -> None:
         pid = self._server.pids.get(self._number)
         # A child that has no pid yet waits for a server that is stuck while it imports.
-        _kill_group(self._server.process.pid if pid is None else pid)
+        _end_group(self._server.process.pid if pid is None else pid)
 
 
 class ForkServers:
@@ -144,8 +152,23 @@ class ForkServers:
         self._folder.cleanup()
 
 
-def _kill_group(pid: int) -> None:
+def _end_group(group: int) -> None:
+    """Kill a process group and wait until none of it runs: its devices are free then."""
     try:
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
-        pass
+        return
+    deadline = time.monotonic() + _KILL_SECONDS
+    while _runs(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _runs(group: int) -> bool:
+    """Whether a process of the group still runs; a zombie holds nothing."""
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return False

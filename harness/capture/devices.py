@@ -1,6 +1,7 @@
 """Leases on cores and GPUs: all devices of a cell at once, shared safely between pytest runs."""
 
 import ctypes
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,20 +55,55 @@ def find_devices(kind: str) -> DevicePool:
                 "(Debian, Ubuntu: libnuma1; Fedora: numactl-libs)"
             ) from error
         return DevicePool("cpu", tuple(sorted(os.sched_getaffinity(0))))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             check=True,
-        ).stdout.split()
+        ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise BadInputError(
             f"no GPU can be seen (nvidia-smi: {error}); use --pp-device cpu"
         ) from error
-    allowed = [one.strip() for one in visible.split(",")] if visible is not None else listed
-    return DevicePool("cuda", tuple(int(one) for one in listed if one in allowed))
+    return DevicePool("cuda", visible_gpus(listed, os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+@lru_cache(maxsize=2)
+def host_identity(kind: str) -> str:
+    """Return what of this host can change a result: the processor, or the GPUs and their driver."""
+    if kind == "cuda":
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        return "; ".join(sorted(set(listed.splitlines())))
+    # Kernels are chosen by instruction set, which /proc/cpuinfo gives as flags on x86 and ARM.
+    wanted = ("model name", "flags", "CPU part", "Features")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    facts = sorted({line for line in lines if line.startswith(wanted)})
+    name = next((line.partition(":")[2].strip() for line in facts if "model name" in line), "cpu")
+    return f"{name} {hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
+
+
+def visible_gpus(listed: str, visible: str | None) -> tuple[int, ...]:
+    """Return the indices in nvidia-smi's `index, uuid` lines that CUDA_VISIBLE_DEVICES allows.
+
+    Raises:
+        BadInputError: if the variable names a device that nvidia-smi does not list.
+    """
+    indices: dict[str, int] = {}
+    for line in listed.splitlines():
+        index, _, uuid = line.partition(",")
+        indices[index.strip()] = indices[uuid.strip()] = int(index)
+    if visible is None:
+        return tuple(sorted(set(indices.values())))
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    for name in names:
+        if name not in indices:
+            raise BadInputError(
+                f"CUDA_VISIBLE_DEVICES names {name}, which nvidia-smi does not list; "
+                "name whole GPUs by index or UUID"
+            )
+    return tuple(sorted({indices[name] for name in names}))
 
 
 @contextmanager

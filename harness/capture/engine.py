@@ -181,4 +181,3 @@ def main(request_file: str) -> int:
     partial.write_text(json.dumps(result), encoding="utf-8")
     partial.replace(folder / "result.json")
     return 1 if error else 0
-

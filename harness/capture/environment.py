@@ -7,6 +7,17 @@ from .cell import Cell
 from .hooks import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE
 
 
+def inherited_settings() -> tuple[tuple[str, str], ...]:
+    """Return the settings of vLLM that engines inherit from the user's environment, sorted."""
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in os.environ.items()
+            if name.startswith("VLLM_") and name != "VLLM_PP_LAYER_PARTITION"
+        )
+    )
+
+
 def server_environment(cell: Cell) -> dict[str, str]:
     """Return the environment in which vLLM is imported: the variant tree first.
 
@@ -39,7 +50,6 @@ def cell_environment(
     env = {
         CAPTURE_DIR_VARIABLE: str(folder),
         TRACE_VARIABLE: "1" if tracing else "0",
-        "HF_DATASETS_CACHE": str(folder / "datasets"),
     }
     if cell.partition:
         env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))

@@ -1,6 +1,7 @@
 """lm-eval's own gsm8k task on the engine of a cell, with the questions of a local file."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from typing import Any
 _FEWSHOT_SEED = 1234
 
 
-def task_config(source: dict[str, Any]) -> dict[str, Any]:
+def task_config(source: dict[str, Any], cache: str) -> dict[str, Any]:
     """Return lm-eval's gsm8k task with its data replaced by the file named in `source`.
 
     Prompt, target, stop strings, metric and filters are lm-eval's; only where the rows come
@@ -28,7 +29,7 @@ def task_config(source: dict[str, Any]) -> dict[str, Any]:
     config.update(
         dataset_path="json",
         dataset_name=None,
-        dataset_kwargs={"data_files": files},
+        dataset_kwargs={"data_files": files, "cache_dir": cache},
         num_fewshot=source["fewshot"],
     )
     config.pop("tag", None)
@@ -36,17 +37,19 @@ def task_config(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_gsm8k(lm: Any, source: dict[str, Any], out: Path) -> None:
-    """Evaluate and write one line per question: hashes that pair it, the answer, each filter's score."""
+    """Evaluate; write a line per question: hashes that pair it, the answer, each filter's score."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     # `simple_evaluate` would index the thousands of tasks that lm-eval ships and collect facts
     # about the host (10 s together); the evaluation itself is `evaluate`.
-    loaded = TaskManager(include_defaults=False).load([task_config(source)])
-    loaded["tasks"]["gsm8k"].set_fewshot_seed(seed=_FEWSHOT_SEED)
-    results = evaluate(
-        lm=lm, task_dict=loaded, limit=source["limit"], log_samples=True, bootstrap_iters=0
-    )
+    # The cache of `datasets` is by file name and time, and the user's; ours starts empty.
+    with tempfile.TemporaryDirectory(dir=out.parent) as cache:
+        loaded = TaskManager(include_defaults=False).load([task_config(source, cache)])
+        loaded["tasks"]["gsm8k"].set_fewshot_seed(seed=_FEWSHOT_SEED)
+        results = evaluate(
+            lm=lm, task_dict=loaded, limit=source["limit"], log_samples=True, bootstrap_iters=0
+        )
     if results is None:
         raise RuntimeError("lm-eval returned no results")
     questions: dict[int, dict[str, Any]] = {}

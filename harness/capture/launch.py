@@ -143,10 +143,10 @@ def _failure(
         # What the engine itself refuses is its failure; what fails around it blocks the answer.
         status = "failed" if phase == "engine" else "blocked"
         if any(wrapper in error for wrapper in _WRAPPERS):
-            cause = _cause_line(folder / "log.txt")
-            if cause is None:  # the wrapper speaks of an exception, but no rank left one
-                status, cause = "blocked", f"a rank died without an exception ({error})"
-            error = cause
+            line = _cause_line(folder / "log.txt")
+            if line is None:  # the wrapper speaks of an exception, but no rank left one
+                status = "blocked"
+            error = line or f"a rank died without an exception ({error})"
         return {**blank, "status": status, "error": error, "traceback": trace}
     if returncode is not None and returncode < 0:
         error = f"the engine's process was killed by {signal.Signals(-returncode).name}"

@@ -28,6 +28,15 @@ class Probe:
     requests: tuple[ProbeRequest, ...]
 
 
+# Tokens forced after each prompt.
+_DECODE = 6
+
+
+def longest_probe(sliding_window: int | None) -> int:
+    """Return the context, in tokens, that the longest probe needs: well past the window."""
+    return 2 * (sliding_window or _DEFAULT_WINDOW) + 7 + _DECODE
+
+
 def _request(name: str, length: int, decode: int, vocab_size: int) -> ProbeRequest:
     draw = random.Random(f"{name}/{length}/{decode}/{vocab_size}")  # noqa: S311 - reproducible, not secret
     ids = tuple(draw.randrange(vocab_size) for _ in range(length + decode))
@@ -40,15 +49,15 @@ def parity_probes(
     """Return the probes of the parity profile.
 
     Lengths are in tokens and cross the boundaries where bugs hide: one token, a few, the sliding
-    window minus one, the window, the window plus one, well past it; then a batch of unequal prompts.
+    window minus one, the window, the window plus one, well past it; then a batch of unequal
+    prompts.
     A prompt and its decode steps always fit into `max_model_len`.
 
     Raises:
         ValueError: if `max_model_len` leaves no room for the shortest probe.
     """
     window = sliding_window or _DEFAULT_WINDOW
-    decode = 6
-    room = max_model_len - decode
+    room = max_model_len - _DECODE
     if room < 1:
         raise ValueError(f"max_model_len {max_model_len} leaves no room for a probe")
     lengths = {
@@ -57,14 +66,14 @@ def parity_probes(
         "window-1": window - 1,
         "window": window,
         "window+1": window + 1,
-        "long": 2 * window + 7,
+        "long": longest_probe(window) - _DECODE,
     }
     single = [
-        Probe(name, (_request(name, min(max(length, 1), room), decode, vocab_size),))
+        Probe(name, (_request(name, min(max(length, 1), room), _DECODE, vocab_size),))
         for name, length in lengths.items()
     ]
     batch = tuple(
-        _request(f"batch/{index}", min(length, room), decode, vocab_size)
+        _request(f"batch/{index}", min(length, room), _DECODE, vocab_size)
         for index, length in enumerate((2, 11, window + 5, 3))
     )
     return (*single, Probe("batch", batch))

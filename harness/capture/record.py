@@ -82,10 +82,12 @@ class Capture:
 
     @property
     def status(self) -> str:
+        """Return ok, failed or blocked."""
         return str(self.manifest["status"])
 
     @property
     def seconds(self) -> dict[str, float]:
+        """Return the seconds that each phase took, and `total`."""
         return dict(self.manifest["seconds"])
 
     @property

@@ -5,6 +5,7 @@ Run as `python -m harness.capture.server cpu|cuda`. Lines of JSON: on stdin
 `{"id", "status"}` when it has ended. The end of stdin ends the server and all its children.
 """
 
+import ctypes
 import json
 import os
 import selectors
@@ -16,12 +17,12 @@ from typing import Any
 
 from . import engine
 
+_PR_SET_PDEATHSIG = 1
+
 
 def _import_everything(device: str) -> None:
-    import lm_eval.evaluator
-    import lm_eval.models.vllm_causallms
     import vllm.v1.executor.multiproc_executor
-    import vllm.v1.worker.gpu_worker  # noqa: F401
+    import vllm.v1.worker.gpu_worker
 
     if device == "cpu":
         import vllm.v1.worker.cpu_worker  # noqa: F401
@@ -32,6 +33,8 @@ def _child(task: dict[str, Any]) -> None:
     status = 1
     try:
         os.setsid()
+        # A server that is killed takes its children along; a normal end does not come this way.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with Path(os.devnull).open() as nothing, Path(task["log"]).open("ab") as log:
             os.dup2(nothing.fileno(), 0)
             os.dup2(log.fileno(), 1)

@@ -29,7 +29,10 @@ def compare_contract(capture: Capture) -> Verdict:
     misuse = [
         finding
         for stage in sorted(stages)
-        for finding in (*_misuses(stages[stage]), *_nones_in_dummies(stages[stage], pp))
+        for finding in (
+            *_misuses(stages[stage], survived=capture.status == "ok"),
+            *_nones_in_dummies(stages[stage], pp),
+        )
     ]
     unseen = _unseen(capture, pp)
     if unseen is not None:
@@ -72,18 +75,24 @@ def _unique(findings: list[Finding]) -> list[Finding]:
     return list(reversed(kept.values()))
 
 
-def _misuses(trace: RankTrace) -> Iterable[Finding]:
-    """Yield what the forward did that IntermediateTensors does not support, as it was seen."""
+def _misuses(trace: RankTrace, *, survived: bool) -> Iterable[Finding]:
+    """Yield what the forward did that IntermediateTensors does not support, as it was seen.
+
+    A forward that survived it has only asked (`hasattr`, a default, an exception that it caught):
+    worth a warning, because what it asked for was not there.
+    """
     seen = set()
     for misuse in trace.misuses:
         what, key, place = misuse["what"], misuse["key"], misuse["place"]
         if (what, key, place) in seen:
             continue
         seen.add((what, key, place))
+        asked = survived or what == "absent-key"
+        severity = Severity.WARNING if asked else Severity.ERROR
         if what == "missing-attribute":
             yield Finding(
                 "CON005",
-                Severity.ERROR,
+                severity,
                 f"stage {trace.stage} calls IntermediateTensors.{key}, which does not exist",
                 "read keys with intermediate_tensors[key]",
                 rank=trace.stage,
@@ -93,7 +102,7 @@ def _misuses(trace: RankTrace) -> Iterable[Finding]:
         else:
             yield Finding(
                 "CON009",
-                Severity.ERROR,
+                severity,
                 f"stage {trace.stage} reads '{key}', which it was not given",
                 "declare the key in make_empty_intermediate_tensors and send it",
                 rank=trace.stage,

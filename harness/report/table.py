@@ -9,7 +9,7 @@ _HEADER = ("variant", "model", "pp", *_CHECKS)
 
 
 def verdict_table(verdicts: Sequence[VerdictRecord]) -> list[str]:
-    """Return the lines of the table; an expected verdict carries a star, what did not run a dash."""
+    """Return the table's lines; an expected verdict carries a star, what did not run a dash."""
     rows: dict[tuple[str, str, int], dict[str, str]] = {}
     for one in verdicts:
         cell = one.verdict + ("*" if one.expected and one.verdict != "pass" else "")

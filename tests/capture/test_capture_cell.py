@@ -27,6 +27,8 @@ OTHER = {
     "vocab_size": 65,
     "sliding_window": 8,
     "versions": (("torch", "2.12.0"),),
+    "host": "another processor",
+    "inherited": (("VLLM_ATTENTION_BACKEND", "OTHER"),),
 }
 NAMES = {"variant", "model", "tree", "model_path"}
 OTHER_QUESTIONS = {

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.capture.devices import DevicePool, find_devices, lease
+from harness.capture.devices import DevicePool, find_devices, lease, visible_gpus
 from harness.errors import BadInputError
 
 POOL = DevicePool("cuda", (0, 1, 2, 3))
@@ -153,15 +153,24 @@ def nvidia_smi(tmp_path, monkeypatch):
 def test_gpus_are_listed(nvidia_smi, monkeypatch):
     """All GPUs of the host are in the pool."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    nvidia_smi("printf '0\\n1\\n2\\n'")
+    nvidia_smi("printf '0, GPU-aa\\n1, GPU-bb\\n2, GPU-cc\\n'")
     assert find_devices("cuda") == DevicePool("cuda", (0, 1, 2))
 
 
 def test_gpus_hidden_by_the_user_stay_hidden(nvidia_smi, monkeypatch):
     """`CUDA_VISIBLE_DEVICES` of the user limits the pool."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 0")
-    nvidia_smi("printf '0\\n1\\n2\\n'")
+    nvidia_smi("printf '0, GPU-aa\\n1, GPU-bb\\n2, GPU-cc\\n'")
     assert find_devices("cuda").ids == (0, 2)
+
+
+def test_gpus_may_be_named_by_uuid():
+    """`CUDA_VISIBLE_DEVICES` may name GPUs by UUID; one that is not there is refused by name."""
+    listed = "0, GPU-aa\n1, GPU-bb\n2, GPU-cc\n"
+    assert visible_gpus(listed, "GPU-cc,1") == (1, 2)
+    assert visible_gpus(listed, "") == ()
+    with pytest.raises(BadInputError, match="MIG-7"):
+        visible_gpus(listed, "0,MIG-7")
 
 
 def test_no_gpu_is_refused(nvidia_smi):

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.compare.contract import compare_contract
-from harness.compare.finding import Outcome
+from harness.compare.finding import Outcome, Severity
 
 
 def codes(verdict):
@@ -143,7 +143,7 @@ def test_missing_method(build):
     capture = build()
     misuse = {"kind": "misuse", "what": "missing-attribute", "key": "get", "place": "vllm/m.py:7"}
     capture.ranks[1] += [misuse, misuse]
-    found = only(compare_contract(capture.save()))
+    found = only(compare_contract(capture.fail().save()))
     assert (found.code, found.key, found.rank, found.place) == ("CON005", "get", 1, "vllm/m.py:7")
 
 
@@ -153,8 +153,21 @@ def test_missing_key_read(build):
     capture.ranks[1].append(
         {"kind": "misuse", "what": "missing-key", "key": "residual", "place": "vllm/m.py:9"}
     )
-    found = only(compare_contract(capture.save()))
+    found = only(compare_contract(capture.fail().save()))
     assert (found.code, found.key, found.place) == ("CON009", "residual", "vllm/m.py:9")
+
+
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [("missing-attribute", "CON005"), ("missing-key", "CON009"), ("absent-key", "CON009")],
+)
+def test_asking_is_no_misuse(build, what, code):
+    """A forward that asked for what is not there and went on is told, and passes."""
+    capture = build()
+    capture.ranks[1].append({"kind": "misuse", "what": what, "key": "x", "place": "vllm/m.py:9"})
+    verdict = compare_contract(capture.save())
+    assert verdict.outcome is Outcome.PASS
+    assert [(f.code, f.severity) for f in verdict.findings] == [(code, Severity.WARNING)]
 
 
 def test_declared_shape_differs(build):

@@ -13,9 +13,7 @@ PHASE_TIMEOUT = 300
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory):
     """The default sweep with two questions a cell and its trees in a folder of this session."""
-    return Sweep(
-        SweepOptions(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store"))
-    )
+    return Sweep(SweepOptions(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
 
 
 @pytest.fixture(scope="session")

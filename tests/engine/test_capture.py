@@ -44,9 +44,7 @@ def test_the_tracer_changes_nothing(run):
     bare = run("fixed", "ple", 2, tracing=False)
     assert all(trace.tracing for trace in traced.stages.values())
     assert not any(trace.tracing or trace.steps for trace in bare.stages.values())
-    assert np.array_equal(
-        sampled_rows(traced).view(np.uint32), sampled_rows(bare).view(np.uint32)
-    )
+    assert np.array_equal(sampled_rows(traced).view(np.uint32), sampled_rows(bare).view(np.uint32))
     assert [line["output"] for line in traced.answers] == [line["output"] for line in bare.answers]
 
 
@@ -89,7 +87,7 @@ def test_three_stages_agree(run):
 
 
 def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
-    """A stage uses its own layers' inputs and gets all layers': the report says how much is waste."""
+    """A stage gets all layers' inputs and uses its own: the report says how much is waste."""
     candidate = run("fixed", "ple", 3)
     layers = {stage: len(trace.layers) for stage, trace in candidate.stages.items()}
     costs = {c.boundary: c for c in boundary_costs(candidate.stages) if c.key == "per_layer_inputs"}
@@ -115,7 +113,7 @@ def test_dropped_per_layer_inputs_are_found_and_placed(run):
 
 
 def test_a_crash_is_recorded_with_its_root_cause(run):
-    """The base release crashes on stage 1; the record names rank, file and line, and the contract speaks."""
+    """The base release crashes on stage 1; the record names rank, file and line."""
     baseline, candidate = run("base", "ple", 1), run("base", "ple", 2)
     assert candidate.status == "failed"
     assert candidate.failure["rank"] == 1
@@ -163,7 +161,7 @@ def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp
 
     thread = threading.Thread(target=work)
     thread.start()
-    _wait_for(lambda: (tmp_path / "rank1.jsonl").exists())
+    _wait_for((tmp_path / "rank1.jsonl").exists)
     rank = psutil.Process(_heartbeat(tmp_path, 1)["pid"])
     engine = rank.parent()
     group = os.getpgid(engine.pid)
@@ -176,4 +174,4 @@ def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp
     assert not thread.is_alive()
     assert manifest["status"] == "blocked", manifest["failure"]
     assert manifest["failure"]["error"]
-    _wait_for(lambda: not _running(group), seconds=10)
+    assert not _running(group)

@@ -28,5 +28,5 @@ def row_digests(tensor: torch.Tensor, rows: int) -> torch.Tensor:
 
 
 def row_norms(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """Return the Euclidean norm of each row, float32 [rows]: a difference in size, not only in bits."""
+    """Return the Euclidean norm of each row, float32 [rows]: how large, not only which bits."""
     return torch.linalg.vector_norm(tensor[:rows].reshape(rows, -1).float(), dim=1)

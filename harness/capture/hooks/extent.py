@@ -6,10 +6,11 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 # Questions about a tensor that its values do not answer.
-_METADATA = frozenset(
-    "size dim ndimension numel nelement stride is_contiguous element_size storage_offset "
-    "get_device type is_floating_point is_complex is_signed __len__".split()
-)
+_METADATA = {
+    "__len__", "dim", "element_size", "get_device", "is_complex", "is_contiguous",
+    "is_floating_point", "is_signed", "ndimension", "nelement", "numel", "size",
+    "storage_offset", "stride", "type",
+}  # fmt: skip
 
 
 class Watched(torch.Tensor):
@@ -45,7 +46,7 @@ def _asks_for_metadata(func: Any, result: Any) -> bool:
 
 def watch(tensor: torch.Tensor) -> Watched:
     """Return a watched view of `tensor`."""
-    view = tensor.as_subclass(Watched)
+    view: Watched = tensor.as_subclass(Watched)
     view.used = torch.zeros(tensor.shape, dtype=torch.bool)
     return view
 

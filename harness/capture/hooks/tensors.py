@@ -29,8 +29,8 @@ class _TracedDict(dict[str, Any]):
 
     note: Note
 
-    def _noted(self, key: str) -> None:
-        self.note("read" if key in self else "missing-key", key, caller())
+    def _noted(self, key: str, missing: str = "missing-key") -> None:
+        self.note("read" if key in self else missing, key, caller())
 
     def __iter__(self) -> Iterator[str]:
         # Not for what it does: a dict with an __iter__ of its own is no longer copied behind our
@@ -42,11 +42,11 @@ class _TracedDict(dict[str, Any]):
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        self._noted(key)
+        self._noted(key, missing="absent-key")
         return super().get(key, default)
 
     def pop(self, key: str, *default: Any) -> Any:
-        self._noted(key)
+        self._noted(key, missing="absent-key" if default else "missing-key")
         return super().pop(key, *default)
 
     def setdefault(self, key: str, default: Any = None) -> Any:

@@ -49,6 +49,7 @@ class Step:
 
     @property
     def rows(self) -> int:
+        """Return the number of scheduled tokens."""
         return sum(span.count for span in self.spans)
 
 
@@ -110,7 +111,7 @@ class Tracer:
 
     @contextmanager
     def failures(self, rank: int, phase: str) -> Iterator[None]:
-        """Write the first exception of this rank, with its innermost vLLM frame, and let it pass."""
+        """Write this rank's first exception, with its innermost vLLM frame, and let it pass."""
         try:
             yield
         except Exception as error:
