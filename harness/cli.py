@@ -15,6 +15,7 @@ _COMMANDS = {
     "series": ("harness.source.cli_series:series", "Check, list and show patch series."),
     "model": ("harness.source.cli_model:model", "Instruments, shapes and pipeline partitions."),
     "lint": ("harness.lint.cli:lint", "Check the tensor-key contract of model files, statically."),
+    "check": ("harness.cli_check:check", "Check the model files of a vLLM checkout."),
     "store": ("harness.capture.cli_store:store", "List and clear the captures on disk."),
     "suites": ("harness.cli_suites:suites", "Print the folder with the pytest suites."),
 }

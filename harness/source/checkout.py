@@ -61,11 +61,13 @@ def check_vllm_tree(root: Path) -> None:
         )
 
 
-def find_base(repository: Repository, revision: str | None) -> tuple[str, str]:
+def find_base(
+    repository: Repository, revision: str | None, option: str = "--pp-base"
+) -> tuple[str, str]:
     """Return the commit where HEAD left `revision`, and a name for it.
 
     Without `revision` it is the first that exists of upstream/main, origin/main and main, else
-    the nearest release tag.
+    the nearest release tag. `option` is what the user gives a revision with.
 
     Raises:
         BadInputError: if there is no such revision, or it shares no commit with HEAD.
@@ -76,19 +78,19 @@ def find_base(repository: Repository, revision: str | None) -> tuple[str, str]:
     if name is None:
         raise BadInputError(
             f"{repository.root}: has none of {', '.join(_DEFAULT_BASES)} and no release tag; say "
-            f"with --pp-base REV where the branch started{_shallow(repository)}"
+            f"with {option} REV where the branch started{_shallow(repository)}"
         )
     commit = repository.commit(name)
     if commit is None:
         raise BadInputError(
             f"{repository.root}: has no commit {name!r}; fetch it, or name another with "
-            f"--pp-base REV{_shallow(repository)}"
+            f"{option} REV{_shallow(repository)}"
         )
     base = repository.merge_base(head, commit)
     if base is None:
         raise BadInputError(
             f"{repository.root}: HEAD and {name} share no commit; name the right base with "
-            f"--pp-base REV{_shallow(repository)}"
+            f"{option} REV{_shallow(repository)}"
         )
     return base, name
 
