@@ -1,0 +1,33 @@
+"""The README names what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.cli import _COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_option_of_the_plugin_is_named():
+    """No option is left for --help alone, and none is named that is gone."""
+    source = (ROOT / "harness" / "pytest_plugin.py").read_text(encoding="utf-8")
+    options = set(re.findall(r'\badd\(\s*"(--pp[a-z0-9-]*)"', source))
+    assert "--pp-variant" in options
+    assert options == set(re.findall(r"--pp\b[a-z0-9-]*", README))
+
+
+def test_every_command_is_in_the_table():
+    """The index of the command line and the README list the same commands."""
+    table = README.split("| command | what it does |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) == set(_COMMANDS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_linked_files_exist(page):
+    """A relative link or a named page of docs/ leads somewhere."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"\bdocs/\w+\.md", text)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
