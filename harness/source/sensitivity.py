@@ -23,6 +23,10 @@ MINIMUM_EFFECT = 1e-3
 # Standard deviation of logits over the vocabulary and over positions.
 MINIMUM_SPREAD = 1e-2
 PROBE_TOKENS = 72
+# Parameters that a model may be blind to by its own mathematics: a key bias adds the same to all
+# scores of a query where keys are not rotated; a guard against division by zero is meant to do
+# nothing. No engine can lose them and be wrong. Their effects are reported, not judged.
+_MAY_BE_BLIND_TO = ("k_proj.bias", "act_fn.eps")
 _INDEX = re.compile(r"\.\d+(?=\.)")
 _PER_LAYER_ARGUMENT = "per_layer_input"
 
@@ -47,8 +51,13 @@ class Sensitivity:
 
     @property
     def smallest(self) -> tuple[str, float]:
-        """The kind of parameter that moves the logits least, and by how much."""
-        return min(self.effects.items(), key=lambda item: item[1])
+        """The kind of parameter that must move the logits and does so least, and by how much."""
+        judged = {
+            kind: effect
+            for kind, effect in self.effects.items()
+            if effect >= MINIMUM_EFFECT or not any(part in kind for part in _MAY_BE_BLIND_TO)
+        }
+        return min(judged.items(), key=lambda item: item[1])
 
 
 def measure(model: Any, vocab_size: int) -> Sensitivity:

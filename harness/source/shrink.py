@@ -126,7 +126,15 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
         ) from error
     model.eval()
     random_weights.fill(model, seed)
-    seen = sensitivity.measure(model, int(plan["vocab_size"]))
+    try:
+        seen = sensitivity.measure(model, int(plan["vocab_size"]))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInputError(
+            f"the shrunk {plan['model_type']} is built but does not run in transformers "
+            f"{transformers.__version__} ({reason}); a size that the cut does not know may "
+            "contradict another"
+        ) from error
     config.architectures = plan.get("architectures") or [type(model).__name__]
     model.config.architectures = config.architectures
     model.to(torch.bfloat16).save_pretrained(folder)

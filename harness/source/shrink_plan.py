@@ -218,6 +218,11 @@ def _cut_heads(text: dict[str, Any]) -> None:
     for key, size in _HEAD_DIMS.items():
         if isinstance(text.get(key), int):
             text[key] = min(text[key], size)
+    if text.get("qk_head_dim") and text.get("qk_rope_head_dim"):
+        # Latent attention: a query has a rotated and a plain part.
+        text["qk_head_dim"] = text["qk_rope_head_dim"] + text["qk_nope_head_dim"]
+        if "head_dim" in text:
+            text["head_dim"] = text["qk_rope_head_dim"]
     if text.get("query_pre_attn_scalar") == old_head and old_head:
         text["query_pre_attn_scalar"] = text.get("head_dim") or text["hidden_size"] // heads
 

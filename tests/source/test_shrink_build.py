@@ -45,7 +45,7 @@ def test_every_kind_of_weight_moves_the_logits(ple):
 
 
 def test_shared_layers_carry_what_vllm_asks_for(ple):
-    """The layers of the KV-shared tail have key and value weights, which transformers leaves out."""
+    """Layers of the KV-shared tail have the key and value weights that transformers leaves out."""
     from safetensors import safe_open
 
     with safe_open(ple / "model.safetensors", "pt") as file:
@@ -56,7 +56,7 @@ def test_shared_layers_carry_what_vllm_asks_for(ple):
 
 
 def test_weights_follow_from_the_seed_and_their_names(tmp_path):
-    """The same seed gives the same files, another other ones; equal shapes are not equal weights."""
+    """One seed gives one set of files; equal shapes are not equal weights."""
     from safetensors.torch import load_file
 
     config = default_config("llama")
