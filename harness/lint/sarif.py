@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 from harness.lint.catalogue import RULES, Rule
 from harness.lint.report import Finding, LintReport, Severity
@@ -20,7 +21,6 @@ def as_sarif(report: LintReport) -> str:
         "tool": {
             "driver": {
                 "name": "pp-harness lint",
-                "informationUri": "https://github.com/vllm-project/vllm",
                 "rules": [_rule(rule) for rule in rules],
             }
         },
@@ -50,7 +50,7 @@ def _result(found: Finding, number: int) -> dict[str, object]:
     # Lines move; what the finding is about, and in which file, does not.
     name = f"{found.code}:{Path(found.path).name}:{found.symbol}:{found.message}"
     path = Path(found.path)
-    uri = path.as_posix() if not path.is_absolute() else path.as_uri()
+    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
     return {
         "ruleId": found.code,
         "ruleIndex": number,
