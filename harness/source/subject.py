@@ -1,5 +1,6 @@
 """What a run measures: the variants of a series, of a patch file or of a checkout."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,15 @@ def _of_checkout(checkout: Checkout) -> Subject:
         checkout.root.name,
         checkout.pin,
         checkout.variants,
-        {"base": checkout.base, "HEAD": checkout.head},
+        {"base": checkout.base, "HEAD": checkout.head, "worktree": _digest(worktree)},
         tuple(notes),
     )
+
+
+def _digest(variant: Variant) -> str:
+    """Return the sha256 of what a variant changes in the release: HEAD does not tell all of it."""
+    digest = hashlib.sha256()
+    for name, content in sorted(variant.files.items()):
+        mark = "deleted" if content is None else hashlib.sha256(content).hexdigest()
+        digest.update(f"{name}\0{mark}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
