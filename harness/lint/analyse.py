@@ -30,7 +30,7 @@ from harness.lint.waivers import Waiver, apply, waivers_in
 
 _FEW_FILES = 24
 """Below this a second process costs more than it saves."""
-_MOST_MODULES = 120
+_MOST_MODULES = 80
 """Parsed files to hold at once, about 1 MB each; what is needed again is parsed again."""
 
 

@@ -76,9 +76,9 @@ def _read_never_sent(stage: Stage) -> Iterator[Finding]:
         symbol = f"{stage.cls.name}.{key}"
         if by_first is None and by_middle is None:
             if not (_open_send(first) or _open_send(middle)):
-                yield at(
-                    "PP101", read.spot, f'"{key}" is read here but no rank sends it', symbol=symbol
-                )
+                text = f'"{key}" is read here but no rank sends it'
+                weight = Severity.WARNING if read.tolerant else None
+                yield at("PP101", read.spot, text, symbol=symbol, severity=weight)
         elif by_middle is None and not _open_send(middle):
             last = stage.views[Role.LAST]
             if last.reads_of(key):

@@ -99,15 +99,14 @@ def _loop(
     if sends:
         yield from _local_index(node, method, paths)
     listed, whole = iterated(node.iter)
+    if sends and isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range":
+        listed = _indexed(node, paths)
     layers = paths.get(listed)
     if layers is None or not whole:
         return
     targets = [n.id for n in walk(node.target) if isinstance(n, ast.Name)]
     layer = targets[-1] if targets else ""
-    called = any(
-        isinstance(p, ast.Call) and isinstance(p.func, ast.Name) and p.func.id == layer
-        for p in walk(node)
-    )
+    called = bool(layer_calls(node))
     if sends and called:
         if layers.partial and not _is_aware(node):
             text = f"{listed} holds PPMissingLayer for the layers of other ranks"
@@ -120,6 +119,16 @@ def _loop(
         yield finding("PP407", module, node, text, symbol=name)
     elif layers.partial and not _is_aware(node) and layer:
         yield from _assumed(node, layer, listed, module, name)
+
+
+def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:
+    """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
+    for part in walk(node):
+        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
+            listed = dotted(part.value.value)
+            if listed in paths:
+                return listed
+    return ""
 
 
 def _assumed(

@@ -36,6 +36,8 @@ def finding(
     )
 
 
-def at(code: str, spot: Spot, message: str, *, symbol: str = "") -> Finding:
+def at(
+    code: str, spot: Spot, message: str, *, symbol: str = "", severity: Severity | None = None
+) -> Finding:
     """A finding at a spot that the interpreter noted."""
-    return finding(code, spot.module, spot.node, message, symbol=symbol)
+    return finding(code, spot.module, spot.node, message, symbol=symbol, severity=severity)

@@ -357,7 +357,7 @@ class Walker:
             return Opaque(Null.NO, frozenset({"read:*"}))
         spot = Spot(self.module, node)
         sure = certain and self.certain and "*" not in key
-        self.trace.reads.append(Read(key, sure, spot))
+        self.trace.reads.append(Read(key, sure, spot, tolerant=not certain))
         return Opaque(Null.NO if certain else Null.UNKNOWN, frozenset({f"read:{key}"}))
 
     def condition(self, node: ast.expr, env: Env) -> bool | None:

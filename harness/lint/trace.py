@@ -45,6 +45,8 @@ class Read:
     key: str
     certain: bool
     spot: Spot
+    tolerant: bool = False
+    """`.get(key)`: does without it."""
 
 
 @dataclass(frozen=True)

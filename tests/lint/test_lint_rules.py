@@ -238,6 +238,26 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("PP401", "all layers", [(LOOP, "for layer in self.layers:")]),
     ("PP401", "all layers, counted", [(LOOP, "for i, layer in enumerate(self.layers):")]),
     (
+        "PP401",
+        "all numbers",
+        [(LOOP, "for i in range(len(self.layers)):\n            layer = self.layers[i]")],
+    ),
+    (
+        "PP101",
+        "read by a helper",
+        [
+            (
+                '            hidden_states = intermediate_tensors["hidden_states"]\n' + READ,
+                "            hidden_states, residual = self.unpack(intermediate_tensors)\n",
+            ),
+            (
+                "    def load_weights",
+                '    def unpack(self, it):\n        return it["hidden_states"], it["resid"]\n\n'
+                "    def load_weights",
+            ),
+        ],
+    ),
+    (
         "PP402",
         "a plain list",
         [
