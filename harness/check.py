@@ -69,32 +69,33 @@ def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
 
 
 def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> ShrunkModels:
-    """Build a tiny random checkpoint for each class that has a tiny configuration.
+    """Build a tiny random checkpoint for each tiny configuration of the classes.
 
     A checkpoint is kept and taken again while its configuration stays. Raises `BadInputError` if
     there is no class with one, or a model cannot be built.
     """
-    from .source.shrink import CARD, default_config, shrink
+    from .source.shrink import CARD, shrink
+    from .source.tiny import default_config, tiny_names
 
     checkpoints: list[Path] = []
     unavailable: list[ModelClass] = []
     folder = (store or default_store()) / "shrunk"
+    tiny = {name: default_config(name) for name in tiny_names()}
     for model in models:
-        config = None
-        for architecture in model.architectures:
-            try:
-                config = default_config(architecture)
-            except BadInputError:
-                continue
-            break
-        if config is None:
+        # One architecture can have several, each with parts that the others lack.
+        chosen = {
+            name: config
+            for name, config in tiny.items()
+            if set(config["architectures"]) & set(model.architectures)
+        }
+        if not chosen:
             unavailable.append(model)
-            continue
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-        checkpoint = folder / f"{architecture}-{digest[:8]}"
-        if not (checkpoint / CARD).is_file():
-            shrink(config, checkpoint)
-        checkpoints.append(checkpoint)
+        for name, config in chosen.items():
+            digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+            checkpoint = folder / f"tiny-{name}-{digest[:8]}"
+            if not (checkpoint / CARD).is_file():
+                shrink(config, checkpoint)
+            checkpoints.append(checkpoint)
     if not checkpoints:
         raise BadInputError(
             f"no tiny configuration of {describe(unavailable)}, so it cannot be run; give a small "

@@ -180,7 +180,7 @@ def test_run_passes_on_the_outcome(check, checkout, runs, pytest_status, expecte
     for words in (
         f"--pp 4 --pp-vllm {checkout.path} --pp-variant worktree --pp-base main",
         "--pp-base-version 1.2.3",
-        "shrunk/LlamaForCausalLM-",
+        "shrunk/tiny-llama-",
         "-k engine or contract or logits",
     ):
         assert words in text
@@ -222,6 +222,13 @@ def test_the_suites_options_exist(pytestconfig):
     assert len(names) == 8
     for name in names:
         pytestconfig.getoption(name)
+
+
+def test_every_tiny_configuration_of_a_class_runs(runs):
+    """A class that serves dense, per-layer-input and expert models is run as each of them."""
+    gemma4 = ModelClass("vllm.model_executor.models.g", "G", ("Gemma4ForCausalLM",))
+    names = [path.name.rpartition("-")[0] for path in shrink_models([gemma4]).checkpoints]
+    assert {"tiny-gemma4", "tiny-gemma4_dense", "tiny-gemma4_moe"} <= set(names)
 
 
 @pytest.mark.vllm

@@ -94,7 +94,7 @@ def _of_series(folder: Path, pin: Pin) -> Subject:
 
 def _of_patch_file(path: Path, pin: Pin) -> Subject:
     file = read_patch_file(path)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if file.skipped:
         notes = (f"{path.name}: skipped, outside vllm/: {', '.join(file.skipped)}",)
     variants = (Variant("base", ()), Variant("patched", file.patches))
