@@ -398,6 +398,15 @@ _RULES = (
         "Ask `if intermediate_tensors is not None` (or is_first_rank) before.",
     ),
     Rule(
+        "PP609",
+        "set-on-first-rank-only",
+        _E,
+        "loud: UnboundLocalError",
+        "loud: UnboundLocalError",
+        "A variable is set on the path of the first rank alone, and used on later ranks.",
+        "Set it on every path, or receive it in IntermediateTensors.",
+    ),
+    Rule(
         "PP901",
         "unreadable",
         _E,

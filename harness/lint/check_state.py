@@ -41,6 +41,12 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
     for use in middle.trace.none_uses:
         text = f"later ranks are not given `{use.owner}`: it is None here, and has no .{use.name}"
         yield at("PP606", use.spot, text, symbol=f"{stage.cls.name}.{use.owner}")
+    known = {id(use.spot.node) for use in first.trace.unbound}
+    for use in middle.trace.unbound:
+        # What the first rank lacks too is something that the walk does not see.
+        if id(use.spot.node) not in known:
+            text = f"`{use.name}` is set on the first rank only"
+            yield at("PP609", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
     for use in () if stage.is_drafter else middle.trace.embeddings:
         text = f"{use.owner} runs on later ranks too"
         yield at("PP608", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")

@@ -83,6 +83,7 @@ class Walker:
         self.returns: list[tuple[Value, Env]] = []
         self.uncertain = 0 if certain else 1
         self._supposed = 0
+        self.local_names: frozenset[str] = frozenset()
         self._loops: list[tuple[list[Env], list[Env]]] = []
 
     # ---- statements
@@ -377,6 +378,9 @@ class Walker:
             case ast.Constant():
                 return NONE if node.value is None else Const(node.value)
             case ast.Name():
+                if node.id not in env and node.id in self.local_names and self.certain:
+                    spot = Spot(self.module, node)
+                    self.trace.unbound.append(Use(node.id, "", spot))
                 return self._name(node.id, env)
             case ast.Attribute():
                 return self._attribute(node, env)

@@ -7,6 +7,7 @@ import ast
 from harness.lint.interp import Walker
 from harness.lint.project import ClassRef, Module, Project
 from harness.lint.trace import Role, Trace
+from harness.lint.tree import walk
 from harness.lint.values import (
     NONE,
     Env,
@@ -38,6 +39,18 @@ def is_harmless(base: str) -> bool:
     """
     name = base.split(".")[-1]
     return name in _HARMLESS or name.startswith(("Supports", "HasInner", "IsHybrid"))
+
+
+def _assigned(function: ast.FunctionDef | ast.AsyncFunctionDef) -> frozenset[str]:
+    """Variables that plain assignments of the function set."""
+    return frozenset(
+        name.id
+        for part in walk(function)
+        if isinstance(part, ast.Assign)
+        for target in part.targets
+        for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
+        if isinstance(name, ast.Name)
+    )
 
 
 class Engine:
@@ -129,6 +142,7 @@ class Engine:
         walker = Walker(
             self, caller.trace, where, self_cls, owner, caller.depth + 1, caller.certain
         )
+        walker.local_names = _assigned(function)
         for name, value in arguments.items():
             if isinstance(value, Received):
                 caller.trace.receivers.append((where, function, name))

@@ -95,6 +95,8 @@ class Trace:
     """Places where lm_head is tied to a module that this rank lacks."""
     none_uses: list[Use] = field(default_factory=list)
     """Attributes asked of an argument that is None on this rank."""
+    unbound: list[Use] = field(default_factory=list)
+    """Local variables that are used where no path has set them."""
     embeddings: list[Use] = field(default_factory=list)
     """Embeddings of the inputs that are run for sure."""
     loop_inputs: dict[str, Spot] = field(default_factory=dict)

@@ -423,6 +423,17 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         [(BEFORE, "        count = inputs_embeds.shape[0]\n")],
     ),
     (
+        "PP609",
+        "a variable of the first rank",
+        [
+            (
+                "            residual = None\n",
+                "            residual = None\n            tau = self.tau(positions)\n",
+            ),
+            (CALL, "hidden_states, residual = layer(positions, hidden_states, residual, tau)"),
+        ],
+    ),
+    (
         "PP608",
         "a wrapper that embeds whenever it has no embeddings",
         [
