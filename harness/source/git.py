@@ -121,6 +121,11 @@ def open_repository(folder: Path) -> Repository:
     try:
         root = _run(folder, ("rev-parse", "--show-toplevel"))
     except GitError as error:
+        if "dubious ownership" in str(error):
+            raise BadInputError(
+                f"{folder}: belongs to another user, so git does not read it; if you trust it, "
+                f"run: git config --global --add safe.directory {folder.resolve()}"
+            ) from error
         raise BadInputError(
             f"{folder}: not a git checkout with files ({error}); clone vLLM with git, or add a "
             "worktree with `git worktree add`"

@@ -1,6 +1,7 @@
 """A git checkout: what its base and its work tree change, and which checkouts are refused."""
 
 import dataclasses
+import os
 
 import pytest
 from checkouts import FILES, Checkout, release_checkout
@@ -287,6 +288,15 @@ def test_a_shallow_clone_says_how_to_deepen_it(checkout, read, tmp_path):
     )
     with pytest.raises(BadInputError, match="shallow: run git fetch --unshallow --tags"):
         read(tmp_path / "shallow", base="main")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_checkout_of_another_user_says_how_to_trust_it(checkout, read):
+    """git refuses folders of other users; the error passes on its cure."""
+    for path in (checkout.path, checkout.path / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(BadInputError, match=r"another user.*safe\.directory"):
+        read()
 
 
 def test_without_git_it_says_so(checkout, read, monkeypatch, tmp_path):
