@@ -59,15 +59,16 @@ def _fork_workers() -> None:
     torch.accelerator.synchronize = lambda *_args, **_kwargs: None
 
 
-def _import_model_class(model_path: str) -> None:
-    """Import the model's class here, once, before the workers fork.
+def import_model_class(model_path: str) -> None:
+    """Import the model's class in this process, before its workers fork.
 
     Otherwise vLLM starts a subprocess to inspect the class (it imports vLLM again, 10 s) and
     each worker imports the model's module by itself.
     """
+    config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
+
     from vllm.model_executor.models.registry import ModelRegistry
 
-    config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
     for name in config.get("architectures") or ():
         if name in ModelRegistry.models:
             ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
@@ -159,7 +160,7 @@ def main(request_file: str) -> int:
         with phase("engine"):
             if request["device"] == "cpu" and request["worker_start"] == "fork":
                 _fork_workers()
-            _import_model_class(request["model_path"])
+            import_model_class(request["model_path"])
             lm = _build(request)
             (folder / "effective.json").write_text(json.dumps(_effective(lm.model)))
         with phase("probes"):

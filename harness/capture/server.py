@@ -5,7 +5,9 @@ Run as `python -m harness.capture.server cpu|cuda`. Lines of JSON: on stdin
 `{"id", "status"}` when it has ended. The end of stdin ends the server and all its children.
 """
 
+import contextlib
 import ctypes
+import importlib
 import json
 import os
 import selectors
@@ -21,11 +23,26 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _import_everything(device: str) -> None:
-    import vllm.v1.executor.multiproc_executor
-    import vllm.v1.worker.gpu_worker
+    """Import what every cell needs, and what vLLM would import in each rank while it loads."""
+    modules = [
+        "lm_eval.evaluator",
+        "lm_eval.models.vllm_causallms",
+        # Any model that supports torch.compile imports this, and inductor with it, even in
+        # eager mode: 2 s in every rank.
+        "vllm.compilation.backends",
+        "vllm.v1.executor.multiproc_executor",
+        "vllm.v1.worker.gpu_worker",
+        *(["vllm.v1.worker.cpu_worker"] if device == "cpu" else []),
+    ]
+    for module in modules:
+        importlib.import_module(module)
 
-    if device == "cpu":
-        import vllm.v1.worker.cpu_worker  # noqa: F401
+
+def _import_model(request: Path) -> None:
+    """Import the model's module here, once for all its cells."""
+    # What cannot be imported is the child's to report, in its own log.
+    with contextlib.suppress(Exception):
+        engine.import_model_class(json.loads(request.read_text(encoding="utf-8"))["model_path"])
 
 
 def _child(task: dict[str, Any]) -> None:
@@ -83,6 +100,7 @@ def serve(device: str) -> None:
                     if key.fd == 0:
                         for line in lines.read():
                             task = json.loads(line)
+                            _import_model(Path(task["request"]))
                             pid = os.fork()
                             if pid == 0:
                                 _child(task)
