@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .assets import default_store, suites_dir
 from .errors import BadInputError
@@ -74,7 +77,7 @@ def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> Sh
     A checkpoint is kept and taken again while its configuration stays. Raises `BadInputError` if
     there is no class with one, or a model cannot be built.
     """
-    from .source.shrink import CARD, shrink
+    from .source.shrink import CARD
     from .source.tiny import default_config, tiny_names
 
     checkpoints: list[Path] = []
@@ -94,7 +97,7 @@ def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> Sh
             digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
             checkpoint = folder / f"tiny-{name}-{digest[:8]}"
             if not (checkpoint / CARD).is_file():
-                shrink(config, checkpoint)
+                _shrink(config, checkpoint)
             checkpoints.append(checkpoint)
     if not checkpoints:
         raise BadInputError(
@@ -102,6 +105,14 @@ def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> Sh
             "checkpoint of it to pytest: --pp-vllm DIR --pp-model CHECKPOINT"
         )
     return ShrunkModels(tuple(checkpoints), tuple(unavailable))
+
+
+def _shrink(config: Mapping[str, Any], out: Path) -> None:
+    """Build a checkpoint in a process of its own: torch's gigabyte is free when engines start."""
+    from .source.shrink import shrink
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(shrink, config, out).result()
 
 
 def describe(models: Sequence[ModelClass]) -> str:

@@ -8,12 +8,14 @@ import pytest
 from checkouts import FILES, Checkout
 from click.testing import CliRunner
 
+import harness.check
 import harness.cli_check
 from harness.check import changed_models, shrink_models, suite_command
 from harness.cli import cli
 from harness.errors import BadInputError
-from harness.source import shrink as shrink_module
+from harness.source.model import resolve_model
 from harness.source.registry import ModelClass, generating_models
+from harness.source.shrink import CARD
 
 REGISTRY = """
 _TEXT_GENERATION_MODELS = {
@@ -80,9 +82,9 @@ def runs(monkeypatch, tmp_path):
 
     def shrink(_, out):
         out.mkdir(parents=True)
-        (out / shrink_module.CARD).touch()
+        (out / CARD).touch()
 
-    monkeypatch.setattr(shrink_module, "shrink", shrink)
+    monkeypatch.setattr(harness.check, "_shrink", shrink)
     return started
 
 
@@ -229,6 +231,14 @@ def test_every_tiny_configuration_of_a_class_runs(runs):
     gemma4 = ModelClass("vllm.model_executor.models.g", "G", ("Gemma4ForCausalLM",))
     names = [path.name.rpartition("-")[0] for path in shrink_models([gemma4]).checkpoints]
     assert {"tiny-gemma4", "tiny-gemma4_dense", "tiny-gemma4_moe"} <= set(names)
+
+
+@pytest.mark.vllm
+def test_a_tiny_checkpoint_is_real(tmp_path):
+    """A checkpoint is built in a process of its own, and is one that the harness takes."""
+    llama = ModelClass("vllm.model_executor.models.llama", "L", ("LlamaForCausalLM",))
+    (path,) = shrink_models([llama], tmp_path).checkpoints
+    assert resolve_model(str(path)).config["architectures"] == ["LlamaForCausalLM"]
 
 
 @pytest.mark.vllm
