@@ -22,7 +22,9 @@ def register() -> None:
     _installed = True
     from pathlib import Path
 
+    from . import shm
     from .runner_v1 import install
     from .tracer import Tracer
 
+    shm.install()
     install(Tracer(Path(folder), tracing=os.environ.get(TRACE_VARIABLE, "1") != "0"))
