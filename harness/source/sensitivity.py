@@ -26,7 +26,7 @@ PROBE_TOKENS = 72
 # Parameters that a model may be blind to by its own mathematics: a key bias adds the same to all
 # scores of a query where keys are not rotated; a guard against division by zero is meant to do
 # nothing. No engine can lose them and be wrong. Their effects are reported, not judged.
-_MAY_BE_BLIND_TO = ("k_proj.bias", "act_fn.eps")
+_MAY_BE_BLIND_TO = ("k_proj.bias", ".key.bias", ".Wk.bias", "act_fn.eps")
 _INDEX = re.compile(r"\.\d+(?=\.)")
 _PER_LAYER_ARGUMENT = "per_layer_input"
 

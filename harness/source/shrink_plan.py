@@ -34,7 +34,7 @@ _CAPS: Mapping[str, int] = {
     "n_group": 2, "topk_group": 1,
     "first_k_dense_replace": 1,
     "sliding_window": 32, "attention_chunk_size": 32, "max_position_embeddings": 4096,
-    "n_positions": 4096,
+    "n_positions": 4096, "rotary_dim": 16,
     "hidden_size_per_layer_input": 16, "laurel_rank": 16,
     "kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
     "v_head_dim": 32, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16,
@@ -98,8 +98,8 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in _DROPPED:
         text.pop(key, None)
     _cut_layers(text, layers, total=layer_count(config))
-    for key, cap in _CAPS.items():
-        text |= {key: _capped(text[key], cap)} if key in text else {}
+    for key in _CAPS.keys() & text.keys():
+        text[key] = _capped(text[key], _CAPS[key])
     _cut_heads(text)
     _cut_mamba(text)
     _cut_positions(text, text_config(config))
@@ -126,7 +126,7 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
     if isinstance(pattern := text_config(config).get("hybrid_override_pattern"), str):
         kinds = tuple(pattern)
     period = _period(kinds, text_config(config))
-    wanted = min(total, max(MIN_LAYERS, _multiple_within(period)))
+    wanted = min(total, _multiple_within(period))
     shared = len(kv_sources(config))
     if shared:
         first = total - shared
@@ -218,6 +218,8 @@ def _cut_heads(text: dict[str, Any]) -> None:
     for key, size in _HEAD_DIMS.items():
         if isinstance(text.get(key), int):
             text[key] = min(text[key], size)
+    if "head_dim" in text and not text["head_dim"] and "hidden_size" in text:
+        text["head_dim"] = text["hidden_size"] // heads
     if text.get("qk_head_dim") and text.get("qk_rope_head_dim"):
         # Latent attention: a query has a rotated and a plain part.
         text["qk_head_dim"] = text["qk_rope_head_dim"] + text["qk_nope_head_dim"]
