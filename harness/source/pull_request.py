@@ -127,6 +127,7 @@ def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_S
 
     Hunks are stepped over by their line counts: a removed line `-- x` looks like a file's header.
     """
+    lines = lines[:end]
     starts: list[int] = []
     by_git = False
     at = start
@@ -135,7 +136,7 @@ def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_S
             at = _after_hunk(lines, at, end, path)
             by_git = False
             continue
-        if starts_file(lines[:end], at):
+        if starts_file(lines, at):
             # The ---/+++ lines below a `diff --git` line belong to it.
             if not by_git or lines[at].startswith("diff --git "):
                 starts.append(at)

@@ -1,6 +1,7 @@
 """Patch files as they are downloaded: what is kept, what is skipped, what is refused."""
 
 import subprocess
+import time
 
 import pytest
 from checkouts import FILES, Checkout
@@ -159,6 +160,17 @@ def test_errors_name_the_line_of_the_file(read):
     broken = CHANGE.replace("index 1111111..2222222 100644", "old mode 100644")
     with pytest.raises(BadInputError, match=r"line 9: a change of file mode"):
         read(DOCS + broken)
+
+
+def test_a_large_file_is_read_in_time_that_grows_with_it(read):
+    """Vendored files make pull requests of 200,000 lines; reading one takes a moment."""
+    lines = "+line\n" * 200_000
+    large = (
+        f"diff --git a/docs/x b/docs/x\n--- /dev/null\n+++ b/docs/x\n@@ -0,0 +1,200000 @@\n{lines}"
+    )
+    began = time.process_time()
+    assert read(large + CHANGE + ("\n" * 20)).skipped == ("docs/x",)
+    assert time.process_time() - began < 5
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
