@@ -316,7 +316,7 @@ class _Run:
             from .report.table import verdict_table
 
             terminalreporter.section("pipeline parallelism against PP=1")
-            for line in verdict_table([record.verdict for record in self._records]):
+            for line in verdict_table([record.verdict for record in self._ordered()]):
                 terminalreporter.write_line(line)
             terminalreporter.write_line("* expected, see expected.toml")
         if self._failure:
@@ -385,10 +385,21 @@ class _Run:
             effective=capture.manifest["effective"],
         )
 
+    def _ordered(self) -> "list[ItemRecord]":
+        """Return the records in the order of the sweep; xdist delivers them as they end."""
+        order = {point.id: number for number, point in enumerate(self.sweep.points)}
+
+        def place(record: "ItemRecord") -> int:
+            where = record.verdict
+            return order[f"{where.variant}-{where.model}-pp{where.pp}"]
+
+        return sorted(self._records, key=place)
+
     def _report(self) -> Any:
         import platform
 
         from . import __version__
+        from .capture.devices import host_identity
         from .report.schema import merge
 
         sweep = self.sweep
@@ -398,6 +409,8 @@ class _Run:
             "vllm": f"{sweep.installed.distribution} {sweep.installed.version}",
             "series": sweep.subject.name,
             "patches": dict(sweep.subject.digests),
+            "trees": sweep.tree_digests,
+            "host": host_identity(sweep.device),
             "device": sweep.device,
             "devices": len(sweep.devices.ids),
             "gsm8k": self._config.getoption("--pp-gsm8k"),
@@ -406,7 +419,7 @@ class _Run:
             "platform": platform.platform(),
             **dict(sweep.versions),
         }
-        return merge(self._records, environment, self.expectations.not_applicable(sweep.points))
+        return merge(self._ordered(), environment, self.expectations.not_applicable(sweep.points))
 
 
 def _item_record(

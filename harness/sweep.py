@@ -183,6 +183,11 @@ class Sweep:
             trees[variant.name] = (tree.path, tree.digest)
         return trees
 
+    @property
+    def tree_digests(self) -> dict[str, str]:
+        """Return the digest of each variant's tree."""
+        return {name: digest for name, (_, digest) in self._trees.items()}
+
     @cached_property
     def versions(self) -> tuple[tuple[str, str], ...]:
         """Return the versions of the packages that can change a result."""
