@@ -6,7 +6,7 @@ CUDA sources. The checkout is only read: no commit, worktree, index or file of i
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -133,52 +133,40 @@ def read_checkout(
     if unmerged := repository.names("ls-files", "-z", "--unmerged", "--", _PACKAGE):
         name = unmerged[0].partition("\t")[2]
         raise BadInputError(f"{root}: {name} is in conflict; finish or abort the merge first")
-    try:
-        commit, base_name = find_base(repository, base)
-        pin = _release(repository, pins, commit, version)
-        tag = repository.commit(f"refs/tags/v{pin.version}")
-        paths = (_PACKAGE, *COMPILED_FROM)
-        at_base = repository.tree(commit, *paths)
-        now = _work_tree(repository, *paths)
-        at_tag = None if tag is None else repository.tree(tag, *paths)
-        reference, named = (at_base, "the base commit")
-        if at_tag is not None:
-            reference, named = (at_tag, f"the tag v{pin.version}")
-            _check_compiled(root, pin, "the base commit", named, _differing(at_base, at_tag))
-        elif version is None:
+    commit, base_name = find_base(repository, base)
+    pin = _release(repository, pins, commit, version)
+    tag = repository.commit(f"refs/tags/v{pin.version}")
+    paths = (_PACKAGE, *COMPILED_FROM)
+    at_base = repository.tree(commit, *paths)
+    now = _work_tree(repository, *paths)
+    at_tag = None if tag is None else repository.tree(tag, *paths)
+    _check_sources(root, pin, at_base, now, at_tag)
+    if at_tag is None:
+        if version is None:
             raise BadInputError(
                 f"{root}: has no tag v{pin.version} to compare its compiled sources with; fetch it "
-                f"(git fetch --tags), or say that they are that release's with --pp-base-version "
+                "(git fetch --tags), or say that they are that release's with --pp-base-version "
                 f"{pin.version}"
             )
-        changed = sorted(
-            name
-            for name in {*now, *reference}
-            if name not in now or _blob_id(now[name], reference.get(name)) != reference.get(name)
-        )
-        _check_compiled(root, pin, "the work tree", named, changed)
-        if at_tag is None:
-            _check_ops(root, locate(pin), now.get(_OPS))
-        return Checkout(
-            root,
-            pin,
-            commit,
-            base_name,
-            _head(repository),
-            (
-                Variant("base", (), _base_files(repository, at_base, at_tag)),
-                Variant("worktree", (), _work_files(now, at_base, at_tag)),
-            ),
-        )
-    except GitError as error:
-        raise BadInputError(
-            f"{root}: git cannot read it ({error}); if it was cloned with --filter, which leaves "
-            "files out, clone it whole"
-        ) from error
+        _check_ops(root, locate(pin), now.get(_OPS))
+    return Checkout(
+        root,
+        pin,
+        commit,
+        base_name,
+        _head(repository),
+        (
+            Variant("base", (), _base_files(repository, commit, at_base, at_tag)),
+            Variant("worktree", (), _work_files(now, at_base, at_tag)),
+        ),
+    )
 
 
 def _base_files(
-    repository: Repository, at_base: Mapping[str, str], at_tag: Mapping[str, str] | None
+    repository: Repository,
+    commit: str,
+    at_base: Mapping[str, str],
+    at_tag: Mapping[str, str] | None,
 ) -> dict[str, bytes | None]:
     """Return what the base commit changes in the release; all of it where there is no tag.
 
@@ -186,7 +174,13 @@ def _base_files(
     """
     known = at_tag or {}
     wanted = {name: blob for name, blob in _package(at_base).items() if known.get(name) != blob}
-    contents = repository.blobs(wanted.values())
+    try:
+        contents = repository.blobs(wanted.values())
+    except GitError as error:
+        raise BadInputError(
+            f"{error}; if this is a partial clone (--filter), let git fetch what it left out: "
+            f"git -C {repository.root} archive {commit} vllm > /dev/null"
+        ) from error
     files: dict[str, bytes | None] = {name: contents[blob] for name, blob in wanted.items()}
     return files | dict.fromkeys(_package(known).keys() - at_base.keys())
 
@@ -242,11 +236,32 @@ def _release(repository: Repository, pins: Pins, base: str, version: str | None)
     return next((pin for pin in pins.all if pin.version == nearest), pins.default)
 
 
-def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+def _check_sources(
+    root: Path,
+    pin: Pin,
+    at_base: Mapping[str, str],
+    now: Mapping[str, bytes],
+    at_tag: Mapping[str, str] | None,
+) -> None:
+    """Raise `BadInputError` if base or work tree were compiled from other sources than the tag.
+
+    Without a tag the work tree is compared with the base.
+    """
+    reference, named = at_base, "the base commit"
+    if at_tag is not None:
+        reference, named = at_tag, f"the tag v{pin.version}"
+        names = {*at_base, *at_tag}
+        changed = {name for name in names if at_base.get(name) != at_tag.get(name)}
+        _check_compiled(root, pin, "the base commit", named, changed)
+    changed = {
+        name
+        for name in {*now, *reference}
+        if name not in now or _blob_id(now[name], reference.get(name)) != reference.get(name)
+    }
+    _check_compiled(root, pin, "the work tree", named, changed)
 
 
-def _check_compiled(root: Path, pin: Pin, what: str, reference: str, changed: list[str]) -> None:
+def _check_compiled(root: Path, pin: Pin, what: str, reference: str, changed: Set[str]) -> None:
     """Raise `BadInputError` if a file that the compiled ones are made from is among `changed`."""
     differ = [
         name for name in changed if name == _OPS or PurePosixPath(name).parts[0] in COMPILED_FROM

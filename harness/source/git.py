@@ -6,20 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BadInputError, HarnessError
+from ..errors import BadInputError
 
 # Set by git itself inside hooks and aliases; they would lead to another repository than the one
 # named, and GIT_INDEX_FILE to another index. GIT_CONFIG_* carries safe.directory and stays.
 _KEPT = "GIT_CONFIG"
-# A repository's own configuration can name programs to run, and asking for the state of files
-# refreshes the index on disk: both are off.
-_SETTINGS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# A repository's own configuration can name programs to run, and a partial clone fetches what it
+# lacks into its object store when asked for it: both are off.
+_SETTINGS = tuple(
+    word
+    for setting in ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never")
+    for word in ("-c", setting)
+)
 _GITLINK = "160000"
 _SYMLINK = "120000"
 
 
-class GitError(HarnessError):
-    """git ended with an error; the message is the first line that it wrote."""
+class GitError(BadInputError):
+    """git ended with an error; the message names the folder and has the first line of git's."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Repository:
         return found
 
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """Return the content of each blob."""
+        """Return the content of each blob. Raises `GitError` if one is not here."""
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return {}
@@ -86,7 +90,7 @@ class Repository:
             end = data.index(b"\n", at)
             header = data[at:end].split()
             if len(header) != 3:
-                raise GitError(f"{blob} is missing: {data[at:end].decode(errors='replace')}")
+                raise GitError(f"{self.root}: has no object {blob}")
             size = int(header[2])
             found[blob] = data[end + 1 : end + 1 + size]
             at = end + 1 + size + 1
@@ -105,7 +109,7 @@ class Repository:
         """Return what git prints.
 
         Raises:
-            GitError: if it ends with an error.
+            GitError: if git ends with an error.
             BadInputError: if there is no git program.
         """
         return _run(self.root, arguments, stdin)
@@ -127,8 +131,8 @@ def open_repository(folder: Path) -> Repository:
                 f"run: git config --global --add safe.directory {folder.resolve()}"
             ) from error
         raise BadInputError(
-            f"{folder}: not a git checkout with files ({error}); clone vLLM with git, or add a "
-            "worktree with `git worktree add`"
+            f"{error} (not a git checkout with files); clone vLLM with git, or add a worktree with "
+            "`git worktree add`"
         ) from error
     return Repository(Path(os.fsdecode(root).removesuffix("\n")))
 
@@ -143,7 +147,8 @@ def _run(folder: Path, arguments: Sequence[str], stdin: bytes = b"") -> bytes:
         raise BadInputError(f"cannot run git ({error.strerror}); install it") from error
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise GitError(lines[0] if lines else f"git {arguments[0]} ended with {done.returncode}")
+        reason = lines[0] if lines else f"ended with {done.returncode}"
+        raise GitError(f"{folder}: git {arguments[0]}: {reason}")
     return done.stdout
 
 

@@ -247,7 +247,7 @@ def unnamed(checkout):
 
 
 REFUSED = {
-    "not git": (not_git, {}, "not a git checkout with files .*clone vLLM with git"),
+    "not git": (not_git, {}, "not a git checkout with files.*clone vLLM with git"),
     "not vLLM": (not_vllm, {}, "not a vLLM tree"),
     "conflict": (in_conflict, {}, "vllm/a.py is in conflict; finish or abort the merge"),
     "link": (link, {}, "is a symbolic link; replace it"),
@@ -288,6 +288,26 @@ def test_a_shallow_clone_says_how_to_deepen_it(checkout, read, tmp_path):
     )
     with pytest.raises(BadInputError, match="shallow: run git fetch --unshallow --tags"):
         read(tmp_path / "shallow", base="main")
+
+
+def test_a_partial_clone_says_how_to_complete_it(checkout, read, tmp_path):
+    """Reading makes git fetch nothing that a clone left out; the error has the command for it."""
+    checkout.git("switch", "-q", "main")
+    checkout.commit({"vllm/a.py": "main\n"})
+    checkout.git("switch", "-q", "-C", "topic")
+    checkout.commit({"vllm/a.py": "topic\n"})
+    checkout.git("config", "uploadpack.allowFilter", "true")
+    partial = Checkout(tmp_path / "partial")
+    checkout.git(
+        *("clone", "-q", "--filter=blob:none", "--no-local", "--branch", "topic"),
+        *(f"file://{checkout.path}", str(partial.path)),
+    )
+    before = partial.snapshot()
+    with pytest.raises(BadInputError, match=r"partial clone.*archive \w+ vllm") as refused:
+        read(partial.path)
+    assert partial.snapshot() == before
+    partial.git("archive", "--output=out.tar", *str(refused.value).split()[-4:-2])
+    assert changes(read(partial.path))["base"] == {"vllm/a.py": b"main\n"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
