@@ -1,5 +1,6 @@
 """Whether the engine ran, cut as asked, and was what was asked for."""
 
+import re
 from typing import Any
 
 from ..capture.record import Capture
@@ -29,6 +30,15 @@ _FAILURE_CODES = {
 }
 
 
+# In a traceback: the folders before the package that a file belongs to.
+_FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
+
+
+def _without_folders(traceback: str) -> str:
+    """Return a traceback that names files from their package on, without this machine's folders."""
+    return _FOLDERS.sub(r'File "\1/', traceback)
+
+
 def engine_failure(capture: Capture) -> Verdict | None:
     """Return the verdict on a capture without an answer, None if it is whole.
 
@@ -51,10 +61,15 @@ def engine_failure(capture: Capture) -> Verdict | None:
         _FAILURE_CODES[baseline, blocked],
         Severity.ERROR,
         message,
-        "see log.txt of the capture" if blocked else "fix the cause; the traceback is evidence",
+        "see log.txt in the capture's folder of the store"
+        if blocked
+        else "fix the cause; the traceback is evidence",
         rank=stage,
         place=failure["place"],
-        evidence={"traceback": failure["traceback"], "capture": str(capture.folder)},
+        evidence={
+            "traceback": _without_folders(failure["traceback"]),
+            "capture": capture.folder.name,
+        },
     )
     outcome = Outcome.BLOCKED if blocked else Outcome.FAIL
     return Verdict(outcome, message, (finding,))

@@ -94,3 +94,20 @@ def test_crash_weighs_more_than_silence(build):
     """A crash of one side is a failure even if the other side is only blocked."""
     baseline, candidate = build(pp=1).fail().save(), build(pp=2).fail("blocked").save()
     assert compare_engines(baseline, candidate).outcome is Outcome.FAIL
+
+
+def test_evidence_names_no_folder_of_the_machine(build):
+    """A report may be published: a traceback names files from their package on."""
+    capture = build().fail()
+    capture.manifest["failure"]["traceback"] = (
+        'Traceback (most recent call last):\n  File "/home/me/store/trees/vllm-0.20.2-ab/vllm/v1/'
+        'worker/gpu_worker.py", line 7, in load_model\n  File "/opt/lib/python3.11/threading.py", '
+        "line 9, in run\n"
+    )
+    saved = capture.save()
+    (finding,) = engine_failure(saved).findings
+    assert finding.evidence["traceback"].splitlines()[1:] == [
+        '  File "vllm/v1/worker/gpu_worker.py", line 7, in load_model',
+        '  File "python3.11/threading.py", line 9, in run',
+    ]
+    assert finding.evidence["capture"] == saved.folder.name
