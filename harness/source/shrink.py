@@ -96,7 +96,11 @@ def _check_replaceable(out: Path) -> None:
     """Raise `BadInputError` if ``out`` holds what this module did not make."""
     if not out.exists():
         return
-    if not (out / CARD).is_file() or read_card(out).get("kind") != _KIND:
+    try:
+        is_ours = read_card(out).get("kind") == _KIND
+    except (OSError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
         raise BadInputError(f"{out} exists and holds no shrunk model; choose another folder")
 
 
