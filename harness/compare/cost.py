@@ -19,13 +19,14 @@ class KeyCost:
     """One key at one boundary.
 
     `unused` is the share (0 to 1) of a token's elements that no later stage's forward used in the
-    watched step; None where a later stage was not watched.
+    watched step; None where a later stage was not watched. `read` says that one asked for the key.
     """
 
     boundary: str
     key: str
     bytes_per_token: int
     unused: float | None
+    read: bool
 
 
 def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
@@ -38,13 +39,14 @@ def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
         for key, value in sorted((stages[stage].steps[0].sent or {}).items()):
             if value is None or "shape" not in value:
                 continue
-            later = [stages[number].steps[0].used for number in range(stage + 1, len(stages))]
+            later = [stages[number].steps[0] for number in range(stage + 1, len(stages))]
             costs.append(
                 KeyCost(
                     boundary=f"{stage}->{stage + 1}",
                     key=key,
                     bytes_per_token=prod(value["shape"][1:]) * _width(value),
-                    unused=_unused(prod(value["shape"][1:]), key, later),
+                    unused=_unused(prod(value["shape"][1:]), key, [step.used for step in later]),
+                    read=any(key in step.reads for step in later),
                 )
             )
     return tuple(costs)
@@ -63,21 +65,29 @@ def _unused(
 
 
 def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
-    """Return one informational finding for each key that carries more than later stages use."""
-    return [
-        Finding(
-            "CON101",
-            Severity.INFO,
-            f"'{cost.key}' carries {cost.bytes_per_token} bytes a token over {cost.boundary}; "
-            f"{cost.unused:.0%} of them are used by no later stage",
-            "send only what the stages after the boundary need",
-            boundary=cost.boundary,
-            key=cost.key,
-            evidence={"bytes_per_token": cost.bytes_per_token, "unused": cost.unused},
-        )
-        for cost in costs
-        if cost.unused
-    ]
+    """Return one finding for each key that is read and carries more than later stages use.
+
+    A key of which nothing is used is a warning: whoever reads it throws it away (Bamba in vLLM
+    0.20.2 reads `residual` and overwrites it), and whether that is a fault the logits say. One
+    that is not even read has a finding of its own.
+    """
+    return [_wasted(cost, cost.unused) for cost in costs if cost.read and cost.unused]
+
+
+def _wasted(cost: KeyCost, unused: float) -> Finding:
+    carries = f"'{cost.key}' carries {cost.bytes_per_token} bytes a token over {cost.boundary}; "
+    if unused == 1.0:
+        code, severity = "CON014", Severity.WARNING
+        message = carries + "no later stage uses any of it"
+        cure = "use what is read, or stop sending it"
+    else:
+        code, severity = "CON101", Severity.INFO
+        message = carries + f"{unused:.0%} of them are used by no later stage"
+        cure = "send only what the stages after the boundary need"
+    evidence = {"bytes_per_token": cost.bytes_per_token, "unused": unused}
+    return Finding(
+        code, severity, message, cure, boundary=cost.boundary, key=cost.key, evidence=evidence
+    )
 
 
 def _width(value: dict[str, Any]) -> int:

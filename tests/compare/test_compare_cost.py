@@ -4,7 +4,7 @@ import pytest
 
 from harness.compare.contract import compare_contract
 from harness.compare.cost import KeyCost, boundary_costs
-from harness.compare.finding import Outcome
+from harness.compare.finding import Outcome, Severity
 
 KEYS = {"hidden_states": [8], "per_layer_inputs": [10, 16]}
 
@@ -49,4 +49,13 @@ def test_share_that_no_later_stage_uses(build):
 def test_unwatched_use_is_unknown_not_unused(build):
     """A capture whose forward was not watched says nothing about use."""
     costs = boundary_costs(build().save().stages)
-    assert costs == (KeyCost("0->1", "hidden_states", 32, None),)
+    assert costs == (KeyCost("0->1", "hidden_states", 32, None, read=True),)
+
+
+def test_a_key_that_is_read_and_thrown_away_is_a_warning(build):
+    """Reading is not using: a key of which no later stage uses anything is named, and passes."""
+    capture = build()
+    capture.steps(1)[0]["used"] = {"hidden_states": []}
+    verdict = compare_contract(capture.save())
+    assert verdict.outcome is Outcome.PASS
+    assert [(f.code, f.severity) for f in verdict.findings] == [("CON014", Severity.WARNING)]
