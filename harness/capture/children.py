@@ -19,6 +19,9 @@ from .environment import server_environment
 
 # How long the kernel may take to clear a killed process, in seconds.
 _KILL_SECONDS = 10
+# How long the helpers of a child that has ended may take to end by themselves: Python's resource
+# tracker removes the shared memory that the child left behind.
+_GRACE_SECONDS = 6
 
 
 class Child(Protocol):
@@ -123,7 +126,10 @@ class _ForkedChild:
     def kill(self) -> None:
         pid = self._server.pids.get(self._number)
         # A child that has no pid yet waits for a server that is stuck while it imports.
-        _end_group(self._server.process.pid if pid is None else pid)
+        if pid is None:
+            _end_group(self._server.process.pid)
+        else:
+            _end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
 
 
 class ForkServers:
@@ -152,14 +158,22 @@ class ForkServers:
         self._folder.cleanup()
 
 
-def _end_group(group: int) -> None:
-    """Kill a process group and wait until none of it runs: its devices are free then."""
+def _end_group(group: int, grace: float = 0) -> None:
+    """Kill a process group, after `grace` seconds, and wait until none of it runs.
+
+    Its devices are free then.
+    """
+    _await_end(group, grace)
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
-    deadline = time.monotonic() + _KILL_SECONDS
-    while _runs(group) and time.monotonic() < deadline:
+    _await_end(group, _KILL_SECONDS)
+
+
+def _await_end(group: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and _runs(group):
         time.sleep(0.02)
 
 
