@@ -52,7 +52,8 @@ def lint_paths(
     Args:
         paths: Files and folders. Of a vLLM checkout or package only the model folders are taken.
         vllm: Where imports of `vllm` in files outside of a vLLM tree are looked up.
-        jobs: Processes to use; by default as many as there are cores, at most 4.
+        jobs: Processes to use; by default as many as there are cores, at most 2: each parses on
+            its own what its files inherit from, so that more cost memory and bring little.
 
     Raises:
         BadInputError: A path is missing, or no file in the given folders concerns PP.
@@ -60,7 +61,7 @@ def lint_paths(
     given = [Path(path) for path in paths]
     root = _import_root(Path(vllm)) if vllm is not None else None
     files = model_files(given)
-    workers = jobs if jobs is not None else min(4, os.cpu_count() or 1)
+    workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
     shown = {str(path.absolute()): str(path) for path in files}
     if len(files) < _FEW_FILES or workers < 2:
         batches = [_lint_batch(files, root)]
