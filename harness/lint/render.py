@@ -9,6 +9,10 @@ from harness.lint.report import Finding, LintReport, Severity
 from harness.lint.sarif import as_sarif
 
 
+def _counted(number: int, noun: str, plural: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
 def as_text(report: LintReport) -> str:
     """One line per finding, as ruff writes them, and a summary."""
     lines = [
@@ -16,11 +20,12 @@ def as_text(report: LintReport) -> str:
         for f in report.findings
     ]
     counts = ", ".join(
-        f"{report.count(severity)} {severity}{'s' if severity is not Severity.INFO else ''}"
+        _counted(report.count(severity), severity, "" if severity is Severity.INFO else "s")
         for severity in Severity
     )
     lines.append(
-        f"{counts}; {report.classes} PP classes in {report.analysed} of {report.files} files"
+        f"{counts}; {_counted(report.classes, 'PP class', 'es')} "
+        f"in {report.analysed} of {_counted(report.files, 'file', 's')}"
         + (f"; {report.waived} waived" if report.waived else "")
     )
     return "\n".join(lines)
