@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ from harness.lint.machine import Engine, OutOfStepsError, is_harmless
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, Project, build_module
 from harness.lint.report import Finding, LintReport, Severity
-from harness.lint.sources import model_files, read_source
+from harness.lint.sources import concerns_pp, model_files, read_source
 from harness.lint.stage import derive
 from harness.lint.waivers import Waiver, apply, waivers_in
 
@@ -144,10 +145,12 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
         except BadInputError as error:
             findings.append(_unreadable(path, 1, str(error)))
             continue
-        if source is None:
-            continue
-        analysed += 1
+        judged = concerns_pp(source)
+        analysed += judged
         try:
+            if not judged:  # nothing to judge, but what cannot be parsed is said all the same
+                ast.parse(source)
+                continue
             module = engine.project.known(path) or build_module(path, source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else 1

@@ -14,8 +14,8 @@ MOST_BYTES = 2_000_000
 
 # A file without any of these words cannot hold a class that takes part in PP in its own code.
 _CONCERNS_PP = re.compile(
-    rb"IntermediateTensors|intermediate_tensors|SupportsPP|supports_pp|make_layers|PPMissingLayer"
-    rb"|pp-lint:|def load_weights"
+    r"IntermediateTensors|intermediate_tensors|SupportsPP|supports_pp|make_layers|PPMissingLayer"
+    r"|pp-lint:|def load_weights"
 )
 _MODEL_FOLDERS = ("model_executor/models", "models")
 
@@ -64,8 +64,8 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def read_source(path: Path) -> str | None:
-    """The text of a file that PP concerns; None for any other.
+def read_source(path: Path) -> str:
+    """Return the text of a file.
 
     Raises:
         BadInputError: The file cannot be read, is too large, or is not UTF-8 text.
@@ -78,9 +78,12 @@ def read_source(path: Path) -> str | None:
         raise BadInputError(f"cannot be read: {error.strerror or error}") from error
     if b"\0" in data:
         raise BadInputError("a binary file, not Python source")
-    if not _CONCERNS_PP.search(data):
-        return None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInputError(f"not UTF-8 text (byte {error.start})") from error
+
+
+def concerns_pp(source: str) -> bool:
+    """Whether a file speaks of pipeline parallelism at all; the others are only parsed."""
+    return _CONCERNS_PP.search(source) is not None

@@ -383,3 +383,15 @@ def test_two_processes_find_what_one_finds(tmp_path):
     for number in range(30):
         (tmp_path / f"toy{number}.py").write_text(BROKEN if number % 3 else SOUND)
     assert lint_paths([tmp_path], jobs=1) == lint_paths([tmp_path], jobs=2)
+
+
+@pytest.mark.parametrize("text", ["def f(:\n", "class A:\nx = 1\n"])
+def test_a_file_that_cannot_be_parsed_is_said_whatever_it_speaks_of(tmp_path, text):
+    """A syntax error ends in status 2 even in a file that never mentions PP, named or found."""
+    (tmp_path / "vllm.py").write_text(text)
+    (tmp_path / "sound.py").write_text(SOUND)
+    for target in (tmp_path / "vllm.py", tmp_path):
+        result = run(target)
+        assert result.exit_code == 2
+        assert "vllm.py:" in result.output
+        assert "cannot be parsed" in result.output
