@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -148,8 +147,10 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
         judged = concerns_pp(source)
         analysed += judged
         try:
-            if not judged:  # nothing to judge, but what cannot be parsed is said all the same
-                ast.parse(source)
+            if not judged:
+                # Nothing to judge, but what cannot be parsed is said all the same. Compiling
+                # takes half the time of a syntax tree in Python's objects.
+                compile(source, path.name, "exec", dont_inherit=True)
                 continue
             module = engine.project.known(path) or build_module(path, source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
