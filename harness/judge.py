@@ -1,5 +1,6 @@
 """One check of one point: which captures it needs, and what stands in its way."""
 
+from .capture.devices import DevicePool
 from .capture.record import Capture
 from .compare.accuracy import compare_accuracy
 from .compare.contract import compare_contract
@@ -24,6 +25,20 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
         evidence={"cut": list(plan.layers_per_rank)},
     )
     return Verdict(Outcome.FAIL, finding.message, (finding,))
+
+
+def judge_devices(pool: DevicePool, pp: int) -> Verdict | None:
+    """Return the verdict on a PP size that this host has too few devices for, None if it has."""
+    needed = pool.needed(pp, 1)
+    if needed <= len(pool.ids):
+        return None
+    finding = Finding(
+        "DEV001",
+        Severity.ERROR,
+        f"PP={pp} needs {needed} {pool.kind} devices, {len(pool.ids)} can be used",
+        "use a smaller --pp, or a host with more devices",
+    )
+    return Verdict(Outcome.BLOCKED, finding.message, (finding,))
 
 
 def blocked_by(cause: Verdict) -> Verdict:

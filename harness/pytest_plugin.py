@@ -352,22 +352,10 @@ class _Run:
 
     def _refusal(self, point: "Point") -> "Verdict | None":
         """Return the verdict on a point that needs no engine to be answered."""
-        from .compare.finding import Finding, Outcome, Severity, Verdict
-        from .judge import judge_partition
+        from .judge import judge_devices, judge_partition
 
-        if (verdict := judge_partition(self.sweep.partition(point))) is not None:
-            return verdict
-        pool = self.sweep.devices
-        if pool.needed(point.pp, 1) > len(pool.ids):
-            finding = Finding(
-                "DEV001",
-                Severity.ERROR,
-                f"PP={point.pp} needs {pool.needed(point.pp, 1)} {pool.kind} devices, "
-                f"{len(pool.ids)} can be used",
-                "use a smaller --pp, or a host with more devices",
-            )
-            return Verdict(Outcome.BLOCKED, finding.message, (finding,))
-        return None
+        refusal = judge_partition(self.sweep.partition(point))
+        return refusal or judge_devices(self.sweep.devices, point.pp)
 
     def _cell_record(self, cell: Any, capture: "Capture") -> "CellRecord":
         from .report.schema import CellRecord
@@ -387,11 +375,13 @@ class _Run:
 
     def _ordered(self) -> "list[ItemRecord]":
         """Return the records in the order of the sweep; xdist delivers them as they end."""
-        order = {point.id: number for number, point in enumerate(self.sweep.points)}
+        from .sweep import Point
+
+        order = {point: number for number, point in enumerate(self.sweep.points)}
 
         def place(record: "ItemRecord") -> int:
             where = record.verdict
-            return order[f"{where.variant}-{where.model}-pp{where.pp}"]
+            return order[Point(where.variant, where.model, where.pp)]
 
         return sorted(self._records, key=place)
 
