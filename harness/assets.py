@@ -1,8 +1,12 @@
 """Where things lie: the harness's own data, beside the package or inside it, and what it keeps."""
 
+import os
 from pathlib import Path
 
 import platformdirs
+
+# Names another folder for the environments of pins.
+ENVIRONMENTS_VARIABLE = "PP_HARNESS_PINS"
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -24,6 +28,17 @@ def patches_dir() -> Path:
 def suites_dir() -> Path:
     """Return the folder that holds the pytest suites that users run."""
     return _data_dir("suites")
+
+
+def constraints_dir() -> Path:
+    """Return the folder that holds the exact versions of each pin's environment."""
+    return _data_dir("constraints")
+
+
+def default_environments() -> Path:
+    """Return the folder that keeps the environments of pins where the user names no other."""
+    named = os.environ.get(ENVIRONMENTS_VARIABLE)
+    return Path(named) if named else platformdirs.user_data_path("pp-harness") / "pins"
 
 
 def default_store() -> Path:

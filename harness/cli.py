@@ -13,10 +13,13 @@ from .errors import BadInputError
 # imports none of the packages behind it.
 _COMMANDS = {
     "series": ("harness.source.cli_series:series", "Check, list and show patch series."),
+    "pin": ("harness.source.cli_pin:pin", "Environments of vLLM releases: make, list, lock."),
     "model": ("harness.source.cli_model:model", "Instruments, shapes and pipeline partitions."),
     "lint": ("harness.lint.cli:lint", "Check the tensor-key contract of model files, statically."),
     "check": ("harness.cli_check:check", "Check the model files of a vLLM checkout."),
     "store": ("harness.capture.cli_store:store", "List and clear the captures on disk."),
+    "report": ("harness.report.cli:report", "Work on the reports of earlier runs."),
+    "selftest": ("harness.selftest.cli:selftest", "Seed faults, show which check catches what."),
     "suites": ("harness.cli_suites:suites", "Print the folder with the pytest suites."),
 }
 

@@ -34,6 +34,7 @@ class _Entry(BaseModel):
     models: tuple[str, ...] = ("*",)
     pp_min: int = Field(default=2, ge=2)
     pp_max: int | None = Field(default=None, ge=2)
+    tp_min: int = Field(default=1, ge=1)
     series: tuple[str, ...] = ("*",)
     pins: tuple[str, ...] = ("*",)
     devices: tuple[str, ...] = ("*",)
@@ -68,7 +69,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the expectations make of a verdict: `ok`, `expected` (reason) or `unexpected` (why)."""
+    """What the expectations make of a verdict.
+
+    `ok`, `expected` (reason), `unexpected` (why) or `not-applicable` (why).
+    """
 
     kind: str
     reason: str = ""
@@ -96,6 +100,7 @@ class Expectations:
             and _any(entry.variants, point.variant)
             and _any(entry.models, point.model)
             and entry.pp_min <= point.pp <= (entry.pp_max or point.pp)
+            and entry.tp_min <= point.tp
         ]
 
     def not_applicable(self, points: tuple[Point, ...]) -> list[str]:
@@ -112,6 +117,8 @@ class Expectations:
 
         An expected engine failure covers the checks that it leaves without an answer.
         """
+        if verdict.outcome is Outcome.NOT_APPLICABLE:
+            return Judgement("not-applicable", verdict.summary)
         entries = self._of(check, point)
         if verdict.outcome is Outcome.PASS:
             if entries:

@@ -1,12 +1,15 @@
 """One check of one point: which captures it needs, and what stands in its way."""
 
+from .capture.cell import Cell
 from .capture.devices import DevicePool
+from .capture.expect import devices_needed, expected_bytes
 from .capture.record import Capture
 from .compare.accuracy import compare_accuracy
 from .compare.contract import compare_contract
-from .compare.engine import compare_engines, engine_failure
+from .compare.engine import compare_engines, engine_failure, not_applicable
 from .compare.finding import Finding, Outcome, Severity, Verdict
 from .compare.logits import compare_logits
+from .compare.sensitivity import trusted
 from .source.partition import PartitionPlan
 
 CHECKS = ("engine", "contract", "logits", "accuracy")
@@ -27,16 +30,23 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
     return Verdict(Outcome.FAIL, finding.message, (finding,))
 
 
-def judge_devices(pool: DevicePool, pp: int) -> Verdict | None:
-    """Return the verdict on a PP size that this host has too few devices for, None if it has."""
-    needed = pool.needed(pp, 1)
+def judge_devices(pool: DevicePool, cell: Cell) -> Verdict | None:
+    """Return the verdict on a cell that this host has too few devices for, None if it has."""
+    needed = devices_needed(cell, pool)
     if needed <= len(pool.ids):
         return None
+    if pool.kind == "cpu" and cell.tp <= len(pool.ids):
+        gib = 2**30
+        wanted, there = expected_bytes(cell) / gib, len(pool.ids) * pool.memory / gib
+        words = f"about {wanted:.0f} GiB of memory, {there:.0f} GiB can be used"
+    else:
+        words = f"{needed} {pool.kind} devices, {len(pool.ids)} can be used"
+    size = f"PP={cell.pp} x TP={cell.tp}" if cell.tp > 1 else f"PP={cell.pp}"
     finding = Finding(
         "DEV001",
         Severity.ERROR,
-        f"PP={pp} needs {needed} {pool.kind} devices, {len(pool.ids)} can be used",
-        "use a smaller --pp, or a host with more devices",
+        f"{size} needs {words}",
+        f"use a smaller --pp{' or --pp-tp' if cell.tp > 1 else ''}, or a host with more",
     )
     return Verdict(Outcome.BLOCKED, finding.message, (finding,))
 
@@ -55,14 +65,19 @@ def judge(check: str, baseline: Capture, candidate: Capture) -> Verdict:
     """
     if check == "engine":
         return compare_engines(baseline, candidate)
+    if (aside := not_applicable(baseline, candidate)) is not None:
+        return Verdict(aside.outcome, aside.summary)
     if check == "contract":
         verdict = compare_contract(candidate)
         failure = engine_failure(candidate)
         if verdict.outcome is Outcome.BLOCKED and failure is not None:
             return blocked_by(failure)
         return verdict
+    if check == "accuracy" and candidate.manifest["cell"]["gsm8k"] is None:
+        return Verdict(Outcome.NOT_APPLICABLE, "a shape has no tokenizer and can answer nothing")
     for capture in (candidate, baseline):
         if (failure := engine_failure(capture)) is not None:
             return blocked_by(failure)
     compare = {"logits": compare_logits, "accuracy": compare_accuracy}[check]
-    return compare(baseline, candidate)
+    verdict = compare(baseline, candidate)
+    return trusted(verdict, baseline, candidate) if check == "logits" else verdict

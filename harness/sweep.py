@@ -1,24 +1,28 @@
 """From options to cells: which variants, models and PP sizes, and one cell for each engine."""
 
-import importlib.metadata
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from .assets import default_store, patches_dir
-from .capture.cell import Cell, Gsm8kSource
+from .capture.cell import Cell, Gsm8kSource, Load, cell_id
 from .capture.devices import DevicePool, find_devices, host_identity
 from .capture.environment import inherited_settings
+from .capture.expect import KV_SEQUENCES, modelled_seconds
 from .capture.probes import longest_probe
+from .capture.ray_cluster import cluster_devices
+from .capture.shard import Group, split
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
+from .source.environments import find_vllm
 from .source.model import ModelSource, resolve_model
 from .source.partition import PartitionPlan, plan_partition, text_config
-from .source.pin import InstalledVllm, Pin, load_pins, locate_vllm, sha256_of
+from .source.pin import InstalledVllm, Pin, load_pins, sha256_of
 from .source.series import Variant
+from .source.size import kv_bytes, weight_bytes
 from .source.subject import Subject, SubjectOptions, read_subject
 from .source.tree import build_tree
 
@@ -34,32 +38,54 @@ _BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What the user asked for; None means the default that the sweep works out."""
+    """What the user asked for; None means the default that the sweep works out.
+
+    `pin` is empty for the default pin.
+    """
 
     pps: tuple[int, ...]
     variants: tuple[str, ...] = ()
     subject: SubjectOptions = field(default_factory=SubjectOptions)
     models: tuple[str, ...] = ()
     device: str = "auto"
+    ranks_per_device: int = 1
     gsm8k: str = "bundled"
     gsm8k_limit: int | None = None
     gsm8k_fewshot: int | None = None
     partitions: tuple[tuple[int, ...], ...] = ()
+    load_format: str = "auto"
     store: Path | None = None
+    tp: int = 1
+    runner: str = "auto"
+    pin: str = ""
+    shard: tuple[int, int] | None = None
+    executor: str = "mp"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the sweep that is judged: a variant and a model at PP=N, against PP=1."""
+    """A place in the sweep that is judged: a variant and a model at PP=N, against PP=1.
+
+    `pin` is empty for the default pin.
+    """
 
     variant: str
     model: str
     pp: int
+    profile: str = "parity"
+    tp: int = 1
+    pin: str = ""
 
     @property
     def id(self) -> str:
-        """Return its name in pytest's item ids."""
-        return f"{self.variant}-{self.model}-pp{self.pp}"
+        """Return its name in pytest's item ids; what is at its default is left out."""
+        name = cell_id(self.variant, self.model, self.pp, self.tp, self.profile)
+        return f"{name}-v{self.pin}" if self.pin else name
+
+    @property
+    def baseline(self) -> "Point":
+        """Return the point of the same engine at PP=1."""
+        return replace(self, pp=1)
 
 
 def parse_pps(text: str) -> tuple[int, ...]:
@@ -96,8 +122,14 @@ class Sweep:
             BadInputError: naming the option, the thing and the cure.
         """
         self.options = options
+        if options.device not in ("auto", "cpu", "cuda"):
+            raise BadInputError(f"--pp-device {options.device}: auto, cpu or cuda")
+        pins = load_pins(patches_dir())
         self.subject: Subject = read_subject(
-            options.subject, load_pins(patches_dir()), patches_dir(), locate_vllm
+            options.subject,
+            replace(pins, default=pins.get(options.pin)) if options.pin else pins,
+            patches_dir(),
+            lambda pin: find_vllm(pin, options.device),
         )
         self.pin: Pin = self.subject.pin
         self.variants = self._chosen_variants()
@@ -115,9 +147,17 @@ class Sweep:
             raise BadInputError("--pp-gsm8k-limit must be at least 1")
         if options.gsm8k_fewshot is not None and options.gsm8k_fewshot < 0:
             raise BadInputError("--pp-gsm8k-fewshot must not be negative")
-        if options.device not in ("auto", "cpu", "cuda"):
-            raise BadInputError(f"--pp-device {options.device}: auto, cpu or cuda")
-        self._gsm8k = {name: self._questions(name) for name in self.models}
+        if options.load_format not in ("auto", "dummy"):
+            raise BadInputError(f"--pp-load-format {options.load_format}: auto or dummy")
+        if options.runner not in ("auto", "v1", "v2"):
+            raise BadInputError(f"--pp-runner {options.runner}: auto, v1 or v2")
+        self._check_tp()
+        if options.ranks_per_device < 1:
+            raise BadInputError("--pp-share-device must be at least 1")
+        self._gsm8k = {
+            name: None if model.is_shape else self._questions(name)
+            for name, model in self.models.items()
+        }
 
     def _chosen_variants(self) -> tuple[Variant, ...]:
         every = self.subject.variants
@@ -130,20 +170,62 @@ class Sweep:
         asked = self.options.variants
         return tuple(one for one in every if not asked or one.name in asked)
 
+    def _check_tp(self) -> None:
+        tp = self.options.tp
+        if tp < 1:
+            raise BadInputError(f"--pp-tp {tp}: give 1 or more ranks a stage")
+        for name, model in self.models.items():
+            heads = text_config(model.config).get("num_attention_heads")
+            if isinstance(heads, int) and heads % tp:
+                raise BadInputError(
+                    f"--pp-tp {tp}: {name} has {heads} attention heads, which {tp} ranks cannot "
+                    "share; give a divisor"
+                )
+
     def _chosen_models(self) -> dict[str, ModelSource]:
         models: dict[str, ModelSource] = {}
         for asked in self.options.models or instrument_names():
-            model = resolve_model(asked)
+            model = resolve_model(asked, shapes_dir=self.store / "shapes")
             if model.name in models:
                 raise BadInputError(f"--pp-model {asked}: two models are named {model.name}")
             models[model.name] = model
         return models
 
-    @property
+    @cached_property
     def points(self) -> tuple[Point, ...]:
-        """Return every point, variants in series order, then models, then PP."""
+        """Return the points of this shard, variants in series order, then models, then PP.
+
+        Raises:
+            BadInputError: if nothing is left for the shard.
+        """
+        if self.options.shard is None:
+            return self._every_point
+        number, count = self.options.shard
+        groups: dict[Point, list[Point]] = {}
+        for point in self._every_point:
+            groups.setdefault(point.baseline, []).append(point)
+        cost = {
+            point: modelled_seconds(self._shape(point)) for point in (*groups, *self._every_point)
+        }
+        shards = split(
+            [
+                Group(cost[baseline], tuple((point.id, cost[point]) for point in points))
+                for baseline, points in groups.items()
+            ],
+            count,
+        )
+        mine = tuple(point for point in self._every_point if point.id in shards[number - 1])
+        if not mine:
+            raise BadInputError(
+                f"--pp-shard {number}/{count}: nothing is left for it; "
+                f"the sweep has {len(self._every_point)} points"
+            )
+        return mine
+
+    @property
+    def _every_point(self) -> tuple[Point, ...]:
         return tuple(
-            Point(variant.name, model, pp)
+            Point(variant.name, model, pp, tp=self.options.tp, pin=self.options.pin)
             for variant in self.variants
             for model in self.models
             for pp in self.options.pps
@@ -152,23 +234,27 @@ class Sweep:
     @cached_property
     def installed(self) -> InstalledVllm:
         """Return the installed vLLM that the pin asks for."""
-        return locate_vllm(self.pin)
+        return find_vllm(self.pin, self.options.device)
 
     @cached_property
     def device(self) -> str:
-        """Return cpu or cuda: what was asked for, or what the installed vLLM is built for."""
+        """Return cpu or cuda: what the installed vLLM is built for."""
         built_for = "cpu" if self.installed.is_cpu else "cuda"
-        if self.options.device not in ("auto", built_for):
+        if self.options.ranks_per_device > 1 and built_for == "cpu":
+            raise BadInputError("--pp-share-device is for GPUs; on a CPU ranks share cores anyway")
+        if self.options.executor == "ray" and built_for == "cpu":
             raise BadInputError(
-                f"--pp-device {self.options.device}: the installed vLLM is built for {built_for}; "
-                f"install the extra {self.options.device!r}"
+                '--pp-executor ray is for GPUs: vLLM refuses Ray on a CPU ("current platform cpu '
+                'does not support ray"); use mp'
             )
         return built_for
 
     @cached_property
     def devices(self) -> DevicePool:
         """Return the devices that cells may use."""
-        return find_devices(self.device)
+        if self.options.executor == "ray":
+            return cluster_devices(self.installed.python)
+        return find_devices(self.device, self.options.ranks_per_device)
 
     @cached_property
     def store(self) -> Path:
@@ -184,21 +270,33 @@ class Sweep:
         return trees
 
     @property
-    def tree_digests(self) -> dict[str, str]:
-        """Return the digest of each variant's tree."""
-        return {name: digest for name, (_, digest) in self._trees.items()}
+    def facts(self) -> dict[str, Any]:
+        """Return what was measured: release, series, patches, trees, versions beside vLLM."""
+        return {
+            "pin": self.pin.version,
+            "vllm": f"{self.installed.distribution} {self.installed.version}",
+            "series": self.subject.name,
+            "patches": dict(self.subject.digests),
+            "trees": {name: digest for name, (_, digest) in self._trees.items()},
+            **dict(self.versions),
+        }
 
     @cached_property
     def versions(self) -> tuple[tuple[str, str], ...]:
         """Return the versions of the packages that can change a result."""
         found = []
         for name in _VERSIONED:
-            try:
-                found.append((name, importlib.metadata.version(name)))
-            except importlib.metadata.PackageNotFoundError:
+            version = self.installed.package_version(name)
+            if version is None:
+                cure = (
+                    f"run: {self.pin.install_command(self.device)} --again"
+                    if self.installed.python
+                    else "install the extra 'cpu' or 'cuda' (see README)"
+                )
                 raise BadInputError(
-                    f"{name} is not installed; install the extra 'cpu' or 'cuda' (see README)"
-                ) from None
+                    f"{name} is not installed beside vLLM {self.pin.version}; {cure}"
+                )
+            found.append((name, version))
         return tuple(found)
 
     def partition(self, point: Point) -> PartitionPlan:
@@ -208,40 +306,66 @@ class Sweep:
 
     def cell(self, point: Point) -> Cell:
         """Return the cell of a point; its variant tree is built now if it was not."""
+        tree, digest = self._trees[point.variant]
+        return replace(self._shape(point), tree=tree, tree_digest=digest)
+
+    def _shape(self, point: Point) -> Cell:
+        """Return the cell of a point without its tree: enough to say what it will cost."""
         model = self.models[point.model]
         text = text_config(model.config)
         plan = self.partition(point)
-        tree, digest = self._trees[point.variant]
         gsm8k = self._gsm8k[point.model]
+        length = self._length(text, gsm8k)
         return Cell(
             variant=point.variant,
             model=point.model,
             pp=point.pp,
-            tree=tree,
-            tree_digest=digest,
+            tree=Path(),
+            tree_digest="",
             model_path=str(model.path),
             model_digest=model.digest,
             gsm8k=gsm8k,
+            tp=point.tp,
+            profile=point.profile,
+            runner=self.options.runner,
             pin=f"{self.installed.distribution} {self.installed.version}",
             partition=None if plan.is_default else plan.layers_per_rank,
             dtype="float32" if self.device == "cpu" else "bfloat16",
             device=self.device,
-            max_model_len=self._length(text, gsm8k),
-            max_gen_tokens=_BUNDLED_ANSWER if gsm8k.name == "bundled" else _ANSWER,
+            ranks_per_device=self.options.ranks_per_device,
+            executor=self.options.executor,
+            weights=self._weights(model),
+            max_model_len=length,
+            max_gen_tokens=_BUNDLED_ANSWER if gsm8k and gsm8k.name == "bundled" else _ANSWER,
             vocab_size=int(text["vocab_size"]),
             sliding_window=text.get("sliding_window"),
             versions=self.versions,
             host=host_identity(self.device),
             inherited=inherited_settings(),
+            python=self.installed.python,
+            load=self._load(model, length, gsm8k),
         )
 
     def baseline(self, point: Point) -> Cell:
         """Return the PP=1 cell that a point is compared with."""
-        return self.cell(Point(point.variant, point.model, 1))
+        return self.cell(point.baseline)
+
+    def _weights(self, model: ModelSource) -> str:
+        if self.options.load_format == "dummy":
+            return "dummy"
+        return "random" if model.is_shape else "checkpoint"
+
+    def _load(self, model: ModelSource, length: int, gsm8k: Gsm8kSource | None) -> Load:
+        itemsize = 4 if self.device == "cpu" else 2
+        return Load(
+            weight_bytes=weight_bytes(model.path, model.config, itemsize),
+            kv_bytes=kv_bytes(model.config, KV_SEQUENCES * length, itemsize),
+            questions=count_questions(gsm8k.questions) if gsm8k else 0,
+        )
 
     @staticmethod
-    def _length(text: Mapping[str, Any], gsm8k: Gsm8kSource) -> int:
-        if gsm8k.name == "bundled":
+    def _length(text: Mapping[str, Any], gsm8k: Gsm8kSource | None) -> int:
+        if gsm8k is None or gsm8k.name == "bundled":
             wanted = _BUNDLED_LENGTH
         else:
             wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
@@ -287,6 +411,32 @@ class Sweep:
         )
 
 
+def plan_sweeps(options: SweepOptions, versions: Sequence[str]) -> dict[str, Sweep]:
+    """Return a sweep for each release, by the pin of its points; of the default pin if none.
+
+    Raises:
+        BadInputError: if a release is unknown, its sweep cannot be planned, or a checkout is asked
+            for, which says itself which release it stands on.
+    """
+    if not versions:
+        return {options.pin: Sweep(options)}
+    if options.subject.checkout is not None:
+        raise BadInputError(
+            "--pp-pin does not go with --pp-vllm: name the release that lends its compiled files "
+            "with --pp-base-version"
+        )
+    pins = load_pins(patches_dir())
+    labels = ["" if pins.get(one) is pins.default else one for one in versions]
+    return {label: Sweep(replace(options, pin=label)) for label in labels}
+
+
+@lru_cache(maxsize=8)
+def count_questions(path: Path) -> int:
+    """Return the number of questions in a file of them."""
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 def _check_questions(path: Path) -> None:
     """Raise `BadInputError` unless every line of a file is a question in GSM8K's format."""
     try:
@@ -320,7 +470,12 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
     if not (test.is_file() and train.is_file()):
         try:
             import datasets
-
+        except ImportError as error:
+            raise BadInputError(
+                "--pp-gsm8k hub: the package datasets is not installed in this environment; "
+                "install it, or use --pp-gsm8k bundled, or a local FILE.jsonl"
+            ) from error
+        try:
             for path in (test, train):
                 rows = datasets.load_dataset("openai/gsm8k", "main", split=path.stem)
                 folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ EFFECTIVE = {
     "max_num_seqs": 32,
     "architecture": "Gemma4ForCausalLM",
     "partition": None,
+    "runner": "v1",
 }
 
 
@@ -33,7 +34,8 @@ class CaptureBuilder:
     """A capture that is whole and at peace with itself; a test spoils it, then saves it.
 
     `ranks` maps a rank to its events; `logits` maps (request, position) to a row; `answers` are
-    lm-eval's lines; `manifest` is the manifest. All may be changed before `save`.
+    lm-eval's lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
+    `manifest` is the manifest. All may be changed before `save`.
     """
 
     def __init__(self, folder, pp=2, tp=1, spans=(("one", 0, 3), ("one", 3, 1)), keys=None):
@@ -41,7 +43,14 @@ class CaptureBuilder:
         self.pp = pp
         self.keys = {"hidden_states": [8]} if keys is None else keys
         self.manifest = {
-            "cell": {"pp": pp, "tp": tp, "dtype": "float32"},
+            "cell": {
+                "pp": pp,
+                "tp": tp,
+                "dtype": "float32",
+                "weights": "checkpoint",
+                "runner": "auto",
+                "gsm8k": {},
+            },
             "id": f"v-m-pp{pp}",
             "status": "ok",
             "failure": None,
@@ -60,6 +69,11 @@ class CaptureBuilder:
             for position in range(start, start + count)
         }
         self.answers = [answer(number) for number in range(4)]
+        # What the engine tried to perturb, and what moved the logits.
+        kinds = ["embed.weight", "layers.*.mlp.weight"]
+        self.ranks[0] += [{"kind": "weights", "kinds": kinds}, {"kind": "excuses", "kinds": {}}]
+        tried = [f"weight:{kind}" for kind in kinds] if pp == 1 else self._boundary_keys()
+        self.effects = dict.fromkeys(tried, 0.5)
 
     def _events(self, stage, tp_rank, spans):
         layers = [2 * stage, 2 * stage + 1]
@@ -76,12 +90,16 @@ class CaptureBuilder:
                 "tp_rank": tp_rank,
                 "runner": "CPUModelRunner",
                 "module": "vllm.v1.worker.cpu_model_runner",
+                "adapter": "v1",
                 "threads": 1,
             },
             {"kind": "declared", "keys": declared, "error": None},
             {"kind": "layers", "indices": layers},
             *(self._step(index, stage, layers, span) for index, span in enumerate(spans)),
         ]
+
+    def _boundary_keys(self):
+        return [f"key:{stage}:{key}" for stage in range(self.pp - 1) for key in self.keys]
 
     def _step(self, index, stage, layers, span):
         name, start, count = span
@@ -165,6 +183,8 @@ class CaptureBuilder:
             ]
             _write_lines(self.folder / "logits.jsonl", lines)
         _write_lines(self.folder / "gsm8k.jsonl", self.answers)
+        moves = [{"change": change, "effect": effect} for change, effect in self.effects.items()]
+        _write_lines(self.folder / "sensitivity.jsonl", moves)
         return Capture(self.folder, self.manifest)
 
 

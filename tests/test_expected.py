@@ -123,6 +123,8 @@ def test_info_is_not_a_code_to_expect(load):
         ({"checks": ["*"]}, True),
         ({"pp_min": 2, "pp_max": 2}, True),
         ({"pp_min": 3}, False),
+        ({"tp_min": 1}, True),
+        ({"tp_min": 2}, False),
     ],
 )
 def test_scope(load, scope, applies):
@@ -242,7 +244,7 @@ def test_shipped_entries_are_scoped_to_the_pin():
     points = tuple(
         Point(variant, model, pp)
         for variant in ("base", "merged", "fixed")
-        for model in ("dense", "ple", "moe")
+        for model in ("dense", "ple", "moe", "mm")
         for pp in (2, 4)
     )
     here = load_expectations(path, SETTING)

@@ -1,9 +1,13 @@
 """One check of one point: what stands in its way, and what speaks all the same."""
 
+import dataclasses
+
 import pytest
 
+from harness.capture.cell import Load
+from harness.capture.devices import DevicePool
 from harness.compare.finding import Outcome
-from harness.judge import CHECKS, blocked_by, judge, judge_partition
+from harness.judge import CHECKS, blocked_by, judge, judge_devices, judge_partition
 from harness.source.partition import plan_partition
 
 
@@ -48,6 +52,28 @@ def test_contract_of_a_failed_engine_speaks_if_it_can(build):
     )
     verdict = judge("contract", build(pp=1).save(), candidate.save())
     assert [finding.code for finding in verdict.findings] == ["CON005"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tp", "needed"), [("cpu", 2, None), ("cuda", 2, 4), ("cpu", 3, 3)]
+)
+def test_too_few_devices_block(cell, kind, tp, needed):
+    """DEV001: a size that the host has no devices for is blocked, with how many it takes."""
+    asked = dataclasses.replace(cell, device=kind, tp=tp)
+    verdict = judge_devices(DevicePool(kind, (0, 1)), asked)
+    if needed is None:
+        assert verdict is None
+    else:
+        assert verdict.outcome is Outcome.BLOCKED
+        assert f"PP=2 x TP={tp} needs {needed} {kind} devices, 2 can be used" in verdict.summary
+
+
+def test_too_little_memory_blocks(cell):
+    """DEV001: a model that the memory of a CPU host cannot hold is blocked, with what it takes."""
+    heavy = dataclasses.replace(cell, load=Load(weight_bytes=100 * 2**30))
+    verdict = judge_devices(DevicePool("cpu", (0, 1), memory=8 * 2**30), heavy)
+    assert verdict.outcome is Outcome.BLOCKED
+    assert "PP=2 needs about 122 GiB of memory, 16 GiB can be used" in verdict.summary
 
 
 def test_unknown_check_is_a_bug(build):

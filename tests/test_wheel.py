@@ -53,10 +53,11 @@ def test_wheel_holds_data_and_nothing_of_the_machine(wheel):
         "harness/_data/suites/expected.toml",
         "harness/_data/patches/pins.toml",
         "harness/_data/patches/gemma4-pp/series",
+        "harness/_data/constraints/pins/0.26.0-cpu.txt",
         "harness/instruments/problems.jsonl",
         *(
             f"harness/instruments/checkpoints/{m}/model.safetensors"
-            for m in ("dense", "ple", "moe")
+            for m in ("dense", "ple", "moe", "mm")
         ),
     ):
         assert needed in names

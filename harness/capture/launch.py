@@ -20,13 +20,15 @@ _ERROR_LINE = re.compile(r"(?P<error>\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: 
 _WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed", "cancelled")
 
 
-def _request(cell: Cell, folder: Path, devices: tuple[int, ...]) -> dict[str, Any]:
+def cell_request(cell: Cell, folder: Path, devices: tuple[int, ...]) -> dict[str, Any]:
+    """Return what the process of a cell is asked to do, as JSON."""
     source = cell.gsm8k
     return {
-        **{k: v for k, v in asdict(cell).items() if k not in ("tree", "gsm8k")},
+        **{k: v for k, v in asdict(cell).items() if k not in ("tree", "gsm8k", "python")},
         "folder": str(folder),
         "devices": list(devices),
-        "gsm8k": {
+        "gsm8k": source
+        and {
             "questions": str(source.questions),
             "limit": source.limit,
             "fewshot": source.fewshot,
@@ -44,6 +46,8 @@ def launch(
     phase_timeout: float,
     tracing: bool = True,
     worker_start: str = "fork",
+    changes: tuple[str, ...] = (),
+    ask_under_changes: bool = True,
     stop: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Run one cell into `folder` and return its manifest (status, failure, seconds, cell).
@@ -51,12 +55,19 @@ def launch(
     `phase_timeout` is in seconds and holds for each phase (start, engine, probes, gsm8k,
     shutdown). However the child ends, its whole process group is gone on return. `tracing` and
     `worker_start` (fork or spawn, on the CPU) are for control runs: neither may change a result.
+    Under each of `changes` (hooks/changes.py) the probes run once more, after those of the cell,
+    and with `ask_under_changes` the questions too.
 
     Raises:
         InterruptedError: if `stop` was set before the child ended.
     """
     request = folder / "request.json"
-    content = {**_request(cell, folder, devices), "worker_start": worker_start}
+    content = {
+        **cell_request(cell, folder, devices),
+        "worker_start": worker_start,
+        "changes": changes,
+        "ask_under_changes": ask_under_changes,
+    }
     request.write_text(json.dumps(content), encoding="utf-8")
     log = folder / "log.txt"
     began = time.time()
@@ -71,16 +82,19 @@ def launch(
         child.kill()
     failure = _failure(folder, status, late, phase_timeout)
     result = _read_json(folder / "result.json") or {"seconds": {}}
+    ended = time.time()
     return {
         "cell": json.loads(json.dumps(asdict(cell), default=str)),
         "id": cell.id,
         "status": "ok" if failure is None else failure.pop("status"),
         "failure": failure,
         "seconds": {
-            "start": round(_first_phase(folder, default=time.time()) - began, 3),
+            "start": round(_first_phase(folder, default=ended) - began, 3),
             **result["seconds"],
-            "total": round(time.time() - began, 3),
+            "total": round(ended - began, 3),
         },
+        "began": began,
+        "phases": _timeline(folder, began, ended),
         "effective": _read_json(folder / "effective.json"),
         "devices": list(devices),
     }
@@ -97,28 +111,41 @@ def _watch(
         if stop is not None and stop.is_set():
             raise InterruptedError("the run was stopped")
         phase, since = _current_phase(folder)
-        if since is not None and time.time() - since > phase_timeout:
+        if time.time() - since > phase_timeout:
             return phase
         time.sleep(_POLL_SECONDS)
     return None
 
 
-def _current_phase(folder: Path) -> tuple[str, float | None]:
+def _current_phase(folder: Path) -> tuple[str, float]:
+    started = started_phases(folder)
+    return started[-1] if started else ("start", (folder / "request.json").stat().st_mtime)
+
+
+def started_phases(folder: Path) -> list[tuple[str, float]]:
+    """Return the phases that began, in order, each with its time; a torn last line is left out."""
     try:
-        last = (folder / "phases.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")[-1]
-        phase = json.loads(last)
-        return phase["phase"], phase["time"]
-    except (OSError, ValueError):
-        return "start", (folder / "request.json").stat().st_mtime
+        lines = (folder / "phases.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError:
+        return []
+    entries = map(json.loads, lines)
+    return [(str(entry["phase"]), float(entry["time"])) for entry in entries]
 
 
 def _first_phase(folder: Path, default: float) -> float:
     """Return when the child began its first phase: until then its server imported vLLM."""
-    try:
-        first = (folder / "phases.jsonl").read_text(encoding="utf-8").split("\n")[0]
-        return float(json.loads(first)["time"])
-    except (OSError, ValueError):
-        return default
+    started = started_phases(folder)
+    return started[0][1] if started else default
+
+
+def _timeline(folder: Path, began: float, ended: float) -> dict[str, list[float]]:
+    """Return the start and end of each phase in seconds after `began`; each ends with the next."""
+    started = [("start", began), *started_phases(folder)]
+    ends = [*(time for _, time in started[1:]), ended]
+    return {
+        phase: [round(start - began, 3), round(end - began, 3)]
+        for (phase, start), end in zip(started, ends, strict=True)
+    }
 
 
 def _failure(

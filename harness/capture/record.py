@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .probes import AGAIN, ProbeRequest
+
+MANIFEST = "capture.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class StepTrace:
 
 @dataclass(frozen=True)
 class RankTrace:
-    """Everything that one rank wrote."""
+    """Everything that one rank wrote. PP=1 runs the probes a second time (`second_pass`)."""
 
     rank: int
     stage: int
@@ -57,12 +61,39 @@ class RankTrace:
     tp_rank: int
     tracing: bool
     runner: str
+    adapter: str
     declared: dict[str, Any] | None
     declared_error: str | None
     layers: tuple[int, ...]
     steps: tuple[StepTrace, ...]
     dummies: tuple[dict[str, Any], ...]
     misuses: tuple[dict[str, str], ...]
+    second_pass: tuple[StepTrace, ...] = ()
+
+
+@dataclass(frozen=True)
+class SentProbe:
+    """A request as it was sent, and the tokens of its prompt that the prefix cache held.
+
+    The engine computes no row for cached tokens: of positions below `cached` there are no logits.
+    """
+
+    request: ProbeRequest
+    cached: int
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the logits of an engine answered to, for each known perturbation that was tried.
+
+    `asked` are the perturbations that the engine had to try: one weight of each kind at PP=1, each
+    key at each boundary at PP=N. `effects` maps those that moved the log-probabilities to the
+    root mean square of the change in nats, `excuses` those that cannot to the reason.
+    """
+
+    asked: tuple[str, ...]
+    effects: dict[str, float]
+    excuses: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,27 +128,90 @@ class Capture:
         return failure
 
     @cached_property
-    def stages(self) -> dict[int, RankTrace]:
-        """Return the trace of each pipeline stage (of its first tensor-parallel rank)."""
+    def ranks(self) -> dict[tuple[int, int], RankTrace]:
+        """Return the trace of each rank by (pipeline stage, tensor-parallel rank)."""
         found = (_read_rank(path) for path in sorted(self.folder.glob("rank*.jsonl")))
-        return {trace.stage: trace for trace in found if trace is not None and trace.tp_rank == 0}
+        return {(trace.stage, trace.tp_rank): trace for trace in found if trace is not None}
+
+    @cached_property
+    def stages(self) -> dict[int, RankTrace]:
+        """Return the trace of each pipeline stage: its tensor-parallel rank 0 speaks for it.
+
+        Hidden states are whole on each of these ranks, and only rank 0 writes logits. Where the
+        ranks of a stage disagree all the same, the contract check says so.
+        """
+        return {stage: trace for (stage, tp), trace in self.ranks.items() if tp == 0}
 
     @cached_property
     def logits(self) -> LogitTable:
         """Return the logits; an empty table where the engine produced none."""
-        index_file = self.folder / "logits.jsonl"
-        lines = _read_lines(index_file)
+        return self._logits(second=False)
+
+    @cached_property
+    def second_logits(self) -> LogitTable:
+        """Return the logits of the second pass, under the names of the first; PP=1 alone has it."""
+        return self._logits(second=True)
+
+    def _logits(self, *, second: bool) -> LogitTable:
+        lines = _read_lines(self.folder / "logits.jsonl")
         if not lines:
             return LogitTable(np.zeros((0, 0), np.float32), {})
         shape = (len(lines), int(lines[0]["vocab"]))
         values = np.memmap(self.folder / "logits.f32", np.float32, mode="r", shape=shape)
-        index = {(line["request"], line["position"]): line["row"] for line in lines}
+        index = {
+            (line["request"].removeprefix(AGAIN), line["position"]): line["row"]
+            for line in lines
+            if line["request"].startswith(AGAIN) == second
+        }
         return LogitTable(values, index)
+
+    @cached_property
+    def probes(self) -> dict[str, SentProbe]:
+        """Return the requests of the first pass by name."""
+        return {
+            line["name"]: SentProbe(
+                ProbeRequest(line["name"], tuple(line["prompt"]), tuple(line["forced"])),
+                line["cached"],
+            )
+            for line in _read_lines(self.folder / "probes.jsonl")
+            if not line["name"].startswith(AGAIN)
+        }
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity:
+        """Return what the logits were seen to answer to."""
+        first = _first_events(_read_lines(self.folder / "rank0.jsonl"))
+        if len(self.stages) > 1:
+            keys = self.stages[1].declared or {}
+            asked = [f"key:{one}:{key}" for one in range(len(self.stages) - 1) for key in keys]
+        else:
+            asked = [f"weight:{kind}" for kind in first.get("weights", {}).get("kinds", ())]
+        effects: dict[str, float] = {}
+        for line in _read_lines(self.folder / "sensitivity.jsonl"):
+            if line["effect"] != 0:  # NaN has moved too
+                known = effects.get(line["change"], 0.0)
+                effects[line["change"]] = max(known, float(line["effect"]))
+        excuses = {
+            f"weight:{kind}": why for kind, why in first.get("excuses", {}).get("kinds", {}).items()
+        }
+        return Sensitivity(
+            tuple(asked), effects, {name: excuses[name] for name in asked if name in excuses}
+        )
 
     @cached_property
     def answers(self) -> list[dict[str, Any]]:
         """Return the lines that lm-eval left, one per question, in order."""
         return _read_lines(self.folder / "gsm8k.jsonl")
+
+
+def load_capture(folder: Path) -> Capture | None:
+    """Return the capture in a folder, None if its manifest is missing or no manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
+    return Capture(folder, manifest) if whole and "status" in manifest else None
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -128,13 +222,19 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
+def _first_events(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the first event of each kind."""
+    return {event["kind"]: event for event in reversed(events)}
+
+
 def _read_rank(path: Path) -> RankTrace | None:
     events = _read_lines(path)
-    first = {kind: event for event in reversed(events) if (kind := event["kind"])}
+    first = _first_events(events)
     heartbeat = first.get("heartbeat")
     if heartbeat is None:
         return None
     declared = first.get("declared", {})
+    steps = [_read_step(event) for event in events if event["kind"] == "step"]
     return RankTrace(
         rank=int(path.stem.removeprefix("rank")),
         stage=heartbeat["stage"],
@@ -142,13 +242,24 @@ def _read_rank(path: Path) -> RankTrace | None:
         tp_rank=heartbeat["tp_rank"],
         tracing=heartbeat["tracing"],
         runner=heartbeat["runner"],
+        adapter=heartbeat["adapter"],
         declared=declared.get("keys"),
         declared_error=declared.get("error"),
         layers=tuple(first.get("layers", {}).get("indices", ())),
-        steps=tuple(_read_step(event) for event in events if event["kind"] == "step"),
+        steps=tuple(step for step in steps if not _is_second(step)),
         dummies=tuple(event for event in events if event["kind"] == "dummy"),
         misuses=tuple(event for event in events if event["kind"] == "misuse"),
+        second_pass=tuple(_first_names(step) for step in steps if _is_second(step)),
     )
+
+
+def _is_second(step: StepTrace) -> bool:
+    return any(span.request.startswith(AGAIN) for span in step.spans)
+
+
+def _first_names(step: StepTrace) -> StepTrace:
+    spans = (replace(span, request=span.request.removeprefix(AGAIN)) for span in step.spans)
+    return replace(step, spans=tuple(spans))
 
 
 def _read_step(event: dict[str, Any]) -> StepTrace:

@@ -1,69 +1,182 @@
-"""Make captures: each cell once, several side by side, whoever asks first."""
+"""Make captures: each cell once, several side by side in the order of the schedule."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from filelock import Timeout
 
+from ..errors import BadInputError
 from .cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
+from .expect import devices_needed
 from .launch import launch
+from .order import CellPlan, plan_cells
 from .record import Capture
+from .schedule import Job, next_start
 from .store import Store
+from .watch import Watch
 
 _POLL_SECONDS = 0.2
 
 
+@dataclass(frozen=True)
+class Obtained:
+    """A capture; `fresh` says that this run started its engine."""
+
+    capture: Capture
+    fresh: bool
+
+
 class Runner:
-    """Runs cells on a pool of devices into a store; a cell that is there already is not run."""
+    """Runs cells on a pool of devices into a store; a cell that is there already is not run.
+
+    `jobs` caps the engines at once. A cell starts when `schedule.next_start` says so; its thread
+    then leases its devices, which other runs on this host may still hold.
+    """
 
     def __init__(
-        self, store: Store, pool: DevicePool, *, jobs: int | None = None, phase_timeout: float = 600
+        self,
+        store: Store,
+        pool: DevicePool,
+        *,
+        jobs: int | None = None,
+        phase_timeout: float = 600,
+        watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._phase_timeout = phase_timeout
-        self._threads = ThreadPoolExecutor(jobs or max(1, len(pool.ids)))
+        self._watch = watch
+        self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
+        self._threads = ThreadPoolExecutor(max(1, self._jobs))
         self._servers = ForkServers()
         self._stop = threading.Event()
-        self._futures: dict[str, Future[Capture]] = {}
-        self.fresh: set[str] = set()
+        self._lock = threading.RLock()
+        self._futures: dict[str, Future[Obtained]] = {}
+        self._cells: dict[str, Cell] = {}
+        self._waiting: list[Job] = []
+        self._running: dict[str, tuple[float, int]] = {}  # key -> expected end, devices
 
-    def submit(self, cell: Cell) -> "Future[Capture]":
+    def submit(self, cell: Cell) -> "Future[Obtained]":
         """Queue a cell unless it is queued already; the future gives its capture."""
-        if cell.key not in self._futures:
-            self._futures[cell.key] = self._threads.submit(self._make, cell)
-        return self._futures[cell.key]
+        return self.submit_all([cell])[0]
+
+    def submit_all(self, cells: Sequence[Cell]) -> "list[Future[Obtained]]":
+        """Queue the cells that are not queued yet, in the order of the shortest schedule."""
+        with self._lock:
+            new = {cell.key: cell for cell in cells if cell.key not in self._futures}
+            self._futures.update((key, Future()) for key in new)
+            self._cells.update(new)
+            for key, cell in new.items():
+                if capture := self._store.find(key):
+                    self._futures[key].set_result(Obtained(capture, fresh=False))
+                elif (needed := devices_needed(cell, self._pool)) > len(self._pool.ids):
+                    have = len(self._pool.ids)
+                    self._futures[key].set_exception(
+                        BadInputError(
+                            f"{needed} {self._pool.kind} devices are needed, {have} can be used"
+                        )
+                    )
+            missing = [cell for key, cell in new.items() if not self._futures[key].done()]
+            if missing:
+                todo = [*(self._cells[job.name] for job in self._waiting), *missing]
+                self._waiting = list(self._schedule(todo).plan.order)
+                self._dispatch()
+            return [self._futures[cell.key] for cell in cells]
+
+    def plan(self, cells: Sequence[Cell]) -> CellPlan:
+        """Return the schedule in which cells would run, those left out that are there already."""
+        stored = tuple(cell for cell in cells if self._store.find(cell.key))
+        todo = [cell for cell in cells if cell not in stored]
+        return replace(self._schedule(todo), stored=stored)
+
+    def _schedule(self, cells: Sequence[Cell]) -> CellPlan:
+        return plan_cells(cells, self._store.manifests(), self._pool, self._jobs)
+
+    def obtain(self, cell: Cell) -> Obtained:
+        """Return the capture of a cell, whenever it is there.
+
+        Raises:
+            InterruptedError: if the runner was closed before.
+            concurrent.futures.CancelledError: if it was closed before the cell started.
+        """
+        return self.submit(cell).result()
 
     def close(self) -> None:
         """Drop what has not started and end what has; whole captures are in the store already."""
         self._stop.set()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            self._futures[job.name].cancel()
+        self._threads.shutdown(wait=True)
         self._servers.close()
 
-    def _make(self, cell: Cell) -> Capture:
-        if capture := self._store.find(cell.key):
-            return capture
+    def _dispatch(self) -> None:
+        """Start whatever is to start now."""
+        with self._lock:
+            while len(self._running) < self._jobs and not self._stop.is_set():
+                now = time.monotonic()
+                free = len(self._pool.ids) - sum(width for _, width in self._running.values())
+                index = next_start(self._waiting, free, self._running.values(), now)
+                if index is None:
+                    return
+                job = self._waiting.pop(index)
+                self._running[job.name] = (now + job.seconds, job.width)
+                self._threads.submit(self._run, job)
+
+    def _run(self, job: Job) -> None:
+        key = job.name
+        future = self._futures[key]
+        try:
+            future.set_result(self._make(self._cells[key], job.seconds))
+        except BaseException as error:
+            future.set_exception(error)
+        finally:
+            with self._lock:
+                del self._running[key]
+            self._dispatch()
+
+    def _make(self, cell: Cell, expected: float) -> Obtained:
         with self._locked(cell.key):
-            if capture := self._store.find(cell.key):  # another process was first
-                return capture
+            if capture := self._store.find(cell.key):  # another run was first
+                return Obtained(capture, fresh=False)
             with (
-                lease(self._pool, self._pool.needed(cell.pp, cell.tp), self._stop) as devices,
+                lease(self._pool, devices_needed(cell, self._pool), self._stop) as devices,
                 self._store.workspace() as folder,
             ):
-                manifest = launch(
-                    cell,
-                    folder,
-                    devices,
-                    self._servers,
-                    phase_timeout=self._phase_timeout,
-                    stop=self._stop,
-                )
-                self.fresh.add(cell.key)
-                return self._store.commit(cell.key, folder, manifest)
+                with self._watched(cell, folder, devices, expected) as ended:
+                    manifest = launch(
+                        cell,
+                        folder,
+                        devices,
+                        self._servers,
+                        phase_timeout=self._phase_timeout,
+                        stop=self._stop,
+                    )
+                    ended.append(manifest["status"])
+                return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
+
+    @contextmanager
+    def _watched(
+        self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float
+    ) -> Iterator[list[str]]:
+        """Tell the watch of a start and of its end; the list takes the status."""
+        status: list[str] = []
+        began = time.monotonic()
+        if self._watch:
+            self._watch.started(cell, folder, devices, expected)
+        try:
+            yield status
+        finally:
+            if self._watch:
+                self._watch.ended(cell, (status or ["stopped"])[0], time.monotonic() - began)
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:

@@ -25,6 +25,8 @@ _PR_SET_PDEATHSIG = 1
 def _import_everything(device: str) -> None:
     """Import what every cell needs, and what vLLM would import in each rank while it loads."""
     modules = [
+        # First: since 0.26.0 it replaces functions that other modules import by name.
+        *(["vllm.v1.worker.cpu_worker"] if device == "cpu" else []),
         "lm_eval.evaluator",
         "lm_eval.models.vllm_causallms",
         # Any model that supports torch.compile imports this, and inductor with it, even in
@@ -32,7 +34,6 @@ def _import_everything(device: str) -> None:
         "vllm.compilation.backends",
         "vllm.v1.executor.multiproc_executor",
         "vllm.v1.worker.gpu_worker",
-        *(["vllm.v1.worker.cpu_worker"] if device == "cpu" else []),
     ]
     for module in modules:
         importlib.import_module(module)
@@ -45,7 +46,17 @@ def _import_model(request: Path) -> None:
         engine.import_model_class(json.loads(request.read_text(encoding="utf-8"))["model_path"])
 
 
-def _child(task: dict[str, Any]) -> None:
+def cuda_started() -> bool:
+    """Whether this process has started the CUDA driver; no fork of it could use a GPU then."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    # Any call before cuInit answers CUDA_ERROR_NOT_INITIALIZED (3).
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) == 0)
+
+
+def _child(task: dict[str, Any], *, spawn: bool) -> None:
     """Become the process of one cell; never returns."""
     status = 1
     try:
@@ -57,6 +68,8 @@ def _child(task: dict[str, Any]) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.environ.update(task["env"])
+        if spawn:
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.chdir(Path(task["request"]).parent)
         status = engine.main(task["request"])
         sys.stdout.flush()
@@ -101,9 +114,10 @@ def serve(device: str) -> None:
                         for line in lines.read():
                             task = json.loads(line)
                             _import_model(Path(task["request"]))
+                            spawn = device == "cuda" and cuda_started()
                             pid = os.fork()
                             if pid == 0:
-                                _child(task)
+                                _child(task, spawn=spawn)
                             watch = os.pidfd_open(pid)
                             children[watch] = (task["id"], pid)
                             selector.register(watch, selectors.EVENT_READ)

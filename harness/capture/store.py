@@ -12,9 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from ..source.pin import sha256_of
-from .record import Capture
-
-_MANIFEST = "capture.json"
+from .record import MANIFEST, Capture, load_capture
 
 
 class Store:
@@ -39,7 +37,7 @@ class Store:
         differ from its manifest is left alone and treated as absent.
         """
         folder = self._captures / key
-        capture = _load(folder)
+        capture = load_capture(folder)
         if capture is None or capture.status == "blocked" or damage(folder):
             return None
         return capture
@@ -47,7 +45,11 @@ class Store:
     def all(self) -> Iterator[tuple[str, Capture | None]]:
         """Yield every key with its capture, None where the manifest cannot be read."""
         for folder in sorted(self._captures.iterdir()):
-            yield folder.name, _load(folder)
+            yield folder.name, load_capture(folder)
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest of every capture that can be read."""
+        yield from (capture.manifest for _, capture in self.all() if capture)
 
     def folder(self, key: str) -> Path:
         """Return where the capture `key` lies or would lie."""
@@ -56,6 +58,24 @@ class Store:
     def remove(self, key: str) -> None:
         """Delete a capture."""
         shutil.rmtree(self._captures / key, ignore_errors=True)
+
+    def adopt(self, other: "Store") -> int:
+        """Copy the answers of another store that this one lacks; return how many.
+
+        What is blocked or damaged there stays there.
+        """
+        taken = 0
+        for key, _ in other.all():
+            found = other.find(key)
+            if found is None or self.find(key):
+                continue
+            with self.lock(key), self.workspace() as folder:
+                whole = folder / key
+                shutil.copytree(found.folder, whole)
+                self.remove(key)
+                whole.rename(self._captures / key)
+            taken += 1
+        return taken
 
     def clear_workspaces(self, older_than: float) -> None:
         """Delete what runs that were killed left half done, `older_than` seconds ago or earlier."""
@@ -77,7 +97,7 @@ class Store:
         """Seal `folder` with its manifest and move it to its place; return the capture."""
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
         manifest = {**manifest, "key": key, "files": files}
-        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         target = self._captures / key
         if target.exists():  # blocked or damaged before
             shutil.rmtree(target)
@@ -87,9 +107,9 @@ class Store:
 
 def damage(folder: Path) -> str | None:
     """Return what is wrong with the files of a capture, None if they equal its manifest."""
-    capture = _load(folder)
+    capture = load_capture(folder)
     if capture is None:
-        return f"{_MANIFEST} cannot be read"
+        return f"{MANIFEST} cannot be read"
     for name, digest in capture.manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -97,12 +117,3 @@ def damage(folder: Path) -> str | None:
         if sha256_of(path) != digest:
             return f"{name} differs from its digest"
     return None
-
-
-def _load(folder: Path) -> Capture | None:
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
-    return Capture(folder, manifest) if whole and "status" in manifest else None

@@ -69,12 +69,18 @@ def compare_accuracy(
     if bound < margin:
         summary = f"{len(changed)} of {count} outputs differ, fall below {bound:.3f} ({scores})"
         return Verdict(Outcome.PASS, summary, (), figures)
+    cure = (
+        "ask more questions (--pp-gsm8k-limit) and look at the logits verdict"
+        if before
+        else "no question is solved at PP=1, so that no fall can show: look at the logits verdict, "
+        "or ask what the model can answer (--pp-gsm8k)"
+    )
     finding = Finding(
         "ACC002",
         Severity.WARNING,
         f"{len(changed)} of {count} outputs differ and {count} questions cannot exclude a fall of "
         f"{margin:.3f} (bound {bound:.3f}; {scores})",
-        "ask more questions (--pp-gsm8k-limit) and look at the logits verdict",
+        cure,
         evidence={**figures, "examples": examples},
     )
     return Verdict(Outcome.INCONCLUSIVE, finding.message, (finding,), figures)

@@ -11,8 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from ..capture.record import Capture, RankTrace, StepTrace
+from .boundaries import contract_figures
 from .cost import boundary_costs, cost_findings
 from .finding import Finding, Outcome, Severity, Verdict, judged
+from .parallel import disagreements
 
 # How many steps and rows a finding's evidence names; the rest is counted.
 _EXAMPLES = 3
@@ -21,11 +23,14 @@ _EXAMPLES = 3
 def compare_contract(capture: Capture) -> Verdict:
     """Judge every boundary of a capture at PP >= 2 over all its traced steps and dummy runs.
 
+    With tensor parallelism each rank of a stage is held against its counterpart in the next, and
+    against rank 0 of its own stage.
+
     The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
     no arrival, unless what it did see already shows a cause.
     """
-    stages = capture.stages
-    pp = int(capture.manifest["cell"]["pp"])
+    stages, ranks = capture.stages, capture.ranks
+    pp, tp = int(capture.manifest["cell"]["pp"]), int(capture.manifest["cell"]["tp"])
     misuse = [
         finding
         for stage in sorted(stages)
@@ -34,12 +39,18 @@ def compare_contract(capture: Capture) -> Verdict:
             *_nones_in_dummies(stages[stage], pp),
         )
     ]
-    unseen = _unseen(capture, pp)
+    unseen = _unseen(capture, pp, tp)
     if unseen is not None:
-        return judged(misuse, "") if misuse else Verdict(Outcome.BLOCKED, unseen)
+        figures = contract_figures(stages, pp)
+        if misuse:
+            return judged(misuse, "", **figures)
+        return Verdict(Outcome.BLOCKED, unseen, (), figures)
     findings = list(misuse)
-    for stage in range(pp - 1):
-        findings += _boundary(stages[stage], stages[stage + 1])
+    for tp_rank in range(tp):
+        for stage in range(pp - 1):
+            findings += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
+        for stage in range(pp):
+            findings += disagreements(stages[stage], ranks[stage, tp_rank])
     costs = boundary_costs(stages)
     findings = _unique(findings) + cost_findings(costs)
     crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
@@ -49,10 +60,11 @@ def compare_contract(capture: Capture) -> Verdict:
         f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
         f"{', '.join(sorted(sent))}",
         boundary_costs=[asdict(cost) for cost in costs],
+        **contract_figures(stages, pp, costs),
     )
 
 
-def _unseen(capture: Capture, pp: int) -> str | None:
+def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
     """Return what the tracer failed to see, so that no boundary can be judged; None if nothing."""
     if capture.status != "ok":
         return "the engine failed before a boundary was crossed"
@@ -66,6 +78,9 @@ def _unseen(capture: Capture, pp: int) -> str | None:
             return f"no tensor was seen to leave stage {stage}"
         if stage > 0 and all(step.received is None and step.copied is None for step in trace.steps):
             return f"no tensor was seen to arrive at stage {stage}"
+        for tp_rank in range(1, tp):
+            if (stage, tp_rank) not in capture.ranks:
+                return f"no heartbeat from tensor-parallel rank {tp_rank} of stage {stage}"
     return None
 
 

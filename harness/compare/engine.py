@@ -18,7 +18,12 @@ _PARITY = (
     "max_num_seqs",
     "architecture",
     "tp",
+    "runner",
 )
+
+
+# How vLLM refuses a model runner for a platform or a model, before any rank starts.
+_RUNNER_REFUSED = re.compile(r"(?:Model Runner V2|VLLM_USE_V2_MODEL_RUNNER)[^\n[]*")
 
 
 # By (is the baseline, is blocked).
@@ -75,8 +80,36 @@ def engine_failure(capture: Capture) -> Verdict | None:
     return Verdict(outcome, message, (finding,))
 
 
+def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
+    """Return the verdict where the model runner that was asked for is not in effect, else None."""
+    for capture in (candidate, baseline):
+        asked = capture.manifest["cell"]["runner"]
+        if asked == "auto":
+            continue
+        seen = sorted({trace.adapter for trace in capture.stages.values()})
+        failure = capture.failure
+        refused = _RUNNER_REFUSED.search(failure["error"]) if failure is not None else None
+        if not seen and refused is not None:
+            reason = f"vLLM refuses it: {refused[0].strip()}"
+        elif seen and seen != [asked]:
+            reason = f"{' and '.join(seen)} is in effect"
+        else:
+            continue
+        message = f"the model runner {asked} was asked for and {reason}"
+        finding = Finding(
+            "ENG006",
+            Severity.INFO,
+            message,
+            "leave --pp-runner out, or use a release or device that has this runner",
+        )
+        return Verdict(Outcome.NOT_APPLICABLE, message, (finding,))
+    return None
+
+
 def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
     """Judge whether both engines ran and were, but for PP, the same engine."""
+    if (verdict := not_applicable(baseline, candidate)) is not None:
+        return verdict
     broken = [v for one in (candidate, baseline) if (v := engine_failure(one)) is not None]
     if broken:
         failed = any(verdict.outcome is Outcome.FAIL for verdict in broken)
@@ -99,13 +132,13 @@ def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
         for name in _PARITY
         if left[name] != right[name]
     ]
-    if right["pp"] != asked["pp"] or right["dtype"] != asked["dtype"]:
+    if any(right[name] != asked[name] for name in ("pp", "tp", "dtype")):
         findings.append(
             Finding(
                 "ENG003",
                 Severity.ERROR,
-                f"the engine runs PP={right['pp']} {right['dtype']}, asked for PP={asked['pp']} "
-                f"{asked['dtype']}",
+                f"the engine runs PP={right['pp']} TP={right['tp']} {right['dtype']}, asked for "
+                f"PP={asked['pp']} TP={asked['tp']} {asked['dtype']}",
                 "this pin or platform does not give what was asked for",
                 evidence={"effective": right},
             )

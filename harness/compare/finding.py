@@ -20,6 +20,7 @@ class Outcome(str, Enum):
     FAIL = "fail"
     BLOCKED = "blocked"
     INCONCLUSIVE = "inconclusive"
+    NOT_APPLICABLE = "not-applicable"
 
 
 @dataclass(frozen=True)

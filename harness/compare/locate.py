@@ -1,8 +1,12 @@
 """Where a difference enters: the first decoder layer whose output differs, and what fed it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..capture.record import Capture, RankTrace
+
+# A row of a probe: (request, position).
+Row = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,18 @@ class Location:
     sentence: str
 
 
-def _layer_digests(stages: dict[int, RankTrace]) -> dict[int, dict[tuple[str, int], int]]:
-    """Return layer -> (request, position) -> digest over all stages of one capture."""
-    digests: dict[int, dict[tuple[str, int], int]] = {}
+def layer_rows(stages: dict[int, RankTrace], what: str) -> dict[int, dict[Row, Any]]:
+    """Return layer -> row -> `what` (digest or norm) of its output, over all stages of a capture.
+
+    Rows come in the order in which they ran.
+    """
+    found: dict[int, dict[Row, Any]] = {}
     for trace in stages.values():
         for step in trace.steps:
             rows = [row for span in step.spans for row in span.rows]
             for layer, content in step.layers.items():
-                digests.setdefault(layer, {}).update(zip(rows, content["digest"], strict=True))
-    return digests
+                found.setdefault(layer, {}).update(zip(rows, content[what], strict=True))
+    return found
 
 
 def locate(baseline: Capture, candidate: Capture) -> Location | None:
@@ -34,7 +41,7 @@ def locate(baseline: Capture, candidate: Capture) -> Location | None:
     Layers are walked in order, then rows in the order in which they ran, so that the answer is
     the layer nearest to the cause. Both captures must hold the same probe rows.
     """
-    left, right = _layer_digests(baseline.stages), _layer_digests(candidate.stages)
+    left, right = (layer_rows(one.stages, "digest") for one in (baseline, candidate))
     for layer in sorted(set(left) & set(right)):
         for row, digest in left[layer].items():
             if row in right[layer] and right[layer][row] != digest:
@@ -42,7 +49,7 @@ def locate(baseline: Capture, candidate: Capture) -> Location | None:
     return None
 
 
-def _describe(candidate: Capture, layer: int, row: tuple[str, int]) -> Location:
+def _describe(candidate: Capture, layer: int, row: Row) -> Location:
     stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
     trace = candidate.stages[stage]
     entered: dict[str, str] = {}

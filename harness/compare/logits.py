@@ -1,18 +1,19 @@
 """Full-vocabulary logits, teacher-forced, row by row: bitwise first, then how far and where."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..capture.record import Capture, LogitTable
+from .difference import difference_map
 from .finding import Finding, Outcome, Severity, Verdict, judged
-from .locate import locate
+from .locate import Row, locate
 
 # Rows compared at a time: bounds memory at 262144 words to about 0.5 GB.
 _CHUNK_ROWS = 64
 
-Row = tuple[str, int]
 Floats = npt.NDArray[np.float32]
 
 
@@ -126,7 +127,7 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     if not set(left.index) & set(right.index):
         return judged(findings, "")
     far = distance(left, right)
-    figures = {
+    figures: dict[str, Any] = {
         "rows": far.rows,
         "equal_rows": far.equal_rows,
         "max_abs": far.max_abs,
@@ -135,6 +136,7 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
         "top1": far.top1,
         "smallest_flip_margin": far.smallest_flip_margin,
     }
+    reach: dict[str, Any] | None = None
     if far.not_finite:
         findings.append(
             Finding(
@@ -142,11 +144,12 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
                 Severity.ERROR,
                 f"{len(far.not_finite)} rows hold NaN or Inf, first {_name(far.not_finite[0])}",
                 "a stale or uninitialised tensor was read: see the contract findings",
-                evidence=figures,
+                evidence={**figures},
             )
         )
     if far.first is not None:
         where = locate(baseline, candidate)
+        reach = difference_map(baseline, candidate)
         place = f"; {where.sentence}" if where else ""
         findings.append(
             Finding(
@@ -165,24 +168,9 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
                 },
             )
         )
-    if not findings and _shows_nothing(left):
-        return Verdict(
-            Outcome.BLOCKED,
-            f"all {far.rows} rows hold the same logits, whatever the prompt: "
-            "this model cannot show a difference (dummy weights?)",
-            (),
-            figures,
-        )
+    if reach is not None:
+        figures["difference"] = reach
     return judged(findings, f"{far.rows} rows bit-identical", **figures)
-
-
-def _shows_nothing(table: LogitTable) -> bool:
-    """Whether every row holds the same bits: such logits are equal however they are computed."""
-    bits = table.values.view(np.uint32)
-    return len(bits) > 1 and all(
-        bool((bits[start : start + _CHUNK_ROWS] == bits[0]).all())
-        for start in range(0, len(bits), _CHUNK_ROWS)
-    )
 
 
 def _figure(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -17,6 +18,7 @@ from harness.instruments.recipes import (
     PROBLEM_COUNT,
     PROBLEM_SEED,
     VOCAB_SIZE,
+    RandomRecipe,
     Recipe,
     recipe_of,
 )
@@ -55,7 +57,7 @@ def build_instrument(
     on_progress: Callable[[Progress], None] = lambda _: None,
     check: bool = True,
 ) -> dict[str, object]:
-    """Train instrument ``name`` and write its checkpoint to the folder ``out``; returns its card.
+    """Make instrument ``name`` and write its checkpoint to the folder ``out``; returns its card.
 
     The folder appears whole or not at all, and replaces an older instrument of the same path.
 
@@ -63,19 +65,20 @@ def build_instrument(
         name: one of the bundled instruments.
         out: the folder to make.
         seed: in place of the recipe's.
-        steps: in place of the recipe's.
+        steps: in place of the recipe's, of an instrument that is trained.
         on_progress: called after each optimiser step.
         check: False keeps a model that does not reach the stated accuracy (for tests).
 
     Raises:
         BadInputError: unknown name; ``out`` exists and is no instrument; torch or transformers
             are not installed.
-        HarnessError: the trained model misses the accuracy, or is too large.
+        HarnessError: the model misses the accuracy, does not see its weights, or is too large.
 
     """
     recipe = recipe_of(name)
     recipe = replace(recipe, seed=recipe.seed if seed is None else seed)
-    recipe = replace(recipe, steps=recipe.steps if steps is None else steps)
+    if steps is not None and isinstance(recipe, Recipe):
+        recipe = replace(recipe, steps=steps)
     if out.exists() and not (out / CARD).is_file():
         raise BadInputError(f"{out} exists and holds no instrument; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -99,14 +102,15 @@ def make_tokenizer() -> Tokenizer:
 
 
 def _build_into(
-    folder: Path, recipe: Recipe, on_progress: Callable[[Progress], None], *, check: bool
+    folder: Path,
+    recipe: Recipe | RandomRecipe,
+    on_progress: Callable[[Progress], None],
+    *,
+    check: bool,
 ) -> dict[str, object]:
     try:
         import torch
         import transformers
-        from safetensors.torch import save_file
-
-        from harness.instruments import training
     except ImportError as error:
         raise BadInputError(
             f"building an instrument needs torch and transformers ({error}); "
@@ -114,9 +118,60 @@ def _build_into(
         ) from error
     # One thread: sums are added in one order, so the same seed gives the same weights.
     torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    if isinstance(recipe, Recipe):
+        made = _train_into(folder, recipe, tokenizer, on_progress, check=check)
+    else:
+        from harness.instruments import multimodal
+
+        made = {
+            "purpose": "Shows whether an engine computes one thing twice; it knows nothing.",
+            "vision": dict(recipe.vision),
+            "measured": multimodal.build(recipe, tokenizer, folder),
+        }
+    weights = folder / "model.safetensors"
+    size = weights.stat().st_size
+    if size >= MAXIMUM_BYTES:
+        raise HarnessError(f"instrument {recipe.name}: {size} bytes of weights, over the limit")
+    card = {
+        "name": recipe.name,
+        "summary": recipe.summary,
+        "shape": dict(recipe.shape),
+        "parameters": _count_parameters(weights),
+        "weights_bytes": size,
+        "weights_dtype": "bfloat16",
+        "built_by": f"pp-harness model build {recipe.name} --seed {recipe.seed}",
+        "seed": recipe.seed,
+        **made,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def _count_parameters(weights: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(weights, "pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+
+
+def _train_into(
+    folder: Path,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    on_progress: Callable[[Progress], None],
+    *,
+    check: bool,
+) -> dict[str, object]:
+    """Train a model, check its answers, and write all but the card; return the card's part."""
+    import torch
+    from safetensors.torch import save_file
+
+    from harness.instruments import training
+
     # Processor time: other work on the machine does not enter the card.
     started = time.process_time()
-    tokenizer = make_tokenizer()
     examples = [
         _example(tokenizer, problem) for problem in make_problems(PROBLEM_COUNT, PROBLEM_SEED)
     ]
@@ -144,30 +199,10 @@ def _build_into(
     if check:
         _check_scores(recipe.name, score.accuracy, without)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    size = (folder / "model.safetensors").stat().st_size
-    if size >= MAXIMUM_BYTES:
-        raise HarnessError(f"instrument {recipe.name}: {size} bytes of weights, over the limit")
     model.config.save_pretrained(folder)
     write_tokenizer(tokenizer, folder, model.config.max_position_embeddings)
-    card = _card(recipe, measured, sum(tensor.numel() for tensor in tensors.values()), size)
-    card["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
-    return card
-
-
-def _card(
-    recipe: Recipe, measured: dict[str, object], parameters: int, size: int
-) -> dict[str, object]:
     return {
-        "name": recipe.name,
-        "summary": recipe.summary,
         "purpose": "Measures the engine, not ability: it has memorised the bundled problems.",
-        "shape": dict(recipe.shape),
-        "parameters": parameters,
-        "weights_bytes": size,
-        "weights_dtype": "bfloat16",
-        "built_by": f"pp-harness model build {recipe.name} --seed {recipe.seed}",
-        "seed": recipe.seed,
         "steps": recipe.steps,
         "batch": recipe.batch,
         "learning_rate": recipe.learning_rate,

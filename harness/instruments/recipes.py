@@ -14,7 +14,7 @@ VOCAB_SIZE = 448
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
-# What the three share. The window is shorter than every prompt; both kinds of attention have
+# What the trained ones share. The window is shorter than every prompt; both kinds of attention have
 # their own head size, as in the real family; the context is long enough for real GSM8K questions,
 # which this vocabulary spells out nearly letter by letter.
 _COMMON: dict[str, object] = {
@@ -56,12 +56,29 @@ class Recipe:
     ple_gain: float = 1.0
 
 
+@dataclass(frozen=True)
+class RandomRecipe:
+    """How an instrument with random weights is made: a text decoder behind a multimodal class.
+
+    Attributes:
+        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
+        vision: keyword arguments of ``Gemma4VisionConfig``.
+
+    """
+
+    name: str
+    summary: str
+    shape: Mapping[str, object] = field(repr=False)
+    vision: Mapping[str, object] = field(repr=False)
+    seed: int = 7
+
+
 def _recipe(name: str, summary: str, shape: dict[str, object], **settings: float) -> Recipe:
     merged = MappingProxyType(_COMMON | shape)
     return Recipe(name, summary, merged, **settings)  # type: ignore[arg-type]
 
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
+TRAINED: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
         for recipe in (
@@ -108,8 +125,46 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 
+RANDOM: Mapping[str, RandomRecipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            RandomRecipe(
+                "mm",
+                "6 layers with PLE behind the multimodal class, as published checkpoints name it",
+                MappingProxyType(
+                    _COMMON
+                    | {
+                        # Narrow, so that the file stays small: nothing is to be learned here.
+                        "hidden_size": 32,
+                        "num_attention_heads": 2,
+                        "num_key_value_heads": 1,
+                        "num_hidden_layers": 6,
+                        "intermediate_size": 48,
+                        "layer_types": [SLIDING, SLIDING, FULL] * 2,
+                        "hidden_size_per_layer_input": 8,
+                    }
+                ),
+                MappingProxyType(
+                    {
+                        "hidden_size": 32,
+                        "num_attention_heads": 1,
+                        "num_key_value_heads": 1,
+                        "head_dim": 32,
+                        "num_hidden_layers": 1,
+                        "intermediate_size": 32,
+                        "patch_size": 4,
+                        "position_embedding_size": 64,
+                    }
+                ),
+            ),
+        )
+    }
+)
+RECIPES: Mapping[str, Recipe | RandomRecipe] = MappingProxyType({**TRAINED, **RANDOM})
 
-def recipe_of(name: str) -> Recipe:
+
+def recipe_of(name: str) -> Recipe | RandomRecipe:
     """Return the recipe of an instrument.
 
     Raises:

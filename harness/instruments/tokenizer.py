@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
-    """Write the fast tokenizer files; they need no code of the checkpoint's own."""
+def write_tokenizer(
+    tokenizer: Tokenizer, folder: Path, max_length: int, marks: Mapping[str, str] | None = None
+) -> None:
+    """Write the fast tokenizer files; they need no code of the checkpoint's own.
+
+    ``marks`` names special tokens of a multimodal processor (``{"image_token": "<|image|>"}``).
+    """
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
+    settings: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "add_bos_token": True,
@@ -57,4 +62,6 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None
         "bos_token": BOS,
         "unk_token": UNK,
     }
+    if marks:
+        settings["extra_special_tokens"] = dict(marks)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")

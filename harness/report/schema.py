@@ -19,6 +19,9 @@ class FindingRecord(_Model):
     variant: str
     model: str
     pp: int
+    tp: int = 1
+    profile: str = "parity"
+    pin: str = ""
     check: str
     rank: int | None = None
     boundary: str | None = None
@@ -31,13 +34,20 @@ class FindingRecord(_Model):
 
 
 class VerdictRecord(_Model):
-    """The verdict of one check of one point; `expected` says that expected.toml foresees it."""
+    """The verdict of one check of one point; `expected` says that expected.toml foresees it.
 
+    `point` is the id of the point, as pytest's items have it; empty in older reports.
+    """
+
+    point: str = ""
     variant: str
     model: str
     pp: int
+    tp: int = 1
+    profile: str = "parity"
+    pin: str = ""
     check: Literal["engine", "contract", "logits", "accuracy"]
-    verdict: Literal["pass", "fail", "blocked", "inconclusive"]
+    verdict: Literal["pass", "fail", "blocked", "inconclusive", "not-applicable"]
     expected: bool
     summary: str
     reason: str = ""
@@ -45,18 +55,45 @@ class VerdictRecord(_Model):
 
 
 class CellRecord(_Model):
-    """One engine: what became of it and where its seconds went, by phase."""
+    """One engine: what became of it and where its seconds went, by phase.
+
+    `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
+    after that. `devices` are core numbers or GPU indices.
+    """
 
     id: str
     variant: str
     model: str
     pp: int
+    tp: int = 1
+    profile: str = "parity"
+    pin: str = ""
     status: Literal["ok", "failed", "blocked", "not-run"]
     seconds: dict[str, float]
+    began: float | None = None
+    phases: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    devices: list[int] = Field(default_factory=list)
     partition: list[int] | None
     fresh: bool
     key: str
+    outputs: dict[str, str] = Field(default_factory=dict)
     effective: dict[str, Any] | None = None
+
+
+class AttributionRecord(_Model):
+    """What the patches between two neighbouring variants did to a verdict, or to PP=1."""
+
+    patches: list[str]
+    before: str
+    after: str
+    model: str
+    pp: int
+    pin: str = ""
+    effect: Literal["introduced", "revealed", "cured", "hidden", "moved", "broke", "mended"]
+    check: str
+    codes: list[str]
+    message: str
+    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 class Report(_Model):
@@ -68,11 +105,16 @@ class Report(_Model):
     verdicts: list[VerdictRecord]
     findings: list[FindingRecord]
     not_applicable: list[str] = Field(default_factory=list)
+    attribution: list[AttributionRecord] = Field(default_factory=list)
 
 
 class ItemRecord(_Model):
-    """What one pytest item leaves for the report; it travels from xdist workers as JSON."""
+    """What one pytest item leaves for the report; it travels from xdist workers as JSON.
 
+    `point` is the id of the point that it judged.
+    """
+
+    point: str
     verdict: VerdictRecord
     findings: list[FindingRecord]
     cells: list[CellRecord]

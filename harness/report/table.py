@@ -5,21 +5,32 @@ from collections.abc import Sequence
 from .schema import VerdictRecord
 
 _CHECKS = ("engine", "contract", "logits", "accuracy")
-_HEADER = ("variant", "model", "pp", *_CHECKS)
+_PLACE = ("pin", "variant", "model", "pp", "profile", "tp")
+# Shown only where a run has several of them.
+_OPTIONAL = ("pin", "profile", "tp")
 
 
 def verdict_table(verdicts: Sequence[VerdictRecord]) -> list[str]:
     """Return the table's lines; an expected verdict carries a star, what did not run a dash."""
-    rows: dict[tuple[str, str, int], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for one in verdicts:
         cell = one.verdict + ("*" if one.expected and one.verdict != "pass" else "")
-        rows.setdefault((one.variant, one.model, one.pp), {})[one.check] = cell
-    lines = [
-        (variant, model, str(pp), *(checks.get(check, "-") for check in _CHECKS))
-        for (variant, model, pp), checks in rows.items()
+        place = tuple(str(getattr(one, name)) for name in _PLACE)
+        rows.setdefault(place, {})[one.check] = cell
+    shown = [
+        index
+        for index, name in enumerate(_PLACE)
+        if name not in _OPTIONAL or len({place[index] for place in rows}) > 1
     ]
-    widths = [max(len(row[i]) for row in (_HEADER, *lines)) for i in range(len(_HEADER))]
+    table = [
+        (*(_PLACE[index] for index in shown), *_CHECKS),
+        *(
+            (*(place[index] for index in shown), *(checks.get(check, "-") for check in _CHECKS))
+            for place, checks in rows.items()
+        ),
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (_HEADER, *lines)
+        for row in table
     ]

@@ -9,7 +9,6 @@ import click
 
 from ..errors import BadInputError, HarnessError
 from ..instruments import instrument_names, instrument_path
-from .model import read_config
 from .partition import PARTITION_VARIABLE, PartitionPlan, as_value, layer_count, plan_partition
 
 
@@ -33,11 +32,18 @@ def list_models() -> None:
             name,
             str(card["shape"]["num_hidden_layers"]),
             f"{card['parameters']:,}",
-            f"{card['measured']['accuracy']:.3f}",
+            _accuracy(card["measured"]),
             card["summary"],
         )
     Console().print(table)
-    click.echo("An instrument measures the engine, not ability: it has memorised its problems.")
+    click.echo(
+        "An instrument measures the engine, not ability: it has memorised its problems, or knows "
+        "nothing."
+    )
+
+
+def _accuracy(measured: dict[str, object]) -> str:
+    return f"{measured['accuracy']:.3f}" if "accuracy" in measured else "random weights"
 
 
 @model.command("build")
@@ -49,10 +55,10 @@ def list_models() -> None:
 )
 @click.option("--seed", type=int, help="Seed of weights and batches; by default the shipped one's.")
 def build(name: str, out: Path | None, seed: int | None) -> None:
-    """Train an instrument from nothing, on one CPU core, and write its checkpoint.
+    """Make an instrument from nothing, on one CPU core, and write its checkpoint.
 
-    Needs torch and transformers (extra `cpu` or `cuda`) and several minutes. Nothing is written
-    if the result misses the stated accuracy.
+    Needs torch and transformers (extra `cpu` or `cuda`) and, where it is trained, several minutes.
+    Nothing is written if the result misses the stated accuracy, or hardly sees its own weights.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -62,7 +68,7 @@ def build(name: str, out: Path | None, seed: int | None) -> None:
     out = out or Path(f"instrument-{name}")
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"training {name}", total=None, loss=float("nan"))
+        task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
 
         def show(progress: builder.Progress) -> None:
             bar.update(task, completed=progress.step, total=progress.steps, loss=progress.loss)
@@ -116,13 +122,13 @@ def shrink(source: str, out: Path, seed: int) -> None:
 def partition(config: str, sizes: str, cut: str | None, as_json: bool) -> None:
     """Show how vLLM would cut CONFIG over pipeline ranks, and a legal cut where it cannot.
 
-    CONFIG is a config.json, a folder that holds one, or an instrument. Exit status 1: at some
-    size no legal cut exists, or the given one is illegal.
+    CONFIG is a config.json, a folder that holds one, an instrument, a published shape
+    (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
+    cut exists, or the given one is illegal.
     """
-    path = instrument_path(config) if config in instrument_names() else Path(config)
-    if not path.exists():
-        raise BadInputError(f"{path} does not exist; give a config.json or a folder with one")
-    content = read_config(path)
+    from .shrink import find_config
+
+    content = find_config(config)
     requested = None if cut is None else _numbers(cut, "--cut")
     pps = _numbers(sizes, "--pp")
     if requested is not None and len(pps) > 1:

@@ -6,7 +6,8 @@ import click
 
 from ..assets import patches_dir
 from ..errors import BadInputError
-from .pin import Pin, load_pins, locate_vllm
+from .environments import find_vllm
+from .pin import Pin, load_pins
 from .series import ORDER_FILE, Series, load_series
 from .series_check import check_applies, header_problems
 
@@ -44,7 +45,7 @@ def lint(directory: Path | None, version: str | None, static: bool) -> None:
         problems += [problem for patch in each.patches for problem in header_problems(patch)]
         prefixes = "not tried"
         if not static:
-            unpinned = check_applies(each, pin, locate_vllm(pin))
+            unpinned = check_applies(each, pin, find_vllm(pin))
             prefixes = f"{len(each.patches) + 1} prefixes apply to vLLM {pin.version}"
             for name in unpinned:
                 click.echo(f"{each.path}: note: pins.toml has no digest of {name}; RECORD agrees")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import BadInputError
 from ..instruments import instrument_names, instrument_path
+from .shape import PREFIX, config_digest, read_shape, write_config
 
 # Files above this size enter the digest by size and modification time, not by content:
 # a 60 GB checkpoint is not to be read again on every run.
@@ -38,6 +39,7 @@ class ModelSource:
         hub_id: ``owner/name`` if it came from the hub.
         config: the content of ``config.json``.
         digest: sha256 of its files, in hexadecimal; see `content_digest`.
+        is_shape: it has a config alone; the engine draws weights (shape.py).
 
     """
 
@@ -46,26 +48,40 @@ class ModelSource:
     hub_id: str | None
     config: dict[str, Any]
     digest: str
+    is_shape: bool = False
 
     @property
     def is_instrument(self) -> bool:
         """Whether this is one of the bundled instruments."""
-        return self.hub_id is None and self.path.parent.parent == _instruments_home()
+        return (
+            self.hub_id is None
+            and not self.is_shape
+            and self.path.parent.parent == _instruments_home()
+        )
 
 
 def resolve_model(
-    name_or_path: str, *, allow_pickle: bool = False, allow_remote_code: bool = False
+    name_or_path: str,
+    *,
+    shapes_dir: Path | None = None,
+    allow_pickle: bool = False,
+    allow_remote_code: bool = False,
 ) -> ModelSource:
     """Find and identify a checkpoint.
 
     A bundled instrument's name comes first, then a folder, then a hub id (``owner/name``). Write
-    ``./ple`` for a folder that has the name of an instrument.
+    ``./ple`` for a folder that has the name of an instrument. ``shape:NAME`` is a config without a
+    checkpoint, written below ``shapes_dir``.
 
     Raises:
         BadInputError: there is no such checkpoint, it is incomplete, the hub does not give it, or
             it has only pickled weights or asks for code of its own and that is not allowed.
 
     """
+    if name_or_path.startswith(PREFIX) and shapes_dir is not None:
+        name, shape = read_shape(name_or_path)
+        path = write_config(shape, shapes_dir)
+        return ModelSource(name, path, None, shape.config, config_digest(shape), is_shape=True)
     if name_or_path in instrument_names():
         name, hub_id, path = name_or_path, None, instrument_path(name_or_path)
     elif (folder := Path(name_or_path).expanduser()).exists():
@@ -77,7 +93,7 @@ def resolve_model(
     else:
         raise BadInputError(
             f"no model {name_or_path!r}: it is no instrument ({', '.join(instrument_names())}), "
-            "no folder, and no hub id (owner/name)"
+            "no shape (shape:NAME), no folder, and no hub id (owner/name)"
         )
     if not path.is_dir():
         raise BadInputError(f"{path} is a file; give the folder that holds the checkpoint")

@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -30,24 +30,35 @@ _CHUNK = 1 << 20
 class Pin:
     """A vLLM release: what to install for it and which files it is known by.
 
-    `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `overrides` are
-    the requirements that uv needs as overrides to install it; `series` names the folder of the
-    series for it; `files` maps each file that a series of ours touches to its sha256.
+    `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `requirements`
+    are what an engine needs beside it; `overrides` are the requirements that uv needs as overrides
+    to install it; `series` names the folder of the series for it; `files` maps each file that a
+    series of ours touches to its sha256; `python` is the oldest that the release supports.
     """
 
     version: str
     series: str
     distributions: Mapping[str, str]
+    requirements: tuple[str, ...]
     overrides: tuple[str, ...]
     files: Mapping[str, str]
+    python: str = "3.10"
 
-    def install_command(self, distribution: str | None = None) -> str:
-        """Return a command that installs this pin: one distribution of it, else its first."""
-        name = distribution or next(iter(self.distributions.values()))
-        command = f"uv pip install '{name}=={self.version}'"
-        if self.overrides:
-            command += f" --override <(printf '%s\\n' {' '.join(self.overrides)})"
-        return command
+    def requirements_for(self, device: str) -> tuple[str, ...]:
+        """Return all that an environment of this pin holds on purpose, vLLM first."""
+        return (f"{self.distributions[device]}=={self.version}", *self.requirements)
+
+    def install_command(self, device: str | None = None) -> str:
+        """Return the command that makes an environment for this pin: on `device`, else its first.
+
+        The first device is what `pin install` takes by default.
+        """
+        command = f"pp-harness pin install {self.version}"
+        return (
+            command
+            if device in (None, next(iter(self.distributions)))
+            else (f"{command} --device {device}")
+        )
 
 
 @dataclass(frozen=True)
@@ -68,12 +79,16 @@ class Pins:
 
 @dataclass(frozen=True)
 class InstalledVllm:
-    """A vLLM found on disk: its version and distribution, and where both lie."""
+    """A vLLM found on disk: its version and distribution, and where both lie.
+
+    `python` is the interpreter of the environment that holds it; None: the controller's own.
+    """
 
     version: str
     distribution: str
     package_dir: Path
     dist_info_dir: Path
+    python: Path | None = None
 
     @property
     def release(self) -> str:
@@ -92,10 +107,17 @@ class InstalledVllm:
         uv's cache is cleaned first: its files are hard-linked to the installed ones, so an edit in
         place has changed them too.
         """
+        python = f"--python {self.python} " if self.python else ""
         return (
-            f"uv cache clean {self.distribution} && uv pip install --reinstall --no-deps "
+            f"uv cache clean {self.distribution} && uv pip install {python}--reinstall --no-deps "
             f"'{self.distribution}=={self.release}'"
         )
+
+    def package_version(self, name: str) -> str | None:
+        """Return the version of a package in the environment that holds this vLLM, if it has it."""
+        path = sys.path if self.python is None else [str(self.dist_info_dir.parent)]
+        found = importlib.metadata.distributions(name=name, path=path)
+        return next((one.version for one in found), None)
 
 
 @dataclass(frozen=True)
@@ -107,6 +129,7 @@ class RecordedFile:
 
 
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_Device = Annotated[str, StringConstraints(pattern=r"^(cpu|cuda)$")]
 _PathBelowVllm = Annotated[str, StringConstraints(pattern=r"^vllm/[^\\]+$")]
 
 
@@ -115,8 +138,10 @@ class _PinTable(BaseModel):
 
     version: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)+([a-z0-9.]*)$")]
     series: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    distributions: Annotated[dict[str, str], Field(min_length=1)]
+    distributions: Annotated[dict[_Device, str], Field(min_length=1)]
+    requirements: list[str] = []
     overrides: list[str] = []
+    python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.10"
     files: dict[_PathBelowVllm, _Sha256] = {}
 
 
@@ -145,8 +170,10 @@ def load_pins(patches_dir: Path) -> Pins:
             version=table.version,
             series=table.series,
             distributions=table.distributions,
+            requirements=tuple(table.requirements),
             overrides=tuple(table.overrides),
             files=table.files,
+            python=table.python,
         )
         for table in document.pin
     )
@@ -158,13 +185,17 @@ def load_pins(patches_dir: Path) -> Pins:
     return Pins(default=pins[versions.index(document.default)], all=pins)
 
 
-def locate_vllm(pin: Pin, search_path: Sequence[Path] | None = None) -> InstalledVllm:
+def locate_vllm(
+    pin: Pin, search_path: Sequence[Path] | None = None, python: Path | None = None
+) -> InstalledVllm:
     """Return the installed vLLM that `pin` names, from this environment or from `search_path`.
+
+    `python` is the interpreter of the environment that `search_path` is of.
 
     Raises `BadInputError` if none is installed, if it has another version, or if a file that the
     pin knows differs from the release; the message says what was found and what to run.
     """
-    found = _find(pin, search_path)
+    found = [replace(one, python=python) for one in installed_releases(pin, search_path)]
     if not found:
         names = " or ".join(sorted(set(pin.distributions.values())))
         raise BadInputError(
@@ -180,7 +211,7 @@ def locate_vllm(pin: Pin, search_path: Sequence[Path] | None = None) -> Installe
     if installed.release != pin.version:
         raise BadInputError(
             f"vLLM {pin.version} is required, found {installed.distribution} {installed.version} "
-            f"in {installed.package_dir.parent}; run: {pin.install_command(installed.distribution)}"
+            f"in {installed.package_dir.parent}; run: {pin.install_command()}"
         )
     if not (installed.package_dir / "__init__.py").is_file():
         raise BadInputError(
@@ -227,7 +258,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _find(pin: Pin, search_path: Sequence[Path] | None) -> list[InstalledVllm]:
+def installed_releases(pin: Pin, search_path: Sequence[Path] | None = None) -> list[InstalledVllm]:
+    """Return what is installed of the pin's distributions, whatever its version; unchecked.
+
+    Raises `BadInputError` for metadata without a version.
+    """
     path = sys.path if search_path is None else [str(entry) for entry in search_path]
     found: list[InstalledVllm] = []
     for name in sorted(set(pin.distributions.values())):

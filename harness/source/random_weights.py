@@ -2,13 +2,14 @@
 
 Dummy weights as engines make them give logits of zero and tell nothing. These follow one rule for
 each shape of parameter, and take from the model's own initialisation only where its centre is.
-Only the builder of shrunk models imports this module, which needs torch.
+Only builders of models and the engine import this module, which needs torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,10 +23,13 @@ EMBEDDING_STD = 0.3
 MATRIX_GAIN = 1.5
 
 
-def generator_for(name: str, seed: int) -> torch.Generator:
-    """Return the source of a parameter's numbers: the same wherever name and seed are."""
+def generator_for(name: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return the source of a parameter's numbers: the same wherever name and seed are.
+
+    Each kind of device has numbers of its own.
+    """
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def fill(model: Any, seed: int) -> None:
@@ -46,19 +50,38 @@ def draw(name: str, start: torch.Tensor, seed: int, *, is_embedding: bool) -> to
     activations keep their size over the depth. Vectors spread around where they start (ones for
     most norms, zeros for biases and for norms that add one), so that none is 0 or 1 throughout.
     """
-    generator = generator_for(name, seed)
+    device = start.device
+    generator = generator_for(name, seed, device)
     if start.numel() == 1:
         low, high = SCALAR_RANGE
-        part = low + (high - low) * torch.rand(start.shape, generator=generator)
+        part = low + (high - low) * torch.rand(start.shape, generator=generator, device=device)
         return part * torch.where(start == 0, torch.ones_like(start), start)
-    noise = torch.randn(start.shape, generator=generator)
-    if is_embedding:
-        return EMBEDDING_STD * noise
-    if start.dim() == 1:
+    noise = torch.randn(start.shape, generator=generator, device=device)
+    if start.dim() == 1 and not is_embedding:
         return start + VECTOR_SPREAD * noise * start.abs().clamp(min=1.0)
+    return matrix_std(name, start.shape, is_embedding=is_embedding) * noise
+
+
+def matrix_std(name: str, shape: Sequence[int], *, is_embedding: bool) -> float:
+    """Return the standard deviation of a matrix's numbers, by its inputs."""
+    if is_embedding:
+        return EMBEDDING_STD
     # A convolution mixes its window as well; stacked experts are one matrix each.
-    inputs = math.prod(start.shape[1:]) if "conv" in name else start.shape[-1]
-    return MATRIX_GAIN / math.sqrt(inputs) * noise
+    inputs = math.prod(shape[1:]) if "conv" in name else shape[-1]
+    return MATRIX_GAIN / math.sqrt(inputs)
+
+
+def refill(name: str, tensor: torch.Tensor, seed: int, *, is_embedding: bool) -> None:
+    """Replace a tensor's values where it lies; matrices without a second copy of them.
+
+    The largest table of a real model is 6 GB, and a float32 copy of it would not fit beside it.
+    """
+    with torch.no_grad():
+        if tensor.dim() < 2 or tensor.numel() == 1:
+            tensor.copy_(draw(name, tensor.float(), seed, is_embedding=is_embedding))
+        else:
+            std = matrix_std(name, tensor.shape, is_embedding=is_embedding)
+            tensor.normal_(0.0, std, generator=generator_for(name, seed, tensor.device))
 
 
 def saved_tensors(model: Any) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from ..errors import BadInputError
 from ..instruments import instrument_names, instrument_path
 from .model import read_config
 from .partition import kv_sources
+from .shape import PREFIX, read_shape
 from .shrink_plan import shrunk_config
 from .tiny import default_config, tiny_names
 
@@ -30,8 +31,8 @@ _KIND = "random"
 def find_config(name: str) -> dict[str, Any]:
     """Return the configuration that a user names.
 
-    A known family or architecture comes first (its tiny default), then an instrument, a file or
-    folder, and a hub id, of which only ``config.json`` is fetched.
+    An instrument comes first, then a shape (``shape:NAME``), a file or folder, a hub id, of which
+    only ``config.json`` is fetched, and a known family or architecture (its tiny default).
 
     Raises:
         BadInputError: nothing is found by that name.
@@ -39,9 +40,13 @@ def find_config(name: str) -> dict[str, Any]:
     """
     if name in instrument_names():
         return read_config(instrument_path(name))
+    if name.startswith(PREFIX):
+        return read_shape(name)[1].config
     if (path := Path(name).expanduser()).exists():
         return read_config(path)
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if name.endswith(".json") or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BadInputError(f"{name} does not exist; give a config.json or a folder with one")
+    if "/" in name:
         return read_config(_fetch_config(name))
     return default_config(name)
 

@@ -6,7 +6,9 @@ symbolic link where the file system refuses), what one touches is a file of its 
 read, never written.
 """
 
+import configparser
 import hashlib
+import io
 import json
 import logging
 import os
@@ -27,12 +29,17 @@ from .series import Variant, apply_patches
 _log = logging.getLogger(__name__)
 
 # Part of each digest: raise it when the same input would make another tree.
-_LAYOUT = 1
+_LAYOUT = 2
 # Above this size a file that cannot be hard-linked is symlinked, and its content is taken from
 # RECORD on trust of its size: reading the compiled files (240 MB) would cost a second a tree.
 _LARGE = 4 << 20
 _LOCK_SECONDS = 300
-_DIST_INFO_FILES = ("entry_points.txt", "top_level.txt", "WHEEL", "INSTALLER")
+_DIST_INFO_FILES = ("top_level.txt", "WHEEL", "INSTALLER")
+_ENTRY_POINTS = "entry_points.txt"
+# How vLLM finds our hooks: through the tree's own metadata, so that only engines of ours load them
+# and an environment that holds vLLM needs no harness.
+_PLUGIN_GROUP = "vllm.general_plugins"
+_PLUGIN = ("pp_harness", "harness.capture.hooks:register")
 
 
 @dataclass(frozen=True)
@@ -251,7 +258,22 @@ def _dist_info(installed: InstalledVllm) -> dict[str, bytes]:
     for name in _DIST_INFO_FILES:
         if (installed.dist_info_dir / name).is_file():
             files[f"{folder}/{name}"] = (installed.dist_info_dir / name).read_bytes()
+    files[f"{folder}/{_ENTRY_POINTS}"] = _entry_points(installed.dist_info_dir / _ENTRY_POINTS)
     return files
+
+
+def _entry_points(path: Path) -> bytes:
+    """Return the release's entry points, if it has any, with our plugin among them."""
+    points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
+    points.optionxform = str  # type: ignore[assignment,method-assign] # names keep their case
+    if path.is_file():
+        points.read_string(path.read_text(encoding="utf-8"))
+    if not points.has_section(_PLUGIN_GROUP):
+        points.add_section(_PLUGIN_GROUP)
+    points.set(_PLUGIN_GROUP, *_PLUGIN)
+    text = io.StringIO()
+    points.write(text)
+    return text.getvalue().encode()
 
 
 def _first_change(

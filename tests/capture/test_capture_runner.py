@@ -9,6 +9,7 @@ import pytest
 from harness.capture.devices import DevicePool, lease
 from harness.capture.runner import Runner
 from harness.capture.store import Store
+from harness.errors import BadInputError
 
 # Every start of the engine leaves a file in the folder that the cell's model names.
 COUNT = """\
@@ -23,8 +24,8 @@ def runners(tmp_path):
     """Return a function that makes runners on one store; all are closed at the end."""
     made = []
 
-    def make(ids=(0, 1), **options):
-        pool = DevicePool("cpu", ids)
+    def make(ids=(0, 1), memory=0.0, **options):
+        pool = DevicePool("cpu", ids, memory)
         made.append(Runner(Store(tmp_path / "store"), pool, phase_timeout=30, **options))
         return made[-1]
 
@@ -47,9 +48,9 @@ def test_cell_runs_once_for_all_who_ask(runners, counted, engine):
     engine(COUNT + "result()")
     runner = runners()
     futures = [runner.submit(cell) for _ in range(5)]
-    assert {future.result().status for future in futures} == {"ok"}
+    assert {future.result().capture.status for future in futures} == {"ok"}
     assert starts() == 1
-    assert runner.fresh == {cell.key}
+    assert runner.obtain(cell).fresh
 
 
 def test_next_run_reuses_the_capture(runners, counted, engine):
@@ -57,9 +58,8 @@ def test_next_run_reuses_the_capture(runners, counted, engine):
     cell, starts = counted
     engine(COUNT + "result()")
     runners().submit(cell).result()
-    second = runners()
-    assert second.submit(cell).result().status == "ok"
-    assert (starts(), second.fresh) == (1, set())
+    second = runners().obtain(cell)
+    assert (second.capture.status, second.fresh, starts()) == ("ok", False, 1)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_only_answers_are_reused(runners, counted, engine, body, status, starts_
     """A crash with a cause is an answer and kept; a blocked cell is run again."""
     cell, starts = counted
     engine(COUNT + body)
-    assert runners().submit(cell).result().status == status
-    assert runners().submit(cell).result().status == status
+    assert runners().obtain(cell).capture.status == status
+    assert runners().obtain(cell).capture.status == status
     assert starts() == starts_twice
 
 
@@ -83,7 +83,7 @@ def test_two_runners_share_the_work(runners, counted, engine):
     cell, starts = counted
     engine(COUNT + "time.sleep(0.3); result()")
     futures = [runners().submit(cell) for _ in range(2)]
-    assert [future.result().status for future in futures] == ["ok", "ok"]
+    assert sorted(future.result().fresh for future in futures) == [False, True]
     assert starts() == 1
 
 
@@ -100,7 +100,7 @@ def test_cells_run_side_by_side_on_their_own_devices(runners, cell, tmp_path, en
         dataclasses.replace(cell, model_digest=str(n), model_path=str(tmp_path / f"marks{n}"))
         for n in range(2)
     ]
-    assert [f.result().status for f in [runner.submit(one) for one in cells]] == ["ok", "ok"]
+    assert [f.result().capture.status for f in runner.submit_all(cells)] == ["ok", "ok"]
     assert {mark.read_text() for mark in tmp_path.glob("marks*/*")} == {"[0]", "[1]"}
 
 
@@ -136,3 +136,48 @@ def test_close_does_not_wait_for_others(runners, cell, tmp_path, held):
         closing.join(5)
         assert not closing.is_alive()
     assert isinstance(waiting.exception(), InterruptedError)
+
+
+def test_largest_first(runners, cell, tmp_path, engine):
+    """Cells queued together start with the one that is expected to take longest."""
+    engine(COUNT + "result()")
+    runner = runners(ids=(0,))
+    cells = [
+        dataclasses.replace(cell, pp=pp, model_path=str(tmp_path / f"marks{pp}"))
+        for pp in (1, 4, 2)
+    ]
+    for future in runner.submit_all(cells):
+        future.result()
+    began = {one.pp: runner.obtain(one).capture.manifest["began"] for one in cells}
+    assert sorted(began, key=began.get) == [4, 2, 1]
+
+
+def test_jobs_cap_the_engines(runners, cell, tmp_path, engine):
+    """With one engine allowed at once two cells run one after the other, whatever the devices."""
+    engine(COUNT + "time.sleep(0.2); result()")
+    runner = runners(jobs=1)
+    cells = [
+        dataclasses.replace(cell, model_digest=str(n), model_path=str(tmp_path / f"marks{n}"))
+        for n in range(2)
+    ]
+    captures = [future.result().capture for future in runner.submit_all(cells)]
+    first, second = sorted(one.manifest["began"] for one in captures)
+    assert second - first > 0.2
+
+
+def test_a_cell_wider_than_the_host_is_refused(runners, cell):
+    """What can never run is an error of that cell at once, and keeps nobody waiting."""
+    runner = runners(memory=2.0**30)
+    assert isinstance(runner.submit(cell).exception(timeout=5), BadInputError)
+
+
+def test_plan_runs_nothing(runners, counted, engine):
+    """A plan names what would run and what is there already, and starts no engine."""
+    cell, starts = counted
+    engine(COUNT + "result()")
+    runner = runners()
+    runner.obtain(cell)
+    other = dataclasses.replace(cell, pp=4)
+    planned = runner.plan([cell, other])
+    assert (planned.stored, list(planned.cells)) == ((cell,), [other.key])
+    assert starts() == 1

@@ -147,6 +147,7 @@ def test_changed_outputs_with_equal_scores_are_inconclusive_if_few(build):
     verdict = judge(build, before, after)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.figures["outputs_changed"] == 20
+    assert "no question is solved at PP=1" in verdict.findings[0].cure, "more would not help"
 
 
 def test_changed_outputs_pass_with_enough_questions(build):

@@ -389,13 +389,67 @@ def test_both_sides_keys_are_judged(build):
     ]
 
 
-def test_only_the_first_tensor_parallel_rank_is_judged(build):
-    """With TP the stage is its first rank; the others see the same after the all-gather."""
-    capture = build(tp=2)
-    capture.steps(3)[0]["reads"] = {}
-    saved = capture.save()
+# ---- tensor parallel beside it ---------------------------------------------------------------
+
+
+def test_tensor_parallel_ranks_that_agree_pass(build):
+    """Each rank is judged with its counterpart; rank 0 of a stage speaks for it."""
+    saved = build(tp=2).save()
     assert compare_contract(saved).outcome is Outcome.PASS
     assert {stage: trace.rank for stage, trace in saved.stages.items()} == {0: 0, 1: 2}
+
+
+def test_a_key_that_another_tensor_parallel_rank_does_not_read(build):
+    """CON015: what rank 0 of a stage reads, its rank 1 reads too, or is named."""
+    capture = build(tp=2)
+    capture.steps(3)[0]["reads"] = {}
+    verdict = compare_contract(capture.save())
+    codes = {one.code: one for one in verdict.findings}
+    assert set(codes) == {"CON001", "CON015"}
+    assert "ranks 0 and 1 of stage 1 read different keys in 1 of 2 steps" in codes["CON015"].message
+    assert codes["CON015"].rank == 1
+
+
+def test_content_that_differs_between_tensor_parallel_ranks(build):
+    """CON015: every rank of a stage returns the whole hidden state, or slices of it would mix."""
+    capture = build(tp=2)
+    for side, rank in (("returned", 1), ("sent", 1), ("received", 3), ("copied", 3)):
+        capture.steps(rank)[1][side]["hidden_states"]["digest"] = [7]
+    verdict = compare_contract(capture.save())
+    assert [(one.code, one.rank, one.key) for one in verdict.findings] == [
+        ("CON015", 0, "hidden_states")
+    ]
+
+
+def test_content_that_changes_on_another_tensor_parallel_rank(build):
+    """CON008: a gather that mixes slices on one rank alone is seen on that rank."""
+    capture = build(tp=2)
+    for side in ("received", "copied"):
+        capture.steps(3)[0][side]["hidden_states"]["digest"] = [7, 7, 7]
+    verdict = compare_contract(capture.save())
+    assert [one.code for one in verdict.findings] == ["CON008"]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("declared", "declare"), ("step", "ran different")])
+def test_a_tensor_parallel_rank_of_its_own_mind(build, kind, words):
+    """CON015: another declaration, or other steps, on one rank of a stage."""
+    capture = build(tp=2)
+    if kind == "step":
+        capture.ranks[1].pop()
+    else:
+        capture.event(1, kind)["keys"] = {"other": {"shape": [1, 8], "dtype": "float32"}}
+    found = [one for one in compare_contract(capture.save()).findings if one.code == "CON015"]
+    assert len(found) == 1
+    assert words in found[0].message
+
+
+def test_a_silent_tensor_parallel_rank_is_blocked(build):
+    """A rank without a heartbeat leaves the contract without an answer."""
+    capture = build(tp=2)
+    capture.ranks[3] = []
+    verdict = compare_contract(capture.save())
+    assert verdict.outcome is Outcome.BLOCKED
+    assert "tensor-parallel rank 1 of stage 1" in verdict.summary
 
 
 def test_cut_trace_is_read_up_to_the_cut(build):

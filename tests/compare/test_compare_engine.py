@@ -4,6 +4,7 @@ import pytest
 
 from harness.compare.engine import compare_engines, engine_failure
 from harness.compare.finding import Outcome
+from harness.judge import judge
 
 PARITY = (
     "dtype",
@@ -16,6 +17,7 @@ PARITY = (
     "max_num_seqs",
     "architecture",
     "tp",
+    "runner",
 )
 
 
@@ -37,7 +39,8 @@ def test_setting_that_differs_fails(build, name):
     """ENG003: a setting that must be equal between PP sizes and is not makes cells incomparable."""
     candidate = build(pp=2)
     candidate.manifest["effective"][name] = "other"
-    candidate.manifest["cell"]["dtype"] = candidate.manifest["effective"]["dtype"]
+    for asked in ("dtype", "tp"):  # the engine is what was asked for, and the baseline is not
+        candidate.manifest["cell"][asked] = candidate.manifest["effective"][asked]
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert verdict.outcome is Outcome.FAIL
     assert codes(verdict) == ["ENG003"]
@@ -50,7 +53,7 @@ def test_engine_that_is_not_what_was_asked_for_fails(build):
     candidate.manifest["effective"]["pp"] = 1
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert codes(verdict) == ["ENG003"]
-    assert "runs PP=1 float32, asked for PP=2 float32" in verdict.summary
+    assert "runs PP=1 TP=1 float32, asked for PP=2 TP=1 float32" in verdict.summary
 
 
 def test_whole_capture_has_no_failure(build):
@@ -111,3 +114,56 @@ def test_evidence_names_no_folder_of_the_machine(build):
         '  File "python3.11/threading.py", line 9, in run',
     ]
     assert finding.evidence["capture"] == saved.folder.name
+
+
+def on_runner(build, pp, asked, seen):
+    """A capture whose cell asked for one model runner and whose ranks ran another."""
+    built = build(pp=pp)
+    built.manifest["cell"]["runner"] = asked
+    built.manifest["effective"]["runner"] = seen
+    for rank in built.ranks:
+        built.event(rank, "heartbeat")["adapter"] = seen
+    return built
+
+
+@pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
+def test_a_runner_that_is_not_in_effect_is_not_judged(build, check):
+    """ENG006: equal results of V1 say nothing of V2; no check of such a point has an answer."""
+    sides = [on_runner(build, pp, "v2", "v1").save() for pp in (1, 2)]
+    verdict = judge(check, *sides)
+    assert verdict.outcome is Outcome.NOT_APPLICABLE
+    assert verdict.summary == "the model runner v2 was asked for and v1 is in effect"
+    assert codes(verdict) == (["ENG006"] if check == "engine" else [])
+
+
+def test_a_runner_that_is_in_effect_is_judged(build):
+    """What was asked for and is in effect is compared as ever."""
+    sides = [on_runner(build, pp, "v2", "v2").save() for pp in (1, 2)]
+    assert compare_engines(*sides).outcome is Outcome.PASS
+
+
+def test_a_runner_that_vllm_refuses_is_not_applicable(build):
+    """ENG006: a refusal before any rank starts is vLLM's word on the platform, not a failure."""
+    refused = [on_runner(build, pp, "v2", "v2") for pp in (1, 2)]
+    for one in refused:
+        one.fail(
+            rank=None, error="ValidationError: 1 error\n  Model Runner V2 requires Triton. [x]\n"
+        )
+        for rank in one.ranks:
+            one.ranks[rank].clear()
+    verdict = compare_engines(*(one.save() for one in refused))
+    assert verdict.outcome is Outcome.NOT_APPLICABLE
+    assert verdict.summary.endswith("vLLM refuses it: Model Runner V2 requires Triton.")
+
+
+def test_a_failure_on_the_runner_that_was_asked_for_is_a_failure(build):
+    """ENG001: a KeyError of V2 is what V2 does with a key that is missing."""
+    baseline, candidate = (on_runner(build, pp, "v2", "v2") for pp in (1, 2))
+    candidate.fail(rank=1, error="KeyError: 'per_layer_inputs'")
+    assert codes(compare_engines(baseline.save(), candidate.save())) == ["ENG001"]
+
+
+def test_another_runner_at_another_size_fails(build):
+    """ENG003: vLLM chose V1 here and V2 at PP=1, so that more than PP differs."""
+    baseline, candidate = on_runner(build, 1, "auto", "v2"), on_runner(build, 2, "auto", "v1")
+    assert codes(compare_engines(baseline.save(), candidate.save())) == ["ENG003"]

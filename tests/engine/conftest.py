@@ -29,12 +29,12 @@ def run(sweep, servers, tmp_path_factory):
     """Run a cell of the sweep once per session and setting; return its capture."""
     done = {}
 
-    def run(variant, model, pp, **control):
-        key = (variant, model, pp, *sorted(control.items()))
+    def run(variant, model, pp, tp=1, **control):
+        key = (variant, model, pp, tp, *sorted(control.items()))
         if key not in done:
             folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
-            cell = sweep.cell(Point(variant, model, pp))
-            devices = sweep.devices.ids[:1]
+            cell = sweep.cell(Point(variant, model, pp, tp=tp))
+            devices = sweep.devices.ids[: sweep.devices.needed(pp, tp)]
             manifest = launch(
                 cell, folder, devices, servers, phase_timeout=PHASE_TIMEOUT, **control
             )

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from harness.capture.launch import launch
-from harness.capture.probes import parity_probes
+from harness.capture.probes import probe_set
 from harness.compare.contract import compare_contract
 from harness.compare.cost import boundary_costs
 from harness.compare.finding import Outcome, Severity
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.engine
 def sampled_rows(capture):
     """The logits that the engine sampled from, in the order of the probes."""
     table = capture.logits
-    probes = parity_probes(
+    probes = probe_set(
+        "parity",
         capture.manifest["cell"]["vocab_size"],
         capture.manifest["cell"]["sliding_window"],
         capture.manifest["cell"]["max_model_len"],
@@ -60,7 +61,8 @@ def test_every_probe_row_is_captured(run):
     """Prefill and decode of every probe request are there, with one fingerprint per layer."""
     capture = run("fixed", "ple", 2)
     cell = capture.manifest["cell"]
-    probes = parity_probes(cell["vocab_size"], cell["sliding_window"], cell["max_model_len"])
+    sizes = cell["vocab_size"], cell["sliding_window"], cell["max_model_len"]
+    probes = probe_set("parity", *sizes)
     wanted = {
         (request.name, position)
         for probe in probes
@@ -68,11 +70,28 @@ def test_every_probe_row_is_captured(run):
         for position in range(len(request.prompt) + len(request.forced) - 1)
     }
     assert set(capture.logits.index) == wanted
+    assert [sent.request for sent in capture.probes.values()] == [
+        request for probe in probes for request in probe.requests
+    ], "the token ids stand in the capture"
     layers = sorted(layer for trace in capture.stages.values() for layer in trace.layers)
     assert layers == list(range(10))
     for trace in capture.stages.values():
         for step in trace.steps:
             assert set(step.layers) == set(trace.layers)
+
+
+def test_the_baseline_is_captured_twice_in_another_order(run):
+    """PP=1 runs all batches again, last one first; on the CPU not one bit of them moves."""
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    first, second = baseline.logits, baseline.second_logits
+    assert first.index.keys() == second.index.keys()
+    assert not set(first.index.values()) & set(second.index.values())
+    rows = list(first.index)
+    left, right = (t.values[[t.index[row] for row in rows]] for t in (first, second))
+    assert np.array_equal(left.view(np.uint32), right.view(np.uint32))
+    (trace,) = baseline.stages.values()
+    assert len(trace.second_pass) == len(trace.steps)
+    assert not candidate.second_logits.index
 
 
 def test_three_stages_agree(run):
@@ -95,6 +114,32 @@ def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
     assert costs["0->1"].unused == pytest.approx(layers[0] / total)
     assert costs["1->2"].unused == pytest.approx((layers[0] + layers[1]) / total)
     assert costs["0->1"].bytes_per_token == total * 16 * 4
+
+
+def test_the_multimodal_class_is_seen_through(run):
+    """Layers are found behind the wrapper, tensors are traced through it, and logits are equal."""
+    baseline, candidate = run("fixed", "mm", 1), run("fixed", "mm", 3)
+    assert candidate.manifest["effective"]["architecture"] == "Gemma4ForConditionalGeneration"
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert {stage: trace.layers for stage, trace in candidate.stages.items()} == {
+        0: (0, 1),
+        1: (2, 3),
+        2: (4, 5),
+    }
+    assert set(candidate.stages[1].steps[0].reads) == {"hidden_states", "per_layer_inputs"}
+    assert compare_contract(candidate).outcome is Outcome.PASS
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_tensor_parallel_beside_pipeline_parallel(run):
+    """Two ranks a stage: each is traced, one writes the logits, and PP=2 equals PP=1 at that TP."""
+    baseline, candidate = run("fixed", "ple", 1, tp=2), run("fixed", "ple", 2, tp=2)
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert set(candidate.ranks) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    contract = compare_contract(candidate)
+    assert contract.outcome is Outcome.PASS, contract.summary
+    assert len(candidate.logits.index) == len(candidate.logits.values)
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
 
 
 def test_dropped_per_layer_inputs_are_found_and_placed(run):

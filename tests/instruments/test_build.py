@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness.errors import BadInputError, HarnessError
+from harness.instruments import instrument_path
 from harness.instruments.build import build_instrument
 from harness.source.model import content_digest
 
@@ -46,6 +47,22 @@ def test_the_same_seed_builds_the_same_checkpoint(tmp_path):
         digests.append(content_digest(tmp_path / "out"))
     assert digests[0] == digests[1] != digests[2]
     assert [folder.name for folder in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_shipped_random_one_is_its_recipe_byte_for_byte(tmp_path):
+    """`mm` is built again as shipped, and loads whole in transformers with its processor."""
+    transformers = pytest.importorskip("transformers")
+    shipped = instrument_path("mm")
+    built = build_instrument("mm", tmp_path / "mm")
+    if built["versions"] == json.loads((shipped / "instrument.json").read_text())["versions"]:
+        assert content_digest(tmp_path / "mm") == content_digest(shipped)
+    model, loading = transformers.Gemma4ForConditionalGeneration.from_pretrained(
+        shipped, output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    processor = transformers.AutoProcessor.from_pretrained(shipped)
+    assert processor.image_token_id == model.config.image_token_id
 
 
 def test_a_built_checkpoint_is_loaded_by_transformers(tmp_path):

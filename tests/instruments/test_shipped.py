@@ -9,11 +9,12 @@ from harness.errors import BadInputError
 from harness.instruments import instrument_names, instrument_path, problems_path
 from harness.instruments.build import MAXIMUM_BYTES
 from harness.instruments.problems import make_problems, prompt_of
-from harness.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES
+from harness.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES, TRAINED
 from harness.source.model import resolve_model
-from harness.source.partition import kv_sources, layer_kinds, plan_partition
+from harness.source.partition import kv_sources, layer_kinds, plan_partition, text_config
 
 every_instrument = pytest.mark.parametrize("name", instrument_names())
+trained_instrument = pytest.mark.parametrize("name", tuple(TRAINED))
 
 
 def header_of(folder):
@@ -26,15 +27,15 @@ def header_of(folder):
 
 
 def test_the_names_are_the_recipes():
-    """Three instruments, each with its files."""
-    assert instrument_names() == ("dense", "ple", "moe")
+    """Four instruments, each with its files."""
+    assert instrument_names() == ("dense", "ple", "moe", "mm")
     assert all(instrument_path(name).is_dir() for name in instrument_names())
     assert problems_path().is_file()
 
 
 def test_an_unknown_name_lists_the_known():
     """A typo is answered with the choices."""
-    with pytest.raises(BadInputError, match="dense, moe, ple"):
+    with pytest.raises(BadInputError, match="dense, mm, moe, ple"):
         instrument_path("pel")
 
 
@@ -49,19 +50,42 @@ def test_a_checkpoint_is_small_and_plain(name):
 
 @every_instrument
 def test_the_shape_is_worth_a_pipeline(name):
-    """At least two layers a rank at PP=4, both kinds of attention, tied, with softcap."""
+    """Middle ranks of two layers at PP=4, both kinds of attention, tied, with softcap."""
     config = resolve_model(name).config
-    assert config["architectures"] == ["Gemma4ForCausalLM"]
-    assert config["tie_word_embeddings"] is True
-    assert config["final_logit_softcapping"] == 30.0
+    text = text_config(config)
+    assert text["tie_word_embeddings"] is True
+    assert text["final_logit_softcapping"] == 30.0
     assert set(layer_kinds(config)) == {"sliding_attention", "full_attention"}
     for pp in (2, 4):
         plan = plan_partition(config, pp)
         assert plan.illegal_reason is None
-        assert min(plan.layers_per_rank) >= 2
+        assert min(plan.layers_per_rank[1:-1], default=2) >= 2
 
 
-@every_instrument
+@trained_instrument
+def test_a_trained_one_has_layers_for_every_rank(name):
+    """At least two a rank at PP=4, in the class of the decoder itself."""
+    config = resolve_model(name).config
+    assert config["architectures"] == ["Gemma4ForCausalLM"]
+    assert min(plan_partition(config, 4).layers_per_rank) >= 2
+
+
+def test_mm_is_what_published_checkpoints_name():
+    """The multimodal class around a decoder with PLE; small, and no weight is idle."""
+    source = resolve_model("mm")
+    assert source.config["architectures"] == ["Gemma4ForConditionalGeneration"]
+    assert text_config(source.config)["hidden_size_per_layer_input"] > 0
+    assert {"text_config", "vision_config"} <= source.config.keys()
+    assert (source.path / "model.safetensors").stat().st_size < 300_000
+    names = header_of(source.path).keys()
+    assert any(name.startswith("model.language_model.layers.") for name in names)
+    assert any(name.startswith("model.vision_tower.") for name in names)
+    card = json.loads((source.path / "instrument.json").read_text(encoding="utf-8"))
+    assert card["measured"]["smallest_effect"] > 0.1
+    assert card["shape"] == dict(RECIPES["mm"].shape)
+
+
+@trained_instrument
 def test_the_card_states_what_was_measured(name):
     """The card is the recipe's, and the stated accuracy keeps the promise."""
     card = json.loads((instrument_path(name) / "instrument.json").read_text(encoding="utf-8"))
@@ -99,7 +123,7 @@ def test_prompts_exceed_the_sliding_window(name):
     """Every bundled prompt is longer than the window, so that the window matters."""
     tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(instrument_path(name) / "tokenizer.json"))
-    window = resolve_model(name).config["sliding_window"]
+    window = text_config(resolve_model(name).config)["sliding_window"]
     for problem in make_problems(PROBLEM_COUNT, PROBLEM_SEED):
         assert len(tokenizer.encode(prompt_of(problem.question)).ids) > window
 
@@ -111,6 +135,5 @@ def test_any_text_survives_the_tokenizer(name):
     tokenizer = tokenizers.Tokenizer.from_file(str(instrument_path(name) / "tokenizer.json"))
     text = "Zoë paid €3.50 for 1,024 \u2603 kites?\n\t#### -7"
     ids = tokenizer.encode(text, add_special_tokens=True).ids
-    config = resolve_model(name).config
-    assert ids[0] == config["bos_token_id"]
+    assert ids[0] == text_config(resolve_model(name).config)["bos_token_id"]
     assert tokenizer.decode(ids) == text

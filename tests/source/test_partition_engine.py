@@ -15,7 +15,8 @@ from harness.source.tree import build_tree
 
 pytestmark = pytest.mark.engine
 
-REFUSAL = "is not a valid Attention layer in the model"
+# What vLLM says of a KV source on another rank, and of a rank without a layer.
+NO_SOURCE, NO_LAYER = "is not a valid Attention layer in the model", "group_size must be greater"
 LOAD = """
 import sys
 from vllm import LLM, SamplingParams
@@ -38,10 +39,19 @@ def fixed_tree(tmp_path_factory):
     return build_tree(installed, variants["fixed"], tmp_path_factory.mktemp("trees")).path
 
 
-@pytest.mark.parametrize(("pp", "cut"), [(2, (1, 9)), (2, (8, 2)), (4, None), (4, (2, 3, 3, 2))])
-def test_vllm_loads_exactly_the_legal_cuts(pp, cut, fixed_tree, tmp_path):
-    """For `ple`: a plan without illegal_reason loads and answers, another is refused at load."""
-    source = resolve_model("ple")
+@pytest.mark.parametrize(
+    ("model", "pp", "cut", "refusal"),
+    [
+        ("ple", 2, (1, 9), None),
+        ("ple", 2, (8, 2), NO_SOURCE),
+        ("ple", 4, None, None),
+        ("ple", 4, (2, 3, 3, 2), NO_SOURCE),
+        ("dense", 2, (8, 0), NO_LAYER),
+    ],
+)
+def test_vllm_loads_exactly_the_legal_cuts(model, pp, cut, refusal, fixed_tree, tmp_path):
+    """A plan without illegal_reason loads and answers, another is refused at load."""
+    source = resolve_model(model)
     plan = plan_partition(source.config, pp, cut)
     script = tmp_path / "load.py"
     script.write_text(LOAD)
@@ -60,8 +70,9 @@ def test_vllm_loads_exactly_the_legal_cuts(pp, cut, fixed_tree, tmp_path):
         env=environment, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     printed = done.stdout + done.stderr
-    if plan.illegal_reason is None:
+    assert (plan.illegal_reason is None) is (refusal is None)
+    if refusal is None:
         assert "LOADED" in printed, printed[-3000:]
     else:
         assert "LOADED" not in printed
-        assert REFUSAL in printed, printed[-3000:]
+        assert refusal in printed, printed[-3000:]

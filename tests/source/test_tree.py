@@ -102,7 +102,7 @@ def test_a_file_cannot_stand_on_a_folder(site, variant, tmp_path, name):
     ],
 )
 def test_tree_is_the_distribution_vllm(site, tmp_path, name, version, expected):
-    """The tree is found as `vllm`, says `+cpu` for a CPU build, and keeps the entry points."""
+    """The tree is found as `vllm`, says `+cpu` for a CPU build, and names our plugin."""
     site.install(name, version)
     installed = site.locate()
     built = build_tree(installed, BASE, tmp_path / "cache")
@@ -110,7 +110,10 @@ def test_tree_is_the_distribution_vllm(site, tmp_path, name, version, expected):
     assert found.version == expected == tree_version(installed)
     assert found.metadata["Name"] == "vllm"
     assert found.requires == ["torch"]
-    assert [point.name for point in found.entry_points] == ["resolver"]
+    assert [(point.group, point.name, point.value) for point in found.entry_points] == [
+        ("vllm.general_plugins", "resolver", "vllm.a:b"),
+        ("vllm.general_plugins", "pp_harness", "harness.capture.hooks:register"),
+    ]
     assert "Name: not a header\nVersion: nor this, ü" in found.read_text("METADATA")
 
 

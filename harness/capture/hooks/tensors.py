@@ -7,7 +7,8 @@ from typing import Any
 
 from vllm.sequence import IntermediateTensors
 
-_HERE = str(Path(__file__).resolve().parent)
+# As frames name it: where the package is a link, that is not where the link leads to.
+_HERE = str(Path(__file__).parent)
 # Called with (kind, key or attribute name, "file:line" of the reader).
 Note = Callable[[str, str, str], None]
 
@@ -74,14 +75,16 @@ class _TracedDict(dict[str, Any]):
         return other | dict(self)
 
 
-def traced(tensors: IntermediateTensors, note: Note) -> IntermediateTensors:
-    """Return an IntermediateTensors of the same content whose reads call `note`.
+def traced(
+    tensors: IntermediateTensors, note: Note, content: dict[str, Any] | None = None
+) -> IntermediateTensors:
+    """Return an IntermediateTensors like `tensors`, holding `content`, whose reads call `note`.
 
-    It never gains a method that the original lacks: a model that calls `.get` must fail under
-    the tracer as it fails without it.
+    `content` is its own where none is given. It never gains a method that the original lacks: a
+    model that calls `.get` must fail under the tracer as it fails without it.
     """
-    content = _TracedDict(dict.items(tensors.tensors))
-    content.note = note
+    noted = _TracedDict(dict.items(tensors.tensors if content is None else content))
+    noted.note = note
 
     class Traced(IntermediateTensors):
         def __getitem__(self, key: str | slice) -> Any:
@@ -97,4 +100,7 @@ def traced(tensors: IntermediateTensors, note: Note) -> IntermediateTensors:
             raise AttributeError(f"'IntermediateTensors' object has no attribute '{name}'")
 
     Traced.__name__ = Traced.__qualname__ = IntermediateTensors.__name__
-    return Traced(content, tensors.kv_connector_output)
+    # Not through the constructor: releases differ in what else it takes.
+    copy = Traced.__new__(Traced)
+    copy.__dict__.update(vars(tensors), tensors=noted)
+    return copy

@@ -3,7 +3,8 @@
 Files in the capture folder, one writer each:
   rank<R>.jsonl     events of rank R: heartbeat, declared keys, steps, dummy runs
   failure.<R>.json  the first exception that rank R raised
-  logits.f32/.jsonl raw float32 rows and their index, written by the last stage
+  logits.f32/.jsonl raw float32 rows and their index, written by the last stage's
+                    tensor-parallel rank 0; every rank computes them, together
 """
 
 import json
@@ -19,21 +20,50 @@ from typing import IO, Any
 import torch
 
 from .digest import row_digests, row_norms
+from .effects import Effects
 from .extent import Watched, used_ranges, watch
 
+# The mark that the capture puts on its own requests (SamplingParams.extra_args).
+REQUEST_MARK = "pp_harness"
+# The changes whose steps are only asked how far they move the logits (changes.py).
+SENSITIVITY = "sensitivity:"
 # Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
 _LOGIT_CHUNK_ROWS = 256
+# Logits that are kept of one prompt in one step: 32 rows of a vocabulary of 262144, 32 MiB.
+_PROMPT_LOGITS = 1 << 23
 
 
 @dataclass(frozen=True)
 class RowSpan:
-    """The rows that one probe request occupies in a step: `count` rows from absolute `start`."""
+    """The rows that one request occupies in a step: `count` rows from absolute `start`.
+
+    `name` is empty for a question, which is run under a `change` and not traced.
+    """
 
     name: str
     start: int
     count: int
     prompt_length: int
     forced: tuple[int, ...]
+    change: str = ""
+
+    @classmethod
+    def of_request(
+        cls, sampling_params: Any, *, start: int, count: int, prompt_length: int
+    ) -> "RowSpan | None":
+        """Return the span of a request in a step; None if it has no mark or is not scheduled."""
+        extra = sampling_params.extra_args if sampling_params else None
+        mark = (extra or {}).get(REQUEST_MARK)
+        if mark is None or count == 0:
+            return None
+        return cls(
+            mark.get("request", ""),
+            start,
+            count,
+            prompt_length,
+            tuple(mark.get("forced", ())),
+            mark.get("change", ""),
+        )
 
 
 @dataclass
@@ -51,6 +81,18 @@ class Step:
     def rows(self) -> int:
         """Return the number of scheduled tokens."""
         return sum(span.count for span in self.spans)
+
+
+def kept_rows(rows: int, vocab: int) -> list[int]:
+    """Return which rows of a prompt keep their logits: all, or evenly spread ones, ends included.
+
+    A full-size vocabulary takes 1 MB a row; what a prompt keeps is bounded, and layers are
+    fingerprinted row by row anyway.
+    """
+    limit = max(2, _PROMPT_LOGITS // vocab)
+    if rows <= limit:
+        return list(range(rows))
+    return [index * (rows - 1) // (limit - 1) for index in range(limit)]
 
 
 def _on_host(value: Any) -> Any:
@@ -89,19 +131,22 @@ class Tracer:
         self.rank = -1
         self.step: Step | None = None
         self._dummy = False
+        self._tp_rank = 0
         self._steps = 0
         self._events: IO[str] | None = None
         self._rows: IO[bytes] | None = None
         self._index: IO[str] | None = None
         self._row_count = 0
+        self._watched_under: set[str] = set()
+        self._effects = Effects(folder)
 
     # ---- life of a rank -------------------------------------------------------------------
 
-    def start(self, rank: int, **facts: Any) -> None:
+    def start(self, rank: int, *, tp_rank: int, **facts: Any) -> None:
         """Write the heartbeat: this rank is alive and traced."""
-        self.rank = rank
+        self.rank, self._tp_rank = rank, tp_rank
         self._events = (self.folder / f"rank{rank}.jsonl").open("a", encoding="utf-8")
-        self.write("heartbeat", pid=os.getpid(), tracing=self.tracing, **facts)
+        self.write("heartbeat", pid=os.getpid(), tracing=self.tracing, tp_rank=tp_rank, **facts)
 
     def write(self, kind: str, **content: Any) -> None:
         """Append one event and flush it, so that a crash leaves what came before."""
@@ -141,7 +186,8 @@ class Tracer:
 
     def begin_step(self, spans: tuple[RowSpan, ...]) -> None:
         """Start tracing a forward pass whose rows all belong to probes."""
-        self.step = Step(spans) if self.tracing else None
+        tells = self.tracing and not spans[0].change.startswith(SENSITIVITY)
+        self.step = Step(spans) if tells else None
 
     def end_step(self) -> None:
         """Write what the step left behind and stop tracing."""
@@ -152,6 +198,7 @@ class Tracer:
             "step",
             index=self._steps,
             spans=[[span.name, span.start, span.count] for span in step.spans],
+            change=step.spans[0].change,
             reads=step.reads,
             notes=step.notes,
             used={key: used_ranges(view) for key, view in step.watched.items()},
@@ -197,9 +244,13 @@ class Tracer:
             self.write("dummy", side=side, keys={k: describe(v, None) for k, v in tensors.items()})
 
     def watched(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Return `tensors` for the model to read; in the first step, watched for what it uses."""
+        """Return `tensors` for the model to read; watched for what it uses in the first step.
+
+        Under each change, its first step is watched too.
+        """
         content = dict.copy(tensors)
-        if self.step is not None and self._steps == 0:
+        if self.step is not None and self.step.spans[0].change not in self._watched_under:
+            self._watched_under.add(self.step.spans[0].change)
             self.step.watched = {
                 key: watch(value)
                 for key, value in content.items()
@@ -227,17 +278,22 @@ class Tracer:
 
     def logits(self, spans: tuple[RowSpan, ...], sampled: torch.Tensor) -> None:
         """Append the logits that the engine samples from: one row per request, in batch order."""
-        entries = [(span.name, span.start + span.count - 1, "sampled") for span in spans]
+        if spans[0].change.startswith(SENSITIVITY):
+            self._effects.add(spans, sampled)
+            return
+        entries = [(span, span.start + span.count - 1, "sampled") for span in spans]
         self._append(entries, sampled)
 
-    def prompt_logits(self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any) -> None:
-        """Compute and append the logits of every scheduled row that the engine does not sample."""
-        entries: list[tuple[str, int, str]] = []
+    def prompt_logits(
+        self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any, vocab: int
+    ) -> None:
+        """Compute and append the logits of scheduled rows that the engine does not sample."""
+        entries: list[tuple[RowSpan, int, str]] = []
         rows: list[int] = []
         offset = 0
         for span in spans:
-            for row in range(span.count - 1):
-                entries.append((span.name, span.start + row, "prompt"))
+            for row in kept_rows(span.count - 1, vocab):
+                entries.append((span, span.start + row, "prompt"))
                 rows.append(offset + row)
             offset += span.count
         for start in range(0, len(rows), _LOGIT_CHUNK_ROWS):
@@ -246,18 +302,21 @@ class Tracer:
             if logits is not None:  # None on tensor-parallel ranks that do not gather
                 self._append(entries[start : start + _LOGIT_CHUNK_ROWS], logits)
 
-    def _append(self, entries: list[tuple[str, int, str]], logits: torch.Tensor) -> None:
+    def _append(self, entries: list[tuple[RowSpan, int, str]], logits: torch.Tensor) -> None:
+        if self._tp_rank:
+            return
         if self._rows is None or self._index is None:
             self._rows = (self.folder / "logits.f32").open("ab")
             self._index = (self.folder / "logits.jsonl").open("a", encoding="utf-8")
         # Widening to float32 is exact for bfloat16 and float16.
         self._rows.write(logits.detach().float().cpu().contiguous().numpy().tobytes())
-        for name, position, kind in entries:
+        for span, position, kind in entries:
             self._index.write(
                 json.dumps(
                     {
                         "row": self._row_count,
-                        "request": name,
+                        "request": span.name,
+                        "change": span.change,
                         "position": position,
                         "kind": kind,
                         "vocab": logits.shape[-1],
@@ -268,3 +327,13 @@ class Tracer:
             self._row_count += 1
         self._rows.flush()
         self._index.flush()
+
+
+def with_dummy_run(tracer: Tracer, method: Any) -> Any:
+    """Return a runner's `_dummy_run` that marks what happens in it as profiling or warm-up."""
+
+    def dummy_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with tracer.dummy_run():
+            return method(self, *args, **kwargs)
+
+    return dummy_run

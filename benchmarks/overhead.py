@@ -1,0 +1,171 @@
+"""What capturing costs over bare vLLM, and what a cell costs: in turns, from one fork server.
+
+    python benchmarks/overhead.py [--model ple] [--pp 2] [--rounds 5] [--limit N]
+
+vLLM is imported once; each measurement is a fork, as cells are. Modes: `bare`, vLLM without our
+hooks; `capture`, with them. Both build the same engine through lm-eval, run the probes' prompts
+(bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts), then
+GSM8K. Printed: the median seconds of each phase, and the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.capture import engine, server
+from harness.capture.devices import lease
+from harness.capture.environment import cell_environment, server_environment
+from harness.capture.gsm8k import run_gsm8k
+from harness.capture.hooks import CAPTURE_DIR_VARIABLE
+from harness.capture.launch import cell_request
+from harness.capture.probes import probe_set
+from harness.sweep import Point, Sweep, SweepOptions
+
+PACKAGE = Path(harness.__file__).parents[1]
+PHASES = ("engine", "probes", "gsm8k", "shutdown")
+MODES = ("bare", "capture")
+
+
+def _plain_probes(llm: Any, request: dict[str, Any]) -> None:
+    """Run the probes' prompts for as many tokens, without our mark."""
+    from vllm import SamplingParams
+
+    probes = probe_set(
+        request["profile"],
+        request["vocab_size"],
+        request["sliding_window"],
+        request["max_model_len"],
+    )
+    for probe in probes * (2 if request["pp"] == 1 else 1):
+        prompts = [{"prompt_token_ids": list(one.prompt)} for one in probe.requests]
+        params = [
+            SamplingParams(
+                temperature=0.0, max_tokens=len(one.forced), ignore_eos=True, detokenize=False
+            )
+            for one in probe.requests
+        ]
+        llm.generate(prompts, params, use_tqdm=False)
+
+
+def _measure(plan: dict[str, Any], folder: Path, mode: str) -> dict[str, float]:
+    """Run one engine in a fork and return the seconds of its phases."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _run(plan, folder, mode)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    result = folder / "seconds.json"
+    if not result.exists():
+        log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        raise SystemExit(f"{mode}: the engine failed\n{log[-3000:]}")
+    seconds: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+    return seconds
+
+
+def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
+    with (folder / "log.txt").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(plan["env"])
+    if mode == "capture":
+        os.environ[CAPTURE_DIR_VARIABLE] = str(folder)
+    else:
+        os.environ.pop(CAPTURE_DIR_VARIABLE)
+    request = plan["request"]
+    os.sched_setaffinity(0, request["devices"])
+    seconds: dict[str, float] = {}
+    began = time.perf_counter()
+
+    def ended(phase: str) -> None:
+        nonlocal began
+        now = time.perf_counter()
+        seconds[phase], began = now - began, now
+
+    engine._fork_workers()
+    engine.import_model_class(request["model_path"])
+    llm, lm = engine._build(request)
+    ended("engine")
+    if mode == "capture":
+        engine._run_probes(llm, request, folder)
+    else:
+        _plain_probes(llm, request)
+    ended("probes")
+    run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+    ended("gsm8k")
+    llm.llm_engine.engine_core.shutdown()
+    ended("shutdown")
+    (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
+
+def _serve(plan: dict[str, Any]) -> None:
+    """Import vLLM, measure both modes in turns, print medians and ratios."""
+    server._import_everything("cpu")
+    engine.import_model_class(plan["request"]["model_path"])
+    taken: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+    with tempfile.TemporaryDirectory() as temporary:
+        for number in range(plan["rounds"]):
+            for mode in MODES if number % 2 == 0 else MODES[::-1]:
+                folder = Path(temporary) / f"{mode}{number}"
+                folder.mkdir()
+                taken[mode].append(_measure(plan, folder, mode))
+    print(f"{plan['request']['model']}, PP={plan['request']['pp']}, {plan['rounds']} rounds:")
+    print(f"{'median s':12}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}")
+    for name, phases in [*((p, (p,)) for p in PHASES), ("generation", ("probes", "gsm8k"))]:
+        bare, capture = (
+            statistics.median(sum(one[phase] for phase in phases) for one in taken[mode])
+            for mode in MODES
+        )
+        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / bare:8.2f}")
+
+
+def main() -> None:
+    """Plan here, where vLLM is not imported; measure in a process on the variant's tree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="ple")
+    parser.add_argument("--pp", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--limit", type=int, help="questions of GSM8K (default: all)")
+    parser.add_argument("--planned", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.planned:
+        _serve(json.loads(options.planned))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Path(temporary)
+        sweep = Sweep(
+            SweepOptions(
+                pps=(max(2, options.pp),),
+                variants=("fixed",),
+                models=(options.model,),
+                gsm8k_limit=options.limit,
+                store=store,
+            )
+        )
+        cell = sweep.cell(Point("fixed", options.model, options.pp))
+        with lease(sweep.devices, 1) as devices:
+            plan = {
+                "request": {**cell_request(cell, store, devices), "worker_start": "fork"},
+                "env": cell_environment(cell, store, devices, tracing=True),
+                "rounds": options.rounds,
+            }
+            subprocess.run(
+                [sys.executable, __file__, "--planned", json.dumps(plan, default=str)],
+                env=server_environment(cell, PACKAGE),
+                check=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

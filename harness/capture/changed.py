@@ -1,0 +1,48 @@
+"""The probe set and some questions once more, under each of a list of changes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .hooks.tracer import REQUEST_MARK
+from .probes import probe_set
+from .requests import send
+
+
+def run_changes(llm: Any, lm: Any, request: dict[str, Any], folder: Path) -> None:
+    """Run the probes and the questions under each change of the request, one change by one.
+
+    What the hooks record carries the change's name; answers go to `gsm8k.<change>.jsonl`.
+    """
+    from .gsm8k import run_gsm8k
+
+    probes = probe_set(
+        request["profile"],
+        request["vocab_size"],
+        request["sliding_window"],
+        request["max_model_len"],
+    )
+    for change in request["changes"]:
+        for probe in probes:
+            send(llm, probe.requests, change)
+        if lm is not None and request["ask_under_changes"]:
+            with _marked(llm, change):
+                run_gsm8k(lm, request["gsm8k"], folder / f"gsm8k.{change}.jsonl")
+
+
+@contextmanager
+def _marked(llm: Any, change: str) -> Iterator[None]:
+    """Mark every request that `llm` is given with a change."""
+    generate = llm.generate
+
+    def marked(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        for params in sampling_params:
+            params.extra_args = {REQUEST_MARK: {"change": change}}
+        return generate(prompts, sampling_params=sampling_params, **options)
+
+    llm.generate = marked
+    try:
+        yield
+    finally:
+        del llm.generate

@@ -1,0 +1,126 @@
+"""Captures between xdist's controller, which runs cells, and its workers, which compare.
+
+A folder of this run, told to each worker as it starts:
+  alive.lock   held by the controller; the kernel frees it however the controller ends
+  KEY.queued   the controller runs this cell, or will
+  KEY.json     it has ended: where the capture lies and whether it is fresh, or an error
+  closed       the controller runs no more cells
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .cell import Cell
+from .record import load_capture
+from .runner import Obtained, Runner
+
+_POLL_SECONDS = 0.05
+_ALIVE_SECONDS = 1.0
+
+
+class Published:
+    """The controller's side: what its runner makes, for all workers to see."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.folder = Path(tempfile.mkdtemp(prefix="pp-harness-run-"))
+        self._alive = FileLock(self.folder / "alive.lock", thread_local=False)
+        self._alive.acquire()
+
+    def submit_all(self, cells: Sequence[Cell]) -> None:
+        """Queue cells; each is published as it ends."""
+        new = [cell for cell in cells if not self._path(cell.key, "queued").exists()]
+        for cell in new:
+            self._path(cell.key, "queued").touch()
+        for cell, future in zip(new, self._runner.submit_all(new), strict=True):
+            future.add_done_callback(partial(self._publish, cell.key))
+
+    def stop(self) -> None:
+        """Tell workers that wait not to: no cell ends any more. May be called again."""
+        if self.folder.is_dir():
+            (self.folder / "closed").touch()
+
+    def close(self) -> None:
+        """Stop, and end what still runs."""
+        self.stop()
+        self._runner.close()
+        self._alive.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _publish(self, key: str, future: "Future[Obtained]") -> None:
+        if future.cancelled():
+            content: dict[str, Any] = {"error": "the run was stopped"}
+        elif error := future.exception():
+            content = {"error": f"{type(error).__name__}: {error}"}
+        else:
+            obtained = future.result()
+            content = {"folder": str(obtained.capture.folder), "fresh": obtained.fresh}
+        half = self._path(key, "half")
+        try:
+            half.write_text(json.dumps(content), encoding="utf-8")
+            half.replace(self._path(key, "json"))
+        except FileNotFoundError:  # closed: the folder is gone, and nobody waits any more
+            return
+
+    def _path(self, key: str, kind: str) -> Path:
+        return self.folder / f"{key}.{kind}"
+
+
+class Awaited:
+    """A worker's side: waits for the controller's captures, and for nothing that will not come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def obtain(self, cell: Cell) -> Obtained:
+        """Return the capture of a cell as soon as the controller has it.
+
+        Raises:
+            RuntimeError: if the controller could not make it, has not queued it, has stopped or is
+                gone.
+        """
+        looked = time.monotonic()
+        while True:
+            # In this order: what was published before the controller stopped counts.
+            closed = not self._folder.is_dir() or (self._folder / "closed").exists()
+            if obtained := self._published(cell):
+                return obtained
+            if closed:
+                raise RuntimeError(f"{cell.id}: the controller has stopped")
+            if not (self._folder / f"{cell.key}.queued").exists():
+                raise RuntimeError(f"{cell.id}: the controller has not queued this cell")
+            if time.monotonic() - looked > _ALIVE_SECONDS:
+                looked = time.monotonic()
+                self._check_alive(cell)
+            time.sleep(_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Do nothing: the engines are the controller's."""
+
+    def _published(self, cell: Cell) -> Obtained | None:
+        try:
+            content = json.loads((self._folder / f"{cell.key}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        if "error" in content:
+            raise RuntimeError(f"{cell.id}: no capture: {content['error']}")
+        capture = load_capture(Path(content["folder"]))
+        if capture is None:
+            raise RuntimeError(f"{cell.id}: the capture at {content['folder']} is gone")
+        return Obtained(capture, bool(content["fresh"]))
+
+    def _check_alive(self, cell: Cell) -> None:
+        try:
+            with FileLock(self._folder / "alive.lock", thread_local=False).acquire(blocking=False):
+                raise RuntimeError(f"{cell.id}: the controller is gone")
+        except Timeout:
+            return

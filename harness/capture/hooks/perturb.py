@@ -1,0 +1,155 @@
+"""Known perturbations: of one weight of each kind, and of each key at each boundary.
+
+An equal result proves something only if an unequal one was possible. Each perturbation doubles
+every other element, so that a norm that follows cannot undo it as it undoes a scaling, and
+doubling is exact: halving restores the bits, without a copy of the weight.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .changes import Change, Site
+
+# The run that the others are compared with.
+UNPERTURBED = "none"
+_INDEX = re.compile(r"\.\d+(?=\.|$)")
+_EXACTLY_DOUBLED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The first weight of a kind: the module that owns it, its name there, the tensor."""
+
+    module: torch.nn.Module
+    name: str
+    tensor: torch.Tensor
+
+
+def weight_kinds(model: torch.nn.Module) -> dict[str, Weight]:
+    """Return the first weight of each kind: parameters and saved float buffers.
+
+    A kind is a name without layer and expert numbers, and a shape: layers of two types may have
+    weights of one name. Of tied weights the first name counts. The first layer of a kind is taken,
+    because later ones may be unused (layers that share the KV cache of an earlier one).
+    """
+    kinds: dict[str, Weight] = {}
+    seen: set[int] = set()
+    parameters = {id(tensor) for tensor in model.parameters()}
+    for full, tensor in model.state_dict(keep_vars=True).items():
+        owner, _, name = full.rpartition(".")
+        if id(tensor) in seen or not isinstance(tensor, torch.Tensor) or name.startswith("_"):
+            continue  # tied, or the scales that an attention layer keeps for quantised caches
+        seen.add(id(tensor))
+        if id(tensor) not in parameters and tensor.dtype not in _EXACTLY_DOUBLED:
+            continue
+        # A CPU build packs matrices away and leaves an empty tensor; its shape says nothing.
+        shape = f" [{'x'.join(map(str, tensor.shape))}]" if tensor.numel() else ""
+        kinds.setdefault(
+            _INDEX.sub(".*", full) + shape, Weight(model.get_submodule(owner), name, tensor)
+        )
+    return kinds
+
+
+def key_names(keys: Any, stages: int) -> list[str]:
+    """Return the perturbations of the boundary keys, each at each boundary."""
+    return [f"key:{boundary}:{key}" for boundary in range(stages - 1) for key in keys]
+
+
+def perturbation(name: str) -> Change:
+    """Return the change `none`, `weight:KIND` or `key:BOUNDARY:KEY`."""
+    kind, _, rest = name.partition(":")
+    if kind == UNPERTURBED:
+        return _unperturbed
+    if kind == "weight":
+        return lambda site: _weight(site, rest)
+    if kind == "key":
+        boundary, _, key = rest.partition(":")
+        return lambda site: _key(site, int(boundary), key)
+    raise LookupError(f"no perturbation is named {name!r}")
+
+
+@contextmanager
+def _unperturbed(site: Site) -> Iterator[None]:
+    """Note which kinds cannot matter: their module did not run, or they are zero throughout."""
+    ran: set[int] = set()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _args: ran.add(id(module))
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+    excuses = {}
+    for kind, weight in weight_kinds(site.model).items():
+        if id(weight.module) not in ran:
+            excuses[kind] = "its module does not run for text"
+        elif weight.tensor.numel() and not weight.tensor.any():
+            excuses[kind] = "it is zero throughout"
+    site.tracer.write("excuses", kinds=excuses)
+
+
+def _weight(site: Site, kind: str) -> AbstractContextManager[None]:
+    weight = weight_kinds(site.model)[kind]
+    tensor, module = weight.tensor, weight.module
+    in_place = tensor.numel() > 0 and tensor.dtype in _EXACTLY_DOUBLED
+
+    @contextmanager
+    def disturbed() -> Iterator[None]:
+        if in_place:
+            _alternate(tensor.data).mul_(2)
+        # What was packed, or is no float, is reached through the input that it is multiplied with.
+        method: Any = getattr(module, "quant_method", None)
+        outside = method is not None and (hasattr(module, "cpu_linear") or not in_place)
+        if outside:
+            original = method.apply
+
+            def apply(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if layer is module:
+                    x = x.clone()
+                    x[..., ::2] *= 2
+                return original(layer, x, *args, **kwargs)
+
+            method.apply = apply
+        try:
+            yield
+        finally:
+            if in_place:
+                _alternate(tensor.data).mul_(0.5)
+            if outside:
+                del method.apply
+
+    return disturbed()
+
+
+def _alternate(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a view of every other element along the last dimension; of a scalar, the scalar."""
+    return tensor if tensor.dim() == 0 else tensor[..., ::2]
+
+
+@contextmanager
+def _key(site: Site, boundary: int, key: str) -> Iterator[None]:
+    """Alter a key as it leaves the stage before the boundary."""
+    if site.stage != boundary:
+        yield
+        return
+    send = site.group.isend_tensor_dict
+
+    def isend_tensor_dict(tensors: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        value = tensors.get(key)
+        if isinstance(value, torch.Tensor):
+            value = value.clone()
+            # Adds one as well, so that a key of zeros moves.
+            _alternate(value).mul_(2).add_(1)
+            tensors = {**tensors, key: value}
+        return send(tensors, *args, **kwargs)
+
+    site.group.isend_tensor_dict = isend_tensor_dict
+    try:
+        yield
+    finally:
+        del site.group.isend_tensor_dict

@@ -1,0 +1,135 @@
+"""The hooks that every model runner shares: on the worker, and on what it sends.
+
+The runner has an adapter of its own, chosen as the worker loads its model: which runner is in
+effect is vLLM's decision, from the model, the platform and the environment.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from . import changes, runner_v1, runner_v2
+from .model import watch_model
+from .tracer import Tracer
+from .wrap import wrap
+
+# By the module of a runner's class or of one that it inherits from.
+_ADAPTERS = {
+    "vllm.v1.worker.gpu_model_runner": runner_v1,
+    "vllm.v1.worker.gpu.model_runner": runner_v2,
+}
+# Phases whose exceptions are worth their rank, place and traceback.
+_WATCHED = (
+    "init_device",
+    "load_model",
+    "determine_available_memory",
+    "initialize_from_config",
+    "compile_or_warm_up_model",
+    "execute_model",
+    "sample_tokens",
+)
+
+
+def install(tracer: Tracer) -> None:
+    """Patch vLLM's workers and group coordinator so that they feed `tracer`."""
+    workers: list[type] = []
+    try:
+        # Before the GPU worker: on the CPU it replaces functions that others import by name.
+        from vllm.v1.worker.cpu_worker import CPUWorker
+
+        workers.append(CPUWorker)
+    except ImportError:  # a CUDA build without the CPU operators
+        pass
+    from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.v1.worker.gpu_worker import Worker
+
+    workers.append(Worker)
+    for worker in workers:
+        for phase in _WATCHED:
+            wrap(worker, phase, functools.partial(_with_failures, tracer, phase))
+    wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer))
+    # A control run keeps the forced tokens (same inputs) and drops everything else.
+    if tracer.tracing:
+        wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
+        wrap(Worker, "sample_tokens", _with_sampled)
+        wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
+
+
+def _adapter(runner: Any) -> tuple[ModuleType, type]:
+    """Return the adapter of a runner and the class that it patches."""
+    for owner in type(runner).__mro__:
+        if owner.__module__ in _ADAPTERS:
+            return _ADAPTERS[owner.__module__], owner
+    raise RuntimeError(
+        f"no adapter for the model runner {type(runner).__module__}.{type(runner).__name__}"
+    )
+
+
+def _with_failures(tracer: Tracer, phase: str, method: Any) -> Any:
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with tracer.failures(self.rank, phase):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+def _with_heartbeat(tracer: Tracer, method: Any) -> Any:
+    def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+
+        pp, tp = get_pp_group(), get_tp_group()
+        adapter, owner = _adapter(self.model_runner)
+        tracer.start(
+            self.rank,
+            stage=pp.rank_in_group,
+            stages=pp.world_size,
+            tp_rank=tp.rank_in_group,
+            runner=type(self.model_runner).__name__,
+            module=type(self.model_runner).__module__,
+            adapter=adapter.NAME,
+            threads=torch.get_num_threads(),
+        )
+        adapter.install(tracer, owner)
+        result = method(self, *args, **kwargs)
+        watch_model(tracer, self.model_runner, is_last=pp.is_last_rank)
+        return result
+
+    return load_model
+
+
+def _with_step_end(tracer: Tracer, method: Any) -> Any:
+    """A step is over when the worker is: after the send, which the runner does not see."""
+    from vllm.distributed.parallel_state import get_pp_group
+
+    def execute_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            tracer.end_step()
+            if not get_pp_group().is_last_rank:
+                changes.leave()
+
+    return execute_model
+
+
+def _with_sampled(method: Any) -> Any:
+    """The last stage is done once it has sampled: the V2 runner computes logits only then."""
+
+    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            changes.leave()
+
+    return sample_tokens
+
+
+def _with_send(tracer: Tracer, method: Any) -> Any:
+    def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if tracer.step is not None and self.unique_name.startswith("pp"):
+            tracer.boundary("sent", dict(dict.items(tensor_dict)))
+        return method(self, tensor_dict, *args, **kwargs)
+
+    return isend_tensor_dict

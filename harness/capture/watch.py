@@ -1,0 +1,18 @@
+"""Who wants to know which cells run: the runner tells, a view shows."""
+
+from pathlib import Path
+from typing import Protocol
+
+from .cell import Cell
+
+
+class Watch(Protocol):
+    """Told by the runner's threads; must return at once and raise nothing."""
+
+    def started(
+        self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float | None
+    ) -> None:
+        """Take note that a cell starts; it writes into `folder`, `expected` is in seconds."""
+
+    def ended(self, cell: Cell, status: str, seconds: float) -> None:
+        """Take note that it ended: ok, failed, blocked, or stopped with the run."""

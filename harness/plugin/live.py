@@ -1,0 +1,177 @@
+"""What runs now, while a run waits for its engines: a table on a terminal, else plain lines."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..capture.cell import Cell
+from ..capture.launch import started_phases
+from ..capture.watch import Watch
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_REFRESHES_PER_SECOND = 4
+
+
+def watch_for(reporter: Any) -> "LiveView | PlainLines | None":
+    """Return the view that fits pytest's terminal; None where it is told to be quiet."""
+    if reporter is None or reporter.verbosity < 0:
+        return None
+    file = reporter._tw._file
+    is_terminal = file.isatty() and os.environ.get("TERM") != "dumb"
+    return LiveView(reporter) if is_terminal and not os.environ.get("CI") else PlainLines(reporter)
+
+
+class PlainLines(Watch):
+    """A line when a cell starts and one when it ends: for logs."""
+
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
+
+    def started(
+        self,
+        cell: Cell,
+        folder: Path,  # noqa: ARG002 - the table reads it
+        devices: tuple[int, ...],
+        expected: float | None,
+    ) -> None:
+        """Print the start of a cell."""
+        about = f", about {expected:.0f} s" if expected else ""
+        self._line(f"{cell.id} started on {cell.device} {_numbers(devices)}{about}")
+
+    def ended(self, cell: Cell, status: str, seconds: float) -> None:
+        """Print what became of it."""
+        self._line(f"{cell.id} {status} after {seconds:.1f} s")
+
+    def _line(self, text: str) -> None:
+        self._reporter.write_line(f"pp-harness: {text}")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    folder: Path
+    devices: tuple[int, ...]
+    expected: float | None
+    began: float = field(default_factory=time.monotonic)
+
+
+class LiveView(Watch):
+    """A table below pytest's own output: cell, phase, devices, elapsed, expected.
+
+    While it stands, pytest writes through us: whole lines go above the table, the line of dots that
+    is not yet whole is the table's first.
+    """
+
+    def __init__(self, reporter: Any) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._writer = reporter._tw
+        self._file: TextIO = self._writer._file
+        self._lock = threading.RLock()
+        self._running: dict[str, _Running] = {}
+        self._tail = ""
+        self._live = Live(
+            console=Console(file=self._file, force_terminal=True),
+            get_renderable=self._render,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,  # pytest holds its own file, which we replace
+            redirect_stderr=False,
+        )
+
+    def started(
+        self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float | None
+    ) -> None:
+        """Add a row, and the table if it is the first."""
+        with self._lock:
+            self._running[cell.key] = _Running(cell, folder, devices, expected)
+            if not self._live.is_started:
+                self._writer._file = self
+                self._live.start()
+
+    def ended(self, cell: Cell, status: str, seconds: float) -> None:  # noqa: ARG002
+        """Take the row away; pytest's own lines say what came of it."""
+        with self._lock:
+            self._running.pop(cell.key, None)
+            if not self._running:
+                self.close()
+
+    def close(self) -> None:
+        """Give the terminal back to pytest."""
+        with self._lock:
+            if self._live.is_started:
+                self._live.stop()
+                self._writer._file = self._file
+                self._file.write(self._tail)
+                self._file.flush()
+                self._tail = ""
+
+    # ---- the file that pytest writes to -------------------------------------------------------
+
+    def write(self, text: str) -> int:
+        """Print whole lines above the table and keep the rest."""
+        from rich.text import Text
+
+        with self._lock:
+            *lines, self._tail = (self._tail + text).split("\n")
+            for line in lines:
+                self._live.console.print(Text.from_ansi(line), soft_wrap=True)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits but the line that is not whole, which the table shows."""
+
+    def isatty(self) -> bool:
+        """Whether this is a terminal: else there would be no table."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the terminal's own."""
+        return self._file.fileno()
+
+    @property
+    def encoding(self) -> str:
+        """Return the terminal's own."""
+        return self._file.encoding
+
+    def _render(self) -> "Table":
+        from rich.table import Table
+        from rich.text import Text
+
+        outer = Table.grid()
+        if self._tail:
+            outer.add_row(Text.from_ansi(self._tail))
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for title in ("cell", "phase", "devices"):
+            table.add_column(title, no_wrap=True)
+        for title in ("elapsed", "expected"):
+            table.add_column(title, justify="right", no_wrap=True)
+        with self._lock:
+            for one in self._running.values():
+                table.add_row(
+                    Text(one.cell.id),
+                    _phase(one.folder),
+                    _numbers(one.devices),
+                    f"{time.monotonic() - one.began:.0f} s",
+                    f"{one.expected:.0f} s" if one.expected else "?",
+                )
+        outer.add_row(table)
+        return outer
+
+
+def _phase(folder: Path) -> str:
+    phases = started_phases(folder)
+    return phases[-1][0] if phases else "start"
+
+
+def _numbers(devices: tuple[int, ...]) -> str:
+    return " ".join(map(str, devices))

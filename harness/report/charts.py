@@ -1,0 +1,227 @@
+"""Figures in plotly's JSON form; the page draws them and gives them its colours."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+from typing import Any
+
+from .schema import CellRecord
+from .text import figure, one_line
+
+# Smallest relative change that the colours tell apart; a change of bits that leaves the norm has
+# this colour too.
+_LEAST = 1e-7
+_ROW_PIXELS, _FRAME_PIXELS = 26, 110
+# Rows of full height and labels; more are drawn lower.
+_MOST_ROWS = 24
+# Characters of a name below the map.
+_TICK = 20
+# Share of the whole time from which on a bar has room for the name of its cell.
+_LABELLED = 0.08
+_MONO = {"family": "monospace", "size": 12}
+
+
+def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a heat map of the logits figure `difference`: layers down, positions across."""
+    columns, layers = difference["columns"], difference["layers"]
+    heat = [
+        [
+            None if not share else log10(max(apart or 0.0, _LEAST))
+            for share, apart in zip(*line, strict=True)
+        ]
+        for line in zip(difference["changed"], difference["norm"], strict=True)
+    ]
+    hover = [
+        [_said(layer, *cell) for cell in zip(columns, *line, strict=True)]
+        for layer, *line in zip(layers, difference["changed"], difference["norm"], strict=True)
+    ]
+    starts = _starts([name for name, _, _ in columns])
+    cuts = _starts(difference["stages"])
+    known = [value for line in heat for value in line if value is not None]
+    low, high = floor(min(known)), max(ceil(max(known)), floor(min(known)) + 1)
+    every = -(-len(layers) // _MOST_ROWS)
+    return {
+        "data": [
+            {
+                "type": "heatmap",
+                "z": heat,
+                "text": hover,
+                "hoverinfo": "text",
+                "xgap": 1 if len(columns) < 100 else 0,
+                "ygap": 1,
+                "zmin": low,
+                "zmax": high,
+                "colorbar": {
+                    "title": {"text": "change of norm", "side": "right"},
+                    "tickvals": list(range(low, high + 1)),
+                    "ticktext": [f"{10.0**power:g}" for power in range(low, high + 1)],
+                    "thickness": 12,
+                },
+            }
+        ],
+        "layout": {
+            "height": _FRAME_PIXELS + _ROW_PIXELS * max(4, min(len(layers), _MOST_ROWS)),
+            "margin": {"l": 90, "r": 10, "t": 10, "b": 70},
+            "xaxis": {
+                "range": [-0.5, len(columns) - 0.5],
+                "tickvals": [start for start, _ in starts],
+                "ticktext": [_label(name, _TICK) for _, name in starts],
+                "tickangle": 40,
+                "showgrid": False,
+                "zeroline": False,
+            },
+            "yaxis": {
+                "range": [len(layers) - 0.5, -0.5],
+                "tickvals": list(range(0, len(layers), every)),
+                "ticktext": [f"layer {layer}" for layer in layers[::every]],
+                "showgrid": False,
+                "zeroline": False,
+            },
+            "shapes": [_line(y=start - 0.5) for start, _ in cuts[1:]]
+            + [_line(x=start - 0.5) for start, _ in starts[1:]],
+            "annotations": [
+                {
+                    "text": f"stage {stage}",
+                    "xref": "paper",
+                    "x": 1,
+                    "xanchor": "right",
+                    "y": start - 0.5,
+                    "yanchor": "top",
+                    "showarrow": False,
+                    "font": _MONO,
+                }
+                for start, stage in cuts
+            ],
+        },
+    }
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """One layer of the map: how many columns differ, by how much at most, and the first of them."""
+
+    layer: int
+    stage: int
+    differing: int
+    largest: float | None
+    first: str
+
+
+def difference_rows(difference: Mapping[str, Any]) -> list[LayerDifference]:
+    """Return what the heat map shows in numbers, layer by layer."""
+    rows = []
+    for layer, stage, changed, norm in zip(
+        *(difference[name] for name in ("layers", "stages", "changed", "norm")), strict=True
+    ):
+        there = [column for column, share in enumerate(changed) if share]
+        found = [norm[column] for column in there if norm[column] is not None]
+        name, position, _ = difference["columns"][there[0]] if there else ("", "", 0)
+        first = f"{name} position {position}" if there else ""
+        rows.append(LayerDifference(layer, stage, len(there), max(found, default=None), first))
+    return rows
+
+
+def timing_chart(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
+    """Return a Gantt chart of the engines that this run started, a row for each device.
+
+    A report from before the phases had times of their own gives a row for each engine, its phases
+    end to end. None if no engine was started.
+    """
+    fresh = [cell for cell in cells if cell.fresh]
+    timed = [cell for cell in fresh if cell.began is not None and cell.phases]
+    bars = _by_device(timed) if timed else _by_cell(fresh)
+    if not bars:
+        return None
+    rows = list(dict.fromkeys(row for row, *_ in bars))
+    phases = list(dict.fromkeys(phase for _, phase, *_ in bars))
+    room = max(end for *_, end, _ in bars) * _LABELLED
+    return {
+        "data": [_trace(phase, [bar for bar in bars if bar[1] == phase], room) for phase in phases],
+        "layout": {
+            "barmode": "overlay",
+            "height": _FRAME_PIXELS + _ROW_PIXELS * max(3, len(rows)),
+            "margin": {"l": 150, "r": 10, "t": 10, "b": 50},
+            "xaxis": {"title": {"text": "seconds"}, "rangemode": "tozero", "zeroline": False},
+            "yaxis": {
+                "type": "category",
+                "categoryarray": rows,
+                "autorange": "reversed",
+                "automargin": True,
+            },
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        },
+    }
+
+
+# A bar: row, phase, start and end in seconds, name of the cell.
+_Bar = tuple[str, str, float, float, str]
+
+
+def _by_device(cells: Sequence[CellRecord]) -> list[_Bar]:
+    zero = min(cell.began or 0.0 for cell in cells)
+    bars = []
+    for device in sorted({device for cell in cells for device in cell.devices}):
+        for cell in (one for one in cells if device in one.devices):
+            offset = (cell.began or 0.0) - zero
+            for phase, (start, end) in cell.phases.items():
+                bars.append((f"device {device}", phase, offset + start, offset + end, cell.id))
+    return bars
+
+
+def _by_cell(cells: Sequence[CellRecord]) -> list[_Bar]:
+    bars = []
+    for cell in cells:
+        start = 0.0
+        for phase, seconds in cell.seconds.items():
+            if phase != "total":
+                bars.append((cell.id, phase, start, start + seconds, cell.id))
+                start += seconds
+    return bars
+
+
+def _trace(phase: str, bars: list[_Bar], room: float) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": _label(phase),
+        "y": [_label(row) for row, *_ in bars],
+        "base": [start for _, _, start, _, _ in bars],
+        "x": [end - start for _, _, start, end, _ in bars],
+        "text": [
+            _label(cell) if row != cell and end - start > room else ""
+            for row, _, start, end, cell in bars
+        ],
+        "textposition": "inside",
+        "insidetextanchor": "start",
+        "hovertext": [
+            f"{_label(cell)}<br>{_label(phase)}: {end - start:.1f} s"
+            for _, _, start, end, cell in bars
+        ],
+        "hoverinfo": "text",
+    }
+
+
+def _said(layer: int, column: list[Any], share: float, apart: float | None) -> str:
+    name, first, count = column
+    at = f"position {first}" if count == 1 else f"positions {first} to {first + count - 1}"
+    differs = f"{share:.0%} of the rows differ, norm by {figure(apart)}"
+    what = differs if share else "equal bits"
+    return f"layer {layer}, {_label(name)}, {at}<br>{what}"
+
+
+def _starts(values: Sequence[Any]) -> list[tuple[int, Any]]:
+    """Return the places where a sequence takes another value, and that value."""
+    return [(at, one) for at, one in enumerate(values) if at == 0 or one != values[at - 1]]
+
+
+def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
+    """Return a line across the whole figure: a cut between stages, or between requests."""
+    if y is not None:
+        return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "name": "cut"}
+    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "name": "request"}
+
+
+def _label(text: str, width: int = 80) -> str:
+    """Return text that plotly, which reads some HTML, shows as it is."""
+    return escape(one_line(text, width))

@@ -1,0 +1,45 @@
+"""Text for people from text that nobody vouches for: model output, file names, tracebacks."""
+
+import unicodedata
+
+# Control, format (bidirectional overrides, zero-width), surrogate, private, unassigned, and the
+# separators that are line ends to some readers.
+_ACTING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Those that only lay text out.
+_KEPT = frozenset("\n\t")
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with each character that acts instead of showing written as its code.
+
+    Terminal escapes become `\x1b`, bidirectional overrides `\u202e`, lone surrogates `\ud800`. Line
+    feeds and tabs stay.
+    """
+    return "".join(
+        _code(one) if one not in _KEPT and unicodedata.category(one) in _ACTING else one
+        for one in text
+    )
+
+
+def one_line(text: str, width: int | None = None) -> str:
+    """Return `text` printable on one line, cut to `width` characters."""
+    line = " ".join(printable(text).split())
+    return line if width is None or len(line) <= width else line[: width - 1] + "…"
+
+
+def figure(value: object) -> str:
+    """Return a figure as people read it: four significant digits, whole numbers whole."""
+    if value is None:
+        return "undefined"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def _code(one: str) -> str:
+    number = ord(one)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

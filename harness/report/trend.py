@@ -1,0 +1,42 @@
+"""A history read as a whole: which tracks were judged of late, and what is wrong with each."""
+
+from dataclasses import dataclass
+
+from ..compare.drift import Alarm, judge_nights
+from .history import History, HistoryLine, Track
+
+_DAY = 86400.0
+# The figure that stands for a check in a table; a contract has none.
+FIGURES = {"logits": "relative_rms", "accuracy": "candidate", "engine": "seconds_ratio"}
+
+
+@dataclass(frozen=True)
+class TrackTrend:
+    """One track: its lines, oldest first, and the alarms of the last; none if it is not current."""
+
+    track: Track
+    lines: tuple[HistoryLine, ...]
+    current: bool
+    alarms: tuple[Alarm, ...]
+
+    @property
+    def figure(self) -> str | None:
+        """Return the name of the figure that stands for the check."""
+        return FIGURES.get(self.track.check)
+
+    @property
+    def values(self) -> list[float | None]:
+        """Return that figure night by night, None where a night has none."""
+        return [line.figures.get(self.figure or "") for line in self.lines]
+
+
+def trends(history: History, within_days: float) -> list[TrackTrend]:
+    """Judge every track whose last line is at most `within_days` older than the newest of all."""
+    newest = max((line.time for line in history.lines), default=0.0)
+    found = []
+    for track, lines in sorted(history.tracks.items()):
+        current = newest - lines[-1].time <= within_days * _DAY
+        nights = [line.night for line in lines]
+        alarms = judge_nights(nights, history.anchor) if current else ()
+        found.append(TrackTrend(track, tuple(lines), current, alarms))
+    return found

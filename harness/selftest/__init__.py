@@ -1,0 +1,1 @@
+"""The self-test: seeded faults and harmless changes, and which check catches what."""

@@ -1,0 +1,152 @@
+"""What a self-test found: a matrix of faults and checks, and three rates."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..capture.record import Capture
+from ..compare.finding import Verdict
+from ..judge import CHECKS, judge
+from .catalogue import AFTER_LAYERS, Seed
+
+
+@dataclass(frozen=True)
+class Result:
+    """What each check said of one change, and where the difference was placed."""
+
+    seed: Seed
+    verdicts: dict[str, str]
+    codes: tuple[str, ...]
+    stage: int | None
+    layer: int | None
+
+    @property
+    def caught_by(self) -> tuple[str, ...]:
+        """Return the checks that failed."""
+        return tuple(check for check, said in self.verdicts.items() if said == "fail")
+
+    @property
+    def is_located(self) -> bool:
+        """Whether stage and layer are the right ones."""
+        return (self.stage, self.layer) == (self.seed.stage, self.seed.layer)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no check spoke, as must be for a harmless change."""
+        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two unchanged runs, and what the checks say of them; anything but a pass is a false alarm."""
+
+    name: str
+    verdicts: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str, left: Capture, right: Capture) -> "Pair":
+        """Judge two captures."""
+        return cls(name, {check: one.outcome.value for check, one in _judged(left, right).items()})
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every check passed."""
+        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """All results of a run."""
+
+    results: tuple[Result, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def faults(self) -> list[Result]:
+        """Return the results of faults."""
+        return [one for one in self.results if not one.seed.harmless]
+
+    @property
+    def harmless(self) -> list[Result]:
+        """Return the results of harmless changes."""
+        return [one for one in self.results if one.seed.harmless]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return the counts and the three rates."""
+        faults = self.faults
+        quiet: list[Result | Pair] = [*self.harmless, *self.pairs]
+        caught = [one for one in faults if one.caught_by]
+        placed = [one for one in faults if one.is_located]
+        alarms = [one for one in quiet if not one.is_quiet]
+        return {
+            "faults": len(faults),
+            "caught": len(caught),
+            "mutation_score": len(caught) / len(faults) if faults else None,
+            "harmless": len(self.harmless),
+            "aa_pairs": len(self.pairs),
+            "false_alarms": len(alarms),
+            "located": len(placed),
+            "location_accuracy": len(placed) / len(faults) if faults else None,
+        }
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every fault is caught and nothing harmless is."""
+        figures = self.figures
+        located = figures["location_accuracy"]
+        return (
+            figures["caught"] == figures["faults"]
+            and figures["false_alarms"] == 0
+            and (located is None or located >= 0.95)
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it as JSON would have it."""
+        return {
+            "schema": "pp-harness-selftest/1",
+            "figures": self.figures,
+            "results": [
+                {
+                    **asdict(one.seed),
+                    "verdicts": one.verdicts,
+                    "codes": list(one.codes),
+                    "caught_by": list(one.caught_by),
+                    "found_stage": one.stage,
+                    "found_layer": one.layer,
+                }
+                for one in self.results
+            ],
+            "aa_pairs": [{"name": one.name, "verdicts": one.verdicts} for one in self.pairs],
+        }
+
+
+def result_of(seed: Seed, reference: Capture, capture: Capture) -> Result:
+    """Judge what ran under a change against the unchanged run at PP=1."""
+    verdicts = _judged(reference, capture)
+    findings = [one for verdict in verdicts.values() for one in verdict.findings]
+    place = next((one for one in findings if one.code == "LOG001"), None)
+    stage, layer = (place.rank, place.layer) if place else (None, None)
+    if place is not None and layer is None:  # no layer differs: it lies behind the last one
+        stage, layer = len(capture.stages) - 1, AFTER_LAYERS
+    asked = bool(capture.answers)
+    return Result(
+        seed,
+        {
+            check: "not asked" if check == "accuracy" and not asked else one.outcome.value
+            for check, one in verdicts.items()
+        },
+        tuple(sorted({one.code for one in findings if one.severity.value == "error"})),
+        stage,
+        layer,
+    )
+
+
+def _judged(left: Capture, right: Capture) -> dict[str, Verdict]:
+    verdicts = {}
+    for check in CHECKS:
+        if check == "contract" and len(right.stages) == 1:
+            continue  # one stage has no boundary
+        if check == "accuracy" and not (left.answers and right.answers):
+            continue
+        verdicts[check] = judge(check, left, right)
+    return verdicts

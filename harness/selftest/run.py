@@ -1,0 +1,142 @@
+"""Run the engines of a self-test and judge each change by the checks of the sweep.
+
+One engine for each model and PP: its changes are switched between its probes. The reference is the
+unchanged run at PP=1.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..capture.children import ForkServers
+from ..capture.devices import lease
+from ..capture.hooks import SELFTEST
+from ..capture.launch import launch
+from ..capture.record import Capture
+from ..errors import BadInputError
+from ..sweep import Point, Sweep, SweepOptions
+from .catalogue import Seed
+from .outcome import Pair, Result, Selftest, result_of
+from .split import split
+
+_VARIANT = "fixed"
+_TIMEOUT = 600.0
+# Enough for the exact test to speak: five lost of five have p = 0.03.
+QUESTIONS = 16
+
+
+def run_selftest(
+    seeds: tuple[Seed, ...], questions: int, store: Path | None, say: Callable[[str], None]
+) -> Selftest:
+    """Run `seeds` and return what each check said of each.
+
+    `questions` are asked under each change; none with 0, and accuracy then says nothing.
+
+    Raises:
+        BadInputError: if vLLM is not there, or an engine of `fixed` does not run by itself.
+    """
+    sizes = sorted({seed.pp for seed in seeds})
+    sweep = Sweep(
+        SweepOptions(
+            pps=tuple(sizes),
+            variants=(_VARIANT,),
+            gsm8k_limit=questions or 1,
+            store=store,
+        )
+    )
+    found: list[Result | Pair] = []
+    servers = ForkServers()
+    pool = sweep.devices
+    try:
+        # One lease for all engines: they run one after another, and wait for no other run.
+        with lease(pool, pool.needed(max(sizes), 1)) as devices:
+            for model in sorted({seed.model for seed in seeds}):
+                with tempfile.TemporaryDirectory() as scratch:
+                    engines = _Engines(
+                        sweep, servers, devices, Path(scratch), model, questions > 0, say
+                    )
+                    mine = tuple(seed for seed in seeds if seed.model == model)
+                    found += _of_model(engines, model, mine)
+    finally:
+        servers.close()
+    return Selftest(
+        tuple(one for one in found if isinstance(one, Result)),
+        tuple(one for one in found if isinstance(one, Pair)),
+    )
+
+
+def _of_model(engines: "_Engines", model: str, seeds: tuple[Seed, ...]) -> Iterator[Result | Pair]:
+    """Yield what the checks say of one model's seeds, and of its unchanged runs."""
+    reference, *again = engines.plain()
+    for one in again:
+        yield Pair.of(f"{model} PP=1 again", reference, one)
+    for pp in sorted({seed.pp for seed in seeds}):
+        mine = tuple(seed for seed in seeds if seed.pp == pp)
+        captures = engines.changed(pp, mine)
+        for seed in mine:
+            yield result_of(seed, reference, captures[SELFTEST + seed.name])
+        before, after = captures[""], captures[SELFTEST + "last"]
+        yield Pair.of(f"{model} PP=1, PP={pp}", reference, before)
+        yield Pair.of(f"{model} PP=1, PP={pp} after all changes", reference, after)
+        yield Pair.of(f"{model} PP={pp} before and after", before, after)
+        yield Pair.of(f"{model} PP={pp}, two engines", before, engines.fresh(pp))
+        yield Pair.of(f"{model} PP=1 of another engine, PP={pp}", again[-1], before)
+
+
+class _Engines:
+    """The engines of one model."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        servers: ForkServers,
+        devices: tuple[int, ...],
+        scratch: Path,
+        model: str,
+        ask: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._sweep, self._servers, self._devices = sweep, servers, devices
+        self._scratch, self._model, self._ask, self._say = scratch, model, ask, say
+        self._count = 0
+
+    def plain(self) -> list[Capture]:
+        """Return three unchanged runs at PP=1: two of one engine, one of another."""
+        once = self._launch(1, (SELFTEST + "nothing",))
+        return [*split(once, (SELFTEST + "nothing",), self._folder()).values(), self.fresh(1)]
+
+    def fresh(self, pp: int) -> Capture:
+        """Return the unchanged run of another engine."""
+        return split(self._launch(pp, ()), (), self._folder())[""]
+
+    def changed(self, pp: int, seeds: tuple[Seed, ...]) -> dict[str, Capture]:
+        """Return a capture for each seed, "" before all of them and `last` after them."""
+        names = [SELFTEST + seed.name for seed in seeds] + [SELFTEST + "last"]
+        return split(self._launch(pp, tuple(names)), names, self._folder())
+
+    def _launch(self, pp: int, changes: tuple[str, ...]) -> Capture:
+        cell = self._sweep.cell(Point(_VARIANT, self._model, pp))
+        folder = self._folder()
+        devices = self._devices[: self._sweep.devices.needed(pp, 1)]
+        manifest = launch(
+            cell,
+            folder,
+            devices,
+            self._servers,
+            phase_timeout=_TIMEOUT + 20 * len(changes),
+            changes=changes,
+            ask_under_changes=self._ask,
+        )
+        self._say(f"{cell.id}: {len(changes)} changes in {manifest['seconds']['total']:.0f} s")
+        capture = Capture(folder, manifest)
+        if capture.status != "ok":
+            raise BadInputError(
+                f"{cell.id} did not run: {capture.failure and capture.failure['error']}"
+            )
+        return capture
+
+    def _folder(self) -> Path:
+        self._count += 1
+        folder = self._scratch / str(self._count)
+        folder.mkdir()
+        return folder

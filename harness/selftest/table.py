@@ -1,0 +1,39 @@
+"""The matrix of a self-test for people."""
+
+from collections.abc import Iterator
+
+from .outcome import Result, Selftest
+
+_CHECKS = ("engine", "contract", "logits", "accuracy")
+_MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}
+
+
+def lines(selftest: Selftest) -> Iterator[str]:
+    """Yield the matrix, then what escaped, what alarmed, and the rates."""
+    yield f"{'change':24} {'model':6} pp  {'  '.join(_CHECKS)}  found"
+    for one in selftest.results:
+        marks = "  ".join(_mark(one, check).center(len(check)) for check in _CHECKS)
+        yield f"{one.seed.name:24} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
+    for alarm in selftest.pairs:
+        if not alarm.is_quiet:
+            yield f"FALSE ALARM in {alarm.name}: {alarm.verdicts}"
+    figures = selftest.figures
+    yield (
+        f"{figures['caught']} of {figures['faults']} faults caught, "
+        f"{figures['located']} placed rightly, {figures['false_alarms']} false alarms in "
+        f"{figures['harmless']} harmless changes and {figures['aa_pairs']} A/A pairs"
+    )
+
+
+def _mark(one: Result, check: str) -> str:
+    return _MARKS.get(one.verdicts.get(check, ""), "-")
+
+
+def _found(one: Result) -> str:
+    if one.seed.harmless:
+        return "quiet" if one.is_quiet else "FALSE ALARM"
+    if not one.caught_by:
+        return "ESCAPED"
+    where = f"stage {one.stage}, layer {one.layer}" if one.layer != -1 else f"stage {one.stage}"
+    wanted = f" (is stage {one.seed.stage}, layer {one.seed.layer})"
+    return where + ("" if one.is_located else wanted)

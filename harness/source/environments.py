@@ -1,0 +1,225 @@
+"""Environments of pins: releases need different versions of many packages, so each has its own.
+
+An environment is a folder `<version>-<device>` with a virtual environment. uv makes it from the
+pin's constraints, aside, and it is renamed when it is whole. The controller's own environment needs
+no vLLM: engines run with the interpreter of the environment that holds it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..assets import constraints_dir, default_environments
+from ..errors import BadInputError
+from .pin import InstalledVllm, Pin, installed_releases, locate_vllm
+
+# What a user's or tox's settings for other installations would put into ours.
+_FOREIGN = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE", "VIRTUAL_ENV")
+_LOCK_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class PinEnvironment:
+    """The environment of a release for a device, at `path`; it need not be there."""
+
+    version: str
+    device: str
+    path: Path
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+        return self.path / "bin" / "python"
+
+    @property
+    def search_path(self) -> list[Path]:
+        """Where the packages lie."""
+        return sorted(self.path.glob("lib/python3.*/site-packages"))
+
+    def locate(self, pin: Pin) -> InstalledVllm:
+        """Return the vLLM in it; raises `BadInputError` if it is not what `pin` says."""
+        return locate_vllm(pin, self.search_path, self.python)
+
+
+def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnvironment:
+    """Return the place of a pin's environment below `root`, the user's folder if None.
+
+    Raises `BadInputError` if there is no distribution of the pin for the device.
+    """
+    if device not in pin.distributions:
+        raise BadInputError(
+            f"vLLM {pin.version} has no distribution for {device}; there is one for "
+            f"{' and '.join(pin.distributions)}"
+        )
+    root = (root or default_environments()).absolute()
+    return PinEnvironment(pin.version, device, root / f"{pin.version}-{device}")
+
+
+def constraints_of(pin: Pin, device: str) -> Path:
+    """Return the file with the exact versions of a pin's environment; it need not be there."""
+    return constraints_dir() / "pins" / f"{pin.version}-{device}.txt"
+
+
+def find_vllm(pin: Pin, device: str = "auto") -> InstalledVllm:
+    """Return the vLLM of `pin`: in the controller's own environment, else in the pin's.
+
+    `device` is auto, cpu or cuda.
+
+    Raises:
+        BadInputError: if it is in neither, or for both devices and none is named, or not what
+            was released; the message says the command that mends it.
+    """
+    here = installed_releases(pin)
+    built_for = {"cpu" if one.is_cpu else "cuda" for one in here if one.release == pin.version}
+    if built_for and (device == "auto" or device in built_for):
+        return locate_vllm(pin)
+    wanted = tuple(pin.distributions) if device == "auto" else (device,)
+    found = [one for one in (environment_of(pin, name) for name in wanted) if one.path.is_dir()]
+    if len(found) > 1:
+        raise BadInputError(
+            f"vLLM {pin.version} is installed for {' and '.join(one.device for one in found)}; "
+            "say which with --pp-device"
+        )
+    if not found:
+        for_device = "" if device == "auto" else f" for {device}"
+        listed = " and ".join(f"{one.distribution} {one.version}" for one in here)
+        raise BadInputError(
+            f"vLLM {pin.version}{for_device} is not installed: this environment has "
+            f"{listed or 'no vLLM'}, and there is none in {environment_of(pin, wanted[0]).path}; "
+            f"run: {pin.install_command(None if device == 'auto' else device)}"
+        )
+    (environment,) = found
+    if not environment.python.exists():
+        raise BadInputError(
+            f"{environment.python}: the Python that this environment was made with is gone; run: "
+            f"{pin.install_command(environment.device)} --again"
+        )
+    return environment.locate(pin)
+
+
+def install_pin(
+    pin: Pin,
+    environment: PinEnvironment,
+    *,
+    python: str | None = None,
+    again: bool = False,
+) -> InstalledVllm:
+    """Make the environment of a pin and return the vLLM in it; one that stands is left alone.
+
+    `python` is a path or version for uv, the controller's interpreter if None; `again` makes a
+    standing environment anew. Nothing of it is there before it is whole.
+
+    Raises:
+        BadInputError: if uv or the constraints are missing, uv fails, or what it installed is not
+            what the pin says.
+    """
+    constraints = constraints_of(pin, environment.device)
+    if not constraints.is_file():
+        raise BadInputError(
+            f"{constraints}: not there; compile it with: pp-harness pin lock {pin.version} "
+            f"--device {environment.device}"
+        )
+    path = environment.path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+            for left in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            if again or not path.is_dir():
+                building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+                try:
+                    _build(pin, replace(environment, path=building / "new"), constraints, python)
+                    if path.exists():
+                        path.rename(building / "old")
+                    (building / "new").rename(path)
+                finally:
+                    shutil.rmtree(building, ignore_errors=True)
+    except Timeout as error:
+        raise BadInputError(
+            f"{path}: another process has held its lock for {_LOCK_SECONDS} s; end it and try again"
+        ) from error
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be made: {error}") from error
+    return environment.locate(pin)
+
+
+def lock_pin(pin: Pin, device: str, *, upgrade: bool = False) -> Path:
+    """Compile the exact versions of a pin's environment and return the file that holds them.
+
+    The file is for the release's oldest Python and later, and names versions only, no index and
+    no address. What it holds already is kept, unless `upgrade`.
+
+    Raises `BadInputError` if uv is missing or finds no versions that fit together.
+    """
+    target = constraints_of(pin, device)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    options = [
+        *("--universal", "--python-version", pin.python, "--quiet", "--no-header", "--no-annotate"),
+        *("--no-emit-index-url", "--no-emit-find-links", *(["--upgrade"] if upgrade else [])),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        listed, overrides = _requirements(pin, device, Path(folder))
+        _uv("pip", "compile", listed, "--overrides", overrides, *options, "-o", target)
+    return target
+
+
+def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str | None) -> None:
+    # Relocatable: it is renamed when whole.
+    _uv("venv", "--quiet", "--relocatable", "--python", python or sys.executable, environment.path)
+    with tempfile.TemporaryDirectory() as folder:
+        listed, overrides = _requirements(pin, environment.device, Path(folder))
+        where = ("--quiet", "--python", environment.python, "--constraints", constraints)
+        _uv("pip", "install", *where, "--overrides", overrides, "--requirements", listed)
+    try:
+        environment.locate(pin)
+    except BadInputError as error:
+        # uv's cache is linked to what it installed before: an edit in place has changed that too.
+        what = str(error).partition("; run:")[0]
+        raise BadInputError(
+            f"uv installed something else than vLLM {pin.version} ({what}); run: uv cache clean "
+            f"{pin.distributions[environment.device]}, and try again"
+        ) from error
+
+
+def _requirements(pin: Pin, device: str, folder: Path) -> tuple[Path, Path]:
+    """Write the requirements and the overrides of a pin as files for uv."""
+    listed, overrides = folder / "requirements.txt", folder / "overrides.txt"
+    listed.write_text("\n".join(pin.requirements_for(device)) + "\n", encoding="utf-8")
+    overrides.write_text("\n".join(pin.overrides) + "\n", encoding="utf-8")
+    return listed, overrides
+
+
+def _uv(*arguments: str | Path) -> None:
+    """Run uv, with the user's index settings and none for other installations."""
+    program = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise BadInputError(
+            "uv is not installed, and it makes the environments of pins; run: "
+            "python -m pip install uv"
+        )
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    done = subprocess.run(
+        [program, *arguments], check=False, env=env, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        raise BadInputError(
+            f"uv {_words(arguments)} ended with status {done.returncode}: {_reason(done.stderr)}; "
+            "nothing was left behind"
+        )
+
+
+def _words(arguments: Sequence[str | Path]) -> str:
+    return " ".join(str(word) for word in arguments[:2] if not str(word).startswith("-"))
+
+
+def _reason(output: str) -> str:
+    """Return what uv says in one line; it indents causes and draws trees."""
+    words = (line.strip(" │├╰─▶×╭╮") for line in output.splitlines())  # noqa: RUF001
+    return " ".join(word for word in words if word)[-600:] or "no reason given"

@@ -1,0 +1,93 @@
+"""What a cell is expected to cost, and the schedule of cells."""
+
+import dataclasses
+
+import pytest
+
+from harness.capture.cell import Load
+from harness.capture.devices import DevicePool
+from harness.capture.expect import (
+    devices_needed,
+    expected_bytes,
+    expected_seconds,
+    import_seconds,
+    modelled_seconds,
+)
+from harness.capture.order import plan_cells
+
+GIB = 2**30
+
+
+def manifest(cell, total, start=0.0, status="ok"):
+    return {
+        "cell": dataclasses.asdict(cell),
+        "status": status,
+        "seconds": {"start": start, "total": total},
+    }
+
+
+def test_records_of_the_same_cell_speak_first(cell):
+    """The median over earlier captures of the same variant and shape, without vLLM's import."""
+    other = dataclasses.replace(cell, variant="merged")
+    known = [manifest(cell, t, start=10.0) for t in (20, 22, 90)] + [manifest(other, 500)] * 4
+    expected = expected_seconds(cell, known)
+    assert (expected.seconds, expected.source) == (12.0, "record")
+
+
+def test_records_of_another_variant_are_better_than_none(cell):
+    """A patch hardly changes what a cell costs."""
+    known = [manifest(dataclasses.replace(cell, variant="merged"), 33)]
+    assert expected_seconds(cell, known).seconds == 33
+
+
+@pytest.mark.parametrize(
+    "change", [{"pp": 4}, {"model_digest": "x"}, {"host": "x"}, {"tp": 2}, {"mode": "compiled"}]
+)
+def test_records_of_something_else_are_not_taken(cell, change):
+    """Another shape, model or machine says nothing; the model speaks."""
+    known = [manifest(dataclasses.replace(cell, **change), 33)]
+    assert expected_seconds(cell, known).source == "model"
+
+
+def test_blocked_and_foreign_records_are_not_taken(cell):
+    """A cell that hung says nothing about how long it takes, nor does an unknown manifest."""
+    known = [manifest(cell, 600, status="blocked"), {"status": "ok"}]
+    assert expected_seconds(cell, known).source == "model"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_model_grows_with_what_costs(cell, device):
+    """More ranks, more questions and larger weights take longer; a limit above all does not."""
+    small = dataclasses.replace(cell, device=device, load=Load(10**6, 0, 100))
+    larger = [
+        dataclasses.replace(small, pp=4),
+        dataclasses.replace(small, load=Load(10**10, 0, 100)),
+        dataclasses.replace(small, gsm8k=dataclasses.replace(cell.gsm8k, limit=100)),
+    ]
+    assert all(modelled_seconds(one) > modelled_seconds(small) for one in larger)
+    capped = dataclasses.replace(small, gsm8k=dataclasses.replace(cell.gsm8k, limit=10**6))
+    assert modelled_seconds(capped) == modelled_seconds(larger[2])
+
+
+def test_memory(cell):
+    """Weights, KV cache and ranks take memory on the CPU; the memory of GPUs is not the host's."""
+    heavy = dataclasses.replace(cell, load=Load(10 * GIB, 5 * GIB, 1))
+    assert expected_bytes(heavy) > 17 * GIB
+    assert expected_bytes(dataclasses.replace(heavy, pp=4)) > expected_bytes(heavy)
+    assert devices_needed(heavy, DevicePool("cpu", (0, 1, 2), memory=10 * GIB)) == 2
+    gpu = dataclasses.replace(heavy, device="cuda", tp=2)
+    assert devices_needed(gpu, DevicePool("cuda", (0,), memory=GIB)) == 4
+
+
+def test_first_cell_of_a_tree_waits_for_the_import(cell, tmp_path):
+    """Each variant's server imports vLLM once; the plan counts that once for each."""
+    cells = [
+        dataclasses.replace(cell, model_digest=str(n), tree=tmp_path / str(n % 2), host="unknown")
+        for n in range(6)
+    ]
+    planned = plan_cells(cells, [], DevicePool("cpu", (0,)), 1)
+    assert planned.plan.makespan == pytest.approx(
+        sum(map(modelled_seconds, cells)) + 2 * import_seconds("cpu")
+    )
+    assert planned.plan.bound == pytest.approx(planned.plan.makespan)
+    assert {job.name for job in planned.plan.order} == {one.key for one in cells}

@@ -1,0 +1,121 @@
+"""What is shown while cells run: a table on a terminal, a line at start and end elsewhere."""
+
+import io
+import json
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from _pytest._io import TerminalWriter
+
+from harness.capture.cell import Cell, Gsm8kSource
+from harness.plugin.live import LiveView, PlainLines, watch_for
+
+
+class Terminal(io.StringIO):
+    """A file that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def reporter(file, verbosity=0):
+    writer = TerminalWriter(file)
+    lines = SimpleNamespace(_tw=writer, verbosity=verbosity)
+    lines.write_line = writer.line
+    return lines
+
+
+@pytest.fixture
+def cell(tmp_path):
+    gsm8k = Gsm8kSource("bundled", tmp_path, "digest", None, 0)
+    return Cell("fixed", "ple", 2, tmp_path, "tree", "path", "model", gsm8k, "pin")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A cell's folder in its second phase."""
+    phases = [{"phase": name, "time": time.time()} for name in ("engine", "probes")]
+    (tmp_path / "phases.jsonl").write_text("".join(json.dumps(one) + "\n" for one in phases))
+    return tmp_path
+
+
+@pytest.fixture
+def no_ci(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_lines_say_start_and_end(cell, folder):
+    """A log has one line when a cell starts and one when it ends."""
+    file = io.StringIO()
+    lines = PlainLines(reporter(file))
+    lines.started(cell, folder, (0, 1), 14.6)
+    lines.ended(cell, "ok", 15.23)
+    assert file.getvalue().splitlines() == [
+        "pp-harness: fixed-ple-pp2 started on cpu 0 1, about 15 s",
+        "pp-harness: fixed-ple-pp2 ok after 15.2 s",
+    ]
+
+
+def test_which_view(no_ci, monkeypatch):
+    """A terminal gets the table; a file, a CI and a dumb terminal lines; -q nothing."""
+    assert isinstance(watch_for(reporter(Terminal())), LiveView)
+    assert isinstance(watch_for(reporter(io.StringIO())), PlainLines)
+    assert watch_for(reporter(Terminal(), verbosity=-1)) is None
+    assert watch_for(None) is None
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(watch_for(reporter(Terminal())), PlainLines)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("CI", "true")
+    assert isinstance(watch_for(reporter(Terminal())), PlainLines)
+
+
+def test_table_shows_what_runs(no_ci, cell, folder):
+    """Cell, phase, devices and the expected seconds stand in the table while it runs."""
+    file = Terminal()
+    view = watch_for(reporter(file))
+    view.started(cell, folder, (3, 4), 15.0)
+    view.started(replace(cell, pp=1), folder, (5,), None)
+    view._live.refresh()
+    view.ended(cell, "ok", 1.0)
+    view.close()
+    shown = file.getvalue()
+    for word in ("fixed-ple-pp2", "fixed-ple-pp1", "probes", "3 4", "15 s", "?"):
+        assert word in shown
+
+
+def test_pytest_s_output_is_kept(no_ci, cell, folder):
+    """What pytest writes meanwhile is all there, in order, and the terminal is its own again."""
+    file = Terminal()
+    one = reporter(file)
+    view = watch_for(one)
+    view.started(cell, folder, (0,), None)
+    assert one._tw._file is view
+    one._tw.write("a whole line\n")
+    for dot in "..x":
+        one._tw.write(dot, flush=True)
+    view.ended(cell, "ok", 1.0)
+    assert one._tw._file is file
+    one._tw.write("F\n")
+    shown = file.getvalue()
+    assert "a whole line" in shown
+    assert shown.endswith("..xF\n")
+    assert shown.index("a whole line") < shown.rindex("..xF")
+
+
+def test_a_folder_without_phases_is_starting(no_ci, cell, tmp_path):
+    """Before the child says anything the cell is starting; so it is once its folder is moved."""
+    view = watch_for(reporter(Terminal()))
+    view.started(cell, tmp_path / "gone", (0,), None)
+    assert "start" in _text(view)
+    view.close()
+
+
+def _text(view):
+    from rich.console import Console
+
+    with (console := Console(file=io.StringIO(), width=100)).capture() as captured:
+        console.print(view._render())
+    return captured.get()

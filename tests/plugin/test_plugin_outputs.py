@@ -1,0 +1,86 @@
+"""What a run leaves for other readers: page, Markdown, a job's summary, JUnit, reportlog."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+RUN = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "ple", "--pp-ignore-expected")
+POINT = "merged-ple-pp2"
+
+
+def test_the_report_folder_holds_all_three(suite):
+    """report.json for machines, report.md and report.html for people, of one and the same run."""
+    suite(*RUN, "--pp-report", "out")
+    out = suite.pytester.path / "out"
+    assert sorted(one.name for one in out.iterdir()) == ["report.html", "report.json", "report.md"]
+    for name in ("report.html", "report.md"):
+        written = (out / name).read_text(encoding="utf-8")
+        assert "CON001" in written
+        assert "test_contract[merged-ple-pp2]" in written
+    (verdict, *_) = json.loads((out / "report.json").read_text(encoding="utf-8"))["verdicts"]
+    assert verdict["point"] == POINT
+
+
+def test_a_job_gets_its_summary(suite, monkeypatch):
+    """In a job of GitHub Actions the Markdown is appended to its summary, in others nowhere."""
+    summary = suite.pytester.path / "summary.md"
+    summary.write_text("before\n")
+    suite(*RUN)
+    assert summary.read_text() == "before\n"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    suite(*RUN)
+    written = summary.read_text(encoding="utf-8")
+    assert written.startswith("before\n## ❌ FAIL")
+    assert "✗ fail" in written
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_junit_has_the_figures(suite, workers):
+    """Each test case carries point, verdict and figures as properties, and no record of ours."""
+    if workers:
+        pytest.importorskip("xdist")
+    suite(*RUN, "--junitxml", "junit.xml", *workers, how="runpytest_subprocess")
+    cases = ElementTree.parse(suite.pytester.path / "junit.xml").iter("testcase")
+    found = {
+        case.get("name").partition("[")[0]: {
+            one.get("name"): one.get("value") for one in case.iter("property")
+        }
+        for case in cases
+    }
+    assert found["test_logits"]["pp.point"] == POINT
+    assert found["test_logits"]["pp.verdict"] == "fail"
+    assert float(found["test_logits"]["pp.max_abs"]) == 1.0
+    assert found["test_accuracy"]["pp.lost"] == "8"
+    assert not [name for properties in found.values() for name in properties if name[:3] != "pp."]
+
+
+def test_reportlog_works_beside_it(suite):
+    """pytest-reportlog writes every item with its figures, and the report is the same."""
+    pytest.importorskip("pytest_reportlog")
+    suite(*RUN, "--report-log", "log.jsonl", "--pp-report", "out", how="runpytest_subprocess")
+    log = (suite.pytester.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    calls = [one for one in map(json.loads, log) if one.get("when") == "call"]
+    assert len(calls) == 4
+    assert all(dict(one["user_properties"])["pp.point"] == POINT for one in calls)
+    written = json.loads((suite.pytester.path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert len(written["verdicts"]) == 4
+
+
+def test_the_end_is_short_and_a_failure_is_a_sentence(suite):
+    """Matrix, a line per finding, a count; a failing item shows evidence and cure, no traceback."""
+    result = suite(*RUN)
+    result.stdout.fnmatch_lines(
+        [
+            "'per_layer_inputs' is sent over 0->1 but stage 1 never reads it",
+            "  CON001: stage 1, boundary 0->1, per_layer_inputs*",
+            "  evidence: steps 2, sent 2, read 0",
+            "  cure: read the key from intermediate_tensors*",
+            "variant  model  pp  engine  contract  logits  accuracy",
+            "merged-ple-pp2: CON001 'per_layer_inputs' is sent over 0->1*",
+            "merged-ple-pp2: LOG001 *",
+            "merged-ple-pp2: ACC001 *",
+            "3 of 4 checks fail.",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")

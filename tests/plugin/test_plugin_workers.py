@@ -1,0 +1,206 @@
+"""pytest-xdist, plans and shards: who runs the cells, which, and when."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.plugin.workers import points_named
+from harness.sweep import Point
+
+pytest.importorskip("xdist")
+
+
+def report(suite, folder):
+    return json.loads((suite.pytester.path / folder / "report.json").read_text())
+
+
+def test_points_of_collected_items():
+    """Items name their point, alone or among parameters of the user's own; the longest fits."""
+    points = [Point("fixed", "ple", 2), Point("fixed", "ple", 2, tp=2), Point("fixed", "moe", 2)]
+    named = points_named(
+        [
+            "suites/test_pipeline.py::test_engine[fixed-ple-pp2-tp2]",
+            "mine.py::test_mine[cold-fixed-moe-pp2-x[1]]",
+            "mine.py::test_other[1-2]",
+            "mine.py::test_plain",
+        ],
+        points,
+    )
+    assert named == set(points[1:])
+
+
+@pytest.mark.parametrize("dist", ["load", "loadfile", "worksteal", "each"])
+def test_controller_runs_each_cell_once(suite, dist):
+    """However items are spread, every engine starts once, in the controller."""
+    options = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple,moe")
+    result = suite(
+        *options, "-n", "2", "--dist", dist, "--pp-report", "out", how="runpytest_subprocess"
+    )
+    assert result.ret == 0
+    cells = report(suite, "out")["cells"]
+    assert len(cells) == 4
+    assert all(cell["fresh"] for cell in cells)
+
+
+def test_auto_is_what_the_devices_allow(suite):
+    """`-n auto` starts as many workers as there are cores to run engines on."""
+    result = suite(
+        "--pp", "2", "--pp-variant", "fixed", "-n", "auto", "-v", how="runpytest_subprocess"
+    )
+    assert result.ret == 0
+    workers = len(os.sched_getaffinity(0))
+    result.stdout.fnmatch_lines([f"*{workers} worker{'s' if workers > 1 else ''} *"])
+
+
+def test_bad_options_with_auto_are_one_line(suite):
+    """Bad input is a usage error under `-n auto` too."""
+    result = suite("--pp", "2", "--pp-model", "nope", "-n", "auto", how="runpytest_subprocess")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no model 'nope'" in result.stderr.str()
+
+
+def test_selected_cells_alone_are_run(suite):
+    """-k reaches the controller: only what the workers collected is run."""
+    result = suite(
+        *("--pp", "4", "-n", "2", "-k", "fixed and dense and pp2", "--pp-report", "out"),
+        how="runpytest_subprocess",
+    )
+    assert result.ret == 0
+    assert [one["id"] for one in report(suite, "out")["cells"]] == [
+        "fixed-dense-pp1",
+        "fixed-dense-pp2",
+    ]
+
+
+def test_a_worker_that_dies_takes_nothing_along(suite):
+    """xdist replaces a dead worker; what it was to judge fails and the rest is judged."""
+    suite.pytester.makeconftest(
+        "import os, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_call(item):\n"
+        "    if item.name == 'test_logits[fixed-moe-pp2]': os._exit(3)\n"
+    )
+    options = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "moe,ple", "-n", "2")
+    suite(*options, how="runpytest_subprocess").assert_outcomes(passed=7, failed=1)
+
+
+@pytest.mark.parametrize("to", ["controller", "everyone"])
+def test_interrupt_ends_cleanly(suite, monkeypatch, to):
+    """Ctrl-C while engines run and workers wait: all end within seconds, with status 2."""
+    monkeypatch.setenv("FAKE_HANG", "fixed")
+    path = suite.pytester.path
+    plugins = ("-p", "fake_engines", "-p", "no:cacheprovider")
+    options = ("--pp-store", "store", "--pp", "2", "--pp-variant", "fixed", "-n", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *plugins, *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 60
+    while not list(path.glob("hangs-*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1)
+    began = time.monotonic()
+    (os.killpg if to == "everyone" else os.kill)(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - began < 15
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output.decode()
+    assert not list(path.glob("leases/pp-harness-run-*"))
+
+
+# ---- plan -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_plan_runs_nothing(suite, workers):
+    """--pp-plan prints cells, devices, seconds and the bound, and starts and judges nothing."""
+    result = suite("--pp", "2", "--pp-model", "ple", "--pp-plan", *workers)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*plan: nothing is run*",
+            "*start*seconds*devices*from*cell",
+            "*0* model *-ple-pp2",
+            "6 cells to run on * devices, at most * at once; 0 are in the store",
+            "lower bound * s, expected * s, 1.* times that",
+        ]
+    )
+    assert "pipeline parallelism against" not in result.stdout.str()
+    assert not list((suite.pytester.path / "store/captures").iterdir())
+
+
+def test_plan_knows_the_store(suite):
+    """What is in the store is not planned, and earlier records give the seconds of the rest."""
+    suite("--pp", "2", "--pp-model", "ple", "--pp-variant", "fixed")
+    result = suite("--pp", "2", "--pp-model", "ple", "--pp-plan", "--pp-variant", "fixed,base")
+    result.stdout.fnmatch_lines(["2 cells to run on *; 2 are in the store"])
+    assert "fixed-ple" not in result.stdout.str()
+
+
+def test_plan_follows_the_selection(suite):
+    """-k selects in a plan as in a run."""
+    result = suite("--pp", "2", "--pp-plan", "-k", "moe and merged")
+    result.stdout.fnmatch_lines(["2 cells to run on *"])
+
+
+# ---- shards -----------------------------------------------------------------------------------
+
+
+def collected(suite, *options):
+    result = suite("--pp", "2,3,4", "--collect-only", "-q", *options)
+    return {line for line in result.outlines if "::" in line}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7])
+def test_shards_are_a_partition(suite, count):
+    """Every item is in exactly one shard."""
+    parts = [collected(suite, "--pp-shard", f"{n}/{count}") for n in range(1, count + 1)]
+    assert all(parts)
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert set.union(*parts) == collected(suite)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "x/2", "1/0", "-1/2", "1/2/3"])
+def test_bad_shards_are_refused(suite, text):
+    """A shard is I of N."""
+    result = suite("--pp", "2", f"--pp-shard={text}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"--pp-shard {text}: give I/N" in result.stderr.str()
+
+
+def test_more_shards_than_points_are_refused(suite):
+    """A shard with nothing to judge is an error and no empty success."""
+    result = suite("--pp", "2", "--pp-model", "ple", "--pp-shard", "4/4")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "nothing is left for it; the sweep has 3 points" in result.stderr.str()
+
+
+def test_shards_merge_to_the_whole(suite):
+    """The joined reports of all shards are the report of the whole sweep."""
+    from harness.cli import cli
+
+    options = ("--pp", "4", "--pp-model", "ple", "--pp-report")
+    suite(*options, "whole")
+    for number in (1, 2):
+        suite(*options, f"part{number}", "--pp-shard", f"{number}/2", "--pp-store", f"s{number}")
+    args = ["report", "merge", "part1", "part2", "--out", "joined"]
+    cli.main(args, standalone_mode=False)
+    whole, joined = report(suite, "whole"), report(suite, "joined")
+    for field in ("verdicts", "findings", "not_applicable"):
+        assert joined[field] == whole[field]
+    assert [one["id"] for one in joined["cells"]] == [one["id"] for one in whole["cells"]]
+    assert joined["environment"] == whole["environment"]
+
+
+def test_ray_on_a_cpu_is_refused(suite):
+    """vLLM has no Ray on a CPU: the option is refused with vLLM's own words, before any engine."""
+    result = suite("--pp", "2", "--pp-executor", "ray")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "current platform cpu does not support ray" in result.stderr.str()

@@ -1,0 +1,1 @@
+"""Programs for developers and operators of the harness; not part of the wheel."""
