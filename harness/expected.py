@@ -39,6 +39,7 @@ class _Entry(BaseModel):
     pins: tuple[str, ...] = ("*",)
     devices: tuple[str, ...] = ("*",)
     gsm8k: tuple[str, ...] = ("*",)
+    modes: tuple[str, ...] = ("*",)
 
     @field_validator("checks")
     @classmethod
@@ -65,6 +66,7 @@ class Setting:
     series: str
     device: str
     gsm8k: str
+    mode: str = "eager"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Expectations:
             and _any(entry.series, setting.series)
             and _any(entry.devices, setting.device)
             and _any(entry.gsm8k, setting.gsm8k)
+            and _any(entry.modes, setting.mode)
         )
 
     def _of(self, check: str, point: Point) -> list[_Entry]:

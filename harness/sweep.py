@@ -60,6 +60,8 @@ class SweepOptions:
     pin: str = ""
     shard: tuple[int, int] | None = None
     executor: str = "mp"
+    profiles: tuple[str, ...] = ("parity",)
+    mode: str = "eager"
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,10 @@ class Sweep:
     @property
     def _every_point(self) -> tuple[Point, ...]:
         return tuple(
-            Point(variant.name, model, pp, tp=self.options.tp, pin=self.options.pin)
+            Point(variant.name, model, pp, profile, self.options.tp, self.options.pin)
             for variant in self.variants
             for model in self.models
+            for profile in self.options.profiles
             for pp in self.options.pps
         )
 
@@ -328,6 +331,7 @@ class Sweep:
             tp=point.tp,
             profile=point.profile,
             runner=self.options.runner,
+            mode=self.options.mode,
             pin=f"{self.installed.distribution} {self.installed.version}",
             partition=None if plan.is_default else plan.layers_per_rank,
             dtype="float32" if self.device == "cpu" else "bfloat16",

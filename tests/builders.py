@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 
+from harness.capture.probes import AGAIN
 from harness.capture.record import Capture
 
 EFFECTIVE = {
@@ -33,7 +34,9 @@ def digest(*parts):
 class CaptureBuilder:
     """A capture that is whole and at peace with itself; a test spoils it, then saves it.
 
-    `ranks` maps a rank to its events; `logits` maps (request, position) to a row; `answers` are
+    `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `second` the same
+    for the second pass at PP=1; `cached` maps a request to the tokens of its prompt that the prefix
+    cache held; `answers` are
     lm-eval's lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
     `manifest` is the manifest. All may be changed before `save`.
     """
@@ -49,6 +52,8 @@ class CaptureBuilder:
                 "dtype": "float32",
                 "weights": "checkpoint",
                 "runner": "auto",
+                "profile": "parity",
+                "mode": "eager",
                 "gsm8k": {},
             },
             "id": f"v-m-pp{pp}",
@@ -68,6 +73,8 @@ class CaptureBuilder:
             for name, start, count in spans
             for position in range(start, start + count)
         }
+        self.second = {row: list(values) for row, values in self.logits.items()} if pp == 1 else {}
+        self.cached = dict.fromkeys((name for name, *_ in spans), 0)
         self.answers = [answer(number) for number in range(4)]
         # What the engine tried to perturb, and what moved the logits.
         kinds = ["embed.weight", "layers.*.mlp.weight"]
@@ -85,6 +92,7 @@ class CaptureBuilder:
                 "kind": "heartbeat",
                 "pid": 1,
                 "tracing": True,
+                "eager": True,
                 "stage": stage,
                 "stages": self.pp,
                 "tp_rank": tp_rank,
@@ -114,6 +122,7 @@ class CaptureBuilder:
                 str(layer): {
                     "digest": [digest("layer", layer, *row) for row in rows],
                     "norm": [1.0 for _ in rows],
+                    "sketch": [[1.0, -1.0, 1.0, 1.0] for _ in rows],
                 }
                 for layer in layers
             },
@@ -168,7 +177,9 @@ class CaptureBuilder:
         self.folder.mkdir(parents=True, exist_ok=True)
         for rank, events in self.ranks.items():
             _write_lines(self.folder / f"rank{rank}.jsonl", events)
-        values = np.array(list(self.logits.values()), np.float32)
+        again = {(AGAIN + name, at): row for (name, at), row in self.second.items()}
+        rows = {**self.logits, **again} if self.logits else {}
+        values = np.array(list(rows.values()), np.float32)
         if len(values):
             (self.folder / "logits.f32").write_bytes(values.tobytes())
             lines = [
@@ -179,9 +190,14 @@ class CaptureBuilder:
                     "kind": "prompt",
                     "vocab": values.shape[1],
                 }
-                for number, (request, position) in enumerate(self.logits)
+                for number, (request, position) in enumerate(rows)
             ]
             _write_lines(self.folder / "logits.jsonl", lines)
+        probes = [
+            {"probe": name, "name": name, "prompt": [1, 2, 3], "forced": [4, 5], "cached": cached}
+            for name, cached in self.cached.items()
+        ]
+        _write_lines(self.folder / "probes.jsonl", probes)
         _write_lines(self.folder / "gsm8k.jsonl", self.answers)
         moves = [{"change": change, "effect": effect} for change, effect in self.effects.items()]
         _write_lines(self.folder / "sensitivity.jsonl", moves)

@@ -134,7 +134,7 @@ class _ForkedChild:
 
 
 class ForkServers:
-    """Starts cells from one fork server per variant tree; close it to end them all."""
+    """Starts cells from one fork server per variant tree and mode; close it to end them all."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pp-harness-")
@@ -144,16 +144,17 @@ class ForkServers:
         self._package.mkdir()
         (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
-        self._servers: dict[Path, _Server] = {}
+        self._servers: dict[tuple[Path, str], _Server] = {}
 
     def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
         """Start the process of a cell; the first of a variant waits for vLLM's import."""
         with self._lock:
-            server = self._servers.get(cell.tree)
+            server = self._servers.get((cell.tree, cell.mode))
             if server is None or server.process.poll() is not None:
                 number = len(list(Path(self._folder.name).glob("*.log")))
                 own_log = Path(self._folder.name) / f"server{number}.log"
-                server = self._servers[cell.tree] = _Server(cell, own_log, self._package)
+                server = _Server(cell, own_log, self._package)
+                self._servers[cell.tree, cell.mode] = server
         task = {"request": str(request), "env": env, "log": str(log)}
         return _ForkedChild(server, server.send(task), log)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .hooks import LOAD_FORMAT, TRACE_VARIABLE
-from .probes import probe_set, second_pass
+from .probes import chunk_tokens, probe_set, second_pass
 from .requests import send
 
 # By where the weights of a cell come from.
@@ -90,8 +90,14 @@ def import_model_class(model_path: str) -> None:
 
 
 def _settings(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the engine: the same batches and the same cache at every PP."""
+    """Return the settings of the engine.
+
+    In *parity* every PP size sees the same batches and the same cache. *stress* is what users run:
+    prompts in chunks, several batches in flight, prefixes from the cache, and asynchronous
+    scheduling wherever vLLM itself would have it.
+    """
     max_len = request["max_model_len"]
+    stress = request["profile"] == "stress"
     sequences = _MAX_NUM_SEQS if request["gsm8k"] else _MAX_PROBE_SEQS
     share = request["ranks_per_device"]
     # vLLM measures free memory to size its cache, which nothing can while others take and give.
@@ -103,13 +109,13 @@ def _settings(request: dict[str, Any]) -> dict[str, Any]:
         "pipeline_parallel_size": request["pp"],
         "max_model_len": max_len,
         "max_num_seqs": sequences,
-        "max_num_batched_tokens": max(2048, max_len * 4),
+        "max_num_batched_tokens": chunk_tokens(max_len) if stress else max(2048, max_len * 4),
         "num_gpu_blocks_override": (sequences + 1) * blocks_per_sequence,
         "distributed_executor_backend": request["executor"],
-        "enforce_eager": True,
-        "async_scheduling": False,
-        "enable_prefix_caching": False,
-        "disable_cascade_attn": True,
+        "enforce_eager": request["mode"] == "eager",
+        "async_scheduling": None if stress else False,
+        "enable_prefix_caching": stress,
+        "disable_cascade_attn": not stress,
         "seed": 0,
         "load_format": _LOAD_FORMATS[request["weights"]],
         **(memory if share > 1 else {}),
@@ -187,6 +193,7 @@ def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
                 for one in probe.requests:
                     line = {"probe": probe.name, **asdict(one), "cached": cached[one.name]}
                     file.write(json.dumps(line) + "\n")
+    llm.collective_rpc("pp_harness_flush")
 
 
 def main(request_file: str) -> int:
@@ -225,6 +232,7 @@ def main(request_file: str) -> int:
 
             with phase("changes"):
                 run_changes(llm, lm, request, folder)
+                llm.collective_rpc("pp_harness_flush")
         with phase("shutdown"):
             llm.llm_engine.engine_core.shutdown()
     except BaseException as problem:

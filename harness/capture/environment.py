@@ -23,8 +23,8 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
 
     `package` is a folder that holds the controller's own `harness` and nothing else.
 
-    The same for all cells of a variant on one device. What libraries read while they load stands
-    here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
+    The same for all cells of a variant and mode on one device. What libraries read while they load
+    stands here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
     a fork is safe.
     """
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -44,7 +44,9 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
     )
     env.pop("VLLM_PP_LAYER_PARTITION", None)
     if cell.device == "cpu":
-        env.update(VLLM_CPU_KVCACHE_SPACE="1", TORCHDYNAMO_DISABLE="1")
+        env.update(VLLM_CPU_KVCACHE_SPACE="1")
+        if cell.mode == "eager":  # else helper functions compile, at seconds each
+            env.update(TORCHDYNAMO_DISABLE="1")
     else:
         # torch asks the driver's management library for GPUs, not the driver: a process that has
         # started the driver cannot be forked into one that uses it.

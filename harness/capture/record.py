@@ -53,13 +53,17 @@ class StepTrace:
 
 @dataclass(frozen=True)
 class RankTrace:
-    """Everything that one rank wrote. PP=1 runs the probes a second time (`second_pass`)."""
+    """Everything that one rank wrote. PP=1 runs the probes a second time (`second_pass`).
+
+    Where it is not `eager`, what a forward reads and what its layers give was not seen.
+    """
 
     rank: int
     stage: int
     stages: int
     tp_rank: int
     tracing: bool
+    eager: bool
     runner: str
     adapter: str
     declared: dict[str, Any] | None
@@ -241,6 +245,7 @@ def _read_rank(path: Path) -> RankTrace | None:
         stages=heartbeat["stages"],
         tp_rank=heartbeat["tp_rank"],
         tracing=heartbeat["tracing"],
+        eager=heartbeat["eager"],
         runner=heartbeat["runner"],
         adapter=heartbeat["adapter"],
         declared=declared.get("keys"),

@@ -179,7 +179,7 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
     sent_keys = {key for step, _ in pairs for key in step.sent or {}}
     read_keys = {key for _, step in pairs for key in step.reads}
     for key in sorted(sent_keys | set(declared) | read_keys):
-        findings += _key(key, boundary, declared, pairs, receiver.stage)
+        findings += _key(key, boundary, declared, pairs, receiver)
     if len(sender.steps) != len(receiver.steps):
         findings.append(
             Finding(
@@ -212,9 +212,13 @@ def _key(
     boundary: str,
     declared: dict[str, Any],
     pairs: list[tuple[StepTrace, StepTrace]],
-    receiver: int,
+    trace: RankTrace,
 ) -> list[Finding]:
-    """Judge one key at one boundary: presence in both directions, then form, then content."""
+    """Judge one key at one boundary: presence in both directions, then form, then content.
+
+    `trace` is the receiver's. Whether it reads is not judged where reads were not seen.
+    """
+    receiver = trace.stage
 
     def finding(code: str, message: str, cure: str, **evidence: object) -> Finding:
         place = next((step.reads[key] for _, step in pairs if key in step.reads), None)
@@ -257,7 +261,7 @@ def _key(
                 **counts,
             )
         )
-    if sent and not read:
+    if trace.eager and sent and not read:
         findings.append(
             finding(
                 "CON001",
@@ -267,7 +271,7 @@ def _key(
                 **counts,
             )
         )
-    elif unread:
+    elif trace.eager and unread:
         findings.append(
             finding(
                 "CON001",

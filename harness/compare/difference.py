@@ -21,8 +21,8 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
     any bit; `norm`, [layers][columns], the largest |a - b| / a of their outputs' Euclidean norms
     (None where none is finite), a lower bound of how far the rows are apart, relative to a.
     """
-    digests = layer_rows(baseline.stages, "digest"), layer_rows(candidate.stages, "digest")
-    norms = layer_rows(baseline.stages, "norm"), layer_rows(candidate.stages, "norm")
+    digests = layer_rows(baseline, "digest"), layer_rows(candidate, "digest")
+    norms = layer_rows(baseline, "norm"), layer_rows(candidate, "norm")
     layers = sorted(set(digests[0]) & set(digests[1]))
     rows = [row for row in digests[0][layers[0]] if row in digests[1][layers[0]]] if layers else []
     columns = _columns(rows)

@@ -1,9 +1,13 @@
 """Where a difference enters: the first decoder layer whose output differs, and what fed it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..capture.record import Capture, RankTrace
+import numpy as np
+
+from ..capture.record import Capture
+from .noise import tolerance
 
 # A row of a probe: (request, position).
 Row = tuple[str, int]
@@ -21,32 +25,63 @@ class Location:
     sentence: str
 
 
-def layer_rows(stages: dict[int, RankTrace], what: str) -> dict[int, dict[Row, Any]]:
-    """Return layer -> row -> `what` (digest or norm) of its output, over all stages of a capture.
+def layer_rows(capture: Capture, what: str, *, again: bool = False) -> dict[int, dict[Row, Any]]:
+    """Return layer -> row -> `what` of its output (digest, norm or sketch), over all stages.
 
-    Rows come in the order in which they ran.
+    Rows come in the order in which they ran; `again` takes those of the second pass.
     """
     found: dict[int, dict[Row, Any]] = {}
-    for trace in stages.values():
-        for step in trace.steps:
+    for trace in capture.stages.values():
+        for step in trace.second_pass if again else trace.steps:
             rows = [row for span in step.spans for row in span.rows]
             for layer, content in step.layers.items():
                 found.setdefault(layer, {}).update(zip(rows, content[what], strict=True))
     return found
 
 
-def locate(baseline: Capture, candidate: Capture) -> Location | None:
+def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Location | None:
     """Return where `candidate` first differs from `baseline`; None if no layer differs.
 
     Layers are walked in order, then rows in the order in which they ran, so that the answer is
-    the layer nearest to the cause. Both captures must hold the same probe rows.
+    the layer nearest to the cause. Both captures must hold the same probe rows. Without `bits` a
+    row differs where it is further away than rounding takes it at that layer at PP=1.
     """
-    left, right = (layer_rows(one.stages, "digest") for one in (baseline, candidate))
+    if not bits:
+        return _locate_beyond_noise(baseline, candidate)
+    left, right = (layer_rows(one, "digest") for one in (baseline, candidate))
     for layer in sorted(set(left) & set(right)):
         for row, digest in left[layer].items():
             if row in right[layer] and right[layer][row] != digest:
                 return _describe(candidate, layer, row)
     return None
+
+
+def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
+    norms = layer_rows(baseline, "norm")
+    left, right = (layer_rows(one, "sketch") for one in (baseline, candidate))
+    again = layer_rows(baseline, "sketch", again=True)
+    dtype = baseline.manifest["cell"]["dtype"]
+    for depth, layer in enumerate(sorted(set(left) & set(right)), start=1):
+        floor = _distances(norms[layer], left[layer], again.get(layer, {}))
+        apart = _distances(norms[layer], left[layer], right[layer])
+        limit = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth).limit
+        for row, far in apart.items():
+            if not far <= limit:  # NaN is beyond any limit
+                return _describe(candidate, layer, row)
+    return None
+
+
+def _distances(
+    norms: Mapping[Row, float], left: Mapping[Row, Any], right: Mapping[Row, Any]
+) -> dict[Row, float]:
+    """Estimate how far each row's output is from its baseline, relative to its size."""
+    found = {}
+    for row in left:
+        if row in right:
+            apart = np.subtract(left[row], right[row])
+            far = float(np.sqrt(np.mean(apart**2)))
+            found[row] = far / norms[row] if norms[row] else far
+    return found
 
 
 def _describe(candidate: Capture, layer: int, row: Row) -> Location:

@@ -10,11 +10,26 @@ from ..capture.record import Capture, LogitTable
 from .difference import difference_map
 from .finding import Finding, Outcome, Severity, Verdict, judged
 from .locate import Row, locate
+from .noise import BITS, Tolerance, tolerance
 
-# Rows compared at a time: bounds memory at 262144 words to about 0.5 GB.
-_CHUNK_ROWS = 64
+# Values compared at a time, 32 MiB as float64: memory does not depend on vocabulary or rows.
+_CHUNK_VALUES = 1 << 22
+_TOP = 5
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A row whose highest token changed.
+
+    `margin` is how far the baseline's first token was ahead of its second, `share` the same as a
+    part of the row's largest logit.
+    """
+
+    row: Row
+    margin: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -22,88 +37,171 @@ class LogitDistance:
     """How far apart two tables are over their common rows.
 
     `relative_rms` is the root mean square of the difference over that of the baseline (None where
-    the baseline is zero everywhere), `kl` the
-    largest KL(baseline || candidate) of a row in nats, `top1` the share of rows with the same
-    highest token, `smallest_flip_margin` the least baseline margin between its first and second
-    token among rows whose highest token changed (None without a flip).
+    the baseline is zero everywhere), `kl` and `kl_reverse` the largest KL(baseline || candidate)
+    and KL(candidate || baseline) of a row in nats, `top1` the share of rows with the same highest
+    token, `top5` the mean share of the baseline's five highest tokens that are among the
+    candidate's. `ulps` counts values by how many float32 numbers lie between the two: equal, then
+    1, 2 to 3, 4 to 7 and so on. Of each row [rows], in the baseline's `order`: `same`, whether all
+    bits are equal; `row_rms`, the root mean square of the difference over that of the row;
+    `row_max`, the largest difference over the row's largest logit (NaN where it is not finite).
     """
 
-    rows: int
-    equal_rows: int
     max_abs: float
     relative_rms: float | None
     kl: float
+    kl_reverse: float
     top1: float
-    smallest_flip_margin: float | None
-    first: Row | None
+    top5: float
+    ulps: tuple[int, ...]
     not_finite: tuple[Row, ...]
+    flips: tuple[Flip, ...]
+    order: tuple[Row, ...]
+    same: npt.NDArray[np.bool_]
+    row_rms: Floats
+    row_max: Floats
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return len(self.order)
+
+    @property
+    def equal_rows(self) -> int:
+        """Return the number of rows all of whose bits are equal."""
+        return int(self.same.sum())
+
+    @property
+    def smallest_flip_margin(self) -> float | None:
+        """Return the least margin of a flip, None without one."""
+        return min((flip.margin for flip in self.flips), default=None)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Return what a report shows of it."""
+        return {
+            "rows": self.rows,
+            "equal_rows": self.equal_rows,
+            "max_abs": self.max_abs,
+            "relative_rms": self.relative_rms,
+            "kl": self.kl,
+            "kl_reverse": self.kl_reverse,
+            "top1": self.top1,
+            "top5": self.top5,
+            "smallest_flip_margin": self.smallest_flip_margin,
+            "ulps": list(self.ulps),
+        }
 
 
 def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
     """Measure two logit tables over the rows that both hold; at least one row is required."""
-    rows = [row for row in baseline.index if row in candidate.index]
-    equal, max_abs, square, base_square, kl, agree = 0, 0.0, 0.0, 0.0, 0.0, 0
-    first: Row | None = None
-    margin: float | None = None
+    order = tuple(row for row in baseline.index if row in candidate.index)
+    step = max(1, _CHUNK_VALUES // baseline.values.shape[1])
+    max_abs, square, base_square, kl, kl_reverse = 0.0, 0.0, 0.0, 0.0, 0.0
+    agree, shared = 0, 0.0
+    ulps = np.zeros(34, np.int64)
     not_finite: list[Row] = []
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[start : start + _CHUNK_ROWS]
+    flips: list[Flip] = []
+    same = np.zeros(len(order), np.bool_)
+    row_rms, row_max = np.full(len(order), np.nan), np.full(len(order), np.nan)
+    for start in range(0, len(order), step):
+        chunk = order[start : start + step]
         left = baseline.values[[baseline.index[row] for row in chunk]]
         right = candidate.values[[candidate.index[row] for row in chunk]]
         finite: npt.NDArray[np.bool_] = (np.isfinite(left) & np.isfinite(right)).all(axis=1)
         not_finite += [row for row, fine in zip(chunk, finite, strict=True) if not fine]
         # Bits, not values: -0.0 and 0.0 differ, and NaN equals itself.
-        same = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
-        equal += int(same.sum())
-        if first is None and not same.all():
-            first = chunk[int(np.argmin(same))]
+        same[start : start + step] = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
+        ulps += _ulp_counts(left[finite], right[finite])
         a, b = left[finite].astype(np.float64), right[finite].astype(np.float64)
         if not len(a):
             continue
-        max_abs = max(max_abs, float(np.abs(a - b).max()))
-        square += float(((a - b) ** 2).sum())
-        base_square += float((a**2).sum())
-        kl = max(kl, float(_kl(a, b).max()))
-        flipped = a.argmax(axis=1) != b.argmax(axis=1)
-        agree += int((~flipped).sum())
-        if flipped.any():
-            top = np.sort(a[flipped], axis=1)[:, -2:]
-            least = float((top[:, 1] - top[:, 0]).min())
-            margin = least if margin is None else min(margin, least)
+        apart = np.abs(a - b)
+        largest, squares, size = apart.max(axis=1), (apart**2).sum(axis=1), (a**2).sum(axis=1)
+        max_abs = max(max_abs, float(largest.max()))
+        square += float(squares.sum())
+        base_square += float(size.sum())
+        places = start + np.flatnonzero(finite)
+        peak = np.abs(a).max(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            row_max[places] = np.where(largest > 0, largest / peak, 0.0)
+            row_rms[places] = np.where(squares > 0, np.sqrt(squares / size), 0.0)
+        log_a, log_b = _log_softmax(a), _log_softmax(b)
+        kl = max(kl, float((np.exp(log_a) * (log_a - log_b)).sum(axis=1).max()))
+        kl_reverse = max(kl_reverse, float((np.exp(log_b) * (log_b - log_a)).sum(axis=1).max()))
+        top, other = a.argmax(axis=1), b.argmax(axis=1)
+        agree += int((top == other).sum())
+        shared += float(_shared_tops(a, b).sum())
+        for row in np.flatnonzero(top != other):
+            margin = float(a[row, top[row]] - np.partition(a[row], -2)[-2])
+            flips.append(Flip(order[places[row]], margin, margin / (float(peak[row]) or 1.0)))
+    last = int(np.flatnonzero(ulps)[-1]) + 1 if ulps.any() else 0
     return LogitDistance(
-        rows=len(rows),
-        equal_rows=equal,
         max_abs=max_abs,
         relative_rms=float(np.sqrt(square / base_square)) if base_square else None,
         kl=kl,
-        top1=agree / len(rows),
-        smallest_flip_margin=margin,
-        first=first,
+        kl_reverse=kl_reverse,
+        top1=agree / len(order),
+        top5=shared / len(order),
+        ulps=tuple(ulps[:last].tolist()),
         not_finite=tuple(not_finite),
+        flips=tuple(flips),
+        order=order,
+        same=same,
+        row_rms=row_rms,
+        row_max=row_max,
     )
 
 
-def _kl(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return KL(softmax(a) || softmax(b)) of each row in nats."""
-    log_a = a - a.max(axis=1, keepdims=True)
-    log_a -= np.log(np.exp(log_a).sum(axis=1, keepdims=True))
-    log_b = b - b.max(axis=1, keepdims=True)
-    log_b -= np.log(np.exp(log_b).sum(axis=1, keepdims=True))
-    result: npt.NDArray[np.float64] = (np.exp(log_a) * (log_a - log_b)).sum(axis=1)
-    return result
+def _log_softmax(a: Floats) -> Floats:
+    """Return the log-probabilities of each row."""
+    shifted: Floats = a - a.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def _shared_tops(a: Floats, b: Floats) -> Floats:
+    """Return for each row the share of the highest tokens of `a` that are among those of `b`."""
+    count = min(_TOP, a.shape[1])
+    tops = [np.argpartition(side, -count, axis=1)[:, -count:] for side in (a, b)]
+    shared: Floats = (tops[0][:, :, None] == tops[1][:, None, :]).any(axis=2).mean(axis=1)
+    return shared
+
+
+def _ulp_counts(
+    left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """Count values by the binary digits of their distance in float32 numbers: 0, 1, 2-3, 4-7 ..."""
+    places = []
+    for side in (left, right):
+        bits = side.view(np.int32).astype(np.int64)
+        places.append(np.where(bits < 0, -(2**31) - bits, bits))  # as the numbers lie in a row
+    _, digits = np.frexp(np.abs(places[0] - places[1]).astype(np.float64))
+    return np.bincount(digits.ravel(), minlength=34).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How far rows may be apart (`row_rms` and `row_max` of `LogitDistance`), and from what."""
+
+    rms: Tolerance
+    largest: Tolerance
+    floor: LogitDistance | None
 
 
 def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
-    """Judge `candidate` (PP=N) against `baseline` (PP=1), both whole: bit-identity is asked for.
+    """Judge `candidate` (PP=N) against `baseline` (PP=1), both whole.
 
-    The parity profile gives both the same batches, so that equal computation gives equal bits.
+    In eager mode the parity profile gives both the same batches, so that equal computation gives
+    equal bits: bit-identity is asked for, and whatever PP=1 does not repeat bit by bit in a second
+    pass over the same batches is its floor. Elsewhere rows may move as far as rounding moves them
+    at PP=1 in other batches.
     """
     left, right = baseline.logits, candidate.logits
     if not left.index or not right.index:
         side = "baseline" if not left.index else "candidate"
         return Verdict(Outcome.BLOCKED, f"the {side} holds no logits")
     findings: list[Finding] = []
-    lost = sorted(set(left.index) ^ set(right.index))
+    lost = _lost_rows(baseline, candidate)
     if lost:
         findings.append(
             Finding(
@@ -127,16 +225,14 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     if not set(left.index) & set(right.index):
         return judged(findings, "")
     far = distance(left, right)
-    figures: dict[str, Any] = {
-        "rows": far.rows,
-        "equal_rows": far.equal_rows,
-        "max_abs": far.max_abs,
-        "relative_rms": far.relative_rms,
-        "kl": far.kl,
-        "top1": far.top1,
-        "smallest_flip_margin": far.smallest_flip_margin,
-    }
-    reach: dict[str, Any] | None = None
+    limits = _limits(baseline, far.rows)
+    figures = far.figures
+    if limits.floor is not None:
+        figures["floor"] = limits.floor.figures
+    if limits.rms is not BITS:
+        figures["noise_limit"] = limits.rms.limit
+        figures["noise_limit_largest"] = limits.largest.limit
+        figures["noise_reason"] = limits.rms.reason
     if far.not_finite:
         findings.append(
             Finding(
@@ -147,30 +243,96 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
                 evidence={**figures},
             )
         )
-    if far.first is not None:
-        where = locate(baseline, candidate)
-        reach = difference_map(baseline, candidate)
+    beyond = _beyond(far, limits)
+    if beyond:
+        where = locate(baseline, candidate, bits=limits.rms is BITS)
         place = f"; {where.sentence}" if where else ""
         findings.append(
             Finding(
                 "LOG001",
                 Severity.ERROR,
-                f"logits differ in {far.rows - far.equal_rows} of {far.rows} rows: max abs "
+                f"logits differ in {len(beyond)} of {far.rows} rows{_more_than(limits)}: max abs "
                 f"{far.max_abs:.3g}, relative RMS {_figure(far.relative_rms)}, top-1 agreement "
-                f"{far.top1:.1%}{place}",
+                f"{far.top1:.1%}{_flips(far, limits)}{place}",
                 "follow the first layer that differs to what entered it",
                 rank=where.stage if where else None,
                 layer=where.layer if where else None,
                 evidence={
                     **figures,
-                    "first_row": _name(far.first),
+                    "first_row": _name(beyond[0]),
+                    "flips": [
+                        {"row": _name(flip.row), "margin": flip.margin}
+                        for flip in sorted(far.flips, key=lambda one: -one.margin)[:5]
+                    ],
                     "entered": where.entered if where else {},
                 },
             )
         )
-    if reach is not None:
-        figures["difference"] = reach
-    return judged(findings, f"{far.rows} rows bit-identical", **figures)
+        if (reach := difference_map(baseline, candidate)) is not None:
+            figures["difference"] = reach
+    return judged(findings, "" if findings else _agreement(far, limits), **figures)
+
+
+def _lost_rows(baseline: Capture, candidate: Capture) -> list[Row]:
+    """Return the rows that one side alone holds, but for those that the other had in its cache."""
+    cached = {
+        name: max(probes[name].cached for probes in (baseline.probes, candidate.probes))
+        for name in set(baseline.probes) & set(candidate.probes)
+    }
+    apart = set(baseline.logits.index) ^ set(candidate.logits.index)
+    return sorted(row for row in apart if row[1] >= cached.get(row[0], 0))
+
+
+def _limits(baseline: Capture, rows: int) -> _Limits:
+    """Return how far rows may be apart, from what PP=1 gave the second time."""
+    cell = baseline.manifest["cell"]
+    again = baseline.second_logits
+    floor = distance(baseline.logits, again) if again.index else None
+    repeats = floor is None or floor.equal_rows == floor.rows
+    if bits_expected(cell) and repeats:
+        return _Limits(BITS, BITS, floor)
+    layers = max((len(trace.layers) for trace in baseline.stages.values()), default=1)
+    moves = (floor.row_rms, floor.row_max) if floor is not None else (np.zeros(0), np.zeros(0))
+    rms, largest = (tolerance(move, rows, cell["dtype"], layers) for move in moves)
+    return _Limits(rms, largest, floor)
+
+
+def bits_expected(cell: dict[str, Any]) -> bool:
+    """Whether a cell runs the same batches at every PP, and nothing compiled."""
+    return bool(cell["profile"] == "parity" and cell["mode"] == "eager")
+
+
+def _beyond(far: LogitDistance, limits: _Limits) -> list[Row]:
+    """Return the rows that are further apart than they may be, in order."""
+    if limits.rms is BITS:
+        return [row for row, same in zip(far.order, far.same, strict=True) if not same]
+    with np.errstate(invalid="ignore"):
+        past = (far.row_rms > limits.rms.limit) | (far.row_max > limits.largest.limit)
+    past |= np.isnan(far.row_rms)
+    return [row for row, one in zip(far.order, past, strict=True) if one]
+
+
+def _more_than(limits: _Limits) -> str:
+    if limits.rms is BITS:
+        return ""
+    return f" by more than noise (relative RMS {limits.rms.limit:.2g})"
+
+
+def _flips(far: LogitDistance, limits: _Limits) -> str:
+    """Say of the rows whose highest token changed whether rounding could have done it."""
+    if not far.flips:
+        return ""
+    real = [flip for flip in far.flips if flip.share > 2 * limits.largest.limit]
+    return f" ({len(real)} of {len(far.flips)} flips are no ties)"
+
+
+def _agreement(far: LogitDistance, limits: _Limits) -> str:
+    if far.equal_rows == far.rows:
+        return f"{far.rows} rows bit-identical"
+    return (
+        f"{far.equal_rows} of {far.rows} rows bit-identical, the others within noise: relative RMS "
+        f"up to {np.nanmax(far.row_rms):.2g} of {limits.rms.limit:.2g}"
+    )
 
 
 def _figure(value: float | None) -> str:

@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from ..sweep import SweepOptions
 
+_PROFILES = {"parity": ("parity",), "stress": ("stress",), "both": ("parity", "stress")}
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Register the `--pp` options."""
@@ -128,6 +130,21 @@ def add_options(parser: pytest.Parser) -> None:
         metavar="auto|v1|v2",
         help="vLLM's model runner (default: the one that the release takes for the model)",
     )
+    add(
+        "--pp-profile",
+        choices=("parity", "stress", "both"),
+        default="parity",
+        help="how requests run: parity, identical batches at every PP, whose logits must agree bit "
+        "by bit; stress, as vLLM serves (many in flight, chunked prefill, prefix caching, "
+        "asynchronous scheduling), against the noise floor of PP=1; or both (default: parity)",
+    )
+    add(
+        "--pp-mode",
+        choices=("eager", "compiled"),
+        default="eager",
+        help="eager, or compiled with CUDA graphs as vLLM serves by default: what a stage reads "
+        "and what its layers give cannot be seen there (default: eager)",
+    )
     add("--pp-report", metavar="DIR", help="write report.json into this folder")
     add(
         "--pp-history",
@@ -213,6 +230,8 @@ def read_options(config: pytest.Config) -> "SweepOptions":
         shard=_shard(option("--pp-shard")),
         runner=option("--pp-runner"),
         executor=option("--pp-executor"),
+        profiles=_PROFILES[option("--pp-profile")],
+        mode=option("--pp-mode"),
     )
 
 

@@ -89,6 +89,7 @@ class Run:
                 series=sweep.subject.name,
                 device=sweep.device,
                 gsm8k=source if source in ("bundled", "hub") else "file",
+                mode=sweep.options.mode,
             )
             ignore = ignored or not sweep.subject.is_release_based
             path = None if ignore else suites_dir() / "expected.toml"

@@ -46,7 +46,8 @@ def site(model, stage=0, written=None, group=None):
         )
     )
     group = group or SimpleNamespace(rank_in_group=stage, world_size=2)
-    return Site(SimpleNamespace(), model, group, {}, (), {}, tracer)
+    runner = SimpleNamespace(model_config=SimpleNamespace(enforce_eager=True))
+    return Site(runner, model, group, {}, (), {}, tracer)
 
 
 def test_kinds_have_no_numbers_and_tied_weights_count_once(model):

@@ -67,6 +67,7 @@ def test_same_nan_is_equal_and_still_reported(build):
     sides = [build(pp=1), build(pp=2)]
     for side in sides:
         side.logits["one", 1][0] = math.nan
+    sides[0].second["one", 1][0] = math.nan
     verdict = compare_logits(*(side.save() for side in sides))
     assert [found.code for found in verdict.findings] == ["LOG002"]
     assert verdict.figures["equal_rows"] == 4
@@ -135,7 +136,7 @@ def test_empty_table_is_blocked(build, side):
 def test_zero_baseline_has_no_relative_rms(build):
     """A difference from a baseline of zeros is not called a relative difference of zero."""
     baseline = build(pp=1)
-    baseline.logits = dict.fromkeys(baseline.logits, [0.0] * 5)
+    baseline.logits = baseline.second = dict.fromkeys(baseline.logits, [0.0] * 5)
     verdict = compare_logits(baseline.save(), build(pp=2).save())
     assert verdict.outcome is Outcome.FAIL
     assert verdict.figures["relative_rms"] is None
@@ -143,14 +144,17 @@ def test_zero_baseline_has_no_relative_rms(build):
 
 
 @pytest.mark.parametrize("changed", [0, 63, 64, 65, 127, 128, 199])
-def test_chunk_boundaries(changed):
+def test_chunk_boundaries(changed, monkeypatch):
     """A single changed row is found wherever it lies among more rows than one chunk holds."""
+    monkeypatch.setattr("harness.compare.logits._CHUNK_VALUES", 64 * 3)
     left = np.arange(200 * 3, dtype=np.float32).reshape(200, 3)
     right = left.copy()
     right[changed, 1] = 5000.0
     far = distance(table(left), table(right))
     assert (far.rows, far.equal_rows) == (200, 199)
-    assert far.first == ("r", changed)
+    assert [row for row, same in zip(far.order, far.same, strict=True) if not same] == [
+        ("r", changed)
+    ]
     assert far.max_abs == 5000.0 - (3 * changed + 1)
     assert far.top1 == 199 / 200
     assert far.smallest_flip_margin == 1.0  # between the values 3i+2 and 3i+1
@@ -184,13 +188,44 @@ def test_distance_against_brute_force(sides):
     else:
         assert far.relative_rms is None
     assert far.kl == pytest.approx(max(map(brute_kl, left, right)), abs=1e-12)
+    assert far.kl_reverse == pytest.approx(max(map(brute_kl, right, left)), abs=1e-12)
+    for row, (a, b) in enumerate(zip(left, right, strict=True)):
+        apart = [abs(float(x) - float(y)) for x, y in zip(a, b, strict=True)]
+        size = math.fsum(float(x) ** 2 for x in a)
+        if size:
+            assert far.row_rms[row] == pytest.approx(
+                math.sqrt(math.fsum(x * x for x in apart) / size)
+            )
+            assert far.row_max[row] == pytest.approx(max(apart) / max(map(abs, map(float, a))))
     flips = [(a, b) for a, b in zip(left, right, strict=True) if brute_top(a) != brute_top(b)]
     assert far.top1 == pytest.approx(1 - len(flips) / len(left))
     margins = [sorted(map(float, a))[-1] - sorted(map(float, a))[-2] for a, _ in flips]
     assert far.smallest_flip_margin == (min(margins) if margins else None)
     equal = [a.tobytes() == b.tobytes() for a, b in zip(left, right, strict=True)]
     assert far.equal_rows == sum(equal)
-    assert far.first == (None if all(equal) else ("r", equal.index(False)))
+    assert far.same.tolist() == equal
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(0, 40))
+def test_ulps_are_steps_to_the_next_number(value, steps):
+    """A value that is so many float32 numbers away falls into the bucket of that count."""
+    other = np.float32(value)
+    for _ in range(steps):
+        other = np.nextafter(other, np.float32(np.inf))
+    if not np.isfinite(other):
+        return
+    counts = distance(table([[value]]), table([[other]])).ulps
+    assert sum(counts) == 1
+    assert counts.index(1) == steps.bit_length()
+
+
+def test_top_five():
+    """Top-5 agreement is the share of the five highest tokens that stay among the five."""
+    left = np.arange(20, dtype=np.float32)[None, :]
+    right = left.copy()
+    right[0, 19], right[0, 0] = 0.5, 18.5
+    assert distance(table(left), table(right)).top5 == pytest.approx(0.8)
+    assert distance(table(left[:, :3]), table(left[:, :3])).top5 == 1.0
 
 
 def brute_kl(a, b):
@@ -297,3 +332,120 @@ def test_difference_after_the_last_layer_has_no_layer(pair):
     candidate.logits["one", 0][0] += 1.0
     (found,) = compare_logits(baseline.save(), candidate.save()).findings
     assert (found.rank, found.layer) == (None, None)
+
+
+# ---- against the noise floor ----------------------------------------------------------------
+
+
+def noisy(build, *, profile="stress", floor=1e-6, moved=1e-6):
+    """Return PP=1 whose second pass moves by about `floor`, and PP=2 that moves by `moved`."""
+    draw = np.random.default_rng(0)
+    spans = (("one", 0, 3), *(("one", at, 1) for at in range(3, 40)))
+    sides = [build(pp=1, spans=spans), build(pp=2, spans=spans)]
+    for rows, size in ((sides[0].second, floor), (sides[1].logits, moved)):
+        for values in rows.values():
+            values[:] = [x * (1 + size * (0.5 + draw.random())) for x in values]
+    for side in sides:
+        side.manifest["cell"]["profile"] = profile
+    return sides
+
+
+def test_noise_passes_under_stress_with_its_floor(build):
+    """Rows that move as PP=1 itself moves in other batches pass, and the figures say why."""
+    verdict = compare_logits(*(side.save() for side in noisy(build)))
+    assert verdict.outcome is Outcome.PASS
+    assert "within noise" in verdict.summary
+    assert verdict.figures["noise_limit"] > verdict.figures["floor"]["relative_rms"]
+    assert "rows move at PP=1" in verdict.figures["noise_reason"]
+
+
+def test_more_than_noise_fails_under_stress(build):
+    """A single row that moves a thousand times further than the floor fails, and is named."""
+    sides = noisy(build)
+    sides[1].logits["one", 7] = [x * 1.001 for x in sides[1].logits["one", 7]]
+    (found,) = compare_logits(*(side.save() for side in sides)).findings
+    assert found.code == "LOG001"
+    assert found.evidence["first_row"] == "one@7"
+    assert "1 of 40 rows by more than noise" in found.message
+
+
+def test_one_logit_that_moves_far_fails_though_its_row_hardly_does(build):
+    """The largest difference of a row has a limit of its own."""
+    sides = noisy(build)
+    wide = [1.0] * 4000
+    for rows in (sides[0].logits, sides[0].second, sides[1].logits):
+        for row in rows:
+            rows[row] = [*rows[row], *wide]
+    sides[1].logits["one", 7][100] += 2e-4
+    far = compare_logits(*(side.save() for side in sides))
+    assert far.figures["floor"]["equal_rows"] == 0
+    assert far.outcome is Outcome.FAIL
+
+
+def test_parity_excuses_nothing_that_repeats(build):
+    """Where PP=1 repeats itself bit by bit, the least difference fails."""
+    sides = noisy(build, profile="parity", floor=0.0, moved=1e-7)
+    verdict = compare_logits(*(side.save() for side in sides))
+    assert verdict.outcome is Outcome.FAIL
+    assert "noise_limit" not in verdict.figures
+
+
+def test_parity_with_kernels_that_do_not_repeat_is_held_against_its_floor(build):
+    """Where the same batches give other bits at PP=1, bits cannot be asked for at PP=N."""
+    sides = noisy(build, profile="parity")
+    assert compare_logits(*(side.save() for side in sides)).outcome is Outcome.PASS
+
+
+def test_compiled_code_is_held_against_noise(build):
+    """Compiled stages fuse differently: bits are not asked for, more than rounding still fails."""
+    for moved, outcome in ((1e-7, Outcome.PASS), (1e-3, Outcome.FAIL)):
+        sides = noisy(build, profile="parity", floor=0.0, moved=moved)
+        for side in sides:
+            side.manifest["cell"]["mode"] = "compiled"
+        assert compare_logits(*(side.save() for side in sides)).outcome is outcome
+
+
+def test_flips_are_ties_or_not(build):
+    """A token that flips counts as a tie only if rounding could have closed its margin."""
+    sides = noisy(build)
+    for rows in (sides[0].logits, sides[0].second):
+        rows["one", 7] = [3.0, 1.0, 2.0, -1.0, 0.5]
+    sides[1].logits["one", 7] = [2.0, 1.0, 3.0, -1.0, 0.5]
+    (found,) = compare_logits(*(side.save() for side in sides)).findings
+    assert "1 of 1 flips are no ties" in found.message
+    assert found.evidence["flips"] == [{"row": "one@7", "margin": 1.0}]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_rows_from_the_prefix_cache_are_not_missed(build, side):
+    """What a cache held is computed by nobody; a row behind it that is missing is still LOG003."""
+    sides = noisy(build)
+    for position in (0, 1):
+        del sides[side].logits["one", position]
+    sides[side].cached["one"] = 2
+    assert compare_logits(*(one.save() for one in sides)).outcome is Outcome.PASS
+    del sides[side].logits["one", 2]
+    (found,) = compare_logits(*(one.save() for one in sides)).findings
+    assert found.evidence["rows"] == ["one@2"]
+
+
+def test_location_beyond_noise(pair):
+    """Layers whose bits all differ are walked past until one is further off than rounding."""
+    baseline, candidate = pair
+    whole = baseline.steps(0)
+    again = copy.deepcopy(whole)
+    draw = np.random.default_rng(0)
+    for step in again:
+        step["spans"] = [["again:" + name, *rest] for name, *rest in step["spans"]]
+    moved = [*again, *(step for rank in range(3) for step in candidate.steps(rank))]
+    for step in moved:
+        for content in step["layers"].values():
+            content["digest"] = [one + 1 for one in content["digest"]]
+            content["sketch"] = (
+                np.array(content["sketch"]) * (1 + 1e-6 * draw.random((1, 4)))
+            ).tolist()
+    baseline.ranks[0] += again
+    candidate.steps(1)[0]["layers"]["3"]["sketch"][2] = [1.01, -1.0, 1.0, 1.0]
+    where = locate(baseline.save(), candidate.save(), bits=False)
+    assert (where.layer, where.stage, where.position) == (3, 1, 2)
+    assert locate(baseline.save(), candidate.save()).layer == 0

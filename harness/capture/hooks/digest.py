@@ -30,3 +30,25 @@ def row_digests(tensor: torch.Tensor, rows: int) -> torch.Tensor:
 def row_norms(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """Return the Euclidean norm of each row, float32 [rows]: how large, not only which bits."""
     return torch.linalg.vector_norm(tensor[:rows].reshape(rows, -1).float(), dim=1)
+
+
+# Sums by random signs that a row leaves: enough to tell a bug from rounding, small to keep.
+SKETCH = 4
+
+
+@lru_cache(maxsize=64)
+def _signs(width: int, device: str) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0x50502D69)
+    draw = torch.randint(0, 2, (width, SKETCH), generator=generator, dtype=torch.int64)
+    return (draw * 2 - 1).float().to(device)
+
+
+def row_sketches(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return sums of each row by fixed random signs, float32 [rows, SKETCH].
+
+    For two rows a and b the mean of the squared differences of their sums is an unbiased estimate
+    of |a - b|**2 (Alon, Matias, Szegedy 1996), so that rows that no longer have the same bits can
+    be told apart by how far they are from each other, without keeping them.
+    """
+    flat = tensor[:rows].reshape(rows, -1).float()
+    return flat @ _signs(flat.shape[1], str(flat.device))

@@ -31,7 +31,9 @@ def set_spans(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None:
 def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     """Record what the model declares, and hook the object that loading has just made.
 
-    `is_last` says that this is the last stage, which computes logits.
+    `is_last` says that this is the last stage, which computes logits. Compiled code and the replay
+    of a CUDA graph run no Python: what a forward reads and what its layers give is not seen there,
+    and a hook inside would only break the graph.
     """
     model = runner.get_model()
     _wrap_logits(tracer, type(model), runner)
@@ -56,6 +58,14 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
 
+    def remember(_module: Any, _args: Any, output: Any) -> None:
+        runner._pp_harness_output = output
+
+    if is_last:
+        model.register_forward_hook(remember)
+    if not runner.model_config.enforce_eager:
+        return
+
     def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = kwargs.get("intermediate_tensors")
         if given is None or not tracer.watching:
@@ -73,15 +83,10 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
             output.tensors = {key: plain(value) for key, value in dict.items(output.tensors)}
             tracer.boundary("returned", dict(output.tensors))
 
-    def remember(_module: Any, _args: Any, output: Any) -> None:
-        runner._pp_harness_output = output
-
     # Innermost first: what the decoder returns, before a wrapper's epilogue can touch it.
     for name, module in model.named_modules():
         if name.count(".") <= 1 and name.rpartition(".")[2] in ("", "model", "language_model"):
             module.register_forward_hook(after)
-    if is_last:
-        model.register_forward_hook(remember)
 
     for index, module in _decoder_layers(model, runner):
         module.register_forward_hook(

@@ -7,7 +7,7 @@ doubling is exact: halving restores the bits, without a copy of the weight.
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,15 +75,19 @@ def perturbation(name: str) -> Change:
 
 @contextmanager
 def _unperturbed(site: Site) -> Iterator[None]:
-    """Note which kinds cannot matter: their module did not run, or they are zero throughout."""
-    ran: set[int] = set()
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(
-        lambda module, _args: ran.add(id(module))
-    )
-    try:
+    """Note which kinds cannot matter: their module did not run, or they are zero throughout.
+
+    Which modules run is seen in eager mode only.
+    """
+    seen = site.runner.model_config.enforce_eager
+    ran = set() if seen else {id(module) for module in site.model.modules()}
+    with ExitStack() as stack:
+        if seen:
+            handle = torch.nn.modules.module.register_module_forward_pre_hook(
+                lambda module, _args: ran.add(id(module))
+            )
+            stack.callback(handle.remove)
         yield
-    finally:
-        handle.remove()
     excuses = {}
     for kind, weight in weight_kinds(site.model).items():
         if id(weight.module) not in ran:

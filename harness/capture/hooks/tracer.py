@@ -12,16 +12,17 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from .digest import row_digests, row_norms
+from .digest import row_digests, row_norms, row_sketches
 from .effects import Effects
 from .extent import Watched, used_ranges, watch
+from .outbox import Outbox
 
 # The mark that the capture puts on its own requests (SamplingParams.extra_args).
 REQUEST_MARK = "pp_harness"
@@ -29,7 +30,7 @@ REQUEST_MARK = "pp_harness"
 SENSITIVITY = "sensitivity:"
 # Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
 _LOGIT_CHUNK_ROWS = 256
-# Logits that are kept of one prompt in one step: 32 rows of a vocabulary of 262144, 32 MiB.
+# Logits that are kept of one prompt: 32 rows of a vocabulary of 262144, 32 MiB.
 _PROMPT_LOGITS = 1 << 23
 
 
@@ -46,6 +47,11 @@ class RowSpan:
     prompt_length: int
     forced: tuple[int, ...]
     change: str = ""
+
+    @property
+    def last(self) -> int:
+        """Return the absolute position of the last row."""
+        return self.start + self.count - 1
 
     @classmethod
     def of_request(
@@ -74,7 +80,7 @@ class Step:
     events: dict[str, Any] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     notes: list[dict[str, str]] = field(default_factory=list)
-    layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    layers: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     watched: dict[str, Watched] = field(default_factory=dict)
 
     @property
@@ -83,16 +89,17 @@ class Step:
         return sum(span.count for span in self.spans)
 
 
-def kept_rows(rows: int, vocab: int) -> list[int]:
-    """Return which rows of a prompt keep their logits: all, or evenly spread ones, ends included.
+def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
+    """Return where a prompt keeps its logits: everywhere, or evenly spread, its ends included.
 
     A full-size vocabulary takes 1 MB a row; what a prompt keeps is bounded, and layers are
-    fingerprinted row by row anyway.
+    fingerprinted row by row anyway. Positions are those of the whole prompt, however it is cut
+    into chunks: another PP size may cut it elsewhere.
     """
     limit = max(2, _PROMPT_LOGITS // vocab)
-    if rows <= limit:
-        return list(range(rows))
-    return [index * (rows - 1) // (limit - 1) for index in range(limit)]
+    if prompt_length <= limit:
+        return frozenset(range(prompt_length))
+    return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
 
 
 def _on_host(value: Any) -> Any:
@@ -129,6 +136,7 @@ class Tracer:
         self.folder = folder
         self.tracing = tracing
         self.rank = -1
+        self.device = torch.device("cpu")
         self.step: Step | None = None
         self._dummy = False
         self._tp_rank = 0
@@ -139,12 +147,13 @@ class Tracer:
         self._row_count = 0
         self._watched_under: set[str] = set()
         self._effects = Effects(folder)
+        self._outbox = Outbox()
 
     # ---- life of a rank -------------------------------------------------------------------
 
-    def start(self, rank: int, *, tp_rank: int, **facts: Any) -> None:
+    def start(self, rank: int, *, tp_rank: int, device: torch.device, **facts: Any) -> None:
         """Write the heartbeat: this rank is alive and traced."""
-        self.rank, self._tp_rank = rank, tp_rank
+        self.rank, self._tp_rank, self.device = rank, tp_rank, device
         self._events = (self.folder / f"rank{rank}.jsonl").open("a", encoding="utf-8")
         self.write("heartbeat", pid=os.getpid(), tracing=self.tracing, tp_rank=tp_rank, **facts)
 
@@ -154,12 +163,18 @@ class Tracer:
             self._events.write(json.dumps({"kind": kind, **_on_host(content)}) + "\n")
             self._events.flush()
 
+    def flush(self) -> None:
+        """Write what still waits for the device."""
+        self._outbox.flush()
+
     @contextmanager
     def failures(self, rank: int, phase: str) -> Iterator[None]:
         """Write this rank's first exception, with its innermost vLLM frame, and let it pass."""
         try:
             yield
         except Exception as error:
+            with suppress(Exception):  # the device may be what failed
+                self.flush()
             path = self.folder / f"failure.{rank}.json"
             if not path.exists():
                 frames = traceback.extract_tb(error.__traceback__)
@@ -194,20 +209,17 @@ class Tracer:
         step, self.step = self.step, None
         if step is None:
             return
-        self.write(
-            "step",
-            index=self._steps,
-            spans=[[span.name, span.start, span.count] for span in step.spans],
-            change=step.spans[0].change,
-            reads=step.reads,
-            notes=step.notes,
-            used={key: used_ranges(view) for key, view in step.watched.items()},
-            layers={
-                str(layer): {"digest": digest, "norm": norm}
-                for layer, (digest, norm) in step.layers.items()
-            },
+        content = {
+            "index": self._steps,
+            "spans": [[span.name, span.start, span.count] for span in step.spans],
+            "change": step.spans[0].change,
+            "reads": step.reads,
+            "notes": step.notes,
+            "used": {key: used_ranges(view) for key, view in step.watched.items()},
+            "layers": {str(layer): marks for layer, marks in step.layers.items()},
             **step.events,
-        )
+        }
+        self._outbox.put(lambda: self.write("step", **content), self.device)
         self._steps += 1
 
     @contextmanager
@@ -272,17 +284,31 @@ class Tracer:
         digest = row_digests(tensors[0], rows)
         for position, tensor in enumerate(tensors[1:], start=1):
             digest = digest + row_digests(tensor, rows) * (2 * position + 1)
-        self.step.layers[index] = (digest, row_norms(tensors[0], rows))
+        self.step.layers[index] = {
+            "digest": digest,
+            "norm": row_norms(tensors[0], rows),
+            "sketch": row_sketches(tensors[0], rows),
+        }
 
     # ---- logits ---------------------------------------------------------------------------
 
     def logits(self, spans: tuple[RowSpan, ...], sampled: torch.Tensor) -> None:
-        """Append the logits that the engine samples from: one row per request, in batch order."""
+        """Append the logits that the engine samples from: one row per request, in batch order.
+
+        The last row of a chunk is sampled too, and thrown away: it is kept if its position is.
+        """
         if spans[0].change.startswith(SENSITIVITY):
             self._effects.add(spans, sampled)
             return
-        entries = [(span, span.start + span.count - 1, "sampled") for span in spans]
-        self._append(entries, sampled)
+        vocab = sampled.shape[-1]
+        kept = [
+            row
+            for row, span in enumerate(spans)
+            if span.last >= span.prompt_length - 1
+            or span.last in kept_positions(span.prompt_length, vocab)
+        ]
+        entries = [(spans[row], spans[row].last, "sampled") for row in kept]
+        self._append(entries, sampled[kept] if len(kept) < len(spans) else sampled)
 
     def prompt_logits(
         self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any, vocab: int
@@ -292,9 +318,11 @@ class Tracer:
         rows: list[int] = []
         offset = 0
         for span in spans:
-            for row in kept_rows(span.count - 1, vocab):
-                entries.append((span, span.start + row, "prompt"))
-                rows.append(offset + row)
+            kept = kept_positions(span.prompt_length, vocab)
+            for position in range(span.start, span.last):
+                if position in kept:
+                    entries.append((span, position, "prompt"))
+                    rows.append(offset + position - span.start)
             offset += span.count
         for start in range(0, len(rows), _LOGIT_CHUNK_ROWS):
             chunk = rows[start : start + _LOGIT_CHUNK_ROWS]
@@ -303,13 +331,18 @@ class Tracer:
                 self._append(entries[start : start + _LOGIT_CHUNK_ROWS], logits)
 
     def _append(self, entries: list[tuple[RowSpan, int, str]], logits: torch.Tensor) -> None:
-        if self._tp_rank:
+        if self._tp_rank or not entries:
             return
+        # Widening to float32 is exact for bfloat16 and float16; on the device it is a copy, which
+        # nothing overwrites until it is read.
+        kept = logits.detach().float() if logits.dtype != torch.float32 else logits.detach().clone()
+        self._outbox.put(lambda: self._write_rows(entries, kept), kept.device)
+
+    def _write_rows(self, entries: list[tuple[RowSpan, int, str]], logits: torch.Tensor) -> None:
         if self._rows is None or self._index is None:
             self._rows = (self.folder / "logits.f32").open("ab")
             self._index = (self.folder / "logits.jsonl").open("a", encoding="utf-8")
-        # Widening to float32 is exact for bfloat16 and float16.
-        self._rows.write(logits.detach().float().cpu().contiguous().numpy().tobytes())
+        self._rows.write(logits.cpu().contiguous().numpy().tobytes())
         for span, position, kind in entries:
             self._index.write(
                 json.dumps(

@@ -50,6 +50,8 @@ def install(tracer: Tracer) -> None:
         for phase in _WATCHED:
             wrap(worker, phase, functools.partial(_with_failures, tracer, phase))
     wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer))
+    # What the engine calls once its probes have ended.
+    Worker.pp_harness_flush = lambda _worker: tracer.flush()
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
         wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
@@ -86,10 +88,12 @@ def _with_heartbeat(tracer: Tracer, method: Any) -> Any:
             stage=pp.rank_in_group,
             stages=pp.world_size,
             tp_rank=tp.rank_in_group,
+            device=self.model_runner.device,
             runner=type(self.model_runner).__name__,
             module=type(self.model_runner).__module__,
             adapter=adapter.NAME,
             threads=torch.get_num_threads(),
+            eager=self.model_runner.model_config.enforce_eager,
         )
         adapter.install(tracer, owner)
         result = method(self, *args, **kwargs)
