@@ -41,8 +41,7 @@ _PROJECT = Path(__file__).resolve().parents[2]
 @click.option(
     "--constraints",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    default=_PROJECT / "constraints" / "cuda.txt",
-    help="Pinned versions (default: constraints/cuda.txt).",
+    help="Pinned versions (default: constraints/cuda.txt, or those of the release asked for).",
 )
 def main(
     pin: str | None,
@@ -52,7 +51,7 @@ def main(
     have: Path | None,
     without: tuple[str, ...],
     slim: tuple[str, ...],
-    constraints: Path,
+    constraints: Path | None,
 ) -> None:
     """Build an offline install of the harness and a pin's CUDA build: parts and install.sh.
 
@@ -74,12 +73,15 @@ def _build(
     have: Path | None,
     without: tuple[str, ...],
     patterns: tuple[str, ...],
-    constraints: Path,
+    constraints: Path | None,
 ) -> None:
     part_bytes = parse_size(split)
     pins = load_pins(patches_dir())
     pin = pins.get(version) if version else pins.default
     there = read_have(have) if have else {}
+    if constraints is None:
+        own = "cuda.txt" if pin is pins.default else f"pins/{pin.version}-cuda.txt"
+        constraints = _PROJECT / "constraints" / own
     plan = resolve(requirements(_PROJECT, pin), constraints, pin.overrides, there, without, python)
     click.echo(f"{len(plan.bundled)} packages, {len(plan.left_out)} on the target already")
     out.mkdir(parents=True, exist_ok=True)

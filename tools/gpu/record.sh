@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# A record of a GPU host: sweeps in order, the most telling first, over one store of captures.
+#
+#   tools/gpu/record.sh FOLDER SECONDS STEP...     (without a step: the list of steps)
+#
+# Each step writes FOLDER/STEP/ (report.json, report.md, report.html, log.txt). A step that would
+# begin after SECONDS is left out and named; one that runs then is interrupted, and keeps what its
+# finished cells gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
+set -uo pipefail
+
+declare -A steps=(
+  [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
+  [base]="--pp 2 --pp-variant base --pp-model ple,moe --pp-gsm8k-limit 64"
+  [stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-profile stress"
+  [compiled]="--pp 2 --pp-variant fixed --pp-model ple --pp-mode compiled --pp-gsm8k-limit 64"
+  [v2]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-runner v2 --pp-gsm8k-limit 64"
+  [pin26]="--pp 2 --pp-variant base,fixed --pp-model ple --pp-pin 0.26.0 --pp-gsm8k-limit 64"
+  [pin26-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.26.0 --pp-profile stress"
+  [E4B]="--pp 2 --pp-variant merged,fixed --pp-model shape:E4B"
+  [E4B-stress]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress"
+  [E2B-default]="--pp 2 --pp-variant fixed --pp-model shape:E2B --pp-partition 18,17"
+  [E2B-legal]="--pp 2 --pp-variant fixed --pp-model shape:E2B"
+  [large]="--pp 2 --pp-variant fixed --pp-model shape:26B-A4B,shape:31B"
+  [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
+  [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
+)
+if [ $# -lt 3 ]; then
+  for name in "${!steps[@]}"; do echo "$name: ${steps[$name]}"; done | sort
+  exit 2
+fi
+folder=$1 limit=$2
+shift 2
+python=${PYTHON:-python3} device=${DEVICE:-cuda} store=${STORE:-$folder/store}
+mkdir -p "$folder"
+{
+  nvidia-smi --query-gpu=index,name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit \
+    --format=csv 2>&1
+  nvidia-smi topo -m 2>&1
+  uname -sr
+  "$python" --version
+} >"$folder/host.txt"
+for step in "$@"; do
+  left=$((limit - SECONDS))
+  if ((left < 20)); then
+    echo "== $step: left out, no time" | tee -a "$folder/steps.txt"
+    continue
+  fi
+  began=$SECONDS
+  mkdir -p "$folder/$step"
+  # shellcheck disable=SC2086 # options, not one word
+  timeout --signal INT --kill-after 30 "$left" "$python" -m pytest -p no:cacheprovider \
+    "$("$python" -m harness suites)" --pp-device "$device" --pp-store "$store" \
+    --pp-report "$folder/$step" ${steps[$step]} ${MORE:-} >"$folder/$step/log.txt" 2>&1
+  echo "== $step: status $? after $((SECONDS - began)) s: ${steps[$step]} ${MORE:-}" |
+    tee -a "$folder/steps.txt"
+done
