@@ -14,6 +14,9 @@ from .children import Child, Starter
 from .environment import cell_environment
 
 _POLL_SECONDS = 0.1
+# What an engine gets to end by itself after a rank has failed. Its other ranks may wait for that
+# one until vLLM gives up, after 300 s.
+_GRACE_SECONDS = 30.0
 # A log line that names an exception, with vLLM's prefixes before it.
 _ERROR_LINE = re.compile(r"(?P<error>\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: .+)$")
 # Wrappers around the cause; they say where to look and not what happened.
@@ -106,10 +109,18 @@ def _watch(
     phase_timeout: float,
     stop: threading.Event | None,
 ) -> str | None:
-    """Wait for the child; return the phase that outlasted the limit, None if it ended by itself."""
+    """Wait for the child; return the phase that outlasted the limit.
+
+    None if it ended by itself, or a rank failed and the rest did not end in the time it then has.
+    """
+    failed: float | None = None
     while child.poll() is None:
         if stop is not None and stop.is_set():
             raise InterruptedError("the run was stopped")
+        if failed is None and any(folder.glob("failure.*.json")):
+            failed = time.time()
+        if failed is not None and time.time() - failed > _GRACE_SECONDS:
+            return None
         phase, since = _current_phase(folder)
         if time.time() - since > phase_timeout:
             return phase

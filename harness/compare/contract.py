@@ -5,7 +5,7 @@ silent in opposite directions: V1 copies what was *sent* (a key that was not sen
 V2 copies what was *declared* (an extra key is dropped).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -42,8 +42,8 @@ def compare_contract(capture: Capture) -> Verdict:
     unseen = _unseen(capture, pp, tp)
     if unseen is not None:
         figures = contract_figures(stages, pp)
-        if misuse:
-            return judged(misuse, "", **figures)
+        if causes := misuse + _seen_before_the_end(capture, pp):
+            return judged(causes, "", **figures)
         return Verdict(Outcome.BLOCKED, unseen, (), figures)
     findings = list(misuse)
     for tp_rank in range(tp):
@@ -82,6 +82,25 @@ def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
             if (stage, tp_rank) not in capture.ranks:
                 return f"no heartbeat from tensor-parallel rank {tp_rank} of stage {stage}"
     return None
+
+
+def _seen_before_the_end(capture: Capture, pp: int) -> list[Finding]:
+    """Return what does not fit in what the stages of a failed engine had sent on.
+
+    Which keys leave a stage is known once they have left. Of the receiver's step nothing is whole
+    unless it has sent on in turn.
+    """
+    findings: list[Finding] = []
+    for stage in range(pp - 1 if capture.status == "failed" else 0):
+        sender, receiver = capture.stages.get(stage), capture.stages.get(stage + 1)
+        if sender is None or receiver is None or receiver.declared is None:
+            continue
+        passed_on = {step.index: step for step in receiver.steps if step.sent is not None}
+        left = [(s, passed_on.get(s.index)) for s in sender.steps if s.sent is not None]
+        sent_keys = {key for step, _ in left for key in step.sent or {}}
+        for key in sorted(sent_keys | set(receiver.declared)):
+            findings += _key(key, f"{stage}->{stage + 1}", receiver.declared, left, receiver)
+    return findings
 
 
 def _unique(findings: list[Finding]) -> list[Finding]:
@@ -211,14 +230,16 @@ def _key(
     key: str,
     boundary: str,
     declared: dict[str, Any],
-    pairs: list[tuple[StepTrace, StepTrace]],
+    steps: Sequence[tuple[StepTrace, StepTrace | None]],
     trace: RankTrace,
 ) -> list[Finding]:
     """Judge one key at one boundary: presence in both directions, then form, then content.
 
+    `steps` are those of the sender, each with the receiver's; None where that one was cut short.
     `trace` is the receiver's. Whether it reads is not judged where reads were not seen.
     """
     receiver = trace.stage
+    pairs = [(one, other) for one, other in steps if other is not None]
 
     def finding(code: str, message: str, cure: str, **evidence: object) -> Finding:
         place = next((step.reads[key] for _, step in pairs if key in step.reads), None)
@@ -234,14 +255,15 @@ def _key(
             evidence=evidence,
         )
 
-    sent = [step for step, _ in pairs if key in (step.sent or {})]
+    sent = [step for step, _ in steps if key in (step.sent or {})]
     read = [step for _, step in pairs if key in step.reads]
+    seen = sum(key in (one.sent or {}) for one, _ in pairs)
     unread = [one for one, other in pairs if key in (one.sent or {}) and key not in other.reads]
     lost = [one.index for one, other in pairs if _is_lost(key, declared, one, other)]
     findings: list[Finding] = []
     if any((step.sent or {})[key] is None for step in sent):
         findings.append(_none_finding(receiver - 1, key))
-    counts = {"steps": len(pairs), "sent": len(sent), "read": len(read)}
+    counts = {"steps": len(steps), "sent": len(sent), "read": len(read)}
     if sent and key not in declared:
         findings.append(
             finding(
@@ -251,17 +273,18 @@ def _key(
                 **counts,
             )
         )
-    if key in declared and len(sent) < len(pairs):
+    if key in declared and len(sent) < len(steps):
         findings.append(
             finding(
                 "CON002",
                 f"'{key}' is declared by stage {receiver} but not sent over {boundary} in "
-                f"{len(pairs) - len(sent)} of {len(pairs)} steps: its buffer holds stale content",
+                f"{len(steps) - len(sent)} of {len(steps)} steps"
+                + (": its buffer holds stale content" if pairs else ""),
                 "send the key in every step, or drop it from the declaration",
                 **counts,
             )
         )
-    if trace.eager and sent and not read:
+    if trace.eager and unread and not read:
         findings.append(
             finding(
                 "CON001",
@@ -275,8 +298,8 @@ def _key(
         findings.append(
             finding(
                 "CON001",
-                f"'{key}' is sent over {boundary} in {len(sent)} steps but stage {receiver} "
-                f"reads it in {len(sent) - len(unread)} only",
+                f"'{key}' is sent over {boundary} in {seen} steps but stage {receiver} "
+                f"reads it in {seen - len(unread)} only",
                 "read the key from intermediate_tensors in every step",
                 **counts,
             )

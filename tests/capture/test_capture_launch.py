@@ -170,6 +170,16 @@ def test_time_out_after_a_known_cause_fails(run):
     assert manifest["failure"]["error"] == "ValueError: x"
 
 
+def test_ranks_that_wait_for_a_failed_one_are_not_waited_for(run, monkeypatch):
+    """A rank failed and the others hang: they get a short while, not the limit of a phase."""
+    monkeypatch.setattr("harness.capture.launch._GRACE_SECONDS", 0.4)
+    began = time.monotonic()
+    manifest = run(SPAWN + "failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=60)
+    assert time.monotonic() - began < 20
+    assert (manifest["status"], manifest["failure"]["error"]) == ("failed", "ValueError: x")
+    assert gone(grandchild(run))
+
+
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
 def test_child_killed_by_a_signal_blocks(run, name):
     """Death by a signal without a cause is silence, and the signal is named."""

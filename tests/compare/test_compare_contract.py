@@ -372,6 +372,42 @@ def test_failed_engine_with_a_cause_fails(build):
     assert codes(verdict) == ["CON004", "CON005"]
 
 
+def failed_in_a_step(build, adapter):
+    """Return a capture at PP=4 that fails as stage 2 takes over what stage 1 has sent."""
+    capture = build(pp=4, keys={"hidden_states": [8], "side": [4]})
+    for rank in capture.ranks:
+        capture.event(rank, "heartbeat")["adapter"] = adapter
+        capture.ranks[rank] = capture.ranks[rank][: -1 if rank < 3 else -2]
+    cut = capture.steps(2)[0]
+    cut["reads"], cut["sent"], cut["copied"] = {}, None, None
+    return capture.fail(error="KeyError: 'side'")
+
+
+def test_a_key_that_the_copy_misses_is_the_cause(build):
+    """V2 fails at a declared key that was not sent; the stage that dropped it is named too."""
+    capture = failed_in_a_step(build, "v2")
+    del capture.steps(1)[0]["sent"]["side"], capture.steps(1)[0]["reads"]["side"]
+    verdict = compare_contract(capture.save())
+    assert verdict.outcome is Outcome.FAIL
+    assert [(one.code, one.boundary, one.key) for one in verdict.findings] == [
+        ("CON001", "0->1", "side"),
+        ("CON002", "1->2", "side"),
+    ]
+
+
+def test_a_key_that_the_buffer_lacks_is_the_cause(build):
+    """V1 fails at a key that was sent and not declared."""
+    capture = failed_in_a_step(build, "v1")
+    del capture.event(2, "declared")["keys"]["side"]
+    found = only(compare_contract(capture.save()))
+    assert (found.code, found.boundary, found.key) == ("CON003", "1->2", "side")
+
+
+def test_a_step_that_was_cut_short_accuses_nobody(build):
+    """What a failing stage did not come to read, or send, is no finding of its own."""
+    assert compare_contract(failed_in_a_step(build, "v1").save()).outcome is Outcome.BLOCKED
+
+
 def test_both_sides_keys_are_judged(build):
     """Findings come from the keys of both sides: one that each side knows alone gives two."""
     capture = build()

@@ -1,7 +1,10 @@
 """Another release, in an environment of its own: its engines run there with our hooks."""
 
+import functools
+
 import pytest
 
+from harness.assets import patches_dir
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.compare.contract import compare_contract
@@ -9,6 +12,7 @@ from harness.compare.engine import compare_engines
 from harness.compare.finding import Outcome
 from harness.compare.logits import compare_logits
 from harness.errors import BadInputError
+from harness.source.subject import SubjectOptions
 from harness.sweep import Sweep, SweepOptions
 
 pytestmark = pytest.mark.engine
@@ -21,10 +25,10 @@ def plan(tmp_path_factory):
     """Return a function that plans a sweep on the second pin; skips where it is not installed."""
     store = tmp_path_factory.mktemp("store")
 
-    def plan(**options):
+    def plan(pp=2, **options):
         return Sweep(
             SweepOptions(
-                pps=(2,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options
+                pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options
             )
         )
 
@@ -40,7 +44,7 @@ def run(plan, servers, tmp_path_factory):
     """Return a function that runs a cell of the second pin."""
 
     def run(variant, pp, **options):
-        sweep = plan(**options)
+        sweep = plan(max(pp, 2), **options)
         (point,) = (one for one in sweep.points if one.variant == variant)
         cell = sweep.cell(point if pp > 1 else point.baseline)
         folder = tmp_path_factory.mktemp(f"{variant}-pp{pp}")
@@ -90,3 +94,45 @@ def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
     verdict = compare_engines(baseline, run("base", 2, runner="v2"))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
     assert "Model Runner V2 requires Triton" in verdict.summary
+
+
+class TestInterpreted:
+    """The V2 runner on a CPU, with Triton's interpreter: a series of ours makes that possible."""
+
+    @pytest.fixture(scope="class")
+    def run_v2(self, run):
+        """Return a function that runs a cell of that series on V2."""
+        subject = SubjectOptions(series=patches_dir() / "gemma4-ple-v2-cpu")
+        return functools.partial(run, runner="v2", subject=subject)
+
+    @pytest.fixture(scope="class")
+    def baseline(self, run_v2):
+        """PP=1 on V2."""
+        return run_v2("v2-on-cpu", 1)
+
+    def test_the_merged_change_is_silent_there_too(self, run_v2, baseline):
+        """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
+        candidate = run_v2("v2-on-cpu", 2)
+        assert candidate.manifest["effective"]["runner"] == "v2"
+        assert compare_engines(baseline, candidate).outcome is Outcome.PASS
+        assert codes(compare_contract(candidate)) == ["CON001"]
+        assert codes(compare_logits(baseline, candidate)) == ["LOG001"]
+
+    def test_a_middle_stage_stops_the_engine(self, run_v2):
+        """At PP=4 stage 1 does not send the key on: V2 fails where V1 reads what is stale."""
+        candidate = run_v2("v2-on-cpu", 4)
+        failure = candidate.failure
+        assert (failure["rank"], failure["error"]) == (2, "KeyError: 'per_layer_inputs'")
+        assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
+
+    def test_our_patch_cures_it_there(self, run_v2, baseline):
+        """With our patch all four stages agree, and give the bits of PP=1."""
+        candidate = run_v2("fixed", 4)
+        assert compare_engines(baseline, candidate).outcome is Outcome.PASS
+        assert compare_contract(candidate).outcome is Outcome.PASS
+        assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def codes(verdict):
+    """Return the codes of a verdict's errors."""
+    return [one.code for one in verdict.findings if one.severity.value == "error"]
