@@ -334,10 +334,30 @@ def _window_lost(site: Site) -> Iterator[None]:
 
 
 def _cache(layer: int, source: int, site: Site) -> Any:
+    """Let the attention of `layer` work on the cache of `source`.
+
+    A cache is a tensor and the blocks in it: layers of one tensor differ in their blocks alone
+    (vLLM's hybrid cache groups), so that both are exchanged, where the backend is handed them.
+    """
     if layer not in site.layers:
         return ExitStack()
-    cache = site.layers[source].self_attn.attn.kv_cache
-    return alter.attribute(site.layers[layer].self_attn.attn, "kv_cache", cache)
+    from vllm.model_executor.layers.attention.attention import get_attention_context
+
+    impl = site.layers[layer].self_attn.attn.impl
+    name = site.layers[source].self_attn.attn.layer_name
+    compute = impl.forward
+
+    def forward(
+        module: Any, query: Any, key: Any, value: Any, cache: Any, steps: Any, *args: Any, **kw: Any
+    ) -> Any:
+        there, _, other, _ = get_attention_context(name)
+        if other.data_ptr() == cache.data_ptr() and torch.equal(
+            there.block_table, steps.block_table
+        ):
+            raise RuntimeError(f"layers {layer} and {source} share a cache: nothing is seeded")
+        return compute(module, query, key, value, other, there, *args, **kw)
+
+    return alter.attribute(impl, "forward", forward)
 
 
 @_named("kv-of-another-layer")
