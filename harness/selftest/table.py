@@ -21,7 +21,8 @@ def lines(selftest: Selftest) -> Iterator[str]:
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "
         f"{figures['located']} of {figures['localisable']} placed rightly, "
-        f"{figures['false_alarms']} false alarms in {figures['harmless']} harmless changes and {figures['aa_pairs']} A/A pairs"
+        f"{figures['false_alarms']} false alarms in {figures['harmless']} harmless changes "
+        f"and {figures['aa_pairs']} A/A pairs"
     )
     alone = ", ".join(f"{check} {count}" for check, count in figures["only"].items())
     yield f"faults that one check alone catches: {alone}"
