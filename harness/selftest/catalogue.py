@@ -11,7 +11,8 @@ class Seed:
     """One change of the self-test: a fault, or harmless.
 
     `stage` and `layer` say where the first difference must be found (AFTER_LAYERS: behind the last
-    layer). `quick` ones are in the subset of the CI.
+    layer; None: no layer's output differs in a probe, so that there is none to name). `quick` ones
+    are in the subset of the CI.
     """
 
     name: str
@@ -19,10 +20,15 @@ class Seed:
     what: str
     model: str = "ple"
     pp: int = 2
-    stage: int = 1
-    layer: int = 5
+    stage: int | None = 1
+    layer: int | None = 5
     harmless: bool = False
     quick: bool = False
+
+    @property
+    def is_localisable(self) -> bool:
+        """Whether there is a layer to name."""
+        return not self.harmless and self.layer is not None
 
 
 def _faults() -> tuple[Seed, ...]:
@@ -44,6 +50,14 @@ def _faults() -> tuple[Seed, ...]:
         ),
         Seed("downcast-on-read", "down-cast", "hidden_states rounded to bfloat16 once read"),
         Seed("downcast-on-wire", "down-cast", "hidden_states sent as bfloat16", quick=True),
+        Seed(
+            "upcast-on-wire",
+            "up-cast",
+            "hidden_states sent as float64: the same numbers in twice the bytes",
+            quick=True,
+            stage=None,
+            layer=None,
+        ),
         Seed(
             "not-relayed",
             "not relayed",
@@ -108,6 +122,12 @@ def _faults() -> tuple[Seed, ...]:
         Seed(
             "window-on-full", "sliding, full", "full layer 6 sees the sliding window only", layer=6
         ),
+        Seed(
+            "windows-swapped",
+            "sliding, full",
+            "stage 1 takes sliding for full and full for sliding: types by its own layer index",
+            layer=6,
+        ),
         Seed("kv-of-another-layer", "KV cache", "in decode layer 5 uses the cache of layer 7"),
         Seed("kv-wrong-source", "KV cache", "layer 8 shares the cache of layer 5, not 7", layer=8),
         Seed("mutated-before-send", "mutated", "hidden_states change between return and send"),
@@ -132,6 +152,13 @@ def _faults() -> tuple[Seed, ...]:
         Seed("decode-only", "decode only", "hidden_states scaled by 1.001 in decode", quick=True),
         Seed("first-row-of-batch", "decode only", "the first of several decode rows is scaled"),
         Seed("three-in-decode", "decode only", "a decode batch of exactly three is scaled"),
+        Seed(
+            "large-batch-only",
+            "large batch",
+            "decode batches of more than eight, which no probe has, read zeros",
+            stage=None,
+            layer=None,
+        ),
         Seed(
             "one-expert",
             "one expert",

@@ -44,14 +44,17 @@ def chosen(only: tuple[str, ...], *, quick: bool) -> tuple[Seed, ...]:
     """Return the seeds of the classes or names in `only`, or all of them.
 
     Raises:
-        BadInputError: if one of them names nothing.
+        BadInputError: if one of them names nothing, or nothing is left of them.
     """
     for asked in only:
         if not any(asked in (seed.name, seed.kind) for seed in SEEDS):
             kinds = ", ".join(dict.fromkeys(seed.kind for seed in SEEDS))
             raise BadInputError(f"--only {asked}: no fault and no class; classes are {kinds}")
-    return tuple(
+    seeds = tuple(
         seed
         for seed in SEEDS
         if (not only or seed.name in only or seed.kind in only) and (seed.quick or not quick)
     )
+    if not seeds:
+        raise BadInputError(f"--only {' '.join(only)} --quick: nothing of it is in the subset")
+    return seeds

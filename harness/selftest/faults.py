@@ -140,6 +140,12 @@ def _decode_batch(count: int, first_only: bool = False) -> Callable[[Site], list
     return wanted
 
 
+def _large_batch(site: Site) -> list[int]:
+    """Return the rows of a decode batch that is larger than that of any probe."""
+    chosen = alter.decoding(site)
+    return chosen if len(chosen) > 8 else []
+
+
 def _from(position: int) -> Callable[[Site], list[int]]:
     return lambda site: alter.rows(site, lambda _span, at: at >= position)
 
@@ -157,6 +163,7 @@ _key(alter.on_read, "ple-transposed", 1, PLE, lambda _s, now: now.mT.reshape(now
 _key(alter.on_read, "hidden-rows-reversed", 1, HIDDEN, lambda _s, now: now.flip(0))
 _key(alter.on_read, "downcast-on-read", 1, HIDDEN, _bfloat16)
 _key(alter.on_send, "downcast-on-wire", 0, HIDDEN, lambda _s, now: now.bfloat16())
+_key(alter.on_send, "upcast-on-wire", 0, HIDDEN, lambda _s, now: now.double())
 _key(alter.on_return, "relayed-as-zeros", 1, PLE, lambda _s, now: torch.zeros_like(now))
 _key(alter.on_read, "ple-slice-off-by-one", 1, PLE, lambda _s, now: now.roll(1, 1))
 _key(alter.on_read, "ple-slice-local", 1, PLE, lambda _s, now: now.roll(5, 1))
@@ -171,6 +178,7 @@ _key(alter.on_read, "pp4-only", 3, HIDDEN, lambda _s, now: now.roll(1, -1))
 _key(alter.on_read, "decode-only", 1, HIDDEN, _scaled(alter.decoding, 1.001))
 _key(alter.on_read, "first-row-of-batch", 1, HIDDEN, _scaled(_decode_batch(0, True), 1.01))
 _key(alter.on_read, "three-in-decode", 1, HIDDEN, _scaled(_decode_batch(3), 1.01))
+_key(alter.on_read, "large-batch-only", 1, HIDDEN, _scaled(_large_batch, 0.0))
 _key(alter.on_arrival, "one-ulp", 1, HIDDEN, _one_ulp)
 
 
@@ -333,11 +341,46 @@ def _window_lost(site: Site) -> Iterator[None]:
         yield
 
 
+@_named("windows-swapped")
+@contextmanager
+def _windows_swapped(site: Site) -> Iterator[None]:
+    with ExitStack() as stack:
+        if site.stage > 0:
+            layers = _later(site)
+            types = site.runner.model_config.hf_text_config.layer_types
+            impls = {types[index]: site.layers[index].self_attn.attn.impl for index in layers}
+            windows = {kind: impl.sliding_window for kind, impl in impls.items()}
+            for own, index in enumerate(layers):
+                impl = site.layers[index].self_attn.attn.impl
+                stack.enter_context(alter.attribute(impl, "sliding_window", windows[types[own]]))
+        yield
+
+
 def _cache(layer: int, source: int, site: Site) -> Any:
+    """Let the attention of `layer` work on the cache of `source`.
+
+    A cache is a tensor and the blocks in it: layers of one tensor differ in their blocks alone
+    (vLLM's hybrid cache groups), so that both are exchanged, where the backend is handed them.
+    """
     if layer not in site.layers:
         return ExitStack()
-    cache = site.layers[source].self_attn.attn.kv_cache
-    return alter.attribute(site.layers[layer].self_attn.attn, "kv_cache", cache)
+    from vllm.model_executor.layers.attention.attention import get_attention_context
+
+    impl = site.layers[layer].self_attn.attn.impl
+    name = site.layers[source].self_attn.attn.layer_name
+    compute = impl.forward
+
+    def forward(
+        module: Any, query: Any, key: Any, value: Any, cache: Any, steps: Any, *args: Any, **kw: Any
+    ) -> Any:
+        there, _, other, _ = get_attention_context(name)
+        if other.data_ptr() == cache.data_ptr() and torch.equal(
+            there.block_table, steps.block_table
+        ):
+            raise RuntimeError(f"layers {layer} and {source} share a cache: nothing is seeded")
+        return compute(module, query, key, value, other, there, *args, **kw)
+
+    return alter.attribute(impl, "forward", forward)
 
 
 @_named("kv-of-another-layer")

@@ -26,8 +26,11 @@ class Result:
 
     @property
     def is_located(self) -> bool:
-        """Whether stage and layer are the right ones."""
-        return (self.stage, self.layer) == (self.seed.stage, self.seed.layer)
+        """Whether there is a place to name, and stage and layer are the right ones."""
+        return self.seed.is_localisable and (self.stage, self.layer) == (
+            self.seed.stage,
+            self.seed.layer,
+        )
 
     @property
     def is_quiet(self) -> bool:
@@ -72,11 +75,12 @@ class Selftest:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the counts and the three rates."""
+        """Return the counts and the three rates; `only` counts by the one check that caught."""
         faults = self.faults
         quiet: list[Result | Pair] = [*self.harmless, *self.pairs]
         caught = [one for one in faults if one.caught_by]
-        placed = [one for one in faults if one.is_located]
+        places = [one for one in faults if one.seed.is_localisable]
+        placed = [one for one in places if one.is_located]
         alarms = [one for one in quiet if not one.is_quiet]
         return {
             "faults": len(faults),
@@ -85,8 +89,10 @@ class Selftest:
             "harmless": len(self.harmless),
             "aa_pairs": len(self.pairs),
             "false_alarms": len(alarms),
+            "localisable": len(places),
             "located": len(placed),
-            "location_accuracy": len(placed) / len(faults) if faults else None,
+            "location_accuracy": len(placed) / len(places) if places else None,
+            "only": {check: sum(one.caught_by == (check,) for one in faults) for check in CHECKS},
         }
 
     @property

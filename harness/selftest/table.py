@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
+from ..judge import CHECKS
 from .outcome import Result, Selftest
 
-_CHECKS = ("engine", "contract", "logits", "accuracy")
 _MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}
 
 
 def lines(selftest: Selftest) -> Iterator[str]:
-    """Yield the matrix, then what escaped, what alarmed, and the rates."""
-    yield f"{'change':24} {'model':6} pp  {'  '.join(_CHECKS)}  found"
+    """Yield the matrix, then what alarmed, the rates, and what each check is for."""
+    yield f"{'change':24} {'model':6} pp  {'  '.join(CHECKS)}  found"
     for one in selftest.results:
-        marks = "  ".join(_mark(one, check).center(len(check)) for check in _CHECKS)
+        marks = "  ".join(_mark(one, check).center(len(check)) for check in CHECKS)
         yield f"{one.seed.name:24} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
     for alarm in selftest.pairs:
         if not alarm.is_quiet:
@@ -20,9 +20,12 @@ def lines(selftest: Selftest) -> Iterator[str]:
     figures = selftest.figures
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "
-        f"{figures['located']} placed rightly, {figures['false_alarms']} false alarms in "
-        f"{figures['harmless']} harmless changes and {figures['aa_pairs']} A/A pairs"
+        f"{figures['located']} of {figures['localisable']} placed rightly, "
+        f"{figures['false_alarms']} false alarms in {figures['harmless']} harmless changes "
+        f"and {figures['aa_pairs']} A/A pairs"
     )
+    alone = ", ".join(f"{check} {count}" for check, count in figures["only"].items())
+    yield f"faults that one check alone catches: {alone}"
 
 
 def _mark(one: Result, check: str) -> str:
@@ -34,6 +37,8 @@ def _found(one: Result) -> str:
         return "quiet" if one.is_quiet else "FALSE ALARM"
     if not one.caught_by:
         return "ESCAPED"
+    if not one.seed.is_localisable:
+        return "caught, no layer to name"
     where = f"stage {one.stage}, layer {one.layer}" if one.layer != -1 else f"stage {one.stage}"
     wanted = f" (is stage {one.seed.stage}, layer {one.seed.layer})"
     return where + ("" if one.is_located else wanted)

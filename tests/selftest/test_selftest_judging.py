@@ -1,7 +1,7 @@
 """The self-test without engines: the catalogue, the cut of a capture, and what is counted."""
 
 import pytest
-from builders import CaptureBuilder
+from builders import CaptureBuilder, answer
 
 from harness.errors import BadInputError
 from harness.selftest.catalogue import FAULTS, HARMLESS, SEEDS
@@ -14,7 +14,7 @@ KINDS = {
     "dropped", "swapped", "stale", "duplicated", "transposed", "down-cast", "not relayed",
     "layer slice", "PLE slice", "norm, softcap", "embedding scale", "residual", "RoPE",
     "sliding, full", "KV cache", "mutated", "micro-batches", "long context", "PP=4 only",
-    "decode only", "one expert", "one ULP", "numeric",
+    "decode only", "large batch", "one expert", "one ULP", "numeric", "up-cast",
 }  # fmt: skip
 
 
@@ -44,6 +44,8 @@ def test_only_chooses_by_class_and_name():
     assert all(seed.quick for seed in chosen((), quick=True))
     with pytest.raises(BadInputError, match="sideways"):
         chosen(("sideways",), quick=False)
+    with pytest.raises(BadInputError, match="nothing of it is in the subset"):
+        chosen(("kv-wrong-source",), quick=True)
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ def test_a_capture_is_cut_by_change(whole, tmp_path):
 
 
 def test_rates_are_counted(build):
-    """A caught fault, one that escapes, a quiet change and a false alarm."""
+    """A caught fault, one that escapes, a quiet change and a false alarm; what one check caught."""
     reference, same, other = build(pp=1).save(), build(pp=2).save(), build(pp=2)
     for row in other.logits.values():
         row[0] += 1.0
@@ -104,8 +106,25 @@ def test_rates_are_counted(build):
     figures = result.figures
     assert (figures["faults"], figures["caught"], figures["mutation_score"]) == (2, 1, 0.5)
     assert (figures["harmless"], figures["aa_pairs"], figures["false_alarms"]) == (2, 1, 1)
+    assert figures["only"] == {"engine": 0, "contract": 0, "logits": 1, "accuracy": 0}
     assert not result.is_good
     text = "\n".join(lines(result))
     assert "ESCAPED" in text
     assert "FALSE ALARM" in text
+    assert "one check alone catches: engine 0, contract 0, logits 1, accuracy 0" in text
     assert result.document()["figures"] == figures
+
+
+def test_a_fault_without_a_layer_counts_as_caught_and_not_as_placed(build):
+    """Where no layer differs there is no place to be right about: the rate leaves it out."""
+    seed = next(seed for seed in FAULTS if seed.layer is None)
+    reference, other = build(pp=1), build(pp=2)
+    reference.answers = [answer(number) for number in range(10)]
+    other.answers = [answer(number, right=number >= 5) for number in range(10)]
+    result = Selftest((result_of(seed, reference.save(), other.save()),), ())
+    figures = result.figures
+    assert (figures["caught"], figures["localisable"], figures["located"]) == (1, 0, 0)
+    assert figures["location_accuracy"] is None
+    assert figures["only"]["accuracy"] == 1
+    assert result.is_good
+    assert "caught, no layer to name" in "\n".join(lines(result))
