@@ -15,8 +15,8 @@ _LEAST = 1e-7
 _ROW_PIXELS, _FRAME_PIXELS = 26, 110
 # Rows of full height and labels; more are drawn lower.
 _MOST_ROWS = 24
-# Characters of a name below the map.
-_TICK = 20
+# Characters of a name below the map, and the most names that have room there.
+_TICK, _MOST_NAMES = 20, 40
 # Share of the whole time from which on a bar has room for the name of its cell.
 _LABELLED = 0.08
 _MONO = {"family": "monospace", "size": 12}
@@ -37,6 +37,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
         for layer, *line in zip(layers, difference["changed"], difference["norm"], strict=True)
     ]
     starts = _starts([name for name, _, _ in columns])
+    named = _spread(_starts([name.partition("/")[0] for name, _, _ in columns]), len(columns))
     cuts = _starts(difference["stages"])
     known = [value for line in heat for value in line if value is not None]
     low, high = floor(min(known)), max(ceil(max(known)), floor(min(known)) + 1)
@@ -65,8 +66,8 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
             "margin": {"l": 90, "r": 10, "t": 10, "b": 70},
             "xaxis": {
                 "range": [-0.5, len(columns) - 0.5],
-                "tickvals": [start for start, _ in starts],
-                "ticktext": [_label(name, _TICK) for _, name in starts],
+                "tickvals": [start for start, _ in named],
+                "ticktext": [_label(name, _TICK) for _, name in named],
                 "tickangle": 40,
                 "showgrid": False,
                 "zeroline": False,
@@ -213,6 +214,16 @@ def _said(layer: int, column: list[Any], share: float, apart: float | None) -> s
 def _starts(values: Sequence[Any]) -> list[tuple[int, Any]]:
     """Return the places where a sequence takes another value, and that value."""
     return [(at, one) for at, one in enumerate(values) if at == 0 or one != values[at - 1]]
+
+
+def _spread(starts: list[tuple[int, Any]], columns: int) -> list[tuple[int, Any]]:
+    """Leave out the starts that have no room for a name beside the one before."""
+    apart = columns / _MOST_NAMES
+    kept: list[tuple[int, Any]] = []
+    for start, name in starts:
+        if not kept or start - kept[-1][0] >= apart:
+            kept.append((start, name))
+    return kept
 
 
 def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:

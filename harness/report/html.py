@@ -36,8 +36,11 @@ _LABELS = {
     "p_value": "p of so many losses by chance (exact McNemar)",
     "fall_bound": "upper 95 % bound of the fall",
     "margin": "accepted fall",
+    "floor": "noise floor: PP=1 against itself",
     "filter": "answers read by",
 }
+# What a noise floor says of a difference; the others of its figures count rows.
+_DISTANCES = ("max_abs", "relative_rms", "kl", "top1")
 # Evidence that has a place of its own on the page.
 _SHOWN_ELSEWHERE = {("accuracy", "examples")}
 PAGE = "report.html"
@@ -73,6 +76,7 @@ def render_page(report: Report) -> str:
         difference_rows=difference_rows,
         rows=_matrix_rows(view),
         sizes=sorted({point.record.pp for point in view.points}),
+        floor_of=floor_of,
         is_shown_elsewhere=lambda check, name: (check, name) in _SHOWN_ELSEWHERE,
         scalars=_scalars,
         style=_markup(_part("page.css")),
@@ -111,6 +115,17 @@ def _flips(view: ReportView, point: PointView) -> list[Flip]:
         if finding.point == point.id and finding.record.check == "accuracy"
         for flip in flips(finding.record.evidence.get("examples", []))
     ]
+
+
+def floor_of(floor: dict[str, Any], name: str) -> Any:
+    """Return what a noise floor has beside the figure `name`; empty where it has nothing.
+
+    A floor of rows that are all equal bit by bit is not a number.
+    """
+    rows = floor.get("rows")
+    if name in _DISTANCES and rows and floor.get("equal_rows") == rows:
+        return "bit-identical"
+    return floor.get(name, "")
 
 
 def _scalars(figures: dict[str, Any]) -> dict[str, Any]:
