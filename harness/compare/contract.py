@@ -42,8 +42,10 @@ def compare_contract(capture: Capture) -> Verdict:
     unseen = _unseen(capture, pp, tp)
     if unseen is not None:
         figures = contract_figures(stages, pp)
-        if misuse:
-            return judged(misuse, "", **figures)
+        # A tracer that is blind in an engine that works accuses nobody.
+        causes = [*misuse, *(_names_apart(stages, pp) if capture.status != "ok" else ())]
+        if causes:
+            return judged(causes, "", **figures)
         return Verdict(Outcome.BLOCKED, unseen, (), figures)
     findings = list(misuse)
     for tp_rank in range(tp):
@@ -82,6 +84,23 @@ def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
             if (stage, tp_rank) not in capture.ranks:
                 return f"no heartbeat from tensor-parallel rank {tp_rank} of stage {stage}"
     return None
+
+
+def _names_apart(stages: dict[int, RankTrace], pp: int) -> Iterable[Finding]:
+    """Yield the keys that one side of a boundary alone knows, as far as a failed engine got.
+
+    V1 ends with a KeyError for a key that was not declared, V2 for one that was not sent.
+    """
+    for stage in range(pp - 1):
+        sender, receiver = stages.get(stage), stages.get(stage + 1)
+        if sender is None or receiver is None or not receiver.declared:
+            continue
+        steps = zip(sender.steps, receiver.steps, strict=False)
+        pairs = [(one, other) for one, other in steps if one.sent]
+        sent = {key for one, _ in pairs for key in one.sent or {}}
+        for key in sorted(sent | set(receiver.declared)):
+            found = _key(key, f"{stage}->{stage + 1}", receiver.declared, pairs, stage + 1)
+            yield from (one for one in found if one.code in ("CON002", "CON003"))
 
 
 def _unique(findings: list[Finding]) -> list[Finding]:

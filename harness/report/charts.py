@@ -67,7 +67,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
             "xaxis": {
                 "range": [-0.5, len(columns) - 0.5],
                 "tickvals": [start for start, _ in named],
-                "ticktext": [_label(name, _TICK) for _, name in named],
+                "ticktext": [label(name, _TICK) for _, name in named],
                 "tickangle": 40,
                 "showgrid": False,
                 "zeroline": False,
@@ -185,18 +185,18 @@ def _trace(phase: str, bars: list[_Bar], room: float) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "name": _label(phase),
-        "y": [_label(row) for row, *_ in bars],
+        "name": label(phase),
+        "y": [label(row) for row, *_ in bars],
         "base": [start for _, _, start, _, _ in bars],
         "x": [end - start for _, _, start, end, _ in bars],
         "text": [
-            _label(cell) if row != cell and end - start > room else ""
+            label(cell) if row != cell and end - start > room else ""
             for row, _, start, end, cell in bars
         ],
         "textposition": "inside",
         "insidetextanchor": "start",
         "hovertext": [
-            f"{_label(cell)}<br>{_label(phase)}: {end - start:.1f} s"
+            f"{label(cell)}<br>{label(phase)}: {end - start:.1f} s"
             for _, _, start, end, cell in bars
         ],
         "hoverinfo": "text",
@@ -208,7 +208,7 @@ def _said(layer: int, column: list[Any], share: float, apart: float | None) -> s
     at = f"position {first}" if count == 1 else f"positions {first} to {first + count - 1}"
     differs = f"{share:.0%} of the rows differ, norm by {figure(apart)}"
     what = differs if share else "equal bits"
-    return f"layer {layer}, {_label(name)}, {at}<br>{what}"
+    return f"layer {layer}, {label(name)}, {at}<br>{what}"
 
 
 def _starts(values: Sequence[Any]) -> list[tuple[int, Any]]:
@@ -233,6 +233,6 @@ def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
     return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "name": "request"}
 
 
-def _label(text: str, width: int = 80) -> str:
+def label(text: str, width: int = 80) -> str:
     """Return text that plotly, which reads some HTML, shows as it is."""
     return escape(one_line(text, width))

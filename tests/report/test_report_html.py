@@ -173,6 +173,7 @@ KEY |= {"shape": [8], "dtype": "float32", "bytes_per_token": 32, "unused": 0.0}
         ({"unused": 0.25}, 4, "ok", "25% used by no later stage"),
         ({"unused": 1.0}, 4, "warn", "read, none of it used"),
         ({"read": 0}, 4, "bad", "dropped: sent, never read"),
+        ({"read": 0, "copied": 0}, 4, "idle", "sent, not copied"),
         ({"read": 3}, 4, "bad", "read in 3 of 4 steps"),
         ({"sent": 3}, 4, "bad", "sent in 3 of 4 steps"),
         ({"sent": 0}, 4, "bad", "declared, never sent: stale"),
@@ -229,7 +230,13 @@ def test_names_below_the_heat_map_have_room():
     columns = [[name, 0, 1] for name in ("one", "two", *names)]
     row = [0] * len(columns)
     chart = difference_chart(
-        {"layers": [0], "stages": [0], "columns": columns, "changed": [[1, *row[1:]]], "norm": [row]}
+        {
+            "layers": [0],
+            "stages": [0],
+            "columns": columns,
+            "changed": [[1, *row[1:]]],
+            "norm": [row],
+        }
     )
     shown = chart["layout"]["xaxis"]
     assert shown["ticktext"] == ["one", *(f"batch-{batch}" for batch in range(9))]
