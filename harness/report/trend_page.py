@@ -9,8 +9,10 @@ from .history import HistoryLine
 from .shell import render
 from .trend import TrackTrend
 
-# Nights that the charts show: four months, which keeps the page below 6 MB for 100 tracks.
-_NIGHTS = 120
+# Nights that the charts show: three months, which keeps the page below 6 MB for 100 points.
+_NIGHTS = 90
+# Characters of a run's time that tell nights apart: to the minute.
+_MINUTE = len("2026-01-31T02:17")
 # Equal bits have no logarithm; they are drawn here.
 _LEAST = 1e-9
 _PIXELS = 340
@@ -116,19 +118,16 @@ def _trace(
         "type": "scatter",
         "mode": "lines+markers",
         "name": f"{name} PP=1" if base else name,
-        "x": [run for run, _ in nights],
-        "y": [value for _, value in nights],
+        "x": [run[:_MINUTE] for run, _ in nights],
+        "y": [float(f"{value:.4g}") for _, value in nights],
         "meta": number,
         "line": {"dash": dash, "width": 1 if base else 2},
         "marker": {
             "size": 4 if base else 9 if one.alarms else 6,
             "symbol": "x" if one.alarms else "circle",
         },
-        "hovertext": [
-            f"{label(full_name(one), 200)}<br>{side}, {label(run)}: {value:.4g}"
-            for run, value in nights
-        ],
-        "hoverinfo": "text",
+        "text": label(full_name(one), 200),
+        "hovertemplate": f"%{{text}}<br>{side}, %{{x}}: %{{y}}<extra></extra>",
     }
 
 
