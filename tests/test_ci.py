@@ -84,7 +84,7 @@ def test_own_runners_never_see_a_pull_request():
 
 
 def test_a_job_s_summary_reaches_pytest():
-    """tox hands on the file that GitHub shows as a job's summary, and what kind of terminal it is."""
+    """tox hands on the file of a job's summary, and what kind of terminal there is."""
     tox = configparser.ConfigParser(interpolation=None, delimiters="=")
     tox.read(ROOT / "tox.ini")
     assert {"GITHUB_STEP_SUMMARY", "CI", "TERM"} <= set(tox["testenv"]["pass_env"].split())

@@ -1,4 +1,4 @@
-"""A report, and a history, in which every text that comes from outside wants to be more than text."""
+"""A report and a history in which every text from outside wants to be more than text."""
 
 from harness.report.history import History, history_lines
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
