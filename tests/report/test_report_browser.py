@@ -220,6 +220,26 @@ def phone(browser):
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.fixture
+def paper(browser):
+    size = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    yield
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_paper_is_wide_enough(paper, visit):
+    """Nothing is cut off at the edge of a printed page, where nothing scrolls."""
+    js = visit("record")
+    js("dispatchEvent(new Event('beforeprint'))")
+    wide = """return [...document.querySelectorAll('body *')].filter(one =>
+        !one.closest('svg') && one.getBoundingClientRect().right > 721)
+        .map(one => one.tagName + '.' + one.className)"""
+    assert js(wide) == []
+
+
 @pytest.mark.parametrize("name", ["record", "hostile", "trend"])
 def test_it_fits_a_narrow_screen(phone, visit, name):
     """Nothing but the regions that scroll on their own is wider than a phone."""
