@@ -83,6 +83,13 @@ def test_own_runners_never_see_a_pull_request():
         assert not own or triggers <= {"schedule", "workflow_dispatch"}
 
 
+def test_a_job_s_summary_reaches_pytest():
+    """tox hands on the file of a job's summary, and what kind of terminal there is."""
+    tox = configparser.ConfigParser(interpolation=None, delimiters="=")
+    tox.read(ROOT / "tox.ini")
+    assert {"GITHUB_STEP_SUMMARY", "CI", "TERM"} <= set(tox["testenv"]["pass_env"].split())
+
+
 def test_one_commit_per_action():
     """An action has the same commit wherever it is used."""
     uses = re.findall(r"uses: ([\w/-]+)@(\w+)", "".join(path.read_text() for path in WORKFLOWS))

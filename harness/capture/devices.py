@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -147,9 +147,14 @@ def _memory_per_core(cores: int, root: Path = Path("/sys/fs/cgroup")) -> float:
 
 @contextmanager
 def lease(
-    pool: DevicePool, count: int, stop: threading.Event | None = None
+    pool: DevicePool,
+    count: int,
+    stop: threading.Event | None = None,
+    waits: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, ...]]:
     """Hold `count` devices until the block ends; wait while others hold them, or until `stop`.
+
+    `waits` is called before each pause.
 
     Every lock is a file that the kernel frees when its holder dies; two pytest runs on one host
     see the same files. Devices are taken all at once, and the guard is held while a cell waits for
@@ -168,8 +173,10 @@ def lease(
     # One guard for each set of devices: who waits for some must not keep others from the rest.
     ids = hashlib.sha256(repr(pool.ids).encode()).hexdigest()[:12]
     with ExitStack() as held:
-        with _waited_for(FileLock(folder / f"{pool.kind}-{ids}.lock", thread_local=False), stop):
+        guard = FileLock(folder / f"{pool.kind}-{ids}.lock", thread_local=False)
+        with _waited_for(guard, stop, waits):
             while (taken := _take(pool, count, folder, held)) is None:
+                waits()
                 _pause(stop)
         if pool.kind == "cuda" and pool.ranks_per_device == 1:  # else others use them rightly
             _settle(taken, stop)
@@ -195,12 +202,15 @@ def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[
 
 
 @contextmanager
-def _waited_for(lock: FileLock, stop: threading.Event | None) -> Iterator[None]:
+def _waited_for(
+    lock: FileLock, stop: threading.Event | None, waits: Callable[[], None]
+) -> Iterator[None]:
     while True:
         try:
             lock.acquire(blocking=False)
             break
         except Timeout:
+            waits()
             _pause(stop)
     try:
         yield

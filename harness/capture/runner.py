@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -144,42 +144,32 @@ class Runner:
             self._dispatch()
 
     def _make(self, cell: Cell, expected: float) -> Obtained:
-        with self._locked(cell.key):
+        with (
+            _Telling(self._watch, cell, expected) as telling,
+            self._locked(cell.key, telling.waits),
+        ):
             if capture := self._store.find(cell.key):  # another run was first
+                telling.status = "found"
                 return Obtained(capture, fresh=False)
+            needed = devices_needed(cell, self._pool)
             with (
-                lease(self._pool, devices_needed(cell, self._pool), self._stop) as devices,
+                lease(self._pool, needed, self._stop, telling.waits) as devices,
                 self._store.workspace() as folder,
             ):
-                with self._watched(cell, folder, devices, expected) as ended:
-                    manifest = launch(
-                        cell,
-                        folder,
-                        devices,
-                        self._servers,
-                        phase_timeout=self._phase_timeout,
-                        stop=self._stop,
-                    )
-                    ended.append(manifest["status"])
+                telling.started(folder, devices)
+                manifest = launch(
+                    cell,
+                    folder,
+                    devices,
+                    self._servers,
+                    phase_timeout=self._phase_timeout,
+                    stop=self._stop,
+                )
+                telling.status = manifest["status"]
                 return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager
-    def _watched(
-        self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float
-    ) -> Iterator[list[str]]:
-        """Tell the watch of a start and of its end; the list takes the status."""
-        status: list[str] = []
-        began = time.monotonic()
-        if self._watch:
-            self._watch.started(cell, folder, devices, expected)
-        try:
-            yield status
-        finally:
-            if self._watch:
-                self._watch.ended(cell, (status or ["stopped"])[0], time.monotonic() - began)
-
-    @contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
+    def _locked(self, key: str, waits: Callable[[], None]) -> Iterator[None]:
         """Hold the lock of a capture; another run may be making it, for minutes."""
         lock = self._store.lock(key)
         while True:
@@ -187,9 +177,41 @@ class Runner:
                 lock.acquire(timeout=_POLL_SECONDS)
                 break
             except Timeout:
+                waits()
                 if self._stop.is_set():
                     raise InterruptedError("the run was stopped") from None
         try:
             yield
         finally:
             lock.release()
+
+
+class _Telling:
+    """Tells a watch of one cell: once that it waits, that it starts, and what it ended with.
+
+    A cell that neither waited nor started is not spoken of.
+    """
+
+    def __init__(self, watch: Watch | None, cell: Cell, expected: float) -> None:
+        self._watch = watch
+        self._cell = cell
+        self._expected = expected
+        self._began: float | None = None  # when it was first spoken of, or started
+        self.status = "stopped"
+
+    def waits(self) -> None:
+        if self._watch and self._began is None:
+            self._began = time.monotonic()
+            self._watch.waits(self._cell, self._expected)
+
+    def started(self, folder: Path, devices: tuple[int, ...]) -> None:
+        if self._watch:
+            self._began = time.monotonic()
+            self._watch.started(self._cell, folder, devices, self._expected)
+
+    def __enter__(self) -> "_Telling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watch and self._began is not None:
+            self._watch.ended(self._cell, self.status, time.monotonic() - self._began)

@@ -9,10 +9,13 @@ from .cell import Cell
 class Watch(Protocol):
     """Told by the runner's threads; must return at once and raise nothing."""
 
+    def waits(self, cell: Cell, expected: float | None) -> None:
+        """Take note that a cell waits for devices, or a capture, that another run has in hand."""
+
     def started(
         self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float | None
     ) -> None:
         """Take note that a cell starts; it writes into `folder`, `expected` is in seconds."""
 
     def ended(self, cell: Cell, status: str, seconds: float) -> None:
-        """Take note that it ended: ok, failed, blocked, or stopped with the run."""
+        """Take note that it ended: ok, failed, blocked, found (another run made it), or stopped."""

@@ -81,17 +81,17 @@ def judge_nights(nights: Sequence[Night], anchor: float | None = None) -> tuple[
     if not last.good:
         alarms.append(Alarm("TRD001", f"not green: {last.summary}"))
     alarms += _unsteady(last, before)
-    green = [night for night in before if night.green]
-    start = _anchor(nights, anchor)
+    green = last_green_of(nights)
+    start = anchor_of(nights, anchor)
     for measure in MEASURES:
         value = _level(nights, measure)
         if value is None or measure.name not in last.figures:
             continue
         jumped = None
-        if green:
-            until = nights.index(green[-1]) + 1
-            reference = _level(nights[:until], measure)
-            jumped = _worse(measure, value, reference, f"the last green night ({green[-1].run})")
+        if green is not None:
+            reference = _level(nights[: green + 1], measure)
+            name = f"the last green night ({nights[green].run})"
+            jumped = _worse(measure, value, reference, name)
         if jumped:
             alarms.append(Alarm("TRD002", jumped))
         elif start is not None:
@@ -102,13 +102,22 @@ def judge_nights(nights: Sequence[Night], anchor: float | None = None) -> tuple[
     return tuple(alarms)
 
 
-def _anchor(nights: Sequence[Night], accepted: float | None) -> int | None:
-    """Return the number of the night that levels are held against, None if there is none."""
+def anchor_of(nights: Sequence[Night], accepted: float | None = None) -> int | None:
+    """Return the number of the night that levels are held against, None if there is none.
+
+    `accepted` is as `anchor` of `judge_nights`.
+    """
     if accepted is not None:
         until = [number for number, night in enumerate(nights) if night.time <= accepted]
         if until:
             return until[-1]
     return next((number for number, night in enumerate(nights) if night.green), None)
+
+
+def last_green_of(nights: Sequence[Night]) -> int | None:
+    """Return the number of the last green night before the last, None if there is none."""
+    green = [number for number, night in enumerate(nights[:-1]) if night.green]
+    return green[-1] if green else None
 
 
 def _level(nights: Sequence[Night], measure: Measure) -> float | None:

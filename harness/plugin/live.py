@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,11 +27,34 @@ def watch_for(reporter: Any) -> "LiveView | PlainLines | None":
     return LiveView(reporter) if is_terminal and not os.environ.get("CI") else PlainLines(reporter)
 
 
+def _uncaptured(file: TextIO) -> TextIO:
+    """Return a stream of its own to where `file` leads now.
+
+    While an item waits for its engines, pytest's capture has the descriptor lead elsewhere, and
+    that is just when a view has something to say.
+    """
+    try:
+        descriptor = os.dup(file.fileno())
+    except (OSError, ValueError):  # not a file of the system: nothing redirects it
+        return file
+    file.flush()
+    return os.fdopen(descriptor, "w", buffering=1, encoding=file.encoding, errors=file.errors)
+
+
 class PlainLines(Watch):
-    """A line when a cell starts and one when it ends: for logs."""
+    """A line when a cell starts and one when it ends: for logs.
+
+    pytest's own lines take the same way meanwhile, so that they stay in order.
+    """
 
     def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
+        self._given: TextIO = reporter._tw._file
+        reporter._tw._file = _uncaptured(self._given)
+
+    def waits(self, cell: Cell, expected: float | None) -> None:  # noqa: ARG002
+        """Say why nothing happens."""
+        self._line(f"{cell.id} waits for another run on this machine")
 
     def started(
         self,
@@ -51,13 +75,17 @@ class PlainLines(Watch):
         self._reporter.write_line(f"pp-harness: {text}")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Give pytest its own file back."""
+        _close(self._reporter._tw._file, self._given)
+        self._reporter._tw._file = self._given
 
 
 @dataclass
 class _Running:
+    """A row; a cell that waits has no folder yet."""
+
     cell: Cell
-    folder: Path
+    folder: Path | None
     devices: tuple[int, ...]
     expected: float | None
     began: float = field(default_factory=time.monotonic)
@@ -75,7 +103,8 @@ class LiveView(Watch):
         from rich.live import Live
 
         self._writer = reporter._tw
-        self._file: TextIO = self._writer._file
+        self._given: TextIO = self._writer._file
+        self._file = _uncaptured(self._given)
         self._lock = threading.RLock()
         self._running: dict[str, _Running] = {}
         self._tail = ""
@@ -88,12 +117,26 @@ class LiveView(Watch):
             redirect_stderr=False,
         )
 
+    def waits(self, cell: Cell, expected: float | None) -> None:
+        """Add a row that says so."""
+        self._show(_Running(cell, None, (), expected))
+
     def started(
         self, cell: Cell, folder: Path, devices: tuple[int, ...], expected: float | None
     ) -> None:
-        """Add a row, and the table if it is the first."""
+        """Add a row, or let the cell's row go on from waiting."""
+        self._show(_Running(cell, folder, devices, expected))
+
+    def _show(self, row: _Running) -> None:
+        """Take a row into the table, which begins with the first."""
+        from rich.console import ConsoleDimensions
+
         with self._lock:
-            self._running[cell.key] = _Running(cell, folder, devices, expected)
+            self._running[row.cell.key] = row
+            # rich asks the standard streams, which pytest's capture has closed to it.
+            with suppress(OSError):
+                columns, lines = os.get_terminal_size(self._file.fileno())
+                self._live.console.size = ConsoleDimensions(columns, lines)
             if not self._live.is_started:
                 self._writer._file = self
                 self._live.start()
@@ -103,17 +146,22 @@ class LiveView(Watch):
         with self._lock:
             self._running.pop(cell.key, None)
             if not self._running:
-                self.close()
+                self._rest()
+
+    def _rest(self) -> None:
+        """Give the terminal back to pytest until the next cell."""
+        if self._live.is_started:
+            self._live.stop()
+            self._writer._file = self._given
+            self._file.write(self._tail)
+            self._file.flush()
+            self._tail = ""
 
     def close(self) -> None:
         """Give the terminal back to pytest."""
         with self._lock:
-            if self._live.is_started:
-                self._live.stop()
-                self._writer._file = self._file
-                self._file.write(self._tail)
-                self._file.flush()
-                self._tail = ""
+            self._rest()
+            _close(self._file, self._given)
 
     # ---- the file that pytest writes to -------------------------------------------------------
 
@@ -168,7 +216,16 @@ class LiveView(Watch):
         return outer
 
 
-def _phase(folder: Path) -> str:
+def _close(stream: TextIO, given: TextIO) -> None:
+    """Close a stream that is ours, and not the one that pytest gave."""
+    stream.flush()
+    if stream is not given:
+        stream.close()
+
+
+def _phase(folder: Path | None) -> str:
+    if folder is None:
+        return "waits for another run"
     phases = started_phases(folder)
     return phases[-1][0] if phases else "start"
 

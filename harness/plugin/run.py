@@ -198,6 +198,8 @@ class Run:
         for name in ("_published", "_runner"):
             if name in self.__dict__:
                 getattr(self, name).close()
+        if watch := self.__dict__.get("_watch"):
+            watch.close()
         if self._worker or self._plan_only or self._config.getoption("collectonly"):
             return
         quiet = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

@@ -35,7 +35,8 @@ def summarize(
         terminal.section("pipeline parallelism against PP=1")
         for line in verdict_table([record.verdict for record in records]):
             terminal.write_line(line)
-        terminal.write_line("* expected, see expected.toml")
+        if any(record.verdict.expected for record in records):
+            terminal.write_line("* expected, see expected.toml")
         for line in finding_lines(records):
             terminal.write_line(line)
     if attribution:

@@ -15,8 +15,8 @@ _LEAST = 1e-7
 _ROW_PIXELS, _FRAME_PIXELS = 26, 110
 # Rows of full height and labels; more are drawn lower.
 _MOST_ROWS = 24
-# Characters of a name below the map.
-_TICK = 20
+# Characters of a name below the map, and the most names that have room there.
+_TICK, _MOST_NAMES = 20, 40
 # Share of the whole time from which on a bar has room for the name of its cell.
 _LABELLED = 0.08
 _MONO = {"family": "monospace", "size": 12}
@@ -37,6 +37,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
         for layer, *line in zip(layers, difference["changed"], difference["norm"], strict=True)
     ]
     starts = _starts([name for name, _, _ in columns])
+    named = _spread(_starts([name.partition("/")[0] for name, _, _ in columns]), len(columns))
     cuts = _starts(difference["stages"])
     known = [value for line in heat for value in line if value is not None]
     low, high = floor(min(known)), max(ceil(max(known)), floor(min(known)) + 1)
@@ -65,8 +66,8 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
             "margin": {"l": 90, "r": 10, "t": 10, "b": 70},
             "xaxis": {
                 "range": [-0.5, len(columns) - 0.5],
-                "tickvals": [start for start, _ in starts],
-                "ticktext": [_label(name, _TICK) for _, name in starts],
+                "tickvals": [start for start, _ in named],
+                "ticktext": [label(name, _TICK) for _, name in named],
                 "tickangle": 40,
                 "showgrid": False,
                 "zeroline": False,
@@ -184,18 +185,18 @@ def _trace(phase: str, bars: list[_Bar], room: float) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "name": _label(phase),
-        "y": [_label(row) for row, *_ in bars],
+        "name": label(phase),
+        "y": [label(row) for row, *_ in bars],
         "base": [start for _, _, start, _, _ in bars],
         "x": [end - start for _, _, start, end, _ in bars],
         "text": [
-            _label(cell) if row != cell and end - start > room else ""
+            label(cell) if row != cell and end - start > room else ""
             for row, _, start, end, cell in bars
         ],
         "textposition": "inside",
         "insidetextanchor": "start",
         "hovertext": [
-            f"{_label(cell)}<br>{_label(phase)}: {end - start:.1f} s"
+            f"{label(cell)}<br>{label(phase)}: {end - start:.1f} s"
             for _, _, start, end, cell in bars
         ],
         "hoverinfo": "text",
@@ -207,12 +208,22 @@ def _said(layer: int, column: list[Any], share: float, apart: float | None) -> s
     at = f"position {first}" if count == 1 else f"positions {first} to {first + count - 1}"
     differs = f"{share:.0%} of the rows differ, norm by {figure(apart)}"
     what = differs if share else "equal bits"
-    return f"layer {layer}, {_label(name)}, {at}<br>{what}"
+    return f"layer {layer}, {label(name)}, {at}<br>{what}"
 
 
 def _starts(values: Sequence[Any]) -> list[tuple[int, Any]]:
     """Return the places where a sequence takes another value, and that value."""
     return [(at, one) for at, one in enumerate(values) if at == 0 or one != values[at - 1]]
+
+
+def _spread(starts: list[tuple[int, Any]], columns: int) -> list[tuple[int, Any]]:
+    """Leave out the starts that have no room for a name beside the one before."""
+    apart = columns / _MOST_NAMES
+    kept: list[tuple[int, Any]] = []
+    for start, name in starts:
+        if not kept or start - kept[-1][0] >= apart:
+            kept.append((start, name))
+    return kept
 
 
 def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
@@ -222,6 +233,6 @@ def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
     return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "name": "request"}
 
 
-def _label(text: str, width: int = 80) -> str:
+def label(text: str, width: int = 80) -> str:
     """Return text that plotly, which reads some HTML, shows as it is."""
     return escape(one_line(text, width))

@@ -46,7 +46,14 @@ def append(folder: Path, file: Path) -> None:
     metavar="REASON",
     help="Append a new anchor: the levels as they are now, and why they are right.",
 )
-def trend(file: Path, within: float, accept: str | None) -> None:
+@click.option(
+    "--html",
+    "page",
+    type=_FILE,
+    metavar="PAGE",
+    help="Write a page too: drift, accuracy and seconds over the nights.",
+)
+def trend(file: Path, within: float, accept: str | None, page: Path | None) -> None:
     """Hold the last night in the history FILE against the last green one and the anchor.
 
     FILE is what --pp-history wrote. The anchor is each check's first green night, until somebody
@@ -67,8 +74,20 @@ def trend(file: Path, within: float, accept: str | None) -> None:
     for number in history.damaged:
         click.echo(f"{file}:{number}: cannot be read (cut short?), left out", err=True)
     _print(found)
+    if page is not None:
+        _write_page(page, found)
     if any(one.alarms for one in found):
         raise SystemExit(1)
+
+
+def _write_page(page: Path, found: "Sequence[TrackTrend]") -> None:
+    from .trend_page import render_trend
+
+    try:
+        page.write_text(render_trend(found), encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"{page}: cannot be written: {error.strerror}") from error
+    click.echo(page)
 
 
 def _print(found: "Sequence[TrackTrend]") -> None:

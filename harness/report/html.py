@@ -1,12 +1,5 @@
 """One page for people: everything a report holds, in one file that needs no network."""
 
-import base64
-import hashlib
-import importlib.resources
-import json
-import re
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from ..judge import CHECKS
@@ -14,10 +7,9 @@ from .charts import difference_chart, difference_rows, timing_chart
 from .flips import Flip, flips
 from .pipe import pipe
 from .schema import Report
-from .text import figure, printable
+from .shell import render
 from .view import STATES, PointView, ReportView
 
-_PARTS = Path(__file__).parent / "page"
 # Figure -> what it is, with its unit; others are shown by their own names.
 _LABELS = {
     "rows": "rows compared",
@@ -41,8 +33,11 @@ _LABELS = {
     "p_value": "p of so many losses by chance (exact McNemar)",
     "fall_bound": "upper 95 % bound of the fall",
     "margin": "accepted fall",
+    "floor": "noise floor: PP=1 against itself",
     "filter": "answers read by",
 }
+# What a noise floor says of a difference; the others of its figures count rows.
+_DISTANCES = ("max_abs", "relative_rms", "kl", "top1")
 # Evidence that has a place of its own on the page.
 _SHOWN_ELSEWHERE = {("accuracy", "examples")}
 PAGE = "report.html"
@@ -51,38 +46,24 @@ PAGE = "report.html"
 def render_page(report: Report) -> str:
     """Return the page of a report of any age, as UTF-8 text below 6 MB.
 
-    Text from models, files and tracebacks is untrusted: every value is made printable and escaped,
-    and a content security policy lets no script run but the page's own two, and nothing load.
+    Text from models, files and tracebacks is untrusted: `render` shows it as text.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_PARTS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
     view = ReportView(report)
-    scripts = {"plotly": _plotly(), "page": _part("page.js")}
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
+        charts=_charts(view),
         view=view,
         checks=CHECKS,
         states=STATES,
         labels=_LABELS,
         pipe=lambda point: pipe(point, view.findings),
         flips=lambda point: _flips(view, point),
-        charts=_charts(view),
         difference_rows=difference_rows,
         rows=_matrix_rows(view),
         sizes=sorted({point.record.pp for point in view.points}),
+        floor_of=floor_of,
         is_shown_elsewhere=lambda check, name: (check, name) in _SHOWN_ELSEWHERE,
         scalars=_scalars,
-        style=_markup(_part("page.css")),
-        scripts={name: _markup(text) for name, text in scripts.items()},
-        policy=" ".join(f"'{_digest(text)}'" for text in scripts.values()),
     )
 
 
@@ -118,41 +99,16 @@ def _flips(view: ReportView, point: PointView) -> list[Flip]:
     ]
 
 
+def floor_of(floor: dict[str, Any], name: str) -> Any:
+    """Return what a noise floor has beside the figure `name`; empty where it has nothing.
+
+    A floor of rows that are all equal bit by bit is not a number.
+    """
+    rows = floor.get("rows")
+    if name in _DISTANCES and rows and floor.get("equal_rows") == rows:
+        return "bit-identical"
+    return floor.get(name, "")
+
+
 def _scalars(figures: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in figures.items() if not isinstance(v, dict | list | tuple)}
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
-
-
-def _finalize(value: Any) -> Any:
-    """Make every text that a template puts out printable, before it is escaped."""
-    from markupsafe import Markup
-
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(value)
-    return value
-
-
-def _markup(text: str) -> Any:
-    """Mark a script or style that we ship as such; nothing in it may end its element."""
-    from markupsafe import Markup
-
-    return Markup(re.sub("</(?=script|style)", "<\\\\/", text, flags=re.IGNORECASE))  # noqa: S704 - shipped with the package
-
-
-def _part(name: str) -> str:
-    return (_PARTS / name).read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=1)
-def _plotly() -> str:
-    """Return plotly.js as its Python package ships it."""
-    source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-    return source.read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    digest = hashlib.sha256(str(_markup(script)).encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"

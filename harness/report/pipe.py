@@ -124,6 +124,9 @@ def _state(key: Mapping[str, Any], steps: int | None) -> tuple[str, str]:
         return "bad", "sent, not declared"
     if sent == 0:
         return ("bad", "declared, never sent: stale") if declared else ("bad", "read, never sent")
+    if read == 0 and key.get("copied") == 0:
+        # As when another key ended the engine; where it is this one's fault, a finding says so.
+        return "idle", "sent, not copied"
     if read == 0:
         return "bad", "dropped: sent, never read"
     if steps is not None and sent is not None and read is not None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..compare.drift import Alarm, judge_nights
+from ..compare.drift import Alarm, anchor_of, judge_nights, last_green_of
 from .history import History, HistoryLine, Track
 
 _DAY = 86400.0
@@ -12,12 +12,18 @@ FIGURES = {"logits": "relative_rms", "accuracy": "candidate", "engine": "seconds
 
 @dataclass(frozen=True)
 class TrackTrend:
-    """One track: its lines, oldest first, and the alarms of the last; none if it is not current."""
+    """One track: its lines, oldest first, and the alarms of the last; none if it is not current.
+
+    `anchor` and `green` are the numbers of the lines that the last is held against: the anchor, and
+    the last green one before it.
+    """
 
     track: Track
     lines: tuple[HistoryLine, ...]
     current: bool
     alarms: tuple[Alarm, ...]
+    anchor: int | None
+    green: int | None
 
     @property
     def figure(self) -> str | None:
@@ -38,5 +44,6 @@ def trends(history: History, within_days: float) -> list[TrackTrend]:
         current = newest - lines[-1].time <= within_days * _DAY
         nights = [line.night for line in lines]
         alarms = judge_nights(nights, history.anchor) if current else ()
-        found.append(TrackTrend(track, tuple(lines), current, alarms))
+        anchor, green = anchor_of(nights, history.anchor), last_green_of(nights)
+        found.append(TrackTrend(track, tuple(lines), current, alarms, anchor, green))
     return found

@@ -95,6 +95,10 @@ def load_series(directory: Path) -> Series:
     """
     directory = directory.resolve()
     order = directory / ORDER_FILE
+    if not directory.is_dir():
+        raise BadInputError(
+            f"{directory}: no such folder; a series is a folder with an order file {ORDER_FILE!r}"
+        )
     if not order.is_file():
         raise BadInputError(f"{directory}: no order file named {ORDER_FILE!r} in this folder")
     names = _read_order(order)

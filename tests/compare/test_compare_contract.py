@@ -408,6 +408,30 @@ def test_a_step_that_was_cut_short_accuses_nobody(build):
     assert compare_contract(failed_in_a_step(build, "v1").save()).outcome is Outcome.BLOCKED
 
 
+def test_failed_engine_tells_keys_apart(build):
+    """A key renamed on one side ends V1 in its first step; both names are findings all the same."""
+    capture = build(spans=(("one", 0, 3),))
+    (sent,), (received,) = capture.steps(0), capture.steps(1)
+    for side in ("returned", "sent"):
+        sent[side]["renamed"] = sent[side].pop("hidden_states")
+    received |= {"received": sent["sent"], "copied": None, "reads": {}, "layers": {}}
+    verdict = compare_contract(capture.fail(error="KeyError: 'renamed'").save())
+    assert verdict.outcome is Outcome.FAIL
+    assert [(one.code, one.key, one.rank) for one in verdict.findings] == [
+        ("CON002", "hidden_states", 1),
+        ("CON003", "renamed", 1),
+    ]
+
+
+def test_failed_engine_with_keys_that_agree_is_blocked(build):
+    """A crash behind a boundary that is in order is not the contract's, nor is one before it."""
+    capture = build()
+    assert compare_contract(capture.fail().save()).outcome is Outcome.BLOCKED
+    for step in capture.steps(0):
+        step["sent"] = None
+    assert compare_contract(capture.save()).outcome is Outcome.BLOCKED
+
+
 def test_both_sides_keys_are_judged(build):
     """Findings come from the keys of both sides: one that each side knows alone gives two."""
     capture = build()

@@ -1,14 +1,16 @@
 """A plugin for pytester's runs: captures made by hand in the place of engines and of vLLM.
 
-With FAKE_HANG=VARIANT the engines of a variant never end.
+With FAKE_HANG=VARIANT the engines of a variant never end; with FAKE_SECONDS=S each takes S seconds.
 
 They show what real engines show for the founding series: base crashes, merged drops the per-layer
 inputs of ple and mm (which solves nothing at any size), everything else is equal. With
 FAKE_ENGINES=cured in the environment all is equal.
 """
 
+import json
 import os
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,10 @@ def launch(cell, folder, devices, *_args, **_options):
         (Path.cwd() / f"hangs-{cell.id}").touch()
         _options["stop"].wait(60)
         raise InterruptedError("the run was stopped")
+    if seconds := float(os.environ.get("FAKE_SECONDS", "0")):
+        phase = {"phase": "probes", "time": time.time()}
+        (folder / "phases.jsonl").write_text(json.dumps(phase) + "\n")
+        time.sleep(seconds)
     made = capture(cell.variant, cell.model, cell.pp, cell.runner)
     for path in made.folder.iterdir():
         path.rename(folder / path.name)

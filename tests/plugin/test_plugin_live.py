@@ -1,8 +1,18 @@
 """What is shown while cells run: a table on a terminal, a line at start and end elsewhere."""
 
+import fcntl
 import io
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,6 +20,7 @@ import pytest
 from _pytest._io import TerminalWriter
 
 from harness.capture.cell import Cell, Gsm8kSource
+from harness.capture.devices import DevicePool, lease
 from harness.plugin.live import LiveView, PlainLines, watch_for
 
 
@@ -111,6 +122,89 @@ def test_a_folder_without_phases_is_starting(no_ci, cell, tmp_path):
     view.started(cell, tmp_path / "gone", (0,), None)
     assert "start" in _text(view)
     view.close()
+
+
+def test_a_cell_that_waits_is_shown(no_ci, cell, folder):
+    """A cell whose devices another run holds has a row that says so, and goes on in it."""
+    view = watch_for(reporter(Terminal()))
+    view.waits(cell, 15.0)
+    assert "waits for another run" in _text(view)
+    view.started(cell, folder, (0,), 15.0)
+    assert "waits" not in _text(view)
+    assert _text(view).count("fixed-ple-pp2") == 1
+    view.close()
+
+
+ONE = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple")
+
+
+def test_lines_reach_a_pipe_while_items_wait(suite, monkeypatch):
+    """pytest's capture, which is on while an item waits for its engines, swallows no line."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    result = suite(*ONE, how="runpytest_subprocess")
+    result.stdout.fnmatch_lines(
+        [
+            "pp-harness: fixed-ple-pp2 started on cpu *",
+            "pp-harness: fixed-ple-pp2 ok after *",
+            "*4 passed*",
+        ]
+    )
+
+
+def test_a_real_terminal_shows_the_table(suite, monkeypatch, no_ci):
+    """In a terminal the table stands while items wait, and is gone at the end."""
+    monkeypatch.setenv("FAKE_SECONDS", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    shown = in_terminal(suite.pytester.path)
+    assert re.search(r"fixed-ple-pp[12] +probes +\d", shown)
+    assert "started on" not in shown
+    passed = shown.index("4 passed")
+    assert "elapsed" in shown[:passed]
+    assert "elapsed" not in shown[passed:]
+    assert len(re.findall(r"fixed +ple +2 +pass +pass +pass +pass", shown)) == 1
+
+
+def test_a_run_that_waits_says_so(suite):
+    """While another run on this machine holds the devices, a run says why nothing happens."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    with ExitStack() as held:
+        held.enter_context(lease(DevicePool("cpu", cores), len(cores)))
+        release = threading.Timer(8, held.pop_all().close)
+        release.start()
+        result = suite(*ONE, how="runpytest_subprocess")
+        release.join()
+    result.stdout.fnmatch_lines(
+        [
+            "pp-harness: fixed-ple-pp2 waits for another run on this machine",
+            "pp-harness: fixed-ple-pp2 started on cpu *",
+            "*4 passed*",
+        ]
+    )
+    waits = [line for line in result.outlines if "waits for another run" in line]
+    assert len(waits) == min(2, len(cores))
+
+
+def in_terminal(folder):
+    """Return what a run of the suite in `folder` puts out on a terminal of its own."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    plugins = ("-p", "fake_engines", "-p", "no:cacheprovider", "--pp-store", "store")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *plugins, *ONE],
+        cwd=folder,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        close_fds=True,
+    )
+    os.close(its)
+    shown = b""
+    with suppress(OSError):  # the terminal ends with its last process
+        while part := os.read(ours, 65536):
+            shown += part
+    os.close(ours)
+    assert process.wait(60) == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
 def _text(view):

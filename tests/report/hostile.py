@@ -1,5 +1,6 @@
-"""A report in which every text that comes from outside wants to be more than text."""
+"""A report and a history in which every text from outside wants to be more than text."""
 
+from harness.report.history import History, history_lines
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
 
 SCRIPT = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
@@ -120,3 +121,18 @@ def hostile_report(text=ALL):
         ],
         not_applicable=[text],
     )
+
+
+def hostile_history(text=ALL, nights=3):
+    """Return a history of nights of the hostile report, each with a worse accuracy."""
+    lines = []
+    for number in range(nights):
+        report = hostile_report(text)
+        for one in report.verdicts:
+            if one.check == "accuracy":
+                one.figures |= {"candidate": 0.9 - number / 10, "baseline": 0.9}
+                one.verdict, one.reason = "pass", ""
+            if one.check == "logits":
+                one.figures["relative_rms"] = number * 1e-3
+        lines += history_lines(report, number * 86400.0)
+    return History(tuple(lines), None, ())

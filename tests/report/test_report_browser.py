@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hostile import hostile_report
+from hostile import hostile_history, hostile_report
 
 from harness.report.html import render_page
 from harness.report.join import read_report
+from harness.report.trend import trends
+from harness.report.trend_page import render_trend
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER = next(
@@ -43,6 +45,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name, report in (("record", read_report(RECORD)), ("hostile", hostile_report())):
         (folder / f"{name}.html").write_text(render_page(report), encoding="utf-8")
+    trend = render_trend(trends(hostile_history(), 2.0))
+    (folder / "trend.html").write_text(trend, encoding="utf-8")
     return folder
 
 
@@ -149,6 +153,22 @@ def test_charts_are_drawn_in_both_themes(visit):
     wait(js.__self__, "return document.querySelectorAll('#timing-chart .bars path').length >= 4")
 
 
+def test_the_page_of_a_history_draws_and_sorts(visit):
+    """Its charts come out, its table sorts, its names run nothing."""
+    js = visit("trend")
+    for name in ("drift", "accuracy"):
+        js(f"document.getElementById('{name}').scrollIntoView()")
+        wait(js.__self__, f"return document.querySelector('#{name}-chart .scatterlayer .point')")
+    js("document.querySelectorAll('#checks thead button')[3].click()")
+    names = js(
+        "return [...document.querySelectorAll('#checks tbody tr')]"
+        ".map(row => row.cells[3].textContent)"
+    )
+    assert names == sorted(names)
+    assert "relative_rms" in names
+    assert js("return window.pwned === undefined")
+
+
 def test_hostile_text_runs_nothing(visit):
     """No script, handler or image of a report's text takes effect, hovered and unfolded too."""
     js = visit("hostile")
@@ -200,7 +220,27 @@ def phone(browser):
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-@pytest.mark.parametrize("name", ["record", "hostile"])
+@pytest.fixture
+def paper(browser):
+    size = {"width": 720, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    yield
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_paper_is_wide_enough(paper, visit):
+    """Nothing is cut off at the edge of a printed page, where nothing scrolls."""
+    js = visit("record")
+    js("dispatchEvent(new Event('beforeprint'))")
+    wide = """return [...document.querySelectorAll('body *')].filter(one =>
+        !one.closest('svg') && one.getBoundingClientRect().right > 721)
+        .map(one => one.tagName + '.' + one.className)"""
+    assert js(wide) == []
+
+
+@pytest.mark.parametrize("name", ["record", "hostile", "trend"])
 def test_it_fits_a_narrow_screen(phone, visit, name):
     """Nothing but the regions that scroll on their own is wider than a phone."""
     js = visit(name)

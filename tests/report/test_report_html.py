@@ -173,6 +173,7 @@ KEY |= {"shape": [8], "dtype": "float32", "bytes_per_token": 32, "unused": 0.0}
         ({"unused": 0.25}, 4, "ok", "25% used by no later stage"),
         ({"unused": 1.0}, 4, "warn", "read, none of it used"),
         ({"read": 0}, 4, "bad", "dropped: sent, never read"),
+        ({"read": 0, "copied": 0}, 4, "idle", "sent, not copied"),
         ({"read": 3}, 4, "bad", "read in 3 of 4 steps"),
         ({"sent": 3}, 4, "bad", "sent in 3 of 4 steps"),
         ({"sent": 0}, 4, "bad", "declared, never sent: stale"),
@@ -207,6 +208,7 @@ def test_the_heat_map_has_its_cuts_and_its_numbers():
     }
     chart = difference_chart(difference)
     (trace,) = chart["data"]
+    assert chart["layout"]["xaxis"]["ticktext"] == ["a", "b"]
     assert trace["z"][0] == [None] * 3
     assert trace["z"][2] == [None, -2.0, -7.0]
     cuts = {
@@ -220,6 +222,25 @@ def test_the_heat_map_has_its_cuts_and_its_numbers():
         (2, 2, 0.01, "a position 1"),
         (3, 3, 0.2, "a position 0"),
     ]
+
+
+def test_names_below_the_heat_map_have_room():
+    """Requests of a batch share a name, and of names without room the first is shown."""
+    names = [f"batch-{batch}/{one}" for batch in range(9) for one in range(8)]
+    columns = [[name, 0, 1] for name in ("one", "two", *names)]
+    row = [0] * len(columns)
+    chart = difference_chart(
+        {
+            "layers": [0],
+            "stages": [0],
+            "columns": columns,
+            "changed": [[1, *row[1:]]],
+            "norm": [row],
+        }
+    )
+    shown = chart["layout"]["xaxis"]
+    assert shown["ticktext"] == ["one", *(f"batch-{batch}" for batch in range(9))]
+    assert shown["tickvals"] == [0, *range(2, 74, 8)]
 
 
 def test_the_gantt_chart_has_a_row_for_each_device():
@@ -312,15 +333,41 @@ def test_the_command_shows_the_verdict_again():
     assert reproduce({}, "logits", "v", "v-m-pp8-tp2").startswith("pytest suites/ --pp 8 --pp-var")
 
 
-def test_the_noise_floor_stands_beside_each_figure():
-    """Where a verdict knows its floor, the table has it in the same line."""
+def with_floor(floor):
+    """Return the page's line of max_abs where the logits verdict and its finding have `floor`."""
     report = hostile_report("m")
-    for verdict in report.verdicts:
-        if verdict.check == "logits":
-            verdict.figures["floor"] = {"max_abs": 0.125}
+    (logits,) = [one for one in report.verdicts if one.check == "logits"]
+    (finding,) = [one for one in report.findings if one.check == "logits"]
+    if floor is not None:
+        logits.figures["floor"] = finding.evidence["floor"] = floor
     page = render_page(report)
-    assert '<th scope="col">noise floor</th>' in page
-    assert "<td>1</td><td>0.125</td>" in page
+    assert ('<th scope="col">noise floor</th>' in page) == bool(floor)
+    assert ("PP=1 against itself</dt>" in page) == (floor is not None)
+    return re.search(r"largest difference of a logit</th>(.*?)</tr>", page)[1], page
+
+
+def test_the_noise_floor_stands_beside_each_figure():
+    """Where a verdict knows its floor, the table has it in the same line, and the finding too."""
+    noisy = {"max_abs": 0.125, "relative_rms": 0.5, "rows": 4, "equal_rows": 3}
+    line, page = with_floor(noisy)
+    assert line == "<td>1</td><td>0.125</td>"
+    assert "<li>largest difference of a logit: 0.125</li>" in page
+
+
+def test_a_floor_of_equal_bits_is_said_in_words():
+    """No difference between two runs of PP=1 is bit-identical, not 0; counts stay counts."""
+    equal = {"max_abs": 0.0, "relative_rms": 0.0, "kl": 0.0, "top1": 1.0}
+    line, page = with_floor(equal | {"rows": 4, "equal_rows": 4})
+    assert line == "<td>1</td><td><bdi>bit-identical</bdi></td>"
+    assert "<li>rows compared: 4</li>" in page
+    # What only looks equal in numbers is not called so.
+    assert with_floor(equal | {"rows": 4, "equal_rows": 3})[0] == "<td>1</td><td>0</td>"
+
+
+@pytest.mark.parametrize("floor", [None, {}])
+def test_no_floor_is_invented(floor):
+    """A report without a floor has no column for one."""
+    assert with_floor(floor)[0] == "<td>1</td>"
 
 
 def run(capsys, *arguments):

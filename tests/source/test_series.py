@@ -148,6 +148,7 @@ def test_bad_order_file(tmp_path, order, says):
 def test_order_file_must_be_there(tmp_path):
     """A folder without an order file, and a folder that is not there, are refused by name."""
     assert "no order file" in error_of(load_series, tmp_path)
+    assert "gone: no such folder" in error_of(load_series, tmp_path / "gone")
     assert "nowhere" in error_of(load_series, tmp_path / "nowhere")
 
 

@@ -9,6 +9,11 @@
   const PAPER = 680; // pixels across a printed page
   const color = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
+  // A trace of lines says by its `meta` which colour it shares with others.
+  const painted = (trace, paint) => trace.type === "bar"
+    ? { marker: { color: paint }, textfont: { color: color("--bg") } }
+    : { marker: { ...trace.marker, color: paint }, line: { ...trace.line, color: paint } };
+
   function styled({ data, layout }) {
     const axis = { color: color("--muted"), gridcolor: color("--line"), linecolor: color("--line"), fixedrange: true };
     const palette = [0, 1, 2, 3, 4, 5].map((n) => color(`--p${n}`));
@@ -16,7 +21,7 @@
       data: data.map((trace, number) => trace.type === "heatmap"
         ? { ...trace, colorscale: [0, 1, 2, 3].map((n) => [n / 3, color(`--heat-${n}`)]),
             colorbar: { ...trace.colorbar, tickfont: { color: color("--muted") }, title: { ...trace.colorbar.title, font: { color: color("--muted") } }, outlinewidth: 0 } }
-        : { ...trace, marker: { color: palette[number % palette.length] }, textfont: { color: color("--bg") } }),
+        : { ...trace, ...painted(trace, palette[(trace.meta ?? number) % palette.length]) }),
       layout: {
         ...layout,
         paper_bgcolor: color("--bg"),
@@ -76,7 +81,7 @@
   }));
 
   // ---- filters ---------------------------------------------------------------------------------
-  const form = document.querySelector(".filters");
+  const form = document.querySelector(".filters"); // the page of a history has none
   function filter() {
     const wanted = Object.fromEntries(new FormData(form));
     const text = wanted.text.toLowerCase();
@@ -90,16 +95,18 @@
     const count = (selector) => [all(`${selector}:not([hidden])`).length, all(selector).length].join(" of ");
     document.getElementById("shown").textContent = `${count("tr.filterable")} findings, ${count("details.point")} points shown`;
   }
-  form.addEventListener("input", filter);
-  form.addEventListener("reset", () => setTimeout(filter));
-  form.addEventListener("submit", (event) => event.preventDefault());
-  filter();
+  if (form) {
+    form.addEventListener("input", filter);
+    form.addEventListener("reset", () => setTimeout(filter));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    filter();
+  }
 
   // ---- links to a finding or a check open what holds it -------------------------------------------
   function follow() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
-    if (target.closest("[hidden]")) { form.reset(); filter(); }
+    if (form && target.closest("[hidden]")) { form.reset(); filter(); }
     for (let element = target; element; element = element.parentElement) if (element.tagName === "DETAILS") element.open = true;
     const inner = target.matches("tr") && target.querySelector("details");
     if (inner) inner.open = true;

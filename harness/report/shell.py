@@ -1,0 +1,79 @@
+"""What all pages have in common: one file, our style and scripts, and no text that acts."""
+
+import base64
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .text import figure, printable
+
+_PARTS = Path(__file__).parent / "page"
+
+
+def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
+    """Return a page made from a template of `page/`, as text that is to be written as UTF-8.
+
+    `charts` maps the id of an element to the figure that it shows, in plotly's JSON form. Every
+    value is made printable and escaped, and a content security policy lets no script run but the
+    page's own two, and nothing load.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_PARTS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
+    scripts = {"plotly": _plotly(), "page": _part("page.js")}
+    return environment.get_template(template).render(
+        **values,
+        charts=charts,
+        style=_markup(_part("page.css")),
+        scripts={name: _markup(text) for name, text in scripts.items()},
+        policy=" ".join(f"'{_digest(text)}'" for text in scripts.values()),
+    )
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def _finalize(value: Any) -> Any:
+    """Make every text that a template puts out printable, before it is escaped."""
+    from markupsafe import Markup
+
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
+
+
+def _markup(text: str) -> Any:
+    """Mark a script or style that we ship as such; nothing in it may end its element."""
+    from markupsafe import Markup
+
+    return Markup(re.sub("</(?=script|style)", "<\\\\/", text, flags=re.IGNORECASE))  # noqa: S704 - shipped with the package
+
+
+def _part(name: str) -> str:
+    return (_PARTS / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    """Return plotly.js as its Python package ships it."""
+    source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+    return source.read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    digest = hashlib.sha256(str(_markup(script)).encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
