@@ -1,11 +1,12 @@
 """What capturing costs over bare vLLM, and what a cell costs: in turns, from one fork server.
 
-    python benchmarks/overhead.py [--model ple] [--pp 2] [--rounds 5] [--limit N]
+    python benchmarks/overhead.py [--model ple] [--pp 2] [--rounds 5] [--limit N] [--device cpu]
 
 vLLM is imported once; each measurement is a fork, as cells are. Modes: `bare`, vLLM without our
 hooks; `capture`, with them. Both build the same engine through lm-eval, run the probes' prompts
 (bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts), then
-GSM8K. Printed: the median seconds of each phase, and the ratio of the medians.
+GSM8K unless the model is a shape. Printed: the median seconds of each phase, and the ratio of the
+medians.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import harness
 from harness.capture import engine, server
 from harness.capture.devices import lease
 from harness.capture.environment import cell_environment, server_environment
+from harness.capture.expect import devices_needed
 from harness.capture.gsm8k import run_gsm8k
 from harness.capture.hooks import CAPTURE_DIR_VARIABLE
 from harness.capture.launch import cell_request
@@ -84,7 +86,9 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     else:
         os.environ.pop(CAPTURE_DIR_VARIABLE)
     request = plan["request"]
-    os.sched_setaffinity(0, request["devices"])
+    if request["device"] == "cpu":
+        os.sched_setaffinity(0, request["devices"])
+        engine._fork_workers()
     seconds: dict[str, float] = {}
     began = time.perf_counter()
 
@@ -93,7 +97,6 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         now = time.perf_counter()
         seconds[phase], began = now - began, now
 
-    engine._fork_workers()
     engine.import_model_class(request["model_path"])
     llm, lm = engine._build(request)
     ended("engine")
@@ -102,7 +105,8 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     else:
         _plain_probes(llm, request)
     ended("probes")
-    run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+    if lm is not None:
+        run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
     ended("gsm8k")
     llm.llm_engine.engine_core.shutdown()
     ended("shutdown")
@@ -111,8 +115,7 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
 
 def _serve(plan: dict[str, Any]) -> None:
     """Import vLLM, measure both modes in turns, print medians and ratios."""
-    server._import_everything("cpu")
-    engine.import_model_class(plan["request"]["model_path"])
+    server._import_everything(plan["request"]["device"])
     taken: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(plan["rounds"]):
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--pp", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="questions of GSM8K (default: all)")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--planned", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.planned:
@@ -150,11 +154,12 @@ def main() -> None:
                 variants=("fixed",),
                 models=(options.model,),
                 gsm8k_limit=options.limit,
+                device=options.device,
                 store=store,
             )
         )
-        cell = sweep.cell(Point("fixed", options.model, options.pp))
-        with lease(sweep.devices, 1) as devices:
+        cell = sweep.cell(Point("fixed", next(iter(sweep.models)), options.pp))
+        with lease(sweep.devices, devices_needed(cell, sweep.devices)) as devices:
             plan = {
                 "request": {**cell_request(cell, store, devices), "worker_start": "fork"},
                 "env": cell_environment(cell, store, devices, tracing=True),
