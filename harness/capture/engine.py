@@ -86,7 +86,9 @@ def import_model_class(model_path: str) -> None:
             ModelRegistry.models[name].load_model_cls()
     for name, entry in list(ModelRegistry.models.items()):
         if getattr(entry, "module_name", None) in sys.modules:
-            ModelRegistry.register_model(name, entry.load_model_cls())
+            served = entry.load_model_cls()
+            if isinstance(served, type):  # releases after 0.26.0 have entries that are no class
+                ModelRegistry.register_model(name, served)
 
 
 def _settings(request: dict[str, Any]) -> dict[str, Any]:
