@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -167,36 +166,35 @@ def test_a_real_terminal_shows_the_table(suite, monkeypatch, no_ci):
 def test_a_run_that_waits_says_so(suite):
     """While another run on this machine holds the devices, a run says why nothing happens."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
+    lines = []
     with ExitStack() as held:
         held.enter_context(lease(DevicePool("cpu", cores), len(cores)))
-        release = threading.Timer(8, held.pop_all().close)
-        release.start()
-        result = suite(*ONE, how="runpytest_subprocess")
-        release.join()
-    result.stdout.fnmatch_lines(
-        [
-            "pp-harness: fixed-ple-pp2 waits for another run on this machine",
-            "pp-harness: fixed-ple-pp2 started on cpu *",
-            "*4 passed*",
-        ]
-    )
-    waits = [line for line in result.outlines if "waits for another run" in line]
-    assert len(waits) == min(2, len(cores))
+        process = start(suite.pytester.path, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if "waits for another run on this machine" in line:
+                held.close()
+    assert process.wait(60) == 0, lines
+    waits = [line for line in lines if "waits for another run on this machine" in line]
+    assert len(waits) == len(set(waits)) > 0
+    (cell,) = {line.split()[1] for line in waits[:1]}
+    started = next(n for n, line in enumerate(lines) if f"{cell} started on cpu" in line)
+    assert lines.index(waits[0]) < started
+    assert "4 passed" in lines[-1]
+
+
+def start(folder, **streams):
+    """Start a run of the suite in `folder`."""
+    plugins = ("-p", "fake_engines", "-p", "no:cacheprovider", "--pp-store", "store")
+    command = [sys.executable, "-m", "pytest", *plugins, *ONE]
+    return subprocess.Popen(command, cwd=folder, **streams)
 
 
 def in_terminal(folder):
     """Return what a run of the suite in `folder` puts out on a terminal of its own."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    plugins = ("-p", "fake_engines", "-p", "no:cacheprovider", "--pp-store", "store")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *plugins, *ONE],
-        cwd=folder,
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        close_fds=True,
-    )
+    process = start(folder, stdin=its, stdout=its, stderr=its)
     os.close(its)
     shown = b""
     with suppress(OSError):  # the terminal ends with its last process

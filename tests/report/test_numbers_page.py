@@ -1,0 +1,45 @@
+"""docs/numbers.md names every figure that the page shows, and its examples are computed."""
+
+import re
+from pathlib import Path
+
+from harness.compare.accuracy import compare_accuracy, fall_bound, mcnemar
+from harness.report.html import _LABELS
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "numbers.md").read_text(encoding="utf-8")
+
+
+def test_every_figure_is_explained():
+    """A figure that the page has words for has its computation on the page of numbers."""
+    names = set(re.findall(r"`(\w+)`", PAGE))
+    assert set(_LABELS) - {"floor"} <= names
+    assert "noise floor" in PAGE
+
+
+def test_the_examples_are_right(tmp_path):
+    """Each row of the table of accuracies is what the check makes of such answers."""
+    from builders import CaptureBuilder, answer
+
+    rows = re.findall(
+        r"^\| (\d+) \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (\w+) \|$", PAGE, re.MULTILINE
+    )
+    assert len(rows) == 5
+    for place, (*counts, p, bound, verdict) in enumerate(rows):
+        n, lost, won = map(int, counts)
+        assert f"{mcnemar(lost, won):.4g}" == p
+        assert f"{fall_bound(lost, won, n):.4g}" == bound
+        sides = []
+        for pp in (1, 2):
+            built = CaptureBuilder(tmp_path / f"{place}-{pp}", pp=pp)
+            # The first `lost` turn wrong at PP=2, the next `won` turn right; the last only reads
+            # otherwise, so that an output differs even where nothing is lost.
+            built.answers = [
+                answer(
+                    number, right=(number >= lost) if pp == 2 else not lost <= number < lost + won
+                )
+                for number in range(n)
+            ]
+            if pp == 2:
+                built.answers[-1]["output"] += " "
+            sides.append(built.save())
+        assert compare_accuracy(*sides).outcome.value == verdict, (n, lost, won)
