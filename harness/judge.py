@@ -9,6 +9,7 @@ from .compare.contract import compare_contract
 from .compare.engine import compare_engines, engine_failure, not_applicable
 from .compare.finding import Finding, Outcome, Severity, Verdict
 from .compare.logits import compare_logits
+from .compare.power import DEFAULT_MARGIN
 from .compare.sensitivity import trusted
 from .source.partition import PartitionPlan
 
@@ -57,11 +58,17 @@ def blocked_by(cause: Verdict) -> Verdict:
     return Verdict(Outcome.BLOCKED, f"blocked by {codes}: {cause.summary}")
 
 
-def judge(check: str, baseline: Capture, candidate: Capture) -> Verdict:
+def judge(
+    check: str, baseline: Capture, candidate: Capture, margin: float = DEFAULT_MARGIN
+) -> Verdict:
     """Judge one check of a point from the captures at PP=1 and PP=N.
 
     A contract verdict needs no baseline, and speaks even when the engine failed, if the tracer
-    saw the cause. Logits and accuracy need both engines whole.
+    saw the cause. Logits and accuracy need both engines whole. `margin` is the fall of accuracy
+    that is accepted, as a share of the questions.
+
+    Raises:
+        KeyError: if there is no such check.
     """
     if check == "engine":
         return compare_engines(baseline, candidate)
@@ -78,6 +85,8 @@ def judge(check: str, baseline: Capture, candidate: Capture) -> Verdict:
     for capture in (candidate, baseline):
         if (failure := engine_failure(capture)) is not None:
             return blocked_by(failure)
-    compare = {"logits": compare_logits, "accuracy": compare_accuracy}[check]
-    verdict = compare(baseline, candidate)
-    return trusted(verdict, baseline, candidate) if check == "logits" else verdict
+    if check == "logits":
+        return trusted(compare_logits(baseline, candidate), baseline, candidate)
+    if check == "accuracy":
+        return compare_accuracy(baseline, candidate, margin)
+    raise KeyError(check)

@@ -15,6 +15,7 @@ from .capture.expect import KV_SEQUENCES, modelled_seconds
 from .capture.probes import longest_probe
 from .capture.ray_cluster import cluster_devices
 from .capture.shard import Group, split
+from .compare.power import DEFAULT_MARGIN
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.environments import find_vllm
@@ -62,6 +63,7 @@ class SweepOptions:
     executor: str = "mp"
     profiles: tuple[str, ...] = ("parity",)
     mode: str = "eager"
+    margin: float = DEFAULT_MARGIN
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ class Sweep:
             raise BadInputError("--pp-gsm8k-limit must be at least 1")
         if options.gsm8k_fewshot is not None and options.gsm8k_fewshot < 0:
             raise BadInputError("--pp-gsm8k-fewshot must not be negative")
+        if not 0 < options.margin < 1:
+            raise BadInputError(
+                f"--pp-margin {options.margin:g}: give a share between 0 and 1, "
+                "e.g. 0.01 for one point of accuracy"
+            )
         if options.load_format not in ("auto", "dummy"):
             raise BadInputError(f"--pp-load-format {options.load_format}: auto or dummy")
         if options.runner not in ("auto", "v1", "v2"):
@@ -271,6 +278,15 @@ class Sweep:
             tree = build_tree(self.installed, variant, self.store / "trees")
             trees[variant.name] = (tree.path, tree.digest)
         return trees
+
+    @property
+    def questions(self) -> int:
+        """Return how many questions a cell is asked: 0 if no model can answer any."""
+        source = next((one for one in self._gsm8k.values() if one is not None), None)
+        if source is None:
+            return 0
+        count = count_questions(source.questions)
+        return count if source.limit is None else min(count, source.limit)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -1,21 +1,24 @@
 """GSM8K answers, paired per question: exact one-sided McNemar and a non-inferiority bound.
 
 The same questions are asked of the same engine at two PP sizes, so that only the questions whose
-result changed carry information (McNemar, Psychometrika 1947; exact binomial form).
+result changed carry information (docs/evidence.md).
 """
 
 from typing import Any
 
 from ..capture.record import Capture
 from .finding import Finding, Outcome, Severity, Verdict, judged
+from .paired import fall_bound, mcnemar
+from .power import ALPHA, DEFAULT_MARGIN
 
-# Fixed beforehand, as lm-eval's gsm8k reports it first.
-PRIMARY_FILTER = "strict-match"
-# The largest fall of accuracy that is accepted, as a share of the questions.
-DEFAULT_MARGIN = 0.01
-_ALPHA = 0.05
+# Fixed beforehand, as lm-eval's gsm8k reports it first; the other is shown beside it.
+PRIMARY_FILTER, SECOND_FILTER = "strict-match", "flexible-extract"
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
+# Answers that are kept where outputs differ and no score does.
 _EXAMPLES = 3
+
+Line = dict[str, Any]
+Pairs = list[tuple[Line, Line]]
 
 
 def compare_accuracy(
@@ -34,12 +37,12 @@ def compare_accuracy(
     if unpaired:
         return judged([unpaired], "")
     pairs = list(zip(left, right, strict=True))
-    lost = [(a, b) for a, b in pairs if _right(a) and not _right(b)]
-    won = [(a, b) for a, b in pairs if not _right(a) and _right(b)]
-    changed = [(a, b) for a, b in pairs if (a["output"], _right(a)) != (b["output"], _right(b))]
     count = len(pairs)
-    before, after = (sum(map(_right, side)) / count for side in (left, right))
-    p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)
+    lost, won = _flipped(pairs, PRIMARY_FILTER)
+    lost_too, won_too = _flipped(pairs, SECOND_FILTER)
+    before, after = (_share(side, PRIMARY_FILTER) for side in (left, right))
+    loosely = [_share(side, SECOND_FILTER) for side in (left, right)]
+    changed = [(a, b) for a, b in pairs if (a["output"], a["scores"]) != (b["output"], b["scores"])]
     figures: dict[str, Any] = {
         "questions": count,
         "baseline": before,
@@ -47,28 +50,47 @@ def compare_accuracy(
         "lost": len(lost),
         "won": len(won),
         "outputs_changed": len(changed),
-        "p_value": p_value,
-        "fall_bound": bound,
         "margin": margin,
         "filter": PRIMARY_FILTER,
+        "flexible_baseline": loosely[0],
+        "flexible_candidate": loosely[1],
+        "flexible_lost": len(lost_too),
+        "flexible_won": len(won_too),
     }
     scores = f"{before:.3f} at PP=1, {after:.3f} here"
     if not changed:
         return Verdict(Outcome.PASS, f"all {count} outputs identical ({scores})", (), figures)
-    examples = [_flip(a, b) for a, b in (lost or changed)[:_EXAMPLES]]
-    if p_value < _ALPHA:
+    p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)
+    figures |= {
+        "p_value": p_value,
+        "fall_bound": bound,
+        "fall_low": -fall_bound(len(won), len(lost), count),
+    }
+    evidence = {**figures, "examples": _examples(lost, won, changed)}
+    beside = f"{SECOND_FILTER} {loosely[0]:.3f}, {loosely[1]:.3f}"
+    if p_value < ALPHA:
         finding = Finding(
             "ACC001",
             Severity.ERROR,
             f"accuracy falls: {scores}; {len(lost)} of {count} questions lost, {len(won)} won "
-            f"(one-sided exact McNemar p = {p_value:.2g})",
+            f"(one-sided exact McNemar p = {p_value:.2g}; {beside})",
             "see the contract and logits findings of this cell",
-            evidence={**figures, "examples": examples},
+            evidence=evidence,
         )
         return judged([finding], "", **figures)
     if bound < margin:
-        summary = f"{len(changed)} of {count} outputs differ, fall below {bound:.3f} ({scores})"
-        return Verdict(Outcome.PASS, summary, (), figures)
+        summary = (
+            f"{len(changed)} of {count} outputs differ, fall below {bound:.4f} ({scores}; {beside})"
+        )
+        finding = Finding(
+            "ACC004",
+            Severity.INFO,
+            f"{len(lost)} of {count} questions lost, {len(won)} won: less than the margin of "
+            f"{margin:g} with 95 % confidence",
+            "nothing to do; the logits verdict says whether the computation is the same",
+            evidence=evidence,
+        )
+        return judged([finding], summary, **figures)
     cure = (
         "ask more questions (--pp-gsm8k-limit) and look at the logits verdict"
         if before
@@ -79,41 +101,29 @@ def compare_accuracy(
         "ACC002",
         Severity.WARNING,
         f"{len(changed)} of {count} outputs differ and {count} questions cannot exclude a fall of "
-        f"{margin:.3f} (bound {bound:.3f}; {scores})",
+        f"{margin:g} (bound {bound:.4f}; {scores}; {beside})",
         cure,
-        evidence={**figures, "examples": examples},
+        evidence=evidence,
     )
     return Verdict(Outcome.INCONCLUSIVE, finding.message, (finding,), figures)
 
 
-def mcnemar(lost: int, won: int) -> float:
-    """Return the exact one-sided p-value of at least `lost` losses among the changed questions."""
-    from scipy.stats import binomtest
-
-    if lost + won == 0:
-        return 1.0
-    return float(binomtest(lost, lost + won, 0.5, alternative="greater").pvalue)
+def _right(line: Line, filter_name: str) -> bool:
+    return bool(line["scores"][filter_name] == 1.0)
 
 
-def fall_bound(lost: int, won: int, count: int) -> float:
-    """Return an upper 95 % bound of the fall in accuracy, as a share of `count` questions.
-
-    Conservative and exact in each part: the Clopper-Pearson upper bound of the share lost minus
-    the lower bound of the share won, each at half the error (Bonferroni).
-    """
-    from scipy.stats import binomtest
-
-    level = 1 - _ALPHA  # two-sided at this level is one-sided at half the error
-    high = binomtest(lost, count).proportion_ci(level, method="exact").high
-    low = binomtest(won, count).proportion_ci(level, method="exact").low
-    return float(high - low)
+def _share(side: list[Line], filter_name: str) -> float:
+    return sum(_right(line, filter_name) for line in side) / len(side)
 
 
-def _right(line: dict[str, Any]) -> bool:
-    return bool(line["scores"][PRIMARY_FILTER] == 1.0)
+def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
+    """Return the questions lost and the questions won, as one filter reads the answers."""
+    lost = [(a, b) for a, b in pairs if _right(a, filter_name) and not _right(b, filter_name)]
+    won = [(a, b) for a, b in pairs if not _right(a, filter_name) and _right(b, filter_name)]
+    return lost, won
 
 
-def _unpaired(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> Finding | None:
+def _unpaired(left: list[Line], right: list[Line]) -> Finding | None:
     for position in range(max(len(left), len(right))):
         a = left[position] if position < len(left) else {}
         b = right[position] if position < len(right) else {}
@@ -129,10 +139,16 @@ def _unpaired(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> Findin
     return None
 
 
-def _flip(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "question": before["question"],
-        "target": before["target"],
-        "baseline": before["output"],
-        "candidate": after["output"],
-    }
+def _examples(lost: Pairs, won: Pairs, changed: Pairs) -> list[Line]:
+    """Return every question that flipped, or some that changed if none did."""
+    named = [("lost", pair) for pair in lost] + [("won", pair) for pair in won]
+    return [
+        {
+            "question": before["question"],
+            "target": before["target"],
+            "baseline": before["output"],
+            "candidate": after["output"],
+            "change": change,
+        }
+        for change, (before, after) in named or [("text", pair) for pair in changed[:_EXAMPLES]]
+    ]

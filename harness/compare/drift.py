@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from .accuracy import DEFAULT_MARGIN
+from .power import DEFAULT_MARGIN
 
 
 @dataclass(frozen=True)

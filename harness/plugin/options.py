@@ -104,6 +104,13 @@ def add_options(parser: pytest.Parser) -> None:
         help="examples before each question (default: 0 for instruments, else 5)",
     )
     add(
+        "--pp-margin",
+        type=float,
+        metavar="SHARE",
+        help="largest fall of accuracy that is accepted, as a share of the questions (default: "
+        "0.01, one point)",
+    )
+    add(
         "--pp-partition",
         action="append",
         metavar="A,B,..",
@@ -195,6 +202,7 @@ def read_options(config: pytest.Config) -> "SweepOptions":
     Raises:
         BadInputError: naming the option and the cure.
     """
+    from ..compare.power import DEFAULT_MARGIN
     from ..errors import BadInputError
     from ..source.subject import SubjectOptions
     from ..sweep import SweepOptions, parse_pps
@@ -232,6 +240,7 @@ def read_options(config: pytest.Config) -> "SweepOptions":
         executor=option("--pp-executor"),
         profiles=_PROFILES[option("--pp-profile")],
         mode=option("--pp-mode"),
+        margin=DEFAULT_MARGIN if (margin := option("--pp-margin")) is None else margin,
     )
 
 

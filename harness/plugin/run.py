@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from .terminal import header, show_plan, summarize
+from .terminal import header, questions_line, show_plan, summarize
 from .workers import distributed, points_named
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ class Run:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is measured, before anything runs."""
-        return [line for sweep in self.sweeps.values() for line in header(sweep)]
+        lines = [line for sweep in self.sweeps.values() for line in header(sweep)]
+        return [*lines, *questions_line(self._first)]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Queue the cells that the selected items need."""
@@ -252,7 +253,7 @@ class Run:
             baseline = self._captures.obtain(made[point.baseline])
             both = baseline.capture, candidate.capture
             engine = judge("engine", *both)
-            verdict = engine if check == "engine" else judge(check, *both)
+            verdict = engine if check == "engine" else judge(check, *both, sweep.options.margin)
             cells = [
                 cell_record(one, cell, came.capture, sweep.pin.version, fresh=came.fresh)
                 for (one, cell), came in zip(made.items(), (baseline, candidate), strict=True)

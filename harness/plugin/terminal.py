@@ -21,6 +21,29 @@ def header(sweep: "Sweep") -> list[str]:
     ]
 
 
+def questions_line(sweep: "Sweep") -> list[str]:
+    """Return the line that says what the questions of a cell can decide; none if none are asked."""
+    from ..compare.power import FLIP_RATE, fewest_questions, questions_needed
+
+    count, margin, limit = sweep.questions, sweep.options.margin, sweep.options.gsm8k_limit
+    if not count:
+        return []
+    needed, fewest = questions_needed(margin), fewest_questions(margin)
+    what, at = f"{count} questions", f"{needed} at {FLIP_RATE:.0%} flips"
+    if count >= needed:
+        return [f"pp-harness: {what} can exclude a fall of {margin:g} (it takes {at})"]
+    if limit is not None:
+        what = f"warning: --pp-gsm8k-limit {limit}"
+    if count >= fewest:
+        can = f"can exclude a fall of {margin:g} only if few answers flip: it takes {at}"
+    else:
+        can = (
+            f"can pass only with identical answers: to exclude a fall of {margin:g} takes {fewest} "
+            f"without a flip, {at}"
+        )
+    return [f"pp-harness: {what} {can}"]
+
+
 def summarize(
     terminal: Any,
     records: "Sequence[ItemRecord]",

@@ -23,18 +23,27 @@ class Answer:
 
 @dataclass(frozen=True)
 class Flip:
-    """One question and its two answers; `target` is what was asked for."""
+    """One question and its two answers; `target` is what was asked for.
+
+    `change` is `lost`, `won`, or `text` where no score moved; empty in older reports.
+    """
 
     question: str
     target: str
     baseline: Answer
     candidate: Answer
+    change: str = ""
 
 
 def flips(examples: list[Mapping[str, Any]]) -> list[Flip]:
     """Return what the accuracy findings keep of changed answers, each cut where the two part."""
     return [
-        Flip(one["question"], one["target"], *part(one["baseline"], one["candidate"]))
+        Flip(
+            one["question"],
+            one["target"],
+            *part(one["baseline"], one["candidate"]),
+            one.get("change", ""),
+        )
         for one in examples
     ]
 

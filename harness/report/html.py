@@ -31,15 +31,22 @@ _LABELS = {
     "won": "questions won",
     "outputs_changed": "answers that differ",
     "p_value": "p of so many losses by chance (exact McNemar)",
+    "fall_low": "lower 95 % bound of the fall",
     "fall_bound": "upper 95 % bound of the fall",
     "margin": "accepted fall",
     "floor": "noise floor: PP=1 against itself",
     "filter": "answers read by",
+    "flexible_baseline": "accuracy at PP=1, read by flexible-extract",
+    "flexible_candidate": "accuracy here, read by flexible-extract",
+    "flexible_lost": "questions lost, read by flexible-extract",
+    "flexible_won": "questions won, read by flexible-extract",
 }
 # What a noise floor says of a difference; the others of its figures count rows.
 _DISTANCES = ("max_abs", "relative_rms", "kl", "top1")
 # Evidence that has a place of its own on the page.
 _SHOWN_ELSEWHERE = {("accuracy", "examples")}
+# Changed answers that a point shows on the page; report.json has all of them.
+_MOST_FLIPS = 20
 PAGE = "report.html"
 
 
@@ -95,7 +102,7 @@ def _flips(view: ReportView, point: PointView) -> list[Flip]:
         flip
         for finding in view.findings
         if finding.point == point.id and finding.record.check == "accuracy"
-        for flip in flips(finding.record.evidence.get("examples", []))
+        for flip in flips(finding.record.evidence.get("examples", [])[:_MOST_FLIPS])
     ]
 
 

@@ -1,61 +1,10 @@
-"""Paired answers: exact McNemar, a conservative bound, and nothing that passes unpaired."""
-
-import math
+"""Paired answers: identical, lost, won, open, and nothing that passes unpaired."""
 
 import pytest
 from builders import answer
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.compare.accuracy import compare_accuracy, fall_bound, mcnemar
-from harness.compare.finding import Outcome
-
-
-def binomial(k, n, p):
-    return math.comb(n, k) * p**k * (1 - p) ** (n - k)
-
-
-@given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_against_summed_binomials(lost, won):
-    """The p-value is the chance of at least `lost` heads in `lost + won` fair tosses."""
-    total = lost + won
-    exact = sum(math.comb(total, k) for k in range(lost, total + 1)) / 2**total
-    assert mcnemar(lost, won) == pytest.approx(exact, rel=1e-9)
-
-
-@pytest.mark.parametrize("count", [4, 12])
-@pytest.mark.parametrize("loss", [0.0, 0.05, 0.3, 0.6])
-@pytest.mark.parametrize("win", [0.0, 0.05, 0.35])
-def test_bound_covers_the_fall(count, loss, win):
-    """Over all outcomes, weighed by their chance, the bound misses the true fall in at most 5 %."""
-    missed = 0.0
-    for lost in range(count + 1):
-        for won in range(count - lost + 1):
-            kept = count - lost - won
-            chance = (
-                math.comb(count, lost)
-                * math.comb(count - lost, won)
-                * loss**lost
-                * win**won
-                * (1 - loss - win) ** kept
-            )
-            if chance and fall_bound(lost, won, count) < loss - win:
-                missed += chance
-    assert missed <= 0.05
-
-
-@given(st.integers(1, 200), st.data())
-def test_bound_is_above_the_measured_fall(count, data):
-    """The bound is never below the fall that was seen, and never above 1."""
-    lost = data.draw(st.integers(0, count))
-    won = data.draw(st.integers(0, count - lost))
-    assert (lost - won) / count <= fall_bound(lost, won, count) <= 1
-
-
-@pytest.mark.parametrize("count", [1, 8, 128, 1319])
-def test_bound_without_a_change_is_clopper_pearsons(count):
-    """With nothing lost and won the bound is 1 - 0.025**(1/n), so that few questions stay open."""
-    assert fall_bound(0, 0, count) == pytest.approx(1 - 0.025 ** (1 / count))
+from harness.compare.accuracy import compare_accuracy
+from harness.compare.finding import Outcome, Severity
 
 
 def judge(build, before, after, **options):
@@ -70,6 +19,7 @@ def test_identical_outputs_pass(build):
     verdict = judge(build, answers, answers)
     assert verdict.outcome is Outcome.PASS
     assert verdict.summary == "all 2 outputs identical (0.500 at PP=1, 0.500 here)"
+    assert not {"p_value", "fall_bound"} & set(verdict.figures), "there is nothing to estimate"
 
 
 @pytest.mark.parametrize("name", ["doc_hash", "prompt_hash", "target_hash"])
@@ -113,7 +63,7 @@ def test_no_answers_is_blocked(build, side):
 
 
 def test_significant_fall_fails(build):
-    """ACC001: five losses and no win cannot be chance (1/32), and examples are shown."""
+    """ACC001: five losses and no win cannot be chance (1/32); each flip is there, both answers."""
     before = [answer(n) for n in range(10)]
     after = [answer(n, right=n >= 5) for n in range(10)]
     verdict = judge(build, before, after)
@@ -127,8 +77,43 @@ def test_significant_fall_fails(build):
         "target": "#### 1",
         "baseline": "#### 1",
         "candidate": "#### 2",
+        "change": "lost",
     }
-    assert len(found.evidence["examples"]) == 3
+    assert [one["question"] for one in found.evidence["examples"]] == [
+        f"question {number}" for number in range(5)
+    ]
+
+
+def test_wins_are_kept_beside_losses(build):
+    """A question that turned right is a flip too, and comes after those that turned wrong."""
+    before = [answer(0), answer(1, right=False), answer(2)]
+    after = [answer(0), answer(1), answer(2, right=False)]
+    (found,) = judge(build, before, after).findings
+    flips = [(one["question"], one["change"]) for one in found.evidence["examples"]]
+    assert flips == [("question 2", "lost"), ("question 1", "won")]
+
+
+def test_flexible_extract_stands_beside_strict_match(build):
+    """The verdict goes by strict-match; what flexible-extract reads is in figures and message."""
+    before = [answer(n) for n in range(10)]
+    after = [answer(n, right=n >= 6) for n in range(10)]
+    for line in after[:4]:
+        line["scores"]["flexible-extract"] = 1.0  # the number is right, its form is not
+    verdict = judge(build, before, after)
+    assert verdict.outcome is Outcome.FAIL
+    figures = verdict.figures
+    assert (figures["lost"], figures["candidate"]) == (6, 0.4)
+    assert (figures["flexible_lost"], figures["flexible_candidate"]) == (2, 0.8)
+    assert (figures["flexible_baseline"], figures["flexible_won"]) == (1.0, 0)
+    assert "flexible-extract 1.000, 0.800" in verdict.summary
+
+
+def test_score_that_only_flexible_extract_moves_is_a_change(build):
+    """Outputs are identical only if both filters read the same: else it is no identical pass."""
+    before = [answer(n) for n in range(10)]
+    after = [answer(n) for n in range(10)]
+    after[3]["scores"]["flexible-extract"] = 0.0
+    assert judge(build, before, after).outcome is Outcome.INCONCLUSIVE
 
 
 def test_fall_that_may_be_chance_is_inconclusive(build):
@@ -152,12 +137,24 @@ def test_changed_outputs_with_equal_scores_are_inconclusive_if_few(build):
 
 def test_changed_outputs_pass_with_enough_questions(build):
     """A change that moves no score passes once the bound is below the margin."""
-    # 1 - 0.025**(1/n) < 0.01 from n = 368 on.
-    for count, outcome in ((367, Outcome.INCONCLUSIVE), (368, Outcome.PASS)):
+    # 1 - 0.049**(1/n) < 0.01 from n = 301 on.
+    for count, outcome in ((300, Outcome.INCONCLUSIVE), (301, Outcome.PASS)):
         before = [answer(n) for n in range(count)]
         after = [answer(n) for n in range(count)]
         after[0]["output"] += " "
         assert judge(build, before, after).outcome is outcome
+
+
+def test_flips_within_the_margin_pass_and_are_shown(build):
+    """ACC004: a pass in which answers flipped still shows each of them."""
+    before = [answer(n, right=n != 0) for n in range(200)]
+    after = [answer(n, right=n != 1) for n in range(200)]
+    verdict = judge(build, before, after, margin=0.05)
+    assert verdict.outcome is Outcome.PASS
+    (found,) = verdict.findings
+    assert (found.code, found.severity) == ("ACC004", Severity.INFO)
+    assert [one["change"] for one in found.evidence["examples"]] == ["lost", "won"]
+    assert verdict.figures["fall_low"] < 0 < verdict.figures["fall_bound"] < 0.05
 
 
 def test_margin_decides(build):

@@ -38,6 +38,8 @@ REFUSED = {
     "limit": (["--pp-gsm8k-limit", "0"], "--pp-gsm8k-limit must be at least 1"),
     "negative limit": (["--pp-gsm8k-limit=-3"], "--pp-gsm8k-limit must be at least 1"),
     "limit word": (["--pp-gsm8k-limit", "x"], "invalid int value"),
+    "margin": (["--pp-margin", "1"], "--pp-margin 1: give a share between 0 and 1"),
+    "no margin": (["--pp-margin", "nan"], "--pp-margin nan: give a share"),
     "fewshot": (["--pp-gsm8k-fewshot=-1"], "must not be negative"),
     "bundled shots": (["--pp-gsm8k-fewshot", "5"], "has no examples for 5 shots"),
     "no questions": (["--pp-gsm8k", "gone.jsonl"], "gone.jsonl"),

@@ -251,3 +251,40 @@ def test_a_run_in_which_nothing_applies_fails(suite):
             "SKIPPED*the model runner v2 was asked for and v1 is in effect",
         ]
     )
+
+
+def test_the_margin_decides_what_differing_answers_are(suite):
+    """Answers of mm differ and none can turn wrong: open at one point, passed at half."""
+    asked = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "mm", "--pp-ignore-expected")
+    judged = {}
+    for margin in ("0.01", "0.5"):
+        result = suite(*asked, "--pp-margin", margin, "--pp-report", margin, "-k", "accuracy")
+        (verdict,) = report(suite, margin)["verdicts"]
+        judged[margin] = (result.ret, verdict["verdict"], verdict["figures"]["margin"])
+    assert judged == {"0.01": (1, "inconclusive", 0.01), "0.5": (0, "pass", 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((), "pp-harness: 128 questions can pass only with identical answers: *0.01 takes 301 *"),
+        (("--pp-gsm8k-limit", "9"), "pp-harness: warning: --pp-gsm8k-limit 9 can pass only with *"),
+        (
+            ("--pp-gsm8k-limit", "70", "--pp-margin", "0.05"),
+            "pp-harness: warning: --pp-gsm8k-limit 70 can exclude a fall of 0.05 only if few *",
+        ),
+        (("--pp-margin", "0.1"), "pp-harness: 128 questions can exclude a fall of 0.1 (it takes *"),
+    ],
+)
+def test_the_header_says_what_the_questions_decide(suite, options, line):
+    """One line before anything runs, a warning where a limit leaves too few questions."""
+    result = suite("--pp", "2", "--collect-only", *options)
+    result.stdout.fnmatch_lines([line])
+    assert result.ret == 0
+    assert sum("identical answers" in one or "a fall of" in one for one in result.outlines) == 1
+
+
+def test_a_shape_is_asked_nothing_and_says_nothing_of_questions(suite):
+    """Where no model can answer, the header has no line on what answers decide."""
+    result = suite("--pp", "2", "--pp-model", "shape:E4B", "--collect-only")
+    assert "a fall of" not in result.stdout.str()
