@@ -2,10 +2,10 @@
 
     python benchmarks/coverage.py [--counts N ...]
 
-Every outcome of N questions is weighed by its chance, for true shares lost and won on a grid, so that
-nothing is drawn at random. Bounds: that of the harness, Tango's score limit alone, and the difference
-of two exact bounds (Clopper and Pearson), each at half the error. All claim 95 %. The width is the
-mean of a bound over all outcomes.
+Every outcome of N questions is weighed by its chance, for true shares lost and won on a grid, so
+that nothing is drawn at random. Bounds: that of the harness, Tango's score limit alone, and the
+difference of two exact bounds (Clopper and Pearson), each at half the error. All claim 95 %. The
+width is the mean of a bound over all outcomes.
 """
 
 from __future__ import annotations
