@@ -254,7 +254,7 @@ def test_a_run_in_which_nothing_applies_fails(suite):
 
 
 def test_the_margin_decides_what_differing_answers_are(suite):
-    """Answers of mm differ and none can turn wrong: open at one point, a pass at half."""
+    """Answers of mm differ and none can turn wrong: open at one point, passed at half."""
     asked = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "mm", "--pp-ignore-expected")
     judged = {}
     for margin in ("0.01", "0.5"):
