@@ -96,41 +96,42 @@ def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
     assert "Model Runner V2 requires Triton" in verdict.summary
 
 
-class TestInterpreted:
-    """The V2 runner on a CPU, with Triton's interpreter: a series of ours makes that possible."""
+@pytest.fixture(scope="module")
+def run_v2(run):
+    """Return a function that runs a cell on V2: with Triton's interpreter, by a series of ours."""
+    subject = SubjectOptions(series=patches_dir() / "gemma4-ple-v2-cpu")
+    return functools.partial(run, runner="v2", subject=subject)
 
-    @pytest.fixture(scope="class")
-    def run_v2(self, run):
-        """Return a function that runs a cell of that series on V2."""
-        subject = SubjectOptions(series=patches_dir() / "gemma4-ple-v2-cpu")
-        return functools.partial(run, runner="v2", subject=subject)
 
-    @pytest.fixture(scope="class")
-    def baseline(self, run_v2):
-        """PP=1 on V2."""
-        return run_v2("v2-on-cpu", 1)
+@pytest.fixture(scope="module")
+def baseline_v2(run_v2):
+    """PP=1 on V2."""
+    return run_v2("v2-on-cpu", 1)
 
-    def test_the_merged_change_is_silent_there_too(self, run_v2, baseline):
-        """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
-        candidate = run_v2("v2-on-cpu", 2)
-        assert candidate.manifest["effective"]["runner"] == "v2"
-        assert compare_engines(baseline, candidate).outcome is Outcome.PASS
-        assert codes(compare_contract(candidate)) == ["CON001"]
-        assert codes(compare_logits(baseline, candidate)) == ["LOG001"]
 
-    def test_a_middle_stage_stops_the_engine(self, run_v2):
-        """At PP=4 stage 1 does not send the key on: V2 fails where V1 reads what is stale."""
-        candidate = run_v2("v2-on-cpu", 4)
-        failure = candidate.failure
-        assert (failure["rank"], failure["error"]) == (2, "KeyError: 'per_layer_inputs'")
-        assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
+def test_the_merged_change_is_silent_on_v2_too(run_v2, baseline_v2):
+    """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
+    candidate = run_v2("v2-on-cpu", 2)
+    assert candidate.manifest["effective"]["runner"] == "v2"
+    assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
+    assert codes(compare_contract(candidate)) == ["CON001"]
+    assert codes(compare_logits(baseline_v2, candidate)) == ["LOG001"]
 
-    def test_our_patch_cures_it_there(self, run_v2, baseline):
-        """With our patch all four stages agree, and give the bits of PP=1."""
-        candidate = run_v2("fixed", 4)
-        assert compare_engines(baseline, candidate).outcome is Outcome.PASS
-        assert compare_contract(candidate).outcome is Outcome.PASS
-        assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+def test_a_middle_stage_stops_v2(run_v2):
+    """At PP=4 stage 1 does not send the key on: V2 fails where V1 reads what is stale."""
+    candidate = run_v2("v2-on-cpu", 4)
+    failure = candidate.failure
+    assert (failure["rank"], failure["error"]) == (2, "KeyError: 'per_layer_inputs'")
+    assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
+
+
+def test_our_patch_cures_v2(run_v2, baseline_v2):
+    """With our patch three stages agree, and give the bits of PP=1."""
+    candidate = run_v2("fixed", 3)
+    assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
+    assert compare_contract(candidate).outcome is Outcome.PASS
+    assert compare_logits(baseline_v2, candidate).outcome is Outcome.PASS
 
 
 def codes(verdict):
