@@ -2,24 +2,21 @@
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from .cell import Cell
 from .environment import server_environment
+from .groups import end_group
+from .scratch import Scratch
 
 _HARNESS = Path(__file__).resolve().parent.parent
-# How long the kernel may take to clear a killed process, in seconds.
-_KILL_SECONDS = 10
+# How long a server may take to end its children and itself: longer than one of those may.
+_CLOSE_SECONDS = 20
 # How long the helpers of a child that has ended may take to end by themselves: Python's resource
 # tracker removes the shared memory that the child left behind.
 _GRACE_SECONDS = 6
@@ -97,13 +94,13 @@ class _Server:
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=_CLOSE_SECONDS)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
         # A group that has reported its end is left alone: its number may be another's by now.
         alive = [pid for number, pid in self.pids.items() if number not in self.statuses]
         for pid in [*alive, self.process.pid]:
-            _end_group(pid)
+            end_group(pid)
         self.process.wait()
         self._reader.join()
         assert self.process.stdout is not None
@@ -128,19 +125,19 @@ class _ForkedChild:
         pid = self._server.pids.get(self._number)
         # A child that has no pid yet waits for a server that is stuck while it imports.
         if pid is None:
-            _end_group(self._server.process.pid)
+            end_group(self._server.process.pid)
         else:
-            _end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
+            end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
 
 
 class ForkServers:
     """Starts cells from one fork server per variant tree; close it to end them all."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="pp-harness-")
+        self._scratch = Scratch(Path(tempfile.gettempdir()), "pp-harness-servers-")
         # Another environment has no harness, or another one: it gets ours, and nothing else of
         # the folder in which ours is installed.
-        self._package = Path(self._folder.name) / "package"
+        self._package = self._scratch.folder / "package"
         self._package.mkdir()
         (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
@@ -151,8 +148,8 @@ class ForkServers:
         with self._lock:
             server = self._servers.get(cell.tree)
             if server is None or server.process.poll() is not None:
-                number = len(list(Path(self._folder.name).glob("*.log")))
-                own_log = Path(self._folder.name) / f"server{number}.log"
+                number = len(list(self._scratch.folder.glob("*.log")))
+                own_log = self._scratch.folder / f"server{number}.log"
                 server = self._servers[cell.tree] = _Server(cell, own_log, self._package)
         task = {"request": str(request), "env": env, "log": str(log)}
         return _ForkedChild(server, server.send(task), log)
@@ -161,34 +158,4 @@ class ForkServers:
         """End every server and every child."""
         for server in self._servers.values():
             server.close()
-        self._folder.cleanup()
-
-
-def _end_group(group: int, grace: float = 0) -> None:
-    """Kill a process group, after `grace` seconds, and wait until none of it runs.
-
-    Its devices are free then.
-    """
-    _await_end(group, grace)
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    _await_end(group, _KILL_SECONDS)
-
-
-def _await_end(group: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and _runs(group):
-        time.sleep(0.02)
-
-
-def _runs(group: int) -> bool:
-    """Whether a process of the group still runs; a zombie holds nothing."""
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return False
+        self._scratch.close()

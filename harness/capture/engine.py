@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .hooks import LOAD_FORMAT, TRACE_VARIABLE
+from .hooks import LOAD_FORMAT, TRACE_VARIABLE, stacks
 from .probes import probe_set, second_pass
 from .requests import send
 
@@ -195,6 +195,7 @@ def main(request_file: str) -> int:
     folder = Path(request["folder"])
     if request["device"] == "cpu":
         os.sched_setaffinity(0, request["devices"])
+    stacks.arm(folder, "engine")
     phase = _Phases(folder)
     error: dict[str, str] | None = None
     try:

@@ -15,7 +15,7 @@ from .cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
-from .launch import launch
+from .launch import launch, unwritten
 from .order import CellPlan, plan_cells
 from .record import Capture
 from .schedule import Job, next_start
@@ -144,24 +144,39 @@ class Runner:
             self._dispatch()
 
     def _make(self, cell: Cell, expected: float) -> Obtained:
-        with self._locked(cell.key):
-            if capture := self._store.find(cell.key):  # another run was first
-                return Obtained(capture, fresh=False)
-            with (
-                lease(self._pool, devices_needed(cell, self._pool), self._stop) as devices,
-                self._store.workspace() as folder,
-            ):
-                with self._watched(cell, folder, devices, expected) as ended:
-                    manifest = launch(
-                        cell,
-                        folder,
-                        devices,
-                        self._servers,
-                        phase_timeout=self._phase_timeout,
-                        stop=self._stop,
-                    )
-                    ended.append(manifest["status"])
-                return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
+        """Return the capture of a cell, made now unless another run was first.
+
+        A machine that lets nothing be written, a full disk, blocks the cell as a time-out does.
+        """
+        try:
+            with self._locked(cell.key):
+                if capture := self._store.find(cell.key):
+                    return Obtained(capture, fresh=False)
+                return self._run_engine(cell, expected)
+        except InterruptedError:  # an OSError too: the run was stopped
+            raise
+        except OSError as error:
+            manifest = unwritten(cell, f"{type(error).__name__}: {error}")
+            return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=True)
+
+    def _run_engine(self, cell: Cell, expected: float) -> Obtained:
+        if self._watch and (reason := self._store.damaged(cell.key)):
+            self._watch.dropped(cell, reason)
+        with (
+            lease(self._pool, devices_needed(cell, self._pool), self._stop) as devices,
+            self._store.workspace() as folder,
+        ):
+            with self._watched(cell, folder, devices, expected) as ended:
+                manifest = launch(
+                    cell,
+                    folder,
+                    devices,
+                    self._servers,
+                    phase_timeout=self._phase_timeout,
+                    stop=self._stop,
+                )
+                ended.append(manifest["status"])
+            return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager
     def _watched(

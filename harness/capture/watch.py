@@ -16,3 +16,6 @@ class Watch(Protocol):
 
     def ended(self, cell: Cell, status: str, seconds: float) -> None:
         """Take note that it ended: ok, failed, blocked, or stopped with the run."""
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Take note that a capture of the store is damaged, and so its cell runs again."""

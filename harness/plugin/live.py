@@ -26,6 +26,11 @@ def watch_for(reporter: Any) -> "LiveView | PlainLines | None":
     return LiveView(reporter) if is_terminal and not os.environ.get("CI") else PlainLines(reporter)
 
 
+def dropped_line(cell: Cell, reason: str) -> str:
+    """Return in one line why a capture that was there is not used."""
+    return f"{cell.id} is run again, its capture is damaged: {reason}"
+
+
 class PlainLines(Watch):
     """A line when a cell starts and one when it ends: for logs."""
 
@@ -46,6 +51,10 @@ class PlainLines(Watch):
     def ended(self, cell: Cell, status: str, seconds: float) -> None:
         """Print what became of it."""
         self._line(f"{cell.id} {status} after {seconds:.1f} s")
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Print why a capture that was there is not used."""
+        self._line(dropped_line(cell, reason))
 
     def _line(self, text: str) -> None:
         self._reporter.write_line(f"pp-harness: {text}")
@@ -104,6 +113,11 @@ class LiveView(Watch):
             self._running.pop(cell.key, None)
             if not self._running:
                 self.close()
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Print why a capture that was there is not used, above the table if it stands."""
+        with self._lock:
+            self._writer.line(f"pp-harness: {dropped_line(cell, reason)}")
 
     def close(self) -> None:
         """Give the terminal back to pytest."""
