@@ -60,6 +60,8 @@ class SweepOptions:
     pin: str = ""
     shard: tuple[int, int] | None = None
     executor: str = "mp"
+    trust_pickle: bool = False
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,16 @@ class Sweep:
     def _chosen_models(self) -> dict[str, ModelSource]:
         models: dict[str, ModelSource] = {}
         for asked in self.options.models or instrument_names():
-            model = resolve_model(asked, shapes_dir=self.store / "shapes")
+            model = resolve_model(
+                asked,
+                shapes_dir=self.store / "shapes",
+                allow_pickle=self.options.trust_pickle,
+                allow_remote_code=self.options.trust_remote_code,
+            )
             if model.name in models:
                 raise BadInputError(f"--pp-model {asked}: two models are named {model.name}")
+            if not text_config(model.config).get("vocab_size"):
+                raise BadInputError(f"--pp-model {asked}: its config names no vocab_size")
             models[model.name] = model
         return models
 
@@ -335,6 +344,7 @@ class Sweep:
             ranks_per_device=self.options.ranks_per_device,
             executor=self.options.executor,
             weights=self._weights(model),
+            trust_remote_code=self.options.trust_remote_code,
             max_model_len=length,
             max_gen_tokens=_BUNDLED_ANSWER if gsm8k and gsm8k.name == "bundled" else _ANSWER,
             vocab_size=int(text["vocab_size"]),
@@ -451,7 +461,7 @@ def _check_questions(path: Path) -> None:
             row = json.loads(line)
             texts = isinstance(row["question"], str) and isinstance(row["answer"], str)
             fits = texts and "####" in row["answer"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             fits = False
         if not fits:
             raise BadInputError(

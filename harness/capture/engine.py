@@ -112,6 +112,7 @@ def _settings(request: dict[str, Any]) -> dict[str, Any]:
         "disable_cascade_attn": True,
         "seed": 0,
         "load_format": _LOAD_FORMATS[request["weights"]],
+        "trust_remote_code": request["trust_remote_code"],
         **(memory if share > 1 else {}),
     }
 

@@ -1,25 +1,18 @@
 """Engines with faults on order: one tree and one fork server for all of them."""
 
-import contextlib
-import re
 import threading
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
+from fault_tools import ENOUGH, MODEL, Belongings
 from planted import VARIANT, planted_series
+from trust_page import FAULT, Record, write_page
 
 from harness.capture.children import ForkServers
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.source.subject import SubjectOptions
 from harness.sweep import Point, Sweep, SweepOptions
-
-# Above what a phase of a healthy engine takes on a busy host of two cores.
-PHASE_TIMEOUT = 120
-MODEL = "ple"
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +48,10 @@ def run(sweep, servers, tmp_path):
     """Return a function that runs an engine with a fault and gives its capture.
 
     `fault` is an order (planted.py); `meanwhile` is called in this thread with the capture's
-    folder while the engine runs. On return nothing of the engine may be left.
+    folder while the engine runs, `seen` says that there is one. On return nothing of it is left.
     """
 
-    def run(fault="", pp=2, *, timeout=PHASE_TIMEOUT, meanwhile=None, starter=servers):
+    def run(fault="", pp=2, *, timeout=ENOUGH, meanwhile=None, starter=servers, seen=True):
         folder = tmp_path / f"capture{len(list(tmp_path.glob('capture*')))}"
         folder.mkdir()
         (folder / "fault").write_text(fault)
@@ -77,65 +70,45 @@ def run(sweep, servers, tmp_path):
             thread.start()
             if meanwhile:
                 meanwhile(folder)
-            thread.join(timeout=300)
+            thread.join(timeout=400)
         assert not thread.is_alive(), "the launch outlasts every limit"
         if out.error:
             raise out.error
-        assert len(belongings.processes) > pp, "the engine was seen"
+        assert not seen or len(belongings.processes) > pp
         assert belongings.left == []
         return Capture(folder, out.manifest)
 
     return run
 
 
-class Belongings:
-    """What the engines of this process own while they run: processes and shared memory.
+@pytest.fixture
+def tried(request):
+    """Return a function that takes note of a fault that was survived, for docs/trust.md."""
 
-    Other runs on this host have their own, so what is there is not all ours: it is looked at
-    several times a second, and at the end all of it must be gone.
-    """
+    def tried(name, outcome, where, said):
+        # A report carries it to the controller of xdist.
+        request.node.user_properties.append((FAULT, [name, outcome, where, said]))
 
-    def __init__(self):
-        self.processes, self.segments = set(), set()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error):
-        self._done.set()
-        self._thread.join()
-
-    @property
-    def left(self):
-        """Return what is still there."""
-        shared = [name for name in self.segments if Path("/dev/shm", name).exists()]
-        return [*shared, *(pid for pid in self.processes if is_running(pid))]
-
-    def _look(self):
-        while not self._done.wait(0.2):
-            below = (child.children(recursive=True) for child in psutil.Process().children())
-            for process in (one for group in below for one in group):
-                self.processes.add(process.pid)
-                with contextlib.suppress(OSError):
-                    maps = Path(f"/proc/{process.pid}/maps").read_text()
-                    self.segments.update(re.findall(r"/dev/shm/([^\s]+)$", maps, re.MULTILINE))
+    return tried
 
 
-def is_running(pid):
-    """Tell whether a process runs; a zombie only waits for its parent to notice."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def pytest_runtest_logreport(report):
+    """Take note of a fault as soon as its test has run, survived or not."""
+    if (
+        (report.when == "call" or report.skipped)
+        and "faults/test_" in report.nodeid
+        and "[" in report.nodeid
+    ):
+        outcomes[report.nodeid] = report.outcome
+        found = [Record(*value) for key, value in report.user_properties if key == FAULT]
+        if report.outcome == "passed":
+            records.extend(found)
 
 
-def wait_for(condition, seconds=120):
-    """Wait until `condition` gives something true, and return it."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return result
+def pytest_sessionfinish(session):
+    """Write the table of docs/trust.md if the option asks for it."""
+    if session.config.getoption("--write-trust") and not hasattr(session.config, "workerinput"):
+        write_page(records, outcomes)
+
+
+outcomes, records = {}, []

@@ -90,9 +90,12 @@ def test_a_missing_shard_is_named(checkpoint):
 def test_pickled_weights_are_refused_unless_allowed(checkpoint, name):
     """Pickle runs code; it is used only on request."""
     (checkpoint / "model.safetensors").rename(checkpoint / name)
-    with pytest.raises(BadInputError, match="pickled weights"):
+    with pytest.raises(BadInputError, match=r"pickled weights .*--pp-trust-pickle"):
         resolve_model(str(checkpoint))
-    assert resolve_model(str(checkpoint), allow_pickle=True).name == "tiny"
+    trusted = resolve_model(str(checkpoint), allow_pickle=True)
+    assert trusted.name == "tiny"
+    (checkpoint / name).write_bytes(b"other weights")
+    assert resolve_model(str(checkpoint), allow_pickle=True).digest != trusted.digest
 
 
 def test_a_pickle_beside_safetensors_does_no_harm(checkpoint):
@@ -106,7 +109,7 @@ def test_remote_code_is_refused_unless_allowed(checkpoint, name):
     """A checkpoint's own code is run only on request."""
     content = {"num_hidden_layers": 2, "auto_map": {"AutoModel": "code.Model"}}
     (checkpoint / name).write_text(json.dumps(content))
-    with pytest.raises(BadInputError, match="auto_map"):
+    with pytest.raises(BadInputError, match=r"auto_map.*--pp-trust-remote-code"):
         resolve_model(str(checkpoint))
     assert resolve_model(str(checkpoint), allow_remote_code=True).name == "tiny"
 
