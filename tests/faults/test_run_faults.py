@@ -40,11 +40,12 @@ class Run:
         command += ["--pp-model", MODEL, "--pp-gsm8k-limit", "2", "--pp-store", store]
         command += ["--pp-report", self.report, *options]
         path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        outer = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
         self._log = (folder / "output.txt").open("w+")
         self.process = subprocess.Popen(
             list(map(str, command)),
             cwd=folder,
-            env={**os.environ, "TMPDIR": str(leases), "PYTHONPATH": path, **environment},
+            env={**outer, "TMPDIR": str(leases), "PYTHONPATH": path, **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
