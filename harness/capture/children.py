@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,12 @@ _CLOSE_SECONDS = 20
 # How long the helpers of a child that has ended may take to end by themselves: Python's resource
 # tracker removes the shared memory that the child left behind.
 _GRACE_SECONDS = 6
+
+
+_PREFIX = "pp-harness-servers-"
+# The longest path of a folder for temporary files in which vLLM's sockets, two folders below it,
+# keep within the 107 characters that a socket's name may have.
+_LONGEST_ROOT = 107 - len("/" + _PREFIX + "0123456789ab" + "/s01234567" + "/" + 36 * "0")
 
 
 class Child(Protocol):
@@ -108,8 +115,8 @@ class _Server:
 
 
 class _ForkedChild:
-    def __init__(self, server: _Server, number: int, log: Path) -> None:
-        self._server, self._number, self._log = server, number, log
+    def __init__(self, server: _Server, number: int, log: Path, sockets: Path) -> None:
+        self._server, self._number, self._log, self._sockets = server, number, log, sockets
 
     def poll(self) -> int | None:
         if (status := self._server.statuses.get(self._number)) is not None:
@@ -128,13 +135,14 @@ class _ForkedChild:
             end_group(self._server.process.pid)
         else:
             end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class ForkServers:
     """Starts cells from one fork server per variant tree; close it to end them all."""
 
     def __init__(self) -> None:
-        self._scratch = Scratch(Path(tempfile.gettempdir()), "pp-harness-servers-")
+        self._scratch = Scratch(_short_folder(), _PREFIX)
         # Another environment has no harness, or another one: it gets ours, and nothing else of
         # the folder in which ours is installed.
         self._package = self._scratch.folder / "package"
@@ -151,11 +159,23 @@ class ForkServers:
                 number = len(list(self._scratch.folder.glob("*.log")))
                 own_log = self._scratch.folder / f"server{number}.log"
                 server = self._servers[cell.tree] = _Server(cell, own_log, self._package)
-        task = {"request": str(request), "env": env, "log": str(log)}
-        return _ForkedChild(server, server.send(task), log)
+        # vLLM's sockets outlive their engine, in a folder for all unless it is told another.
+        sockets = Path(tempfile.mkdtemp(prefix="s", dir=self._scratch.folder))
+        task = {
+            "request": str(request),
+            "env": {**env, "VLLM_RPC_BASE_PATH": str(sockets)},
+            "log": str(log),
+        }
+        return _ForkedChild(server, server.send(task), log, sockets)
 
     def close(self) -> None:
         """End every server and every child."""
         for server in self._servers.values():
             server.close()
         self._scratch.close()
+
+
+def _short_folder() -> Path:
+    """Return the folder for temporary files, or the host's own where that of the user is deep."""
+    chosen = tempfile.gettempdir()
+    return Path(chosen if len(chosen) <= _LONGEST_ROOT else "/tmp")  # noqa: S108 - Scratch is ours

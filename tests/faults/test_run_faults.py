@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,8 +34,10 @@ class Run:
     def __init__(self, series, store, folder, *options, **environment):
         self.store, self.folder = store, folder
         self.report = folder / "report"
-        leases = folder / "tmp"
-        leases.mkdir(exist_ok=True)
+        self.temporary = folder / "tmp"
+        if not self.temporary.exists():  # not in `folder`, whose path is too long for sockets
+            self.temporary.symlink_to(tempfile.mkdtemp(prefix="ppf", dir="/tmp"))
+        temporary = self.temporary.resolve()
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", suites_dir()]
         command += ["--pp", "2", "--pp-series", series, "--pp-variant", VARIANT]
         command += ["--pp-model", MODEL, "--pp-gsm8k-limit", "2", "--pp-store", store]
@@ -45,7 +48,7 @@ class Run:
         self.process = subprocess.Popen(
             list(map(str, command)),
             cwd=folder,
-            env={**outer, "TMPDIR": str(leases), "PYTHONPATH": path, **environment},
+            env={**outer, "TMPDIR": str(temporary), "PYTHONPATH": path, **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
@@ -95,12 +98,10 @@ class Run:
     def _content(self):
         return json.loads((self.report / "report.json").read_text())
 
-    def temporary(self):
-        """Return what stands in the folder for temporary files, leases aside."""
-        names = {path.name for path in (self.folder / "tmp").iterdir()}
-        return {name for name in names if name.startswith("pp-harness-")} - {
-            f"pp-harness-leases-{os.getuid()}"
-        }
+    def left(self):
+        """Return what stands in its folder for temporary files, leases aside."""
+        names = {path.name for path in self.temporary.iterdir()}
+        return names - {f"pp-harness-leases-{os.getuid()}"}
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +141,7 @@ def start(series, tmp_path):
         folder.mkdir()
         # The same leases, so that what a run holds stands in the way of the next.
         if runs:
-            (folder / "tmp").symlink_to(runs[0].folder / "tmp")
+            (folder / "tmp").symlink_to(runs[0].temporary.resolve())
         runs.append(Run(series, store, folder, *options, **environment))
         return runs[-1]
 
@@ -149,6 +150,8 @@ def start(series, tmp_path):
         if run.process.poll() is None:
             run.process.kill()
             run.end()
+    for run in runs:
+        shutil.rmtree(run.temporary.resolve(), ignore_errors=True)
 
 
 def said(run, words):
@@ -163,7 +166,7 @@ def goes_on(run, fresh):
     assert run.end() == 0, run.output
     assert run.fresh == fresh
     assert not list(run.store.glob("work/*"))
-    assert run.temporary() == set()
+    assert run.left() == set()
 
 
 # ---- the controller ---------------------------------------------------------------------------
@@ -184,7 +187,7 @@ def test_ctrl_c(start, store, tried, name, times):
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
     assert run.end() == pytest.ExitCode.INTERRUPTED
-    assert run.temporary() == set()
+    assert run.left() == set()
     assert not list(run.store.glob("work/*"))
     said(run, "KeyboardInterrupt")
     tried(name, "no verdict", "PP=2 loads", "pytest ends with status 2; nothing judged")

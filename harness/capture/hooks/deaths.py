@@ -7,7 +7,7 @@ their stacks, and `deaths.json` gets what became of the dead.
 
 import json
 import re
-from multiprocessing.connection import wait
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .wrap import wrap
 FILE = "deaths.json"
 _STACK_SECONDS = 2.0
 _DYING_SECONDS = 2.0
+_POLL_SECONDS = 0.01
 
 
 def install(folder: Path) -> None:
@@ -31,20 +32,19 @@ def install(folder: Path) -> None:
         nonlocal looked
         if not looked:
             looked = True
-            if patience:
-                wait([process.sentinel for process in processes], patience)
-            _record(folder, processes)
+            _record(folder, processes, patience)
 
     def with_shutdown(method: Any) -> Any:
         def shutdown(self: Any) -> Any:
-            look([worker.proc for worker in getattr(self, "workers", None) or ()], 0)
+            failed = getattr(self, "is_failed", False)
+            workers = getattr(self, "workers", None) or ()
+            look([worker.proc for worker in workers], _DYING_SECONDS if failed else 0)
             return method(self)
 
         return shutdown
 
     def end_ranks(processes: list[Any]) -> Any:
-        # Ranks that never got ready are ended by this alone. One of them has just closed its pipe,
-        # and may be dying still.
+        # Ranks that never got ready are ended by this alone.
         look(processes, _DYING_SECONDS)
         return end(processes)
 
@@ -52,7 +52,11 @@ def install(folder: Path) -> None:
     MultiprocExecutor._ensure_worker_termination = staticmethod(end_ranks)
 
 
-def _record(folder: Path, processes: list[Any]) -> None:
+def _record(folder: Path, processes: list[Any], patience: float) -> None:
+    """Write which are dead; a rank whose pipes have closed may be dying still, for `patience` s."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and not any(p.exitcode is not None for p in processes):
+        time.sleep(_POLL_SECONDS)
     dead = [
         {"rank": _rank(process, index), "status": process.exitcode}
         for index, process in enumerate(processes)
