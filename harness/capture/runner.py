@@ -108,9 +108,13 @@ class Runner:
         """
         return self.submit(cell).result()
 
+    def stop(self) -> None:
+        """Tell what runs to end, and wait for nothing; `close` does the rest."""
+        self._stop.set()
+
     def close(self) -> None:
         """Drop what has not started and end what has; whole captures are in the store already."""
-        self._stop.set()
+        self.stop()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for job in waiting:

@@ -6,6 +6,7 @@ maker ends. A folder whose lock is free belongs to nobody.
 
 import shutil
 import uuid
+import weakref
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,14 +22,15 @@ class Scratch:
         clear_abandoned(root, prefix)
         self.folder = root / f"{prefix}{uuid.uuid4().hex[:12]}"
         # The lock first: a folder is never there without.
-        self._lock = _lock_of(self.folder)
-        self._lock.acquire()
+        lock = _lock_of(self.folder)
+        lock.acquire()
         self.folder.mkdir(mode=0o700)
+        # Also at the end of a process that never gets to close it.
+        self._finalizer = weakref.finalize(self, _delete, self.folder, lock)
 
     def close(self) -> None:
         """Delete the folder, if it is still there; may be called again."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        _forget(self._lock)
+        self._finalizer()
 
 
 def clear_abandoned(root: Path, prefix: str) -> None:
@@ -42,14 +44,14 @@ def clear_abandoned(root: Path, prefix: str) -> None:
             lock.acquire(blocking=False)
         except (Timeout, OSError):  # alive, or another user's
             continue
-        shutil.rmtree(folder, ignore_errors=True)
-        _forget(lock)
+        _delete(folder, lock)
 
 
 def _lock_of(folder: Path) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"), thread_local=False)
 
 
-def _forget(lock: FileLock) -> None:
+def _delete(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()

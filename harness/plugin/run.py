@@ -166,7 +166,10 @@ class Run:
         return True if self._plan_only else None
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Let go of workers that wait for a capture."""
+        """End engines, and let go of workers that wait for a capture.
+
+        Now, not when the session finishes: a second Ctrl-C would get in between.
+        """
         self._let_go()
 
     def pytest_internalerror(self) -> None:
@@ -287,6 +290,8 @@ class Run:
             self._runner.submit_all(cells)
 
     def _let_go(self) -> None:
+        if "_runner" in self.__dict__:
+            self._runner.stop()
         if "_published" in self.__dict__:
             self._published.stop()
 

@@ -99,9 +99,10 @@ class Run:
         return json.loads((self.report / "report.json").read_text())
 
     def left(self):
-        """Return what stands in its folder for temporary files, leases aside."""
+        """Return what stands in its folder for temporary files, leases and torch's cache aside."""
         names = {path.name for path in self.temporary.iterdir()}
-        return names - {f"pp-harness-leases-{os.getuid()}"}
+        known = f"pp-harness-leases-{os.getuid()}", "torchinductor_"
+        return {name for name in names if not name.startswith(known)}
 
 
 @pytest.fixture(scope="session")
@@ -186,11 +187,13 @@ def test_ctrl_c(start, store, tried, name, times):
     for _ in range(times):
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.3)
-    assert run.end() == pytest.ExitCode.INTERRUPTED
+    # The second may reach pytest while it reports the first: then Python ends by the signal.
+    ends = {pytest.ExitCode.INTERRUPTED, *([-signal.SIGINT] if times > 1 else [])}
+    assert run.end() in ends
     assert run.left() == set()
     assert not list(run.store.glob("work/*"))
     said(run, "KeyboardInterrupt")
-    tried(name, "no verdict", "PP=2 loads", "pytest ends with status 2; nothing judged")
+    tried(name, "no verdict", "PP=2 loads", "pytest is interrupted; nothing is judged")
     goes_on(start(run.store), {1: False, 2: True})
 
 
