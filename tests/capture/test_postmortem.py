@@ -132,7 +132,7 @@ def test_scratch_outlives_nobody(tmp_path):
     (tmp_path / "pp-of-somebody-else").mkdir()
     program = (
         "import os, pathlib, sys\nfrom harness.capture.scratch import Scratch\n"
-        "Scratch(pathlib.Path(sys.argv[1]), 'pp-')\nos._exit(9)\n"
+        "one = Scratch(pathlib.Path(sys.argv[1]), 'pp-')\nos._exit(9)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)])
     assert len(list(tmp_path.iterdir())) == 5
