@@ -43,6 +43,18 @@ def servers():
     servers.close()
 
 
+@pytest.fixture(scope="session")
+def healthy(sweep, servers, tmp_path_factory):
+    """Return the capture of an engine at PP=3 without a fault; its tree is imported then."""
+    for pp in (2, 3):  # the first waits for the import
+        folder = tmp_path_factory.mktemp("healthy")
+        cell = sweep.cell(Point(VARIANT, MODEL, pp))
+        devices = sweep.devices.ids[: sweep.devices.needed(pp, 1)]
+        capture = Capture(folder, launch(cell, folder, devices, servers, phase_timeout=ENOUGH))
+        assert capture.status == "ok", capture.failure
+    return capture
+
+
 @pytest.fixture
 def run(sweep, servers, tmp_path):
     """Return a function that runs an engine with a fault and gives its capture.
@@ -70,7 +82,7 @@ def run(sweep, servers, tmp_path):
             thread.start()
             if meanwhile:
                 meanwhile(folder)
-            thread.join(timeout=400)
+            thread.join(timeout=2 * ENOUGH)
         assert not thread.is_alive(), "the launch outlasts every limit"
         if out.error:
             raise out.error

@@ -9,9 +9,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Longest phase in seconds: far above what one takes on a busy host, and as short as a hang may be.
-ENOUGH, HANG = 150, 45
+# Longest phase in seconds, where none is to be reached.
+ENOUGH = 300
 MODEL = "ple"
+
+
+def hang_limit(capture):
+    """Return a limit that a hang reaches and a healthy engine like `capture` on this host does not.
+
+    Hosts differ, and others work on them: four times its longest phase.
+    """
+    ran = [end - start for start, end in capture.manifest["phases"].values()]
+    return max(20, round(4 * max(ran)))
 
 
 def short(name, is_short):

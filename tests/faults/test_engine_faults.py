@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
-from fault_tools import ENOUGH, HANG, short, wait_for
+from fault_tools import ENOUGH, hang_limit, short, wait_for
 
 from harness.capture.children import ForkServers
 from harness.capture.hooks.stacks import armed
@@ -26,7 +26,7 @@ class Fault:
     rank: int | None
     phase: str
     cause: str
-    limit: float = ENOUGH
+    hangs: bool = False
     status: str = "blocked"
 
 
@@ -70,9 +70,8 @@ FAULTS = {
         2,
         0,
         "probes",
-        f"no end of phase probes within {HANG} s: rank 0 is stopped (SIGSTOP) in execute_model "
-        "at vllm/pp_planted.py",
-        HANG,
+        "rank 0 is stopped (SIGSTOP) in execute_model at vllm/pp_planted.py",
+        hangs=True,
     ),
     "a rank that hangs in warm-up": Fault(
         "hang 1 warmup",
@@ -80,7 +79,7 @@ FAULTS = {
         None,
         "engine",
         "rank 1 is in compile_or_warm_up_model at vllm/pp_planted.py",
-        HANG,
+        hangs=True,
     ),
 }
 
@@ -89,12 +88,15 @@ FAULTS = {
     "name",
     [short(name, ("decode" in name and "kill" in name) or "SIGSTOP" in name) for name in FAULTS],
 )
-def test_a_rank(run, tried, name):
+def test_a_rank(run, healthy, tried, name):
     """The verdict is blocked, or failed for an exception; it names rank and phase; never a pass."""
     fault = FAULTS[name]
-    capture = run(fault.order, fault.pp, timeout=fault.limit)
+    limit = hang_limit(healthy) if fault.hangs else ENOUGH
+    capture = run(fault.order, fault.pp, timeout=limit)
     failure = capture.failure
     assert capture.status == fault.status, failure
+    late = f"no end of phase {fault.phase} within {limit} s: "
+    assert failure["error"].startswith(late) == fault.hangs
     assert fault.cause in failure["error"]
     assert (failure["rank"], failure["phase"]) == (fault.rank, fault.phase)
     outcome = {"blocked": Outcome.BLOCKED, "failed": Outcome.FAIL}[fault.status]
@@ -135,10 +137,10 @@ HELD_BACK = {
 
 
 @pytest.mark.parametrize("name", [short(name, "fewer" in name) for name in HELD_BACK])
-def test_a_deadlock_is_a_contract_finding(run, tried, name):
+def test_a_deadlock_is_a_contract_finding(run, healthy, tried, name):
     """What a stage holds back is named by key and boundary, beside the time-out."""
     order, pp, message = HELD_BACK[name]
-    capture = run(order, pp, timeout=HANG)
+    capture = run(order, pp, timeout=hang_limit(healthy))
     assert capture.status == "blocked"
     contract = judge("contract", capture, capture)
     assert contract.outcome is Outcome.FAIL
@@ -214,9 +216,7 @@ def test_the_fork_server_while_it_imports(run, tried, name):
     tried(name, "blocked", capture.failure["phase"], capture.failure["error"])
 
 
-def test_a_healthy_engine_leaves_nothing_to_explain(run):
+def test_a_healthy_engine_leaves_nothing_to_explain(healthy):
     """The same series without an order: whole, and without the files that serve to explain."""
-    capture = run()
-    assert capture.status == "ok"
-    names = {path.name for path in capture.folder.iterdir()}
+    names = {path.name for path in healthy.folder.iterdir()}
     assert not [name for name in names if name.startswith(("stack.", "position.", "deaths"))]
