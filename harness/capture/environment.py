@@ -20,8 +20,11 @@ _NO_LIMIT = "1000000"
 def is_secret(name: str, value: str) -> bool:
     """Whether an environment variable may hold a secret, which no engine gets and nothing records.
 
-    The words of a name are parted by underscores; the end of a word counts, as in PGPASSWORD.
+    The words of a name are parted by underscores; the end of a word counts, as in PGPASSWORD. A
+    number in a setting of vLLM is a quantity (VLLM_..._TOKEN_THRESHOLD).
     """
+    if name.startswith("VLLM_") and value.isdecimal():
+        return False
     words = name.upper().split("_")
     return any(map(_SECRET_WORDS.search, words)) or bool(_SECRET_VALUE.search(value))
 

@@ -66,12 +66,14 @@ def test_a_server_for_gpus_leaves_the_driver_alone(cell):
         ("HTTPS_PROXY", "http://proxy:80", False),
         ("TOKENIZERS_PARALLELISM", "false", False),
         ("VLLM_MAX_TOKENS_PER_STEP", "4", False),
-        ("VLLM_STREAM_TOKEN_THRESHOLD", "4", True),
+        ("VLLM_STREAM_TOKEN_THRESHOLD", "4", False),
+        ("VLLM_API_KEY", "4x", True),
+        ("PASSWORD", "1234", True),
         ("PATH", "/bin:/usr/bin", False),
     ],
 )
 def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, secret):
-    """By the words of its name or a password in an address; a doubtful one is taken for one."""
+    """By the words of its name or a password in an address; a quantity of vLLM is none."""
     monkeypatch.setenv(name, value)
     assert is_secret(name, value) == secret
     env = server_environment(cell, Path("/package"))
