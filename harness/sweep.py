@@ -24,7 +24,7 @@ from .source.pin import InstalledVllm, Pin, load_pins, sha256_of
 from .source.series import Variant
 from .source.size import kv_bytes, weight_bytes
 from .source.subject import Subject, SubjectOptions, read_subject
-from .source.tree import build_tree
+from .source.tree import VariantTree, build_tree
 
 # What decides results beside vLLM itself.
 _VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
@@ -271,12 +271,14 @@ class Sweep:
         return self.options.store.absolute() if self.options.store else default_store()
 
     @cached_property
-    def _trees(self) -> dict[str, tuple[Path, str]]:
-        trees = {}
-        for variant in self.variants:
-            tree = build_tree(self.installed, variant, self.store / "trees")
-            trees[variant.name] = (tree.path, tree.digest)
-        return trees
+    def _trees(self) -> dict[str, VariantTree]:
+        folder = self.store / "trees"
+        return {one.name: build_tree(self.installed, one, folder) for one in self.variants}
+
+    @property
+    def tree_notes(self) -> list[str]:
+        """Return what there is to say of the variant trees; they are built now if they were not."""
+        return [tree.note for tree in self._trees.values() if tree.note]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -286,7 +288,7 @@ class Sweep:
             "vllm": f"{self.installed.distribution} {self.installed.version}",
             "series": self.subject.name,
             "patches": dict(self.subject.digests),
-            "trees": {name: digest for name, (_, digest) in self._trees.items()},
+            "trees": {name: tree.digest for name, tree in self._trees.items()},
             **dict(self.versions),
         }
 
@@ -315,8 +317,8 @@ class Sweep:
 
     def cell(self, point: Point) -> Cell:
         """Return the cell of a point; its variant tree is built now if it was not."""
-        tree, digest = self._trees[point.variant]
-        return replace(self._shape(point), tree=tree, tree_digest=digest)
+        tree = self._trees[point.variant]
+        return replace(self._shape(point), tree=tree.path, tree_digest=tree.digest)
 
     def _shape(self, point: Point) -> Cell:
         """Return the cell of a point without its tree: enough to say what it will cost."""

@@ -282,12 +282,20 @@ class Run:
             ]
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
+        if cells:
+            self._say_of_trees()
         if self._plan_only:
             self._plan = self._runner.plan(cells)
         elif self._workers:
             self._published.submit_all(cells)
         else:
             self._runner.submit_all(cells)
+
+    def _say_of_trees(self) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        for note in (note for sweep in self.sweeps.values() for note in sweep.tree_notes):
+            if terminal is not None:
+                terminal.write_line(f"pp-harness: {note}")
 
     def _let_go(self) -> None:
         if "_runner" in self.__dict__:
