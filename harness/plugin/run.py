@@ -194,12 +194,23 @@ class Run:
             records = getattr(report, _NAME, ())
             self._records += [ItemRecord.model_validate_json(one) for one in records]
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail a run that judged nothing, write the report, end engines that still run."""
-        for name in ("_published", "_runner"):
-            if name in self.__dict__:
-                getattr(self, name).close()
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, None, None]:
+        """Fail a run that judged nothing, write the report, end engines that still run.
+
+        They are ended whatever else fails here: xdist raises if one of its workers was killed.
+        """
+        try:
+            yield
+        finally:
+            for name in ("_published", "_runner"):
+                if name in self.__dict__:
+                    getattr(self, name).close()
+        self._report_run(session, exitstatus)
+
+    def _report_run(self, session: pytest.Session, exitstatus: int) -> None:
         if self._worker or self._plan_only or self._config.getoption("collectonly"):
             return
         quiet = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
