@@ -96,31 +96,27 @@ def run(sweep, servers, tmp_path):
 @pytest.fixture
 def tried(request):
     """Return a function that takes note of a fault that was survived, for docs/trust.md."""
+    # A report carries it to the controller of xdist.
+    properties = request.node.user_properties
+    properties.append((FAULT, [request.getfixturevalue("name"), "**not survived**", "", ""]))
 
     def tried(name, outcome, where, said):
-        # A report carries it to the controller of xdist.
-        request.node.user_properties.append((FAULT, [name, outcome, where, said]))
+        properties.append((FAULT, [name, outcome, where, said]))
 
     return tried
 
 
 def pytest_runtest_logreport(report):
-    """Take note of a fault as soon as its test has run, survived or not."""
-    if (
-        (report.when == "call" or report.skipped)
-        and "faults/test_" in report.nodeid
-        and "[" in report.nodeid
-    ):
-        outcomes[report.nodeid] = report.outcome
-        found = [Record(*value) for key, value in report.user_properties if key == FAULT]
-        if report.outcome == "passed":
-            records.extend(found)
+    """Take note of each fault as soon as its test has run: the last that was said of it counts."""
+    found = [Record(*value) for key, value in report.user_properties if key == FAULT]
+    if found and report.when == "call":
+        records.append(found[-1] if report.passed else found[0])
 
 
 def pytest_sessionfinish(session):
-    """Write the table of docs/trust.md if the option asks for it."""
+    """Renew the table of docs/trust.md if the option asks for it."""
     if session.config.getoption("--write-trust") and not hasattr(session.config, "workerinput"):
-        write_page(records, outcomes)
+        write_page(records)
 
 
-outcomes, records = {}, []
+records = []

@@ -4,7 +4,6 @@ import datetime
 import os
 import platform
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,25 +24,28 @@ class Record:
     cause: str
 
 
-def write_page(records, outcomes):
-    """Put counts and table between the marks of the page; `outcomes` maps a test to its end."""
+def write_page(records):
+    """Put the records and their count between the marks of the page.
+
+    A fault that was not tried this time keeps its row: each row is of the last run that tried it.
+    """
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    counts = Counter(outcomes.values())
+    old, _, after = rest.partition(END)
+    rows = {line.split(" | ")[0]: line for line in old.splitlines() if line.startswith("| ")}
+    rows.pop("| fault", None)
+    for one in records:
+        row = f"| {one.name} | {one.verdict} | {one.where} | {_cell(one.cause)} |"
+        rows[f"| {one.name}"] = row
+    survived = sum("**not survived**" not in row for row in rows.values())
     day = datetime.datetime.now(datetime.timezone.utc).date()
     lines = [
-        f"{len(outcomes) - counts['skipped']} faults tried, {counts['passed']} survived"
-        + (f", {counts['skipped']} not possible on that host" if counts["skipped"] else "")
-        + f" ({day}, vLLM 0.20.2 on CPU, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}).",
+        f"{len(rows)} faults tried, {survived} survived ({day}, vLLM 0.20.2 on CPU, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}).",
         "",
         "| fault | verdict | where | said |",
         "|--|--|--|--|",
-        *(
-            f"| {one.name} | {one.verdict} | {one.where} | {_cell(one.cause)} |"
-            for one in sorted(records, key=lambda one: one.name)
-        ),
+        *sorted(rows.values()),
     ]
     body = "\n".join(lines)
     PAGE.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
