@@ -18,6 +18,7 @@ from .capture.shard import Group, split
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.environments import find_vllm
+from .source.hub import is_silent
 from .source.model import ModelSource, resolve_model
 from .source.partition import PartitionPlan, plan_partition, text_config
 from .source.pin import InstalledVllm, Pin, load_pins, sha256_of
@@ -487,6 +488,11 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
                 "--pp-gsm8k hub: the package datasets is not installed in this environment; "
                 "install it, or use --pp-gsm8k bundled, or a local FILE.jsonl"
             ) from error
+        if is_silent():
+            raise BadInputError(
+                "--pp-gsm8k hub: the hub does not answer; use --pp-gsm8k bundled, or a local "
+                "FILE.jsonl"
+            )
         try:
             for path in (test, train):
                 rows = datasets.load_dataset("openai/gsm8k", "main", split=path.stem)

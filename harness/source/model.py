@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
 from ..instruments import instrument_names, instrument_path
 from .config_check import check_config
+from .hub import is_silent
 from .shape import PREFIX, config_digest, read_shape, write_config
 
 # Files above this size enter the digest by size and modification time, not by content:
@@ -209,6 +211,8 @@ def _fetch(hub_id: str, *, allow_pickle: bool) -> Path:
             "a local folder"
         ) from error
     patterns = [*_CONTENT, *(f"*{suffix}" for suffix in _PICKLE_SUFFIXES if allow_pickle)]
+    if is_silent():  # what was downloaded before is there all the same
+        return _snapshot(partial(snapshot_download, local_files_only=True), hub_id, patterns)
     return _snapshot(snapshot_download, hub_id, patterns)
 
 
