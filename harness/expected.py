@@ -155,7 +155,7 @@ def load_expectations(path: Path | None, setting: Setting) -> Expectations:
         return Expectations((), setting)
     try:
         document = _Document.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInputError(f"{path}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -19,13 +19,14 @@ from .compare.power import DEFAULT_MARGIN
 from .errors import BadInputError
 from .instruments import instrument_names, problems_path
 from .source.environments import find_vllm
+from .source.hub import is_silent
 from .source.model import ModelSource, resolve_model
 from .source.partition import PartitionPlan, plan_partition, text_config
 from .source.pin import InstalledVllm, Pin, load_pins, sha256_of
 from .source.series import Variant
 from .source.size import kv_bytes, weight_bytes
 from .source.subject import Subject, SubjectOptions, read_subject
-from .source.tree import build_tree
+from .source.tree import VariantTree, build_tree
 
 # What decides results beside vLLM itself.
 _VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
@@ -64,6 +65,8 @@ class SweepOptions:
     profiles: tuple[str, ...] = ("parity",)
     mode: str = "eager"
     margin: float = DEFAULT_MARGIN
+    trust_pickle: bool = False
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,9 +197,16 @@ class Sweep:
     def _chosen_models(self) -> dict[str, ModelSource]:
         models: dict[str, ModelSource] = {}
         for asked in self.options.models or instrument_names():
-            model = resolve_model(asked, shapes_dir=self.store / "shapes")
+            model = resolve_model(
+                asked,
+                shapes_dir=self.store / "shapes",
+                allow_pickle=self.options.trust_pickle,
+                allow_remote_code=self.options.trust_remote_code,
+            )
             if model.name in models:
                 raise BadInputError(f"--pp-model {asked}: two models are named {model.name}")
+            if not text_config(model.config).get("vocab_size"):
+                raise BadInputError(f"--pp-model {asked}: its config names no vocab_size")
             models[model.name] = model
         return models
 
@@ -272,12 +282,14 @@ class Sweep:
         return self.options.store.absolute() if self.options.store else default_store()
 
     @cached_property
-    def _trees(self) -> dict[str, tuple[Path, str]]:
-        trees = {}
-        for variant in self.variants:
-            tree = build_tree(self.installed, variant, self.store / "trees")
-            trees[variant.name] = (tree.path, tree.digest)
-        return trees
+    def _trees(self) -> dict[str, VariantTree]:
+        folder = self.store / "trees"
+        return {one.name: build_tree(self.installed, one, folder) for one in self.variants}
+
+    @property
+    def tree_notes(self) -> list[str]:
+        """Return what there is to say of the variant trees; they are built now if they were not."""
+        return [tree.note for tree in self._trees.values() if tree.note]
 
     @property
     def questions(self) -> int:
@@ -296,7 +308,7 @@ class Sweep:
             "vllm": f"{self.installed.distribution} {self.installed.version}",
             "series": self.subject.name,
             "patches": dict(self.subject.digests),
-            "trees": {name: digest for name, (_, digest) in self._trees.items()},
+            "trees": {name: tree.digest for name, tree in self._trees.items()},
             **dict(self.versions),
         }
 
@@ -325,8 +337,8 @@ class Sweep:
 
     def cell(self, point: Point) -> Cell:
         """Return the cell of a point; its variant tree is built now if it was not."""
-        tree, digest = self._trees[point.variant]
-        return replace(self._shape(point), tree=tree, tree_digest=digest)
+        tree = self._trees[point.variant]
+        return replace(self._shape(point), tree=tree.path, tree_digest=tree.digest)
 
     def _shape(self, point: Point) -> Cell:
         """Return the cell of a point without its tree: enough to say what it will cost."""
@@ -355,6 +367,7 @@ class Sweep:
             ranks_per_device=self.options.ranks_per_device,
             executor=self.options.executor,
             weights=self._weights(model),
+            trust_remote_code=self.options.trust_remote_code,
             max_model_len=length,
             max_gen_tokens=_BUNDLED_ANSWER if gsm8k and gsm8k.name == "bundled" else _ANSWER,
             vocab_size=int(text["vocab_size"]),
@@ -471,7 +484,7 @@ def _check_questions(path: Path) -> None:
             row = json.loads(line)
             texts = isinstance(row["question"], str) and isinstance(row["answer"], str)
             fits = texts and "####" in row["answer"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             fits = False
         if not fits:
             raise BadInputError(
@@ -495,6 +508,11 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
                 "--pp-gsm8k hub: the package datasets is not installed in this environment; "
                 "install it, or use --pp-gsm8k bundled, or a local FILE.jsonl"
             ) from error
+        if is_silent():
+            raise BadInputError(
+                "--pp-gsm8k hub: the hub does not answer; use --pp-gsm8k bundled, or a local "
+                "FILE.jsonl"
+            )
         try:
             for path in (test, train):
                 rows = datasets.load_dataset("openai/gsm8k", "main", split=path.stem)

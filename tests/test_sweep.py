@@ -190,6 +190,7 @@ def test_hub_without_a_network_is_one_error(plan, monkeypatch):
     def refuse(*_args, **_options):
         raise ConnectionError("no route\nmore lines")
 
+    monkeypatch.setattr("harness.sweep.is_silent", lambda: False)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
     with pytest.raises(BadInputError) as error:
         plan(gsm8k="hub")

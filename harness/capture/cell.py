@@ -68,6 +68,7 @@ class Cell:
     executor: str = "mp"
     ranks_per_device: int = 1
     weights: str = "checkpoint"
+    trust_remote_code: bool = False
     max_model_len: int = 512
     max_gen_tokens: int = 256
     vocab_size: int = 0

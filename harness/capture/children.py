@@ -2,27 +2,31 @@
 
 import itertools
 import json
-import os
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from .cell import Cell
 from .environment import server_environment
+from .groups import end_group
+from .scratch import Scratch
 
 _HARNESS = Path(__file__).resolve().parent.parent
-# How long the kernel may take to clear a killed process, in seconds.
-_KILL_SECONDS = 10
+# How long a server may take to end its children and itself: longer than one of those may.
+_CLOSE_SECONDS = 20
 # How long the helpers of a child that has ended may take to end by themselves: Python's resource
 # tracker removes the shared memory that the child left behind.
 _GRACE_SECONDS = 6
+
+
+_PREFIX = "pp-harness-servers-"
+# The longest path of a folder for temporary files in which vLLM's sockets, two folders below it,
+# keep within the 107 characters that a socket's name may have.
+_LONGEST_ROOT = 107 - len("/" + _PREFIX + "0123456789ab" + "/s01234567" + "/" + 36 * "0")
 
 
 class Child(Protocol):
@@ -97,13 +101,13 @@ class _Server:
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=_CLOSE_SECONDS)
         except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
         # A group that has reported its end is left alone: its number may be another's by now.
         alive = [pid for number, pid in self.pids.items() if number not in self.statuses]
         for pid in [*alive, self.process.pid]:
-            _end_group(pid)
+            end_group(pid)
         self.process.wait()
         self._reader.join()
         assert self.process.stdout is not None
@@ -111,8 +115,8 @@ class _Server:
 
 
 class _ForkedChild:
-    def __init__(self, server: _Server, number: int, log: Path) -> None:
-        self._server, self._number, self._log = server, number, log
+    def __init__(self, server: _Server, number: int, log: Path, sockets: Path) -> None:
+        self._server, self._number, self._log, self._sockets = server, number, log, sockets
 
     def poll(self) -> int | None:
         if (status := self._server.statuses.get(self._number)) is not None:
@@ -128,19 +132,20 @@ class _ForkedChild:
         pid = self._server.pids.get(self._number)
         # A child that has no pid yet waits for a server that is stuck while it imports.
         if pid is None:
-            _end_group(self._server.process.pid)
+            end_group(self._server.process.pid)
         else:
-            _end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
+            end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
 
 class ForkServers:
     """Starts cells from one fork server per variant tree and mode; close it to end them all."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="pp-harness-")
+        self._scratch = Scratch(_short_folder(), _PREFIX)
         # Another environment has no harness, or another one: it gets ours, and nothing else of
         # the folder in which ours is installed.
-        self._package = Path(self._folder.name) / "package"
+        self._package = self._scratch.folder / "package"
         self._package.mkdir()
         (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
@@ -151,45 +156,27 @@ class ForkServers:
         with self._lock:
             server = self._servers.get((cell.tree, cell.mode))
             if server is None or server.process.poll() is not None:
-                number = len(list(Path(self._folder.name).glob("*.log")))
-                own_log = Path(self._folder.name) / f"server{number}.log"
+                number = len(list(self._scratch.folder.glob("*.log")))
+                own_log = self._scratch.folder / f"server{number}.log"
                 server = _Server(cell, own_log, self._package)
                 self._servers[cell.tree, cell.mode] = server
-        task = {"request": str(request), "env": env, "log": str(log)}
-        return _ForkedChild(server, server.send(task), log)
+        # vLLM's sockets outlive their engine, in a folder for all unless it is told another.
+        sockets = Path(tempfile.mkdtemp(prefix="s", dir=self._scratch.folder))
+        task = {
+            "request": str(request),
+            "env": {**env, "VLLM_RPC_BASE_PATH": str(sockets)},
+            "log": str(log),
+        }
+        return _ForkedChild(server, server.send(task), log, sockets)
 
     def close(self) -> None:
         """End every server and every child."""
         for server in self._servers.values():
             server.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
 
-def _end_group(group: int, grace: float = 0) -> None:
-    """Kill a process group, after `grace` seconds, and wait until none of it runs.
-
-    Its devices are free then.
-    """
-    _await_end(group, grace)
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    _await_end(group, _KILL_SECONDS)
-
-
-def _await_end(group: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and _runs(group):
-        time.sleep(0.02)
-
-
-def _runs(group: int) -> bool:
-    """Whether a process of the group still runs; a zombie holds nothing."""
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return False
+def _short_folder() -> Path:
+    """Return the folder for temporary files, or the host's own where that of the user is deep."""
+    chosen = tempfile.gettempdir()
+    return Path(chosen if len(chosen) <= _LONGEST_ROOT else "/tmp")  # noqa: S108 - Scratch is ours

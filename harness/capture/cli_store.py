@@ -108,7 +108,7 @@ def verify(root: Path | None) -> None:
 @click.option("--damaged", is_flag=True, help="Captures whose files differ from their manifest.")
 @click.option("--all", "everything", is_flag=True, help="Every capture.")
 def gc(root: Path | None, older_than: float | None, damaged: bool, everything: bool) -> None:
-    """Remove captures, and what a run that died a day ago or earlier left half done.
+    """Remove captures, and what runs that died left half done.
 
     A capture that another run is making or waits for is left alone.
     """
@@ -129,7 +129,7 @@ def gc(root: Path | None, older_than: float | None, damaged: bool, everything: b
             continue
         removed += 1
         freed += size
-    opened.clear_workspaces(_DAY)
+    opened.clear_workspaces()
     click.echo(f"{opened.root}: removed {_count(removed)}, {freed / 1e6:.1f} MB")
 
 

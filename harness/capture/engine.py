@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .hooks import LOAD_FORMAT, TRACE_VARIABLE
+from .hooks import LOAD_FORMAT, TRACE_VARIABLE, stacks
 from .probes import chunk_tokens, probe_set, second_pass
 from .requests import send
 
@@ -120,6 +120,7 @@ def _settings(request: dict[str, Any]) -> dict[str, Any]:
         "disable_cascade_attn": not stress,
         "seed": 0,
         "load_format": _LOAD_FORMATS[request["weights"]],
+        "trust_remote_code": request["trust_remote_code"],
         **(memory if share > 1 else {}),
     }
 
@@ -204,6 +205,7 @@ def main(request_file: str) -> int:
     folder = Path(request["folder"])
     if request["device"] == "cpu":
         os.sched_setaffinity(0, request["devices"])
+    stacks.arm(folder, "engine")
     phase = _Phases(folder)
     error: dict[str, str] | None = None
     try:

@@ -1,10 +1,32 @@
 """The environment variables of engines: what a variant's server needs, and what each cell adds."""
 
 import os
+import re
 from pathlib import Path
 
 from .cell import Cell
 from .hooks import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
+
+# A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
+_SECRET_WORDS = re.compile(
+    r"(?:TOKEN|KEY|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENTIALS|AUTH|COOKIE)$"
+)
+# Or by its value: an address that carries a password.
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+# More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
+_NO_LIMIT = "1000000"
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an environment variable may hold a secret, which no engine gets and nothing records.
+
+    The words of a name are parted by underscores; the end of a word counts, as in PGPASSWORD. A
+    number in a setting of vLLM is a quantity (VLLM_..._TOKEN_THRESHOLD).
+    """
+    if name.startswith("VLLM_") and value.isdecimal():
+        return False
+    words = name.upper().split("_")
+    return any(map(_SECRET_WORDS.search, words)) or bool(_SECRET_VALUE.search(value))
 
 
 def inherited_settings() -> tuple[tuple[str, str], ...]:
@@ -13,7 +35,9 @@ def inherited_settings() -> tuple[tuple[str, str], ...]:
         sorted(
             (name, value)
             for name, value in os.environ.items()
-            if name.startswith("VLLM_") and name != "VLLM_PP_LAYER_PARTITION"
+            if name.startswith("VLLM_")
+            and name != "VLLM_PP_LAYER_PARTITION"
+            and not is_secret(name, value)
         )
     )
 
@@ -25,9 +49,13 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
 
     The same for all cells of a variant and mode on one device. What libraries read while they load
     stands here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
-    a fork is safe.
+    a fork is safe. Secrets of the user's shell stay out: models and questions are local by now.
     """
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE" and not is_secret(name, value)
+    }
     inherited = env.get("PYTHONPATH")
     env["PYTHONPATH"] = os.pathsep.join(
         [str(cell.tree), str(package), *([inherited] if inherited else [])]
@@ -37,10 +65,11 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
     env.update(
         OMP_NUM_THREADS="1",
         VLLM_ENABLE_V1_MULTIPROCESSING="0",  # engine core in process: identical batches
+        VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS=_NO_LIMIT,
         VLLM_NO_USAGE_STATS="1",
         VLLM_DO_NOT_TRACK="1",
         TOKENIZERS_PARALLELISM="false",
-        HF_HUB_OFFLINE="1",  # models and questions are local by now
+        HF_HUB_OFFLINE="1",
     )
     env.pop("VLLM_PP_LAYER_PARTITION", None)
     if cell.device == "cpu":

@@ -3,12 +3,11 @@
 A folder of this run, told to each worker as it starts:
   alive.lock   held by the controller; the kernel frees it however the controller ends
   KEY.queued   the controller runs this cell, or will
-  KEY.json     it has ended: where the capture lies and whether it is fresh, or an error
+  KEY.json     it has ended: where the capture lies, its manifest, whether it is fresh, or an error
   closed       the controller runs no more cells
 """
 
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,8 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .cell import Cell
-from .record import load_capture
+from .record import Capture
 from .runner import Obtained, Runner
+from .scratch import Scratch
 
 _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 1.0
@@ -32,7 +32,8 @@ class Published:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self.folder = Path(tempfile.mkdtemp(prefix="pp-harness-run-"))
+        self._scratch = Scratch(Path(tempfile.gettempdir()), "pp-harness-run-")
+        self.folder = self._scratch.folder
         self._alive = FileLock(self.folder / "alive.lock", thread_local=False)
         self._alive.acquire()
 
@@ -54,7 +55,7 @@ class Published:
         self.stop()
         self._runner.close()
         self._alive.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
     def _publish(self, key: str, future: "Future[Obtained]") -> None:
         if future.cancelled():
@@ -63,7 +64,9 @@ class Published:
             content = {"error": f"{type(error).__name__}: {error}"}
         else:
             obtained = future.result()
-            content = {"folder": str(obtained.capture.folder), "fresh": obtained.fresh}
+            capture = obtained.capture
+            content = {"folder": str(capture.folder), "manifest": capture.manifest}
+            content["fresh"] = obtained.fresh
         half = self._path(key, "half")
         try:
             half.write_text(json.dumps(content), encoding="utf-8")
@@ -113,9 +116,7 @@ class Awaited:
             return None
         if "error" in content:
             raise RuntimeError(f"{cell.id}: no capture: {content['error']}")
-        capture = load_capture(Path(content["folder"]))
-        if capture is None:
-            raise RuntimeError(f"{cell.id}: the capture at {content['folder']} is gone")
+        capture = Capture(Path(content["folder"]), content["manifest"])
         return Obtained(capture, bool(content["fresh"]))
 
     def _check_alive(self, cell: Cell) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from .cell import Cell
 from .children import Child, Starter
 from .environment import cell_environment
+from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
 # What an engine gets to end by itself after a rank has failed. Its other ranks may wait for that
@@ -20,7 +21,17 @@ _GRACE_SECONDS = 30.0
 # A log line that names an exception, with vLLM's prefixes before it.
 _ERROR_LINE = re.compile(r"(?P<error>\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: .+)$")
 # Wrappers around the cause; they say where to look and not what happened.
-_WRAPPERS = ("Engine core initialization failed", "WorkerProc initialization failed", "cancelled")
+_WRAPPERS = (
+    "Engine core initialization failed",
+    "WorkerProc initialization failed",
+    "Executor failed",
+    "cancelled",
+)
+# What the machine refuses, whoever asked for it: no word about the model.
+_MACHINE = re.compile(
+    r"MemoryError|OutOfMemoryError|can't allocate memory|out of memory|No space left on device"
+    r"|Disk quota exceeded|Read-only file system|Too many open files|Cannot allocate memory"
+)
 
 
 def cell_request(cell: Cell, folder: Path, devices: tuple[int, ...]) -> dict[str, Any]:
@@ -78,12 +89,18 @@ def launch(
     child = starter.start(
         cell, request, cell_environment(cell, folder, devices, tracing=tracing), log
     )
+    stopped: dict[int, str] = {}
     try:
         late = _watch(child, folder, phase_timeout, stop)
         status = child.poll()
+        # Ray's ranks may be on another host, where these numbers are other processes.
+        if (late is not None or status) and cell.executor == "mp":
+            stopped = examine(folder)
     finally:
         child.kill()
-    failure = _failure(folder, status, late, phase_timeout)
+    failure = _failure(folder, status, late, phase_timeout, stopped)
+    if failure is None:
+        clear(folder)
     result = _read_json(folder / "result.json") or {"seconds": {}}
     ended = time.time()
     return {
@@ -100,6 +117,26 @@ def launch(
         "phases": _timeline(folder, began, ended),
         "effective": _read_json(folder / "effective.json"),
         "devices": list(devices),
+    }
+
+
+def unwritten(cell: Cell, error: str) -> dict[str, Any]:
+    """Return the manifest of a cell whose capture the machine did not let us write."""
+    return {
+        "cell": json.loads(json.dumps(asdict(cell), default=str)),
+        "id": cell.id,
+        "status": "blocked",
+        "failure": {
+            "rank": None,
+            "place": None,
+            "phase": "store",
+            "traceback": "",
+            "error": error,
+        },
+        "seconds": {"total": 0.0},
+        "effective": None,
+        "devices": [],
+        "files": {},
     }
 
 
@@ -160,37 +197,91 @@ def _timeline(folder: Path, began: float, ended: float) -> dict[str, list[float]
 
 
 def _failure(
-    folder: Path, returncode: int | None, late: str | None, phase_timeout: float
+    folder: Path,
+    returncode: int | None,
+    late: str | None,
+    phase_timeout: float,
+    stopped: dict[int, str],
 ) -> dict[str, Any] | None:
-    """Return the root cause with its status (failed or blocked), None if the capture is whole."""
+    """Return the root cause with its status (failed or blocked), None if the capture is whole.
+
+    `stopped` are the ranks that were stopped, in words. What each rank was doing comes along.
+    """
     result = _read_json(folder / "result.json")
     if late is None and returncode == 0 and result is not None and result["error"] is None:
         return None
+    at, stacks = positions(folder), short_stacks(folder)
+    cause = _silent_rank(folder, at, late, phase_timeout, stopped, stacks) or _spoken(
+        folder, returncode, result
+    )
+    return {**cause, "ranks": {str(rank): one for rank, one in at.items()}, "stacks": stacks}
+
+
+def _silent_rank(
+    folder: Path,
+    at: dict[int, dict[str, Any]],
+    late: str | None,
+    phase_timeout: float,
+    stopped: dict[int, str],
+    stacks: dict[str, list[str]],
+) -> dict[str, Any] | None:
+    """Return the cause where a rank died or an engine stands still without saying why."""
+    phase, _ = _current_phase(folder)
+    if dead := deaths_of(folder):
+        first = min(dead)
+        words = "; ".join(f"rank {one} {how}" for one, how in sorted(dead.items()))
+        return _blocked(folder, f"{words} in phase {phase}", at.get(first, {}).get("phase"), first)
+    if late is None or any(folder.glob("failure.*.json")):
+        return None
+    words = "; ".join(
+        f"rank {rank} {stopped[rank] + ' ' if rank in stopped else 'is '}"
+        f"{where(one, stacks.get(f'rank{rank}'))}"
+        for rank, one in sorted(at.items())
+    )
+    error = f"no end of phase {late} within {phase_timeout:.0f} s"
+    rank = min(stopped) if stopped else None
+    cause = _blocked(folder, f"{error}: {words}" if words else error, phase, rank)
+    return {**cause, "stands_still": True}
+
+
+def _spoken(folder: Path, returncode: int | None, result: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the cause as a rank, the engine or the end of its process tells it."""
     ranks = [_read_json(path) for path in folder.glob("failure.*.json")]
     known = sorted((one for one in ranks if one), key=lambda one: float(one["time"]))
     if known:
         cause = known[0]
-        return {"status": "blocked" if _is_ours(cause["traceback"]) else "failed", **cause}
+        blocked = _is_ours(cause["traceback"]) or _MACHINE.search(cause["error"])
+        return {"status": "blocked" if blocked else "failed", **cause}
     phase, _ = _current_phase(folder)
-    blank = {"rank": None, "place": None, "phase": phase, "traceback": _tail(folder / "log.txt")}
-    if late is not None:
-        error = f"no end of phase {late} within {phase_timeout:.0f} s"
-        return {"status": "blocked", **blank, "error": error}
     if result is not None and result["error"] is not None:
         error, trace = result["error"]["error"], result["error"]["traceback"]
         # What the engine itself refuses is its failure; what fails around it blocks the answer.
-        status = "failed" if phase == "engine" else "blocked"
+        failed = phase == "engine" and not _MACHINE.search(error)
         if any(wrapper in error for wrapper in _WRAPPERS):
             line = _cause_line(folder / "log.txt")
-            if line is None:  # the wrapper speaks of an exception, but no rank left one
-                status = "blocked"
+            # Without a line the wrapper speaks of an exception, but no rank left one.
+            failed = failed and line is not None and not _MACHINE.search(line)
             error = line or f"a rank died without an exception ({error})"
-        return {**blank, "status": status, "error": error, "traceback": trace}
+        cause = _blocked(folder, error, phase)
+        return {**cause, "status": "failed" if failed else "blocked", "traceback": trace}
     if returncode is not None and returncode < 0:
         error = f"the engine's process was killed by {signal.Signals(-returncode).name}"
     else:
         error = f"the engine's process ended with status {returncode} and no result"
-    return {"status": "blocked", **blank, "error": error}
+    return _blocked(folder, error, phase)
+
+
+def _blocked(
+    folder: Path, error: str, phase: str | None, rank: int | None = None
+) -> dict[str, Any]:
+    return {
+        "status": "blocked",
+        "rank": rank,
+        "place": None,
+        "phase": phase or _current_phase(folder)[0],
+        "traceback": _tail(folder / "log.txt"),
+        "error": error,
+    }
 
 
 def _is_ours(trace: str) -> bool:

@@ -15,7 +15,7 @@ from .cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
-from .launch import launch
+from .launch import launch, unwritten
 from .order import CellPlan, plan_cells
 from .record import Capture
 from .schedule import Job, next_start
@@ -108,9 +108,13 @@ class Runner:
         """
         return self.submit(cell).result()
 
+    def stop(self) -> None:
+        """Tell what runs to end, and wait for nothing; `close` does the rest."""
+        self._stop.set()
+
     def close(self) -> None:
         """Drop what has not started and end what has; whole captures are in the store already."""
-        self._stop.set()
+        self.stop()
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for job in waiting:
@@ -144,29 +148,44 @@ class Runner:
             self._dispatch()
 
     def _make(self, cell: Cell, expected: float) -> Obtained:
-        with (
-            _Telling(self._watch, cell, expected) as telling,
-            self._locked(cell.key, telling.waits),
-        ):
-            if capture := self._store.find(cell.key):  # another run was first
-                telling.status = "found"
-                return Obtained(capture, fresh=False)
-            needed = devices_needed(cell, self._pool)
+        """Return the capture of a cell, made now unless another run was first.
+
+        A machine that lets nothing be written, a full disk, blocks the cell as a time-out does.
+        """
+        try:
             with (
-                lease(self._pool, needed, self._stop, telling.waits) as devices,
-                self._store.workspace() as folder,
+                _Telling(self._watch, cell, expected) as telling,
+                self._locked(cell.key, telling.waits),
             ):
-                telling.started(folder, devices)
-                manifest = launch(
-                    cell,
-                    folder,
-                    devices,
-                    self._servers,
-                    phase_timeout=self._phase_timeout,
-                    stop=self._stop,
-                )
-                telling.status = manifest["status"]
-                return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
+                if capture := self._store.find(cell.key):
+                    telling.status = "found"
+                    return Obtained(capture, fresh=False)
+                return self._run_engine(cell, telling)
+        except InterruptedError:  # an OSError too: the run was stopped
+            raise
+        except OSError as error:
+            manifest = unwritten(cell, f"{type(error).__name__}: {error}")
+            return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=True)
+
+    def _run_engine(self, cell: Cell, telling: "_Telling") -> Obtained:
+        if self._watch and (reason := self._store.damaged(cell.key)):
+            self._watch.dropped(cell, reason)
+        needed = devices_needed(cell, self._pool)
+        with (
+            lease(self._pool, needed, self._stop, telling.waits) as devices,
+            self._store.workspace() as folder,
+        ):
+            telling.started(folder, devices)
+            manifest = launch(
+                cell,
+                folder,
+                devices,
+                self._servers,
+                phase_timeout=self._phase_timeout,
+                stop=self._stop,
+            )
+            telling.status = manifest["status"]
+            return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager
     def _locked(self, key: str, waits: Callable[[], None]) -> Iterator[None]:

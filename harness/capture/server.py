@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import engine
+from .groups import end_group
 
 _PR_SET_PDEATHSIG = 1
 
@@ -130,10 +131,7 @@ def serve(device: str) -> None:
                         reply({"id": task_id, "status": os.waitstatus_to_exitcode(status)})
         except (EOFError, BrokenPipeError):
             for _, pid in children.values():
-                try:
-                    os.killpg(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+                end_group(pid)
     os._exit(0)  # as for a child: nothing is left to do that teardown would do
 
 

@@ -1,9 +1,8 @@
 """Captures on disk, content-addressed: written into a temporary folder and renamed when whole."""
 
+import hashlib
 import json
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,10 @@ from filelock import FileLock
 
 from ..source.pin import sha256_of
 from .record import MANIFEST, Capture, load_capture
+from .scratch import Scratch, clear_abandoned
+
+# The manifest's own digest, of all else that stands in it.
+_SEAL = "seal"
 
 
 class Store:
@@ -33,14 +36,19 @@ class Store:
     def find(self, key: str) -> Capture | None:
         """Return the capture `key` if it is there, whole and an answer.
 
-        A blocked capture is no answer: the machine may allow one next time. A capture whose files
-        differ from its manifest is left alone and treated as absent.
+        A blocked capture is no answer: the machine may allow one next time. A capture that is
+        damaged is left alone and treated as absent; `damaged` says what is wrong with it.
         """
         folder = self._captures / key
         capture = load_capture(folder)
         if capture is None or capture.status == "blocked" or damage(folder):
             return None
         return capture
+
+    def damaged(self, key: str) -> str | None:
+        """Return what is wrong with the capture `key`; None if it is whole or not there."""
+        folder = self._captures / key
+        return damage(folder) if folder.exists() else None
 
     def all(self) -> Iterator[tuple[str, Capture | None]]:
         """Yield every key with its capture, None where the manifest cannot be read."""
@@ -77,26 +85,24 @@ class Store:
             taken += 1
         return taken
 
-    def clear_workspaces(self, older_than: float) -> None:
-        """Delete what runs that were killed left half done, `older_than` seconds ago or earlier."""
-        limit = time.time() - older_than
-        for folder in self._work.iterdir():
-            if folder.stat().st_mtime < limit:
-                shutil.rmtree(folder, ignore_errors=True)
+    def clear_workspaces(self) -> None:
+        """Delete what runs that were killed left half done."""
+        clear_abandoned(self._work, "")
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         """Yield a new folder for a capture in the making; what is not committed is deleted."""
-        folder = Path(tempfile.mkdtemp(dir=self._work))
+        scratch = Scratch(self._work, "")
         try:
-            yield folder
+            yield scratch.folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            scratch.close()
 
     def commit(self, key: str, folder: Path, manifest: dict[str, Any]) -> Capture:
         """Seal `folder` with its manifest and move it to its place; return the capture."""
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
         manifest = {**manifest, "key": key, "files": files}
+        manifest[_SEAL] = _seal(manifest)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         target = self._captures / key
         if target.exists():  # blocked or damaged before
@@ -106,14 +112,26 @@ class Store:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with the files of a capture, None if they equal its manifest."""
+    """Return what is wrong with a capture: its manifest, its place, its files; None if nothing."""
     capture = load_capture(folder)
     if capture is None:
         return f"{MANIFEST} cannot be read"
-    for name, digest in capture.manifest["files"].items():
+    manifest = capture.manifest
+    if manifest.get(_SEAL) != _seal(manifest):
+        return f"{MANIFEST} differs from its digest"
+    if manifest["key"] != folder.name:
+        return f"it is the capture {manifest['key'][:12]}, moved to another's place"
+    for name, digest in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
         if sha256_of(path) != digest:
             return f"{name} differs from its digest"
-    return None
+    known = {MANIFEST, *manifest["files"]}
+    more = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    return f"{more[0]} was added to it" if more else None
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -19,3 +19,6 @@ class Watch(Protocol):
 
     def ended(self, cell: Cell, status: str, seconds: float) -> None:
         """Take note that it ended: ok, failed, blocked, found (another run made it), or stopped."""
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Take note that a capture of the store is damaged, and so its cell runs again."""

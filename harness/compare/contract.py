@@ -13,6 +13,7 @@ from typing import Any
 from ..capture.record import Capture, RankTrace, StepTrace
 from .boundaries import contract_figures
 from .cost import boundary_costs, cost_findings
+from .deadlock import deadlocks
 from .finding import Finding, Outcome, Severity, Verdict, judged
 from .parallel import disagreements
 
@@ -26,6 +27,7 @@ def compare_contract(capture: Capture) -> Verdict:
     With tensor parallelism each rank of a stage is held against its counterpart in the next, and
     against rank 0 of its own stage.
 
+    A boundary at which the engine stood still for want of a tensor is a finding of its own.
     The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
     no arrival, unless what it did see already shows a cause.
     """
@@ -39,6 +41,7 @@ def compare_contract(capture: Capture) -> Verdict:
             *_nones_in_dummies(stages[stage], pp),
         )
     ]
+    misuse += deadlocks(capture)
     unseen = _unseen(capture, pp, tp)
     if unseen is not None:
         figures = contract_figures(stages, pp)

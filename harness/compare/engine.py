@@ -74,6 +74,8 @@ def engine_failure(capture: Capture) -> Verdict | None:
         evidence={
             "traceback": _without_folders(failure["traceback"]),
             "capture": capture.folder.name,
+            # Where each rank was, and the innermost frames of those that could still say so.
+            **{name: failure[name] for name in ("ranks", "stacks") if failure.get(name)},
         },
     )
     outcome = Outcome.BLOCKED if blocked else Outcome.FAIL

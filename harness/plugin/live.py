@@ -41,6 +41,11 @@ def _uncaptured(file: TextIO) -> TextIO:
     return os.fdopen(descriptor, "w", buffering=1, encoding=file.encoding, errors=file.errors)
 
 
+def dropped_line(cell: Cell, reason: str) -> str:
+    """Return in one line why a capture that was there is not used."""
+    return f"{cell.id} is run again, its capture is damaged: {reason}"
+
+
 class PlainLines(Watch):
     """A line when a cell starts and one when it ends: for logs.
 
@@ -70,6 +75,10 @@ class PlainLines(Watch):
     def ended(self, cell: Cell, status: str, seconds: float) -> None:
         """Print what became of it."""
         self._line(f"{cell.id} {status} after {seconds:.1f} s")
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Print why a capture that was there is not used."""
+        self._line(dropped_line(cell, reason))
 
     def _line(self, text: str) -> None:
         self._reporter.write_line(f"pp-harness: {text}")
@@ -156,6 +165,11 @@ class LiveView(Watch):
             self._file.write(self._tail)
             self._file.flush()
             self._tail = ""
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Print why a capture that was there is not used, above the table if it stands."""
+        with self._lock:
+            self._writer.line(f"pp-harness: {dropped_line(cell, reason)}")
 
     def close(self) -> None:
         """Give the terminal back to pytest."""

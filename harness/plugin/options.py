@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from ..sweep import SweepOptions
 
 _PROFILES = {"parity": ("parity",), "stress": ("stress",), "both": ("parity", "stress")}
+# Longest number of shards; Python itself refuses to read one of thousands of digits.
+_DIGITS = 6
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -132,6 +134,16 @@ def add_options(parser: pytest.Parser) -> None:
         "the logits verdict says so (default: auto)",
     )
     add(
+        "--pp-trust-pickle",
+        action="store_true",
+        help="load pickled weights of a checkpoint that has no others; pickle runs any code",
+    )
+    add(
+        "--pp-trust-remote-code",
+        action="store_true",
+        help="run the code that a checkpoint brings along (auto_map)",
+    )
+    add(
         "--pp-runner",
         default="auto",
         metavar="auto|v1|v2",
@@ -241,6 +253,8 @@ def read_options(config: pytest.Config) -> "SweepOptions":
         profiles=_PROFILES[option("--pp-profile")],
         mode=option("--pp-mode"),
         margin=DEFAULT_MARGIN if (margin := option("--pp-margin")) is None else margin,
+        trust_pickle=option("--pp-trust-pickle"),
+        trust_remote_code=option("--pp-trust-remote-code"),
     )
 
 
@@ -281,9 +295,14 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+    short = max(len(number), len(count)) <= _DIGITS
+    if not (short and _is_whole(number) and _is_whole(count) and 1 <= int(number) <= int(count)):
         raise BadInputError(f"--pp-shard {text}: give I/N with I from 1 to N, e.g. 2/4")
     return int(number), int(count)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _cut(text: str) -> tuple[int, ...]:

@@ -168,7 +168,10 @@ class Run:
         return True if self._plan_only else None
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Let go of workers that wait for a capture."""
+        """End engines, and let go of workers that wait for a capture.
+
+        Now, not when the session finishes: a second Ctrl-C would get in between.
+        """
         self._let_go()
 
     def pytest_internalerror(self) -> None:
@@ -193,14 +196,25 @@ class Run:
             records = getattr(report, _NAME, ())
             self._records += [ItemRecord.model_validate_json(one) for one in records]
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Fail a run that judged nothing, write the report, end engines that still run."""
-        for name in ("_published", "_runner"):
-            if name in self.__dict__:
-                getattr(self, name).close()
-        if watch := self.__dict__.get("_watch"):
-            watch.close()
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int
+    ) -> Generator[None, None, None]:
+        """Fail a run that judged nothing, write the report, end engines that still run.
+
+        They are ended whatever else fails here: xdist raises if one of its workers was killed.
+        """
+        try:
+            yield
+        finally:
+            for name in ("_published", "_runner"):
+                if name in self.__dict__:
+                    getattr(self, name).close()
+            if watch := self.__dict__.get("_watch"):
+                watch.close()
+        self._report_run(session, exitstatus)
+
+    def _report_run(self, session: pytest.Session, exitstatus: int) -> None:
         if self._worker or self._plan_only or self._config.getoption("collectonly"):
             return
         quiet = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -283,6 +297,8 @@ class Run:
             ]
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
+        if cells:
+            self._say_of_trees()
         if self._plan_only:
             self._plan = self._runner.plan(cells)
         elif self._workers:
@@ -290,7 +306,15 @@ class Run:
         else:
             self._runner.submit_all(cells)
 
+    def _say_of_trees(self) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        for note in (note for sweep in self.sweeps.values() for note in sweep.tree_notes):
+            if terminal is not None:
+                terminal.write_line(f"pp-harness: {note}")
+
     def _let_go(self) -> None:
+        if "_runner" in self.__dict__:
+            self._runner.stop()
         if "_published" in self.__dict__:
             self._published.stop()
 

@@ -212,7 +212,12 @@ def read(path: Path) -> History:
                 anchor = AnchorLine.model_validate(fields).time
             else:
                 lines.append(HistoryLine.model_validate(fields))
-        except (ValueError, KeyError, TypeError):  # pydantic's errors are ValueErrors
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # pydantic's errors are ValueErrors
             damaged.append(number)
     return History(tuple(lines), anchor, tuple(damaged))
 

@@ -7,11 +7,14 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
 from ..instruments import instrument_names, instrument_path
+from .config_check import check_config
+from .hub import is_silent
 from .shape import PREFIX, config_digest, read_shape, write_config
 
 # Files above this size enter the digest by size and modification time, not by content:
@@ -98,6 +101,7 @@ def resolve_model(
     if not path.is_dir():
         raise BadInputError(f"{path} is a file; give the folder that holds the checkpoint")
     config = read_config(path)
+    check_config(config, path / "config.json")
     _check_weights(path, allow_pickle=allow_pickle)
     if not allow_remote_code:
         _refuse_code(path)
@@ -119,7 +123,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadInputError(f"{file} holds no JSON object; it is not a model's config")
@@ -134,7 +138,10 @@ def content_digest(folder: Path) -> str:
     alone.
     """
     whole = hashlib.sha256()
-    files = {file for pattern in _CONTENT for file in folder.glob(pattern) if file.is_file()}
+    patterns = list(_CONTENT)
+    if not any(folder.glob("*.safetensors")):
+        patterns += [f"*{suffix}" for suffix in _PICKLE_SUFFIXES]
+    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     for file in sorted(files):
         whole.update(f"{file.name}\0{_file_mark(file)}\n".encode())
     return whole.hexdigest()
@@ -153,9 +160,18 @@ def _check_weights(path: Path, *, allow_pickle: bool) -> None:
     if index.is_file():
         try:
             shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            missing = sorted(shard for shard in shards if not (path / shard).is_file())
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise BadInputError(f"{index} is not an index of weights: {error!r}") from error
-        missing = sorted(shard for shard in shards if not (path / shard).is_file())
+        if outside := [shard for shard in shards if Path(shard).name != shard]:
+            raise BadInputError(f"{index} names a file outside its folder: {outside[0]!r}")
         if missing:
             raise BadInputError(
                 f"{path} is incomplete: {missing[0]} is missing "
@@ -170,7 +186,7 @@ def _check_weights(path: Path, *, allow_pickle: bool) -> None:
     if not allow_pickle:
         raise BadInputError(
             f"{path} has only pickled weights ({pickled[0]}), which can run any code when "
-            "loaded; convert them to safetensors"
+            "loaded; convert them to safetensors, or trust them: --pp-trust-pickle"
         )
 
 
@@ -180,7 +196,8 @@ def _refuse_code(path: Path) -> None:
         if file.is_file() and read_config(file).get("auto_map"):
             raise BadInputError(
                 f"{file} asks for the checkpoint's own code (auto_map), which is not run; "
-                "use a checkpoint of an architecture that vLLM and transformers have"
+                "use a checkpoint of an architecture that vLLM and transformers have, or trust "
+                "it: --pp-trust-remote-code"
             )
 
 
@@ -194,6 +211,8 @@ def _fetch(hub_id: str, *, allow_pickle: bool) -> Path:
             "a local folder"
         ) from error
     patterns = [*_CONTENT, *(f"*{suffix}" for suffix in _PICKLE_SUFFIXES if allow_pickle)]
+    if is_silent():  # what was downloaded before is there all the same
+        return _snapshot(partial(snapshot_download, local_files_only=True), hub_id, patterns)
     return _snapshot(snapshot_download, hub_id, patterns)
 
 

@@ -159,7 +159,7 @@ def load_pins(patches_dir: Path) -> Pins:
         document = _PinsDocument.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -24,28 +24,31 @@ def weight_bytes(path: Path, config: Mapping[str, Any], itemsize: int) -> int:
 
 def _elements(config: Mapping[str, Any], text: Mapping[str, Any]) -> int:
     """Return the elements of embeddings, attention, MLP, experts and per-layer embeddings."""
-
-    def size(name: str) -> int:
-        return int(text.get(name) or 0)
-
-    hidden, layers = size("hidden_size"), layer_count(config)
-    per_layer = 4 * hidden * hidden + 3 * hidden * size("intermediate_size")
-    experts = size("num_experts") or size("num_local_experts")
-    per_layer += 3 * hidden * experts * size("moe_intermediate_size")
-    per_layer += size("vocab_size_per_layer_input") * size("hidden_size_per_layer_input")
-    return size("vocab_size") * hidden + layers * per_layer
+    hidden, layers = _number(text, "hidden_size"), layer_count(config)
+    per_layer = 4 * hidden * hidden + 3 * hidden * _number(text, "intermediate_size")
+    experts = _number(text, "num_experts") or _number(text, "num_local_experts")
+    per_layer += 3 * hidden * experts * _number(text, "moe_intermediate_size")
+    per_layer += _number(text, "vocab_size_per_layer_input") * _number(
+        text, "hidden_size_per_layer_input"
+    )
+    return _number(text, "vocab_size") * hidden + layers * per_layer
 
 
 def kv_bytes(config: Mapping[str, Any], tokens: int, itemsize: int) -> int:
     """Return the bytes of a KV cache for `tokens` tokens, at most: every layer with its own."""
     text = text_config(config)
-    heads = int(text.get("num_attention_heads") or 1)
+    heads = _number(text, "num_attention_heads") or 1
     kv_heads = max(
-        int(text.get("num_key_value_heads") or heads),
-        int(text.get("num_global_key_value_heads") or 0),
+        _number(text, "num_key_value_heads") or heads, _number(text, "num_global_key_value_heads")
     )
     width = max(
-        int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads),
-        int(text.get("global_head_dim") or 0),
+        _number(text, "head_dim") or _number(text, "hidden_size") // heads,
+        _number(text, "global_head_dim"),
     )
     return 2 * layer_count(config) * kv_heads * width * itemsize * tokens
+
+
+def _number(text: Mapping[str, Any], name: str) -> int:
+    """Return a number of the config, 0 if there is none; of one for each layer, the largest."""
+    value = text.get(name) or 0
+    return max(int(one or 0) for one in value) if isinstance(value, list) else int(value)

@@ -44,11 +44,15 @@ _PLUGIN = ("pp_harness", "harness.capture.hooks:register")
 
 @dataclass(frozen=True)
 class VariantTree:
-    """A variant on disk: `path` goes first on PYTHONPATH, `digest` names the content."""
+    """A variant on disk: `path` goes first on PYTHONPATH, `digest` names the content.
+
+    `note` is what there is to say of it: that it was changed on disk and had to be built anew.
+    """
 
     path: Path
     digest: str
     variant: Variant
+    note: str = ""
 
 
 def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> VariantTree:
@@ -70,14 +74,14 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            _ensure(path, installed, record, patched)
+            note = _ensure(path, installed, record, patched)
     except filelock.Timeout as error:
         raise BadInputError(
             f"{path}: another process has held its lock for {_LOCK_SECONDS} s; end it and try again"
         ) from error
     except OSError as error:
         raise BadInputError(f"{path}: cannot build the variant tree: {error}") from error
-    return VariantTree(path, digest, variant)
+    return VariantTree(path, digest, variant, note)
 
 
 def changed_files(
@@ -169,16 +173,18 @@ def _ensure(
     installed: InstalledVllm,
     record: Mapping[str, RecordedFile],
     patched: Mapping[str, bytes | None],
-) -> None:
-    """Leave a sound tree at `path`; the caller holds its lock."""
+) -> str:
+    """Leave a sound tree at `path`, whose lock the caller holds; return what there is to say."""
+    note = ""
     # What a build that was killed has left.
     for left in path.parent.glob(f".{path.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
     if path.exists():
         changed = _first_change(path, installed, record, patched)
         if changed is None:
-            return
-        _log.warning("%s: %s was changed on disk; building the tree anew", path, changed)
+            return note
+        note = f"{path}: {changed} was changed on disk; the tree was built anew"
+        _log.warning(note)
     building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         _fill(building / "new", installed, record, patched)
@@ -187,6 +193,7 @@ def _ensure(
         (building / "new").rename(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+    return note
 
 
 def _fill(

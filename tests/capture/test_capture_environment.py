@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.capture.environment import cell_environment, server_environment
+from harness.capture.environment import (
+    cell_environment,
+    inherited_settings,
+    is_secret,
+    server_environment,
+)
 from harness.capture.hooks import SHARE_VARIABLE
 
 
@@ -48,3 +53,36 @@ def test_a_server_for_gpus_leaves_the_driver_alone(cell):
     env = server_environment(dataclasses.replace(cell, device="cuda"), Path("/package"))
     assert env["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
     assert env["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("HF_TOKEN", "x", True),
+        ("VLLM_API_KEY", "x", True),
+        ("AWS_SECRET_ACCESS_KEY", "x", True),
+        ("PGPASSWORD", "x", True),
+        ("HTTPS_PROXY", "http://me:word@proxy:80", True),
+        ("HTTPS_PROXY", "http://proxy:80", False),
+        ("TOKENIZERS_PARALLELISM", "false", False),
+        ("VLLM_MAX_TOKENS_PER_STEP", "4", False),
+        ("VLLM_STREAM_TOKEN_THRESHOLD", "4", False),
+        ("VLLM_API_KEY", "4x", True),
+        ("PASSWORD", "1234", True),
+        ("PATH", "/bin:/usr/bin", False),
+    ],
+)
+def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, secret):
+    """By the words of its name or a password in an address; a quantity of vLLM is none."""
+    monkeypatch.setenv(name, value)
+    assert is_secret(name, value) == secret
+    env = server_environment(cell, Path("/package"))
+    assert (name in env) == (not secret)
+    assert not secret or name not in dict(inherited_settings())
+
+
+def test_vllm_has_no_time_limit_of_its_own(cell, monkeypatch):
+    """Its limit for a step would end an engine before ours, and without the stacks of its ranks."""
+    monkeypatch.setenv("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "1")
+    limit = server_environment(cell, Path("/package"))["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"]
+    assert int(limit) > 24 * 3600

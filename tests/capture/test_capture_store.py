@@ -62,11 +62,22 @@ def test_blocked_capture_is_no_answer(store):
     assert (store.find("k").folder / "data.txt").read_text() == "second"
 
 
+def flip(folder, old, new):
+    """Change the manifest by a few bits, so that it is still JSON."""
+    text = (folder / "capture.json").read_text()
+    assert old in text
+    (folder / "capture.json").write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
         (lambda folder: (folder / "data.txt").write_text("other"), "data.txt differs"),
+        (lambda folder: (folder / "data.txt").write_text(""), "data.txt differs"),
         (lambda folder: (folder / "data.txt").unlink(), "data.txt is missing"),
+        (lambda folder: (folder / "rank9.jsonl").touch(), "rank9.jsonl was added"),
+        (lambda folder: flip(folder, '"status": "ok"', '"status": "no"'), "capture.json differs"),
+        (lambda folder: flip(folder, '"key": "k"', '"key": "j"'), "capture.json differs"),
     ],
 )
 def test_damaged_capture_is_absent(store, harm, reason):
@@ -77,6 +88,17 @@ def test_damaged_capture_is_absent(store, harm, reason):
     assert damage(folder).startswith(reason)
     commit(store)
     assert store.find("k") is not None
+
+
+def test_swapped_captures_are_absent(store):
+    """A capture that stands, whole, in the place of another is not taken for it."""
+    one, other = commit(store, "one").folder, commit(store, "other").folder
+    one.rename(store.root / "aside")
+    other.rename(one)
+    (store.root / "aside").rename(other)
+    assert store.find("one") is None
+    assert store.find("other") is None
+    assert store.damaged("one").startswith("it is the capture other")
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00"])

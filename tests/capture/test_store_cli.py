@@ -1,6 +1,8 @@
 """The command `pp-harness store`: it shows what is on disk and removes only what it is told to."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -104,13 +106,19 @@ def test_gc_all_leaves_what_is_in_use(store):
 
 
 def test_gc_clears_what_dead_runs_left(store):
-    """A workspace of a day ago goes, one of now stays."""
-    work = store.root / "work"
-    (work / "old").mkdir()
-    (work / "new").mkdir()
-    os.utime(work / "old", (0, 0))
-    run(store, "gc", "--damaged")
-    assert [path.name for path in work.iterdir()] == ["new"]
+    """A workspace whose maker has died goes, with its lock; one that is in use stays."""
+    program = (
+        "import os, pathlib, sys\nfrom harness.capture.store import Store\n"
+        "with Store(pathlib.Path(sys.argv[1])).workspace() as folder:\n"
+        "    (folder / 'half').touch()\n    os._exit(9)\n"
+    )
+    with store.workspace() as alive:
+        before = set((store.root / "work").iterdir())
+        subprocess.run([sys.executable, "-c", program, str(store.root)])
+        assert len(set((store.root / "work").iterdir()) - before) == 2
+        run(store, "gc", "--damaged")
+        assert set((store.root / "work").iterdir()) == before
+        assert alive.is_dir()
 
 
 def test_a_mistyped_store_is_refused_and_not_made(tmp_path):

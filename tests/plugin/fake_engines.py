@@ -89,7 +89,7 @@ def pytest_configure():
 
     def tree(_installed, variant, _folder):
         digest = variant.name + os.environ.get("FAKE_ENGINES", "")
-        return SimpleNamespace(path=Path("/nowhere") / variant.name, digest=digest)
+        return SimpleNamespace(path=Path("/nowhere") / variant.name, digest=digest, note="")
 
     _patch.setattr(sweep, "find_vllm", lambda *_: installed)
     _patch.setattr(sweep, "build_tree", tree)

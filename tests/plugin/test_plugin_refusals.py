@@ -16,6 +16,8 @@ def files(pytester):
     (pytester.path / "list.jsonl").write_text('{"question": "How many?", "answer": ["####"]}')
     (pytester.path / "empty-series").mkdir()
     (pytester.path / "no-model").mkdir()
+    (pytester.path / "dataset").mkdir()
+    (pytester.path / "dataset" / "dataset.py").write_text("raise SystemExit('run')\n")
     return pytester.path
 
 
@@ -43,6 +45,7 @@ REFUSED = {
     "fewshot": (["--pp-gsm8k-fewshot=-1"], "must not be negative"),
     "bundled shots": (["--pp-gsm8k-fewshot", "5"], "has no examples for 5 shots"),
     "no questions": (["--pp-gsm8k", "gone.jsonl"], "gone.jsonl"),
+    "dataset with a script": (["--pp-gsm8k", "dataset"], "dataset: cannot be read"),
     "empty questions": (["--pp-gsm8k", "empty.jsonl"], "holds no questions"),
     "malformed": (["--pp-gsm8k", "malformed.jsonl"], "malformed.jsonl:2: no GSM8K line"),
     "no examples": (["--pp-gsm8k", "good.jsonl", "--pp-gsm8k-fewshot", "5"], "train.jsonl"),

@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 
 import pytest
 
 from harness.errors import BadInputError
 from harness.source import model
+from harness.source.hub import is_silent
 from harness.source.model import content_digest, resolve_model
 
 
@@ -90,9 +92,12 @@ def test_a_missing_shard_is_named(checkpoint):
 def test_pickled_weights_are_refused_unless_allowed(checkpoint, name):
     """Pickle runs code; it is used only on request."""
     (checkpoint / "model.safetensors").rename(checkpoint / name)
-    with pytest.raises(BadInputError, match="pickled weights"):
+    with pytest.raises(BadInputError, match=r"pickled weights .*--pp-trust-pickle"):
         resolve_model(str(checkpoint))
-    assert resolve_model(str(checkpoint), allow_pickle=True).name == "tiny"
+    trusted = resolve_model(str(checkpoint), allow_pickle=True)
+    assert trusted.name == "tiny"
+    (checkpoint / name).write_bytes(b"other weights")
+    assert resolve_model(str(checkpoint), allow_pickle=True).digest != trusted.digest
 
 
 def test_a_pickle_beside_safetensors_does_no_harm(checkpoint):
@@ -106,7 +111,7 @@ def test_remote_code_is_refused_unless_allowed(checkpoint, name):
     """A checkpoint's own code is run only on request."""
     content = {"num_hidden_layers": 2, "auto_map": {"AutoModel": "code.Model"}}
     (checkpoint / name).write_text(json.dumps(content))
-    with pytest.raises(BadInputError, match="auto_map"):
+    with pytest.raises(BadInputError, match=r"auto_map.*--pp-trust-remote-code"):
         resolve_model(str(checkpoint))
     assert resolve_model(str(checkpoint), allow_remote_code=True).name == "tiny"
 
@@ -148,6 +153,7 @@ def test_a_hub_id_gives_its_snapshot(checkpoint, monkeypatch):
         return str(checkpoint)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr("harness.source.model.is_silent", lambda: False)
     source = resolve_model("owner/some-model")
     assert (source.name, source.hub_id) == ("some-model", "owner/some-model")
     assert not any(pattern.endswith(".bin") for pattern in asked["owner/some-model"])
@@ -161,5 +167,29 @@ def test_an_unobtainable_hub_id_is_one_clear_error(monkeypatch):
         raise OSError("cannot reach it\nsecond line")
 
     monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr("harness.source.model.is_silent", lambda: False)
     with pytest.raises(BadInputError, match=r"owner/model .*\(cannot reach it\); check the name"):
         resolve_model("owner/model")
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
+    """Its client would wait for ever; what it has downloaded before is taken all the same."""
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(*_args, **keys):
+        asked.append(keys.get("local_files_only"))
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr("harness.source.hub._SECONDS", 0.3)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert is_silent()
+        with pytest.raises(BadInputError, match="not in the cache"):
+            resolve_model("owner/model")
+        refused = silent.getsockname()[1]
+    assert asked == [True]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{refused}")
+    assert not is_silent(), "a refused connection is an answer"

@@ -1,8 +1,11 @@
 """A bundle holds what the target lacks, in parts that prove themselves."""
 
 import csv
+import hashlib
+import io
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -221,3 +224,39 @@ def test_install_checks_what_was_left_out(site, tmp_path):
     assert done.returncode == 1
     assert "no-such-thing==1.0" in done.stderr
     assert f"pytest is {pytest.__version__} here, planned with 0.1" in done.stdout
+
+
+def repack(out, entries):
+    """Put another archive in the place of a bundle's parts, with checksums that agree."""
+    for part in out.glob("bundle.part*"):
+        part.unlink()
+    with tarfile.open(out / "bundle.part01", "w:xz") as archive:
+        for name, size in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = size
+            archive.addfile(entry, io.BytesIO(bytes(size)))
+    parts = [out / "bundle.part01", out / "needs.txt"]
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in parts]
+    (out / "SHA256SUMS").write_text("".join(sums))
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([("bomb", 64 << 20)], "hold more than the bundle was made of"),
+        ([(f"bomb{number}", 100) for number in range(1000)], "hold more than"),
+        ([("../outside", 1)], "OutsideDestinationError"),
+        ([("/outside", 1)], ""),
+    ],
+)
+def test_install_unpacks_no_bomb_and_nothing_outside(bundle, tmp_path, entries, words):
+    """What was not packed here is not unpacked: more than was packed, or a file elsewhere."""
+    repack(bundle, entries)
+    done = install(bundle, tmp_path / "folder" / "target")
+    assert words in done.stderr
+    assert not (tmp_path / "outside").exists()
+    assert not (tmp_path / "folder" / "outside").exists()
+    assert not Path("/outside").exists()
+    if words:
+        assert done.returncode == 1
+        assert not list(tmp_path.glob("folder/*"))

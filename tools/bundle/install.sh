@@ -46,9 +46,20 @@ else
   # shellcheck disable=SC2086 # names of parts hold no blanks
   (cd "$here" && cat $parts) | "$python" -c '
 import sys, tarfile
+room = int(sys.argv[2])
+def within(entry, folder):
+    global room
+    room -= entry.size
+    if room < 0:
+        sys.exit("install.sh: the parts hold more than the bundle was made of (@BYTES@ bytes)")
+    return tarfile.data_filter(entry, folder)
 with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as archive:
-    archive.extractall(sys.argv[1], filter="data")
-' "$target.partial"
+    archive.extractall(sys.argv[1], filter=within)
+' "$target.partial" "@BYTES@" || {
+    rm -rf "$target.partial"
+    echo "install.sh: nothing was installed" >&2
+    exit 1
+  }
   cp "$here/SHA256SUMS" "$target.partial/.bundle"
   mv "$target.partial" "$target"
   echo "install.sh: installed into $target"

@@ -47,7 +47,9 @@ def pack(
         "".join(f"{name}=={version}\n" for name, version in sorted(needs.items())),
         encoding="utf-8",
     )
+    held = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     installer = _INSTALLER.read_text(encoding="utf-8").replace("@PYTHON@", python)
+    installer = installer.replace("@BYTES@", str(held))
     (out / _INSTALLER.name).write_text(installer, encoding="utf-8")
     (out / _INSTALLER.name).chmod(0o755)
     sums = [f"{sha256_of(path)}  {path.name}\n" for path in [*writer.paths, out / NEEDS]]

@@ -57,6 +57,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         error = f"{type(problem).__name__}: {problem}"
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
+    tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
         runner._pp_harness_output = output
@@ -92,7 +93,6 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         module.register_forward_hook(
             lambda _module, _args, output, index=index: tracer.layer(index, output)
         )
-    tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])
 
 
 def _decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:

@@ -4,14 +4,17 @@ The runner has an adapter of its own, chosen as the worker loads its model: whic
 effect is vLLM's decision, from the model, the platform and the environment.
 """
 
+import ctypes
 import functools
+import signal
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from . import changes, runner_v1, runner_v2
+from . import changes, deaths, position, runner_v1, runner_v2, stacks
 from .model import watch_model
+from .position import Position
 from .tracer import Tracer
 from .wrap import wrap
 
@@ -20,6 +23,7 @@ _ADAPTERS = {
     "vllm.v1.worker.gpu_model_runner": runner_v1,
     "vllm.v1.worker.gpu.model_runner": runner_v2,
 }
+_PR_SET_PDEATHSIG = 1
 # Phases whose exceptions are worth their rank, place and traceback.
 _WATCHED = (
     "init_device",
@@ -34,29 +38,34 @@ _WATCHED = (
 
 def install(tracer: Tracer) -> None:
     """Patch vLLM's workers and group coordinator so that they feed `tracer`."""
+    here = Position()
     workers: list[type] = []
-    try:
-        # Before the GPU worker: on the CPU it replaces functions that others import by name.
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        # Before the GPU worker: it replaces functions that others import by name, which breaks
+        # the streams of a GPU (vLLM 0.26.0).
         from vllm.v1.worker.cpu_worker import CPUWorker
 
         workers.append(CPUWorker)
-    except ImportError:  # a CUDA build without the CPU operators
-        pass
     from vllm.distributed.parallel_state import GroupCoordinator
     from vllm.v1.worker.gpu_worker import Worker
 
     workers.append(Worker)
     for worker in workers:
         for phase in _WATCHED:
-            wrap(worker, phase, functools.partial(_with_failures, tracer, phase))
-    wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer))
+            wrap(worker, phase, functools.partial(_with_failures, tracer, here, phase))
+        wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
+    wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
     # What the engine calls once its probes have ended.
     Worker.pp_harness_flush = lambda _worker: tracer.flush()
+    deaths.install(tracer.folder)
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
         wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
         wrap(Worker, "sample_tokens", _with_sampled)
         wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
+        position.install(here)
 
 
 def _adapter(runner: Any) -> tuple[ModuleType, type]:
@@ -69,19 +78,36 @@ def _adapter(runner: Any) -> tuple[ModuleType, type]:
     )
 
 
-def _with_failures(tracer: Tracer, phase: str, method: Any) -> Any:
+def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
+    """The first that a rank does: from now on it can be asked where it is."""
+
+    def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not here.is_open:
+            if self.parallel_config.distributed_executor_backend == "mp":
+                # A rank that waits inside compiled code would never notice that it is alone.
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            stacks.arm(tracer.folder, f"rank{self.rank}")
+            here.open(tracer.folder, self.rank)
+        return method(self, *args, **kwargs)
+
+    return init_device
+
+
+def _with_failures(tracer: Tracer, here: Position, phase: str, method: Any) -> Any:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with tracer.failures(self.rank, phase):
+        tokens = getattr(args[0], "total_num_scheduled_tokens", 0) if args else 0
+        with tracer.failures(self.rank, phase), here.phase(phase, passes=int(tokens > 0)):
             return method(self, *args, **kwargs)
 
     return run
 
 
-def _with_heartbeat(tracer: Tracer, method: Any) -> Any:
+def _with_heartbeat(tracer: Tracer, here: Position, method: Any) -> Any:
     def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
         pp, tp = get_pp_group(), get_tp_group()
+        here.stage(pp.rank_in_group, tp.rank_in_group)
         adapter, owner = _adapter(self.model_runner)
         tracer.start(
             self.rank,

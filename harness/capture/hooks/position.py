@@ -1,0 +1,155 @@
+"""Where a rank is, for others to read while it stands still: a small file, overwritten in place.
+
+A step is written down when it ends (tracer.py), and the step of a deadlock never does. So each
+rank keeps `position.<R>.json` true at every moment that matters: what it is in, how many messages
+it has taken from the stage before and given to the next, and whether it gave all of the last one.
+A write is one system call of fixed length, so that a reader never sees a torn line.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_BYTES = 1024
+
+
+class Position:
+    """The position of this process's rank; does nothing before `open`."""
+
+    def __init__(self) -> None:
+        self._file = -1
+        self._facts: dict[str, Any] = {}
+        # The storages that were handed to the transport in the send that runs now.
+        self._started: list[int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this rank writes its position."""
+        return self._file >= 0
+
+    def open(self, folder: Path, rank: int) -> None:
+        """Begin to write the position of `rank`."""
+        path = folder / f"position.{rank}.json"
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        self._facts = {"rank": rank, "phase": None, "doing": None, "passes": 0, "received": 0}
+        self._set(sent=0, keys=[], unsent=[])
+
+    def stage(self, stage: int, tp_rank: int) -> None:
+        """Say which stage this rank turned out to be."""
+        self._set(stage=stage, tp_rank=tp_rank)
+
+    @contextmanager
+    def phase(self, name: str, *, passes: int) -> Iterator[None]:
+        """Say that the rank is in a method of its worker, which makes `passes` forward passes."""
+        outer = self._facts.get("phase")
+        self._set(phase=name)
+        try:
+            yield
+        finally:
+            # A worker's method may call that of its base class.
+            done = 0 if outer == name else passes
+            self._set(phase=outer, passes=self._facts.get("passes", 0) + done)
+
+    def receiving(self) -> None:
+        """Say that the rank waits for the stage before it."""
+        self._set(doing="receive")
+
+    def received(self) -> None:
+        """Say that a message of the stage before is there, whole."""
+        self._set(doing=None, received=self._facts.get("received", 0) + 1)
+
+    def send(self, tensors: dict[str, Any], method: Callable[[], list[Any]]) -> list[Any]:
+        """Send by `method`, which returns a handle for each tensor or nothing once all are sent."""
+        self._set(doing="send", keys=list(tensors))
+        self._started = []
+        try:
+            handles = method()
+        finally:
+            started, self._started = self._started, None
+        full = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor) and v.numel()}
+        unsent = []
+        if started and len(started) < len(full):
+            unsent = [k for k, v in full.items() if _storage(v) not in started]
+        self._set(doing=None, sent=self._facts.get("sent", 0) + 1, unsent=unsent)
+        return handles
+
+    def started(self, tensor: torch.Tensor) -> None:
+        """Take note that a tensor was handed to the transport."""
+        if self._started is not None:
+            self._started.append(_storage(tensor))
+
+    def _set(self, **facts: Any) -> None:
+        self._facts.update(facts)
+        self._write()
+
+    def _write(self) -> None:
+        if self._file >= 0:
+            content = json.dumps(self._facts).encode()
+            if len(content) < _BYTES:
+                os.pwrite(self._file, content.ljust(_BYTES - 1) + b"\n", 0)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage().data_ptr())
+
+
+def install(position: Position) -> None:
+    """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
+    from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.v1.worker import gpu_worker
+
+    from .wrap import wrap
+
+    wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, position))
+    wrap(GroupCoordinator, "irecv_tensor_dict", functools.partial(_with_receive, position))
+    wrap(
+        gpu_worker.AsyncIntermediateTensors,
+        "wait_for_comm",
+        functools.partial(_with_wait, position),
+    )
+    isend = torch.distributed.isend
+
+    @functools.wraps(isend)
+    def noted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        position.started(tensor)
+        return isend(tensor, *args, **kwargs)
+
+    torch.distributed.isend = noted
+
+
+def _with_send(position: Position, method: Any) -> Any:
+    def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if not self.unique_name.startswith("pp"):
+            return method(self, tensor_dict, *args, **kwargs)
+        return position.send(tensor_dict, lambda: method(self, tensor_dict, *args, **kwargs))
+
+    return isend_tensor_dict
+
+
+def _with_receive(position: Position, method: Any) -> Any:
+    def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.unique_name.startswith("pp"):
+            return method(self, *args, **kwargs)
+        position.receiving()
+        tensors, handles, after = method(self, *args, **kwargs)
+        if not handles:  # else the wait for them says so
+            position.received()
+        return tensors, handles, after
+
+    return irecv_tensor_dict
+
+
+def _with_wait(position: Position, method: Any) -> Any:
+    def wait_for_comm(self: Any) -> None:
+        waits = bool(self._comm_handles) and not self._comm_waited
+        method(self)
+        if waits:
+            position.received()
+
+    return wait_for_comm
