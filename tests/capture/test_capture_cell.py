@@ -35,6 +35,7 @@ OTHER = {
     "host": "another processor",
     "python": Path("/elsewhere/bin/python"),
     "inherited": (("VLLM_ATTENTION_BACKEND", "OTHER"),),
+    "trust_remote_code": True,
     "load": module.Load(1, 2, 3),
 }
 NAMES = {"variant", "model", "tree", "model_path", "python", "load"}

@@ -24,7 +24,7 @@ def table(path, seed):
 def test_no_more_than_a_chunk_is_held(tmp_path, monkeypatch):
     """64 chunks are compared within the memory of one, and every row is."""
     chunk = CHUNK_ROWS * VOCABULARY
-    monkeypatch.setattr(harness.compare.logits, "_CHUNK_VALUES", chunk, raising=False)
+    monkeypatch.setattr(harness.compare.logits, "_CHUNK_VALUES", chunk)
     tables = table(tmp_path / "a", 1), table(tmp_path / "b", 2)
     distance(*tables)  # what is imported and kept at the first call is not of the chunks
     tracemalloc.start()
