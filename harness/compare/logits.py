@@ -1,5 +1,6 @@
 """Full-vocabulary logits, teacher-forced, row by row: bitwise first, then how far and where."""
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from .noise import BITS, Tolerance, tolerance
 # Values compared at a time, 32 MiB as float64: memory does not depend on vocabulary or rows.
 _CHUNK_VALUES = 1 << 22
 _TOP = 5
+# Pairs of rows that say how far apart unrelated rows are.
+_PAIRS = 64
+# Distances in float32 numbers fall into buckets by their binary digits; the largest has 33.
+_BUCKETS = 34
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,47 +98,56 @@ class LogitDistance:
 
 
 def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
-    """Measure two logit tables over the rows that both hold; at least one row is required."""
+    """Measure two logit tables over the rows that both hold; at least one row is required.
+
+    Rows with equal bits cost a comparison of bits alone.
+    """
     order = tuple(row for row in baseline.index if row in candidate.index)
     step = max(1, _CHUNK_VALUES // baseline.values.shape[1])
-    max_abs, square, base_square, kl, kl_reverse = 0.0, 0.0, 0.0, 0.0, 0.0
-    agree, shared = 0, 0.0
-    ulps = np.zeros(34, np.int64)
-    not_finite: list[Row] = []
-    flips: list[Flip] = []
-    same = np.zeros(len(order), np.bool_)
+    same, finite = np.zeros(len(order), np.bool_), np.zeros(len(order), np.bool_)
     row_rms, row_max = np.full(len(order), np.nan), np.full(len(order), np.nan)
+    max_abs, square, base_square, kl, kl_reverse, agree, shared = (0.0,) * 7
+    ulps = np.zeros(_BUCKETS, np.int64)
+    flips: list[Flip] = []
     for start in range(0, len(order), step):
         chunk = order[start : start + step]
+        span = slice(start, start + len(chunk))
         left = baseline.values[[baseline.index[row] for row in chunk]]
         right = candidate.values[[candidate.index[row] for row in chunk]]
-        finite: npt.NDArray[np.bool_] = (np.isfinite(left) & np.isfinite(right)).all(axis=1)
-        not_finite += [row for row, fine in zip(chunk, finite, strict=True) if not fine]
         # Bits, not values: -0.0 and 0.0 differ, and NaN equals itself.
-        same[start : start + step] = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
-        ulps += _ulp_counts(left[finite], right[finite])
-        a, b = left[finite].astype(np.float64), right[finite].astype(np.float64)
-        if not len(a):
-            continue
-        apart = np.abs(a - b)
-        largest, squares, size = apart.max(axis=1), (apart**2).sum(axis=1), (a**2).sum(axis=1)
-        max_abs = max(max_abs, float(largest.max()))
-        square += float(squares.sum())
-        base_square += float(size.sum())
-        places = start + np.flatnonzero(finite)
-        peak = np.abs(a).max(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            row_max[places] = np.where(largest > 0, largest / peak, 0.0)
-            row_rms[places] = np.where(squares > 0, np.sqrt(squares / size), 0.0)
-        log_a, log_b = _log_softmax(a), _log_softmax(b)
-        kl = max(kl, float((np.exp(log_a) * (log_a - log_b)).sum(axis=1).max()))
-        kl_reverse = max(kl_reverse, float((np.exp(log_b) * (log_b - log_a)).sum(axis=1).max()))
-        top, other = a.argmax(axis=1), b.argmax(axis=1)
-        agree += int((top == other).sum())
-        shared += float(_shared_tops(a, b).sum())
-        for row in np.flatnonzero(top != other):
-            margin = float(a[row, top[row]] - np.partition(a[row], -2)[-2])
-            flips.append(Flip(order[places[row]], margin, margin / (float(peak[row]) or 1.0)))
+        equal = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
+        fine = (np.isfinite(left) & np.isfinite(right)).all(axis=1)
+        same[span], finite[span] = equal, fine
+        still = equal & fine
+        row_rms[span][still] = row_max[span][still] = 0.0
+        base_square += float(np.square(left[fine], dtype=np.float64).sum())
+        ulps[0] += left[still].size
+        agree += int(still.sum())
+        shared += int(still.sum())
+        moved = np.flatnonzero(fine & ~equal)
+        if len(moved):
+            ulps += _ulp_counts(left[moved], right[moved])
+            a, b = left[moved].astype(np.float64), right[moved].astype(np.float64)
+            apart, peak = np.abs(a - b), np.abs(a).max(axis=1)
+            largest, squares = apart.max(axis=1), np.square(apart).sum(axis=1)
+            max_abs = max(max_abs, float(largest.max()))
+            square += float(squares.sum())
+            with np.errstate(divide="ignore", invalid="ignore"):
+                row_max[span][moved] = np.where(largest > 0, largest / peak, 0.0)
+                row_rms[span][moved] = np.where(
+                    squares > 0, np.sqrt(squares / np.square(a).sum(axis=1)), 0.0
+                )
+            log_a, log_b = _log_softmax(a), _log_softmax(b)
+            kl = max(kl, float((np.exp(log_a) * (log_a - log_b)).sum(axis=1).max()))
+            kl_reverse = max(kl_reverse, float((np.exp(log_b) * (log_b - log_a)).sum(axis=1).max()))
+            shared += float(_shared_tops(a, b).sum())
+            top, other = a.argmax(axis=1), b.argmax(axis=1)
+            agree += int((top == other).sum())
+            for row in np.flatnonzero(top != other):
+                margin = float(a[row, top[row]] - np.partition(a[row], -2)[-2])
+                share = margin / (float(peak[row]) or 1.0)
+                flips.append(Flip(chunk[moved[row]], margin, share))
+        _let_go(baseline, candidate)
     last = int(np.flatnonzero(ulps)[-1]) + 1 if ulps.any() else 0
     return LogitDistance(
         max_abs=max_abs,
@@ -143,13 +157,21 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
         top1=agree / len(order),
         top5=shared / len(order),
         ulps=tuple(ulps[:last].tolist()),
-        not_finite=tuple(not_finite),
+        not_finite=tuple(row for row, fine in zip(order, finite, strict=True) if not fine),
         flips=tuple(flips),
         order=order,
         same=same,
         row_rms=row_rms,
         row_max=row_max,
     )
+
+
+def _let_go(*tables: LogitTable) -> None:
+    """Give back the pages that were read from files; a process would else grow by all of them."""
+    for table in tables:
+        mapped = getattr(table.values, "_mmap", None)
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _log_softmax(a: Floats) -> Floats:
@@ -176,7 +198,7 @@ def _ulp_counts(
         bits = side.view(np.int32).astype(np.int64)
         places.append(np.where(bits < 0, -(2**31) - bits, bits))  # as the numbers lie in a row
     _, digits = np.frexp(np.abs(places[0] - places[1]).astype(np.float64))
-    return np.bincount(digits.ravel(), minlength=34).astype(np.int64)
+    return np.bincount(digits.ravel(), minlength=_BUCKETS).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -270,7 +292,43 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
         )
         if (reach := difference_map(baseline, candidate)) is not None:
             figures["difference"] = reach
-    return judged(findings, "" if findings else _agreement(far, limits), **figures)
+    if findings:
+        return judged(findings, "", **figures)
+    if far.equal_rows < far.rows and (apart := unrelated(left)) <= limits.rms.limit:
+        return _tells_nothing(far, limits, apart, figures)
+    return judged(findings, _agreement(far, limits), **figures)
+
+
+def unrelated(table: LogitTable) -> float:
+    """Return how far rows are apart that have nothing to do with each other: a median.
+
+    Rows of a table are paired with others of it, half the table away, and their distance is taken
+    as in `LogitDistance.row_rms`.
+    """
+    rows = list(table.index.values())
+    apart = []
+    for place in range(0, len(rows), max(1, len(rows) // _PAIRS)):
+        other = rows[(place + len(rows) // 2) % len(rows)]
+        a, b = (table.values[row].astype(np.float64) for row in (rows[place], other))
+        size = np.square(a).sum()
+        apart.append(float(np.sqrt(np.square(a - b).sum() / size)) if size else 0.0)
+    _let_go(table)
+    return float(np.median(apart))
+
+
+def _tells_nothing(
+    far: LogitDistance, limits: "_Limits", apart: float, figures: dict[str, Any]
+) -> Verdict:
+    """Return the verdict where rounding alone takes rows as far as any two are apart."""
+    finding = Finding(
+        "LOG005",
+        Severity.WARNING,
+        f"{far.rows - far.equal_rows} of {far.rows} rows differ, and rounding alone may take a row "
+        f"as far ({limits.rms.limit:.2g}) as unrelated rows are apart ({apart:.2g})",
+        "use the parity profile, float32, or weights for which rounding stays small",
+        evidence={**figures, "unrelated": apart},
+    )
+    return Verdict(Outcome.INCONCLUSIVE, finding.message, (finding,), figures)
 
 
 def _lost_rows(baseline: Capture, candidate: Capture) -> list[Row]:

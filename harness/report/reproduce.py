@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..assets import suites_dir
+
 # Options that a reproduction sets itself, or that say where one machine keeps what.
 _OWN = (
     *("-k", "-m", "-n", "--numprocesses", "--pp-shard", "--pp-variant"),
@@ -13,9 +15,12 @@ _OWN = (
 
 def lasting(arguments: Iterable[object]) -> list[str]:
     """Return those of pytest's arguments that say what was measured, whoever measures it."""
+    suites = str(suites_dir())
     kept, skip = [], False
     for one in map(str, arguments):
-        if skip:
+        if one.startswith(suites):
+            kept.append(f"suites{one.removeprefix(suites)}")
+        elif skip:
             skip = False
         elif one in _OWN:
             skip = True

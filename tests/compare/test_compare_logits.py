@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from harness.capture.record import LogitTable
 from harness.compare.finding import Outcome
 from harness.compare.locate import locate
-from harness.compare.logits import compare_logits, distance
+from harness.compare.logits import compare_logits, distance, unrelated
 
 
 def table(values):
@@ -427,6 +427,29 @@ def test_rows_from_the_prefix_cache_are_not_missed(build, side):
     del sides[side].logits["one", 2]
     (found,) = compare_logits(*(one.save() for one in sides)).findings
     assert found.evidence["rows"] == ["one@2"]
+
+
+def test_a_floor_as_wide_as_unrelated_rows_tells_nothing(build):
+    """Where rounding alone decorrelates rows, agreement within it is no pass."""
+    draw = np.random.default_rng(0)
+    sides = noisy(build)
+    for rows in (sides[0].logits, sides[0].second, sides[1].logits):
+        for row in rows:
+            rows[row] = draw.standard_normal(5).tolist()
+    verdict = compare_logits(*(side.save() for side in sides))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert [found.code for found in verdict.findings] == ["LOG005"]
+    same = [build(pp=1), build(pp=2)]
+    same[0].second = {row: draw.standard_normal(5).tolist() for row in same[0].second}
+    for side in same:
+        side.manifest["cell"]["profile"] = "stress"
+    assert compare_logits(*(side.save() for side in same)).outcome is Outcome.PASS
+
+
+def test_unrelated_rows_are_as_far_apart_as_they_are():
+    """For independent rows of equal size that is the square root of two."""
+    values = np.random.default_rng(0).standard_normal((200, 4000))
+    assert unrelated(table(values)) == pytest.approx(2**0.5, rel=0.02)
 
 
 def test_location_beyond_noise(pair):

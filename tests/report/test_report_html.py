@@ -12,6 +12,7 @@ import pytest
 from hostile import ACTING, hostile_report
 
 from harness import cli
+from harness.assets import suites_dir
 from harness.report.charts import difference_chart, difference_rows, timing_chart
 from harness.report.flips import part
 from harness.report.html import render_page
@@ -325,6 +326,7 @@ def test_the_command_shows_the_verdict_again():
     ]
     kept = lasting(typed)
     assert kept == ["suites/", "--pp", "4", "--pp-patch", "a b.diff"]
+    assert lasting([f"{suites_dir()}/test_pipeline.py"]) == ["suites/test_pipeline.py"]
     command = reproduce({"arguments": kept}, "logits", "patched", "patched-ple-pp4")
     assert shlex.split(command) == [
         *("pytest", *kept, "--pp-variant", "patched", "--pp-ignore-expected"),
