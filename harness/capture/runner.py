@@ -83,6 +83,9 @@ class Runner:
                             f"{needed} {self._pool.kind} devices are needed, {have} can be used"
                         )
                     )
+                elif self._watch and (reason := self._store.damaged(key)):
+                    # Here, where pytest prints: what a thread says during an item, pytest keeps.
+                    self._watch.dropped(cell, reason)
             missing = [cell for key, cell in new.items() if not self._futures[key].done()]
             if missing:
                 todo = [*(self._cells[job.name] for job in self._waiting), *missing]
@@ -168,8 +171,6 @@ class Runner:
             return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=True)
 
     def _run_engine(self, cell: Cell, telling: "_Telling") -> Obtained:
-        if self._watch and (reason := self._store.damaged(cell.key)):
-            self._watch.dropped(cell, reason)
         needed = devices_needed(cell, self._pool)
         with (
             lease(self._pool, needed, self._stop, telling.waits) as devices,

@@ -412,6 +412,16 @@ def test_a_read_only_store(start, disk, tried, name):
 # ---- the host ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [short("a folder for temporary files with a long path", False)])
+def test_a_long_path(start, store, tmp_path, tried, name):
+    """The names of sockets are short all the same."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    goes_on(start(store(1), TMPDIR=str(deep)), {1: False, 2: True})
+    assert not [path for path in deep.iterdir() if path.name.startswith("pp-harness-servers")]
+    tried(name, "pass", "PP=2", "sockets get a shorter one")
+
+
 @pytest.mark.parametrize("name", [short("the port that vLLM is told to use is in use", False)])
 def test_a_port_in_use(start, store, tried, name):
     """The engines take another."""
