@@ -7,13 +7,14 @@ from typing import Any
 
 from .hooks.tracer import REQUEST_MARK
 from .probes import probe_set
-from .requests import send
+from .requests import run_probe
 
 
 def run_changes(llm: Any, lm: Any, request: dict[str, Any], folder: Path) -> None:
     """Run the probes and the questions under each change of the request, one change by one.
 
-    What the hooks record carries the change's name; answers go to `gsm8k.<change>.jsonl`.
+    What the hooks record carries the change's name; what was asked goes to
+    `probes.<change>.jsonl`, answers to `gsm8k.<change>.jsonl`.
     """
     from .gsm8k import run_gsm8k
 
@@ -24,8 +25,10 @@ def run_changes(llm: Any, lm: Any, request: dict[str, Any], folder: Path) -> Non
         request["max_model_len"],
     )
     for change in request["changes"]:
-        for probe in probes:
-            send(llm, probe.requests, change)
+        llm.reset_prefix_cache()  # of what was computed without the change
+        with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
+            for probe in probes:
+                run_probe(llm, probe, file, change)
         if lm is not None and request["ask_under_changes"]:
             with _marked(llm, change):
                 run_gsm8k(lm, request["gsm8k"], folder / f"gsm8k.{change}.jsonl")

@@ -12,13 +12,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .hooks import LOAD_FORMAT, TRACE_VARIABLE, stacks
 from .probes import chunk_tokens, probe_set, second_pass
-from .requests import send
+from .requests import run_probe
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {"checkpoint": "auto", "random": LOAD_FORMAT, "dummy": "dummy"}
@@ -178,8 +177,7 @@ def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
     """Run the probe set; the hooks record it, because each request carries our mark.
 
     PP=1 runs it twice, the second time in another order: the difference is the noise floor.
-    `probes.jsonl` gets a line per request, with the ids of the tokens and how many of the prompt
-    the engine took from its prefix cache.
+    `probes.jsonl` gets a line per request.
     """
     profile = request["profile"]
     probes = probe_set(
@@ -192,10 +190,7 @@ def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
         for again in (False, True) if request["pp"] == 1 else (False,):
             llm.reset_prefix_cache()
             for probe in second_pass(profile, probes) if again else probes:
-                cached = send(llm, probe.requests)
-                for one in probe.requests:
-                    line = {"probe": probe.name, **asdict(one), "cached": cached[one.name]}
-                    file.write(json.dumps(line) + "\n")
+                run_probe(llm, probe, file)
     llm.collective_rpc("pp_harness_flush")
 
 

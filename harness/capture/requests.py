@@ -1,9 +1,22 @@
 """Probe requests on a running engine, marked so that the hooks know them."""
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import IO, Any
 
-from .probes import ProbeRequest
+from .probes import Probe, ProbeRequest
+
+
+def run_probe(llm: Any, probe: Probe, file: IO[str], change: str | None = None) -> None:
+    """Send a probe and note in `file` what each of its requests asked and found in the cache.
+
+    A line holds the ids of the tokens and how many of the prompt came from the prefix cache.
+    """
+    cached = send(llm, probe.requests, change)
+    for one in probe.requests:
+        line = {"probe": probe.name, **asdict(one), "cached": cached[one.name]}
+        file.write(json.dumps(line) + "\n")
 
 
 def send(llm: Any, requests: Sequence[ProbeRequest], change: str | None = None) -> dict[str, int]:

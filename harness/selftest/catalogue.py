@@ -20,6 +20,7 @@ class Seed:
     what: str
     model: str = "ple"
     pp: int = 2
+    profile: str = "parity"
     stage: int | None = 1
     layer: int | None = 5
     harmless: bool = False
@@ -189,6 +190,31 @@ def _faults() -> tuple[Seed, ...]:
             layer=7,
         ),
         Seed("one-ulp", "one ULP", "one element arrives one ULP off"),
+        Seed(
+            "one-ulp-in-noise",
+            "one ULP",
+            "the same among batches whose logits are noisy anyway",
+            profile="stress",
+            layer=None,
+        ),
+        Seed(
+            "decode-only-in-noise",
+            "decode only",
+            "hidden_states scaled by 1.001 in decode, among noisy batches",
+            profile="stress",
+        ),
+        Seed(
+            "requests-swapped-in-noise",
+            "micro-batches",
+            "two requests of a noisy batch get each other's rows",
+            profile="stress",
+        ),
+        Seed(
+            "key-not-read-in-noise",
+            "dropped",
+            "later stages never read per_layer_inputs, among noisy batches",
+            profile="stress",
+        ),
         Seed("numeric-only", "numeric", "layer 5 is off by one part in ten million"),
         Seed(
             "attention-scale",
@@ -201,8 +227,10 @@ def _faults() -> tuple[Seed, ...]:
 
 
 def _harmless() -> tuple[Seed, ...]:
-    def seed(name: str, what: str, *, quick: bool = False, pp: int = 2) -> Seed:
-        return Seed(name, "harmless", what, pp=pp, harmless=True, quick=quick)
+    def seed(
+        name: str, what: str, *, quick: bool = False, pp: int = 2, profile: str = "parity"
+    ) -> Seed:
+        return Seed(name, "harmless", what, pp=pp, profile=profile, harmless=True, quick=quick)
 
     return (
         seed("nothing", "the hooks are entered and change nothing", quick=True),
@@ -216,6 +244,8 @@ def _harmless() -> tuple[Seed, ...]:
         seed("extra-attribute", "the model has one attribute more"),
         seed("extra-hook", "layers carry a hook that only looks"),
         seed("positions-copied", "layers get copies of the positions"),
+        seed("nothing-in-noise", "the hooks are entered under stress", profile="stress"),
+        seed("cloned-on-read-in-noise", "the model is given copies, stress", profile="stress"),
         seed("relay-rebuilt", "a middle stage packs its output anew", pp=4),
     )
 

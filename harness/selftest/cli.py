@@ -25,7 +25,7 @@ def selftest(
     seeds = chosen(only, quick=quick)
     if listing:
         for seed in seeds:
-            click.echo(f"{seed.name:24} {seed.kind:16} {seed.model} PP={seed.pp}: {seed.what}")
+            click.echo(f"{seed.name:26} {seed.kind:16} {seed.model} PP={seed.pp}: {seed.what}")
         return
     from .run import QUESTIONS, run_selftest
     from .table import lines

@@ -444,3 +444,12 @@ def _positions_copied(site: Site) -> Any:
         args[0] = args[0].clone()
 
     return alter.on_layer_input(site, _later(site), copy)
+
+
+# ---- the same under stress -------------------------------------------------------------------
+
+for _name in (
+    *("one-ulp", "decode-only", "requests-swapped", "key-not-read"),
+    *("nothing", "cloned-on-read"),
+):
+    _ACTIONS[f"{_name}-in-noise"] = _ACTIONS[_name]

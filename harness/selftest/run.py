@@ -6,6 +6,7 @@ unchanged run at PP=1.
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..capture.children import ForkServers
@@ -40,6 +41,7 @@ def run_selftest(
         SweepOptions(
             pps=tuple(sizes),
             variants=(_VARIANT,),
+            profiles=tuple(dict.fromkeys(seed.profile for seed in seeds)),
             gsm8k_limit=questions or 1,
             store=store,
         )
@@ -50,13 +52,14 @@ def run_selftest(
     try:
         # One lease for all engines: they run one after another, and wait for no other run.
         with lease(pool, pool.needed(max(sizes), 1)) as devices:
-            for model in sorted({seed.model for seed in seeds}):
+            for model, profile in sorted({(seed.model, seed.profile) for seed in seeds}):
                 with tempfile.TemporaryDirectory() as scratch:
+                    unchanged = Point(_VARIANT, model, 1, profile)
                     engines = _Engines(
-                        sweep, servers, devices, Path(scratch), model, questions > 0, say
+                        sweep, servers, devices, Path(scratch), unchanged, questions > 0, say
                     )
-                    mine = tuple(seed for seed in seeds if seed.model == model)
-                    found += _of_model(engines, model, mine)
+                    mine = [s for s in seeds if (s.model, s.profile) == (model, profile)]
+                    found += _of_engines(engines, unchanged, tuple(mine))
     finally:
         servers.close()
     return Selftest(
@@ -65,8 +68,11 @@ def run_selftest(
     )
 
 
-def _of_model(engines: "_Engines", model: str, seeds: tuple[Seed, ...]) -> Iterator[Result | Pair]:
-    """Yield what the checks say of one model's seeds, and of its unchanged runs."""
+def _of_engines(
+    engines: "_Engines", unchanged: Point, seeds: tuple[Seed, ...]
+) -> Iterator[Result | Pair]:
+    """Yield what the checks say of the seeds of a model and profile, and of its unchanged runs."""
+    model = unchanged.model + ("" if unchanged.profile == "parity" else f" {unchanged.profile}")
     reference, *again = engines.plain()
     for one in again:
         yield Pair.of(f"{model} PP=1 again", reference, one)
@@ -84,7 +90,7 @@ def _of_model(engines: "_Engines", model: str, seeds: tuple[Seed, ...]) -> Itera
 
 
 class _Engines:
-    """The engines of one model."""
+    """The engines of one model in one profile; `unchanged` is its point at PP=1."""
 
     def __init__(
         self,
@@ -92,12 +98,12 @@ class _Engines:
         servers: ForkServers,
         devices: tuple[int, ...],
         scratch: Path,
-        model: str,
+        unchanged: Point,
         ask: bool,
         say: Callable[[str], None],
     ) -> None:
         self._sweep, self._servers, self._devices = sweep, servers, devices
-        self._scratch, self._model, self._ask, self._say = scratch, model, ask, say
+        self._scratch, self._unchanged, self._ask, self._say = scratch, unchanged, ask, say
         self._count = 0
 
     def plain(self) -> list[Capture]:
@@ -115,7 +121,7 @@ class _Engines:
         return split(self._launch(pp, tuple(names)), names, self._folder())
 
     def _launch(self, pp: int, changes: tuple[str, ...]) -> Capture:
-        cell = self._sweep.cell(Point(_VARIANT, self._model, pp))
+        cell = self._sweep.cell(replace(self._unchanged, pp=pp))
         folder = self._folder()
         devices = self._devices[: self._sweep.devices.needed(pp, 1)]
         manifest = launch(

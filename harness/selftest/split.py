@@ -30,9 +30,10 @@ def split(whole: Capture, changes: Iterable[str], into: Path) -> dict[str, Captu
             _write(folders[name] / path.name, events)
     _split_logits(whole.folder, folders)
     for name, folder in folders.items():
-        answers = whole.folder / (f"gsm8k.{name}.jsonl" if name else "gsm8k.jsonl")
-        if answers.exists():
-            shutil.copy(answers, folder / "gsm8k.jsonl")
+        for kind in ("probes", "gsm8k"):
+            written = whole.folder / (f"{kind}.{name}.jsonl" if name else f"{kind}.jsonl")
+            if written.exists():
+                shutil.copy(written, folder / f"{kind}.jsonl")
     return {name: Capture(folder, whole.manifest) for name, folder in folders.items()}
 
 

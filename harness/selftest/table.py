@@ -10,10 +10,10 @@ _MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}
 
 def lines(selftest: Selftest) -> Iterator[str]:
     """Yield the matrix, then what alarmed, the rates, and what each check is for."""
-    yield f"{'change':24} {'model':6} pp  {'  '.join(CHECKS)}  found"
+    yield f"{'change':26} {'model':6} pp  {'  '.join(CHECKS)}  found"
     for one in selftest.results:
         marks = "  ".join(_mark(one, check).center(len(check)) for check in CHECKS)
-        yield f"{one.seed.name:24} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
+        yield f"{one.seed.name:26} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
     for alarm in selftest.pairs:
         if not alarm.is_quiet:
             yield f"FALSE ALARM in {alarm.name}: {alarm.verdicts}"
