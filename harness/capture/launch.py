@@ -27,7 +27,8 @@ _WRAPPERS = (
 # What the machine refuses, whoever asked for it: no word about the model.
 _MACHINE = re.compile(
     r"MemoryError|OutOfMemoryError|can't allocate memory|out of memory|No space left on device"
-    r"|Disk quota exceeded|Read-only file system|Too many open files|Cannot allocate memory|EADDRINUSE|[Aa]ddress already in use"
+    r"|Disk quota exceeded|Read-only file system|Too many open files|Cannot allocate memory"
+    r"|EADDRINUSE|[Aa]ddress already in use"
 )
 
 
