@@ -13,6 +13,9 @@ _SECRET_WORDS = re.compile(
 )
 # Or by its value: an address that carries a password.
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+# Of vLLM's settings, what each cell says itself: its cut, and a port, which engines that run side
+# by side cannot share.
+_OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", "VLLM_PORT")
 # More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
 _NO_LIMIT = "1000000"
 
@@ -35,9 +38,7 @@ def inherited_settings() -> tuple[tuple[str, str], ...]:
         sorted(
             (name, value)
             for name, value in os.environ.items()
-            if name.startswith("VLLM_")
-            and name != "VLLM_PP_LAYER_PARTITION"
-            and not is_secret(name, value)
+            if name.startswith("VLLM_") and name not in _OWN_SETTINGS and not is_secret(name, value)
         )
     )
 
@@ -71,7 +72,8 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
         TOKENIZERS_PARALLELISM="false",
         HF_HUB_OFFLINE="1",
     )
-    env.pop("VLLM_PP_LAYER_PARTITION", None)
+    for name in _OWN_SETTINGS:
+        env.pop(name, None)
     if cell.device == "cpu":
         env.update(VLLM_CPU_KVCACHE_SPACE="1")
         if cell.mode == "eager":  # else helper functions compile, at seconds each

@@ -31,6 +31,7 @@ _WRAPPERS = (
 _MACHINE = re.compile(
     r"MemoryError|OutOfMemoryError|can't allocate memory|out of memory|No space left on device"
     r"|Disk quota exceeded|Read-only file system|Too many open files|Cannot allocate memory"
+    r"|EADDRINUSE|[Aa]ddress already in use"
 )
 
 

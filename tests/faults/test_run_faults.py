@@ -424,11 +424,11 @@ def test_a_long_path(start, store, tmp_path, tried, name):
 
 @pytest.mark.parametrize("name", [short("the port that vLLM is told to use is in use", False)])
 def test_a_port_in_use(start, store, tried, name):
-    """The engines take another."""
+    """It is no setting of engines that run side by side: each takes a free one."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         run = start(store(), VLLM_PORT=str(taken.getsockname()[1]))
         goes_on(run, {1: True, 2: True})
-    tried(name, "pass", "both", "vLLM takes the next port")
+    tried(name, "pass", "both", "each engine takes a free port")
 
 
 @pytest.mark.parametrize(
