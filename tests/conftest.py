@@ -8,6 +8,7 @@ from builders import CaptureBuilder
 from hypothesis import settings
 
 from harness.capture.cell import Cell, Gsm8kSource
+from harness.capture.children import ForkServers
 
 pytest_plugins = ["pytester"]
 
@@ -33,6 +34,14 @@ def build(tmp_path):
         return CaptureBuilder(tmp_path / f"capture{next(numbers)}", **options)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Fork servers for the whole session: vLLM is imported once per variant."""
+    servers = ForkServers()
+    yield servers
+    servers.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 
-from harness.capture.children import ForkServers
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.sweep import Point, Sweep, SweepOptions
@@ -14,14 +13,6 @@ PHASE_TIMEOUT = 300
 def sweep(tmp_path_factory):
     """The default sweep with two questions a cell and its trees in a folder of this session."""
     return Sweep(SweepOptions(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
-
-
-@pytest.fixture(scope="session")
-def servers():
-    """Fork servers for the whole session: vLLM is imported once per variant."""
-    servers = ForkServers()
-    yield servers
-    servers.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from fault_tools import ENOUGH, MODEL, Belongings
 from planted import VARIANT, planted_series
 from trust_page import FAULT, Record, write_page
 
-from harness.capture.children import ForkServers
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.source.subject import SubjectOptions
@@ -33,14 +32,6 @@ def sweep(series, tmp_path_factory):
             store=tmp_path_factory.mktemp("store"),
         )
     )
-
-
-@pytest.fixture(scope="session")
-def servers():
-    """Fork servers of the session: the tree is imported once."""
-    servers = ForkServers()
-    yield servers
-    servers.close()
 
 
 @pytest.fixture(scope="session")
