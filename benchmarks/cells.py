@@ -5,8 +5,9 @@
 
 Cells are launched as a sweep launches them, one at a time, from one fork server, in turns. The
 first pays for the import of vLLM, the others do not. Questions are asked of `ple`; the vocabulary
-is that of a small decoder with random weights, whose other sizes stay. Printed: median seconds of
-each phase, and the ratio of the totals to the first line's.
+is that of a small decoder with random weights, whose other sizes stay; `spawned` is the first line
+with ranks that import vLLM themselves. Printed: median seconds of each phase, and the ratio of the
+totals to the first line of each kind.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Setting:
 
 def setting(what: str, amount: int, pp: int, store: Path) -> Setting:
     """Return the cell of `amount` questions, or of a vocabulary of `amount` tokens."""
-    asks = what == "questions"
+    asks = what != "vocabulary"
     options = SweepOptions(
         pps=(max(2, pp),),
         variants=("fixed",),
@@ -63,7 +64,14 @@ def measure(one: Setting, servers: ForkServers) -> dict[str, float]:
         tempfile.TemporaryDirectory() as folder,
         lease(pool, devices_needed(one.cell, pool)) as devices,
     ):
-        manifest = launch(one.cell, Path(folder), devices, servers, phase_timeout=600)
+        manifest = launch(
+            one.cell,
+            Path(folder),
+            devices,
+            servers,
+            phase_timeout=600,
+            worker_start="spawn" if one.what == "spawned" else "fork",
+        )
     if manifest["status"] != "ok":
         raise SystemExit(f"{one.what} {one.amount}: {manifest['failure']['error']}")
     seconds: dict[str, float] = manifest["seconds"]
@@ -85,6 +93,7 @@ def main() -> None:
                 setting(what, int(amount), options.pp, Path(store))
                 for what, amounts in (
                     ("questions", options.questions),
+                    ("spawned", options.questions.split(",")[0]),
                     ("vocabulary", options.vocabularies),
                 )
                 for amount in amounts.split(",")
@@ -97,12 +106,14 @@ def main() -> None:
     print("for the import of vLLM, which later cells share")
     print(f"{'':18}" + "".join(f"{phase:>12}" for phase in (*PHASES, "total")) + f"{'ratio':>8}")
     base: dict[str, float] = {}
+    first_line = {"spawned": "questions"}
     for number, one in enumerate(settings):
         medians = [
             statistics.median(each[number].get(phase, 0.0) for each in taken)
             for phase in (*PHASES, "total")
         ]
-        ratio = medians[-1] / base.setdefault(one.what, medians[-1])
+        kind = first_line.get(one.what, one.what)
+        ratio = medians[-1] / base.setdefault(kind, medians[-1])
         row = "".join(f"{value:12.2f}" for value in medians)
         print(f"{one.what:10}{one.amount:8}{row}{ratio:8.2f}")
 

@@ -40,6 +40,7 @@ class _Entry(BaseModel):
     devices: tuple[str, ...] = ("*",)
     gsm8k: tuple[str, ...] = ("*",)
     modes: tuple[str, ...] = ("*",)
+    profiles: tuple[str, ...] = ("*",)
 
     @field_validator("checks")
     @classmethod
@@ -104,6 +105,7 @@ class Expectations:
             and _any(entry.models, point.model)
             and entry.pp_min <= point.pp <= (entry.pp_max or point.pp)
             and entry.tp_min <= point.tp
+            and _any(entry.profiles, point.profile)
         ]
 
     def not_applicable(self, points: tuple[Point, ...]) -> list[str]:

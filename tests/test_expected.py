@@ -125,6 +125,10 @@ def test_info_is_not_a_code_to_expect(load):
         ({"pp_min": 3}, False),
         ({"tp_min": 1}, True),
         ({"tp_min": 2}, False),
+        ({"profiles": ["parity"]}, True),
+        ({"profiles": ["stress"]}, False),
+        ({"modes": ["eager"]}, True),
+        ({"modes": ["compiled"]}, False),
     ],
 )
 def test_scope(load, scope, applies):
