@@ -27,8 +27,8 @@ from harness.sweep import Point, Sweep, SweepOptions
 
 PHASES = ("engine", "probes", "sensitivity", "gsm8k", "shutdown")
 SHAPE = (
-    "shape:E4B:layers=8:hidden=64:intermediate=128:ple=16:kv_shared=2:window=32:head=16"
-    ":global_head=32:vocab={}"
+    "shape:E4B:layers=8:hidden=64:intermediate=128:ple=16:kv_shared=2:window=32:head=32"
+    ":global_head=64:vocab={}"
 )
 
 
