@@ -42,7 +42,10 @@ _LABELS = {
     "flexible_won": "questions won, read by flexible-extract",
 }
 # What a noise floor says of a difference; the others of its figures count rows.
-_DISTANCES = ("max_abs", "relative_rms", "kl", "top1")
+_DISTANCES = (
+    *("max_abs", "relative_rms", "kl", "kl_reverse", "top1", "top5"),
+    "smallest_flip_margin",
+)
 # Evidence that has a place of its own on the page.
 _SHOWN_ELSEWHERE = {("accuracy", "examples")}
 # Changed answers that a point shows on the page; report.json has all of them.
