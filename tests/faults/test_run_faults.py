@@ -51,6 +51,8 @@ class Run:
             env={**outer, "TMPDIR": str(temporary), "PYTHONPATH": path, **environment},
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            # A job that a shell started in the background ignores Ctrl-C, and so do its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         self._belongings = Belongings(psutil.Process(self.process.pid))
         self._belongings.__enter__()
