@@ -30,7 +30,7 @@ from harness.capture.expect import devices_needed
 from harness.capture.gsm8k import run_gsm8k
 from harness.capture.hooks import CAPTURE_DIR_VARIABLE
 from harness.capture.launch import cell_request
-from harness.capture.probes import probe_set
+from harness.capture.probes import requested_probes
 from harness.sweep import Point, Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
@@ -42,12 +42,7 @@ def _plain_probes(llm: Any, request: dict[str, Any]) -> None:
     """Run the probes' prompts for as many tokens, without our mark."""
     from vllm import SamplingParams
 
-    probes = probe_set(
-        request["profile"],
-        request["vocab_size"],
-        request["sliding_window"],
-        request["max_model_len"],
-    )
+    probes = requested_probes(request)
     for probe in probes * (2 if request["pp"] == 1 else 1):
         prompts = [{"prompt_token_ids": list(one.prompt)} for one in probe.requests]
         params = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .hooks.tracer import REQUEST_MARK
-from .probes import probe_set
+from .probes import requested_probes
 from .requests import run_probe
 
 
@@ -18,12 +18,7 @@ def run_changes(llm: Any, lm: Any, request: dict[str, Any], folder: Path) -> Non
     """
     from .gsm8k import run_gsm8k
 
-    probes = probe_set(
-        request["profile"],
-        request["vocab_size"],
-        request["sliding_window"],
-        request["max_model_len"],
-    )
+    probes = requested_probes(request)
     for change in request["changes"]:
         llm.reset_prefix_cache()  # of what was computed without the change
         with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:

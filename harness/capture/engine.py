@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .hooks import LOAD_FORMAT, TRACE_VARIABLE, stacks
-from .probes import chunk_tokens, probe_set, second_pass
+from .probes import chunk_tokens, requested_probes, second_pass
 from .requests import run_probe
 
 # By where the weights of a cell come from.
@@ -179,13 +179,7 @@ def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
     PP=1 runs it twice, the second time in another order: the difference is the noise floor.
     `probes.jsonl` gets a line per request.
     """
-    profile = request["profile"]
-    probes = probe_set(
-        profile,
-        request["vocab_size"],
-        request["sliding_window"],
-        request["max_model_len"],
-    )
+    profile, probes = request["profile"], requested_probes(request)
     with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
         for again in (False, True) if request["pp"] == 1 else (False,):
             llm.reset_prefix_cache()

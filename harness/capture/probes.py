@@ -5,7 +5,9 @@ another's output and every cell of a model sees the same inputs (teacher forcing
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 # Without a sliding window nothing special happens at any length; this one only spreads lengths.
 _DEFAULT_WINDOW = 32
@@ -111,6 +113,16 @@ def probe_set(
     )
     revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
     return (Probe("flood", (*singles, *shrinking)), Probe("revisit", revisit))
+
+
+def requested_probes(request: Mapping[str, Any]) -> tuple[Probe, ...]:
+    """Return the probes of a cell as its process was asked for it (launch.py)."""
+    return probe_set(
+        request["profile"],
+        request["vocab_size"],
+        request["sliding_window"],
+        request["max_model_len"],
+    )
 
 
 def _begins_as(one: ProbeRequest, vocab_size: int) -> ProbeRequest:

@@ -302,18 +302,16 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
 def unrelated(table: LogitTable) -> float:
     """Return how far rows are apart that have nothing to do with each other: a median.
 
-    Rows of a table are paired with others of it, half the table away, and their distance is taken
-    as in `LogitDistance.row_rms`.
+    Rows of a table are paired with others of it, half the table away.
     """
-    rows = list(table.index.values())
-    apart = []
+    rows = list(table.index.items())
+    ones, others = {}, {}
     for place in range(0, len(rows), max(1, len(rows) // _PAIRS)):
-        other = rows[(place + len(rows) // 2) % len(rows)]
-        a, b = (table.values[row].astype(np.float64) for row in (rows[place], other))
-        size = np.square(a).sum()
-        apart.append(float(np.sqrt(np.square(a - b).sum() / size)) if size else 0.0)
-    _let_go(table)
-    return float(np.median(apart))
+        name, row = rows[place]
+        ones[name] = row
+        others[name] = rows[(place + len(rows) // 2) % len(rows)][1]
+    pairs = (LogitTable(table.values, index) for index in (ones, others))
+    return float(np.median(distance(*pairs).row_rms))
 
 
 def _tells_nothing(

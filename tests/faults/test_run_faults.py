@@ -370,18 +370,23 @@ def remount(store, options):
     subprocess.run(["mount", "-o", f"remount,{options}", store.parent], check=True)
 
 
+def no_space(run):
+    """Return the message of a run that is blocked by a full disk, and by nothing else."""
+    assert run.end() == pytest.ExitCode.TESTS_FAILED
+    assert set(run.verdicts.values()) == {"blocked"}
+    (finding,) = [one for one in run.findings if one["code"] == "ENG002"]
+    assert "No space left on device" in finding["message"]
+    assert "Traceback" not in run.output
+    return finding["message"]
+
+
 @pytest.mark.parametrize("name", [short("disk full while a capture is written", True)])
 def test_a_full_disk(start, disk, tried, name):
     """Blocked, with the reason; with room again the next run goes on."""
     used = shutil.disk_usage(disk).used
     remount(disk, f"size={used // 1024 + 300}k")
     run = start(disk)
-    assert run.end() == pytest.ExitCode.TESTS_FAILED
-    assert set(run.verdicts.values()) == {"blocked"}
-    (finding,) = [one for one in run.findings if one["code"] == "ENG002"]
-    assert "No space left on device" in finding["message"]
-    assert "Traceback" not in run.output
-    tried(name, "blocked", "PP=2", finding["message"])
+    tried(name, "blocked", "PP=2", no_space(run))
     remount(disk, "size=64m")
     goes_on(start(disk), {1: False, 2: True})
 
@@ -392,12 +397,7 @@ def test_a_disk_that_was_full(start, disk, tried, name):
     with pytest.raises(OSError, match="No space"):
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free + (1 << 20)))
     run = start(disk)
-    assert run.end() == pytest.ExitCode.TESTS_FAILED
-    assert set(run.verdicts.values()) == {"blocked"}
-    (finding,) = [one for one in run.findings if one["code"] == "ENG002"]
-    assert "No space left on device" in finding["message"]
-    assert "Traceback" not in run.output
-    tried(name, "blocked", "PP=2", finding["message"])
+    tried(name, "blocked", "PP=2", no_space(run))
 
 
 @pytest.mark.parametrize("name", [short("a read-only store", False)])

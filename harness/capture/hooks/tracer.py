@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,6 +90,7 @@ class Step:
         return sum(span.count for span in self.spans)
 
 
+@lru_cache(maxsize=256)
 def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
     """Return where a prompt keeps its logits: everywhere, or evenly spread, its ends included.
 
