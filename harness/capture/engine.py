@@ -197,6 +197,7 @@ def main(request_file: str) -> int:
     stacks.arm(folder, "engine")
     phase = _Phases(folder)
     error: dict[str, str] | None = None
+    peak_bytes: list[int] = []
     try:
         with phase("engine"):
             if request["executor"] == "ray":
@@ -226,6 +227,7 @@ def main(request_file: str) -> int:
             with phase("changes"):
                 run_changes(llm, lm, request, folder)
                 llm.collective_rpc("pp_harness_flush")
+        peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):
             llm.llm_engine.engine_core.shutdown()
     except BaseException as problem:
@@ -234,7 +236,7 @@ def main(request_file: str) -> int:
             "phase": phase.current,
             "traceback": traceback.format_exc(),
         }
-    result = {"seconds": phase.seconds, "error": error}
+    result = {"seconds": phase.seconds, "peak_bytes": peak_bytes, "error": error}
     partial = folder / "result.json.partial"
     partial.write_text(json.dumps(result), encoding="utf-8")
     partial.replace(folder / "result.json")

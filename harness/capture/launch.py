@@ -102,7 +102,7 @@ def launch(
     failure = _failure(folder, status, late, phase_timeout, stopped)
     if failure is None:
         clear(folder)
-    result = _read_json(folder / "result.json") or {"seconds": {}}
+    result = _read_json(folder / "result.json") or {"seconds": {}, "peak_bytes": []}
     ended = time.time()
     return {
         "cell": json.loads(json.dumps(asdict(cell), default=str)),
@@ -116,6 +116,7 @@ def launch(
         },
         "began": began,
         "phases": _timeline(folder, began, ended),
+        "peak_bytes": result["peak_bytes"],
         "effective": _read_json(folder / "effective.json"),
         "devices": list(devices),
     }

@@ -19,7 +19,8 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
     `candidate`; `columns`, each `[request, first position, count]` in the order in which the rows
     ran; `changed`, [layers][columns], the share (0 to 1) of a column's rows whose output differs in
     any bit; `norm`, [layers][columns], the largest |a - b| / a of their outputs' Euclidean norms
-    (None where none is finite), a lower bound of how far the rows are apart, relative to a.
+    (None where none is finite): 0 where no bit differs, else a lower bound of how far the rows are
+    apart, relative to a.
     """
     digests = layer_rows(baseline, "digest"), layer_rows(candidate, "digest")
     norms = layer_rows(baseline, "norm"), layer_rows(candidate, "norm")
@@ -28,8 +29,11 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
     columns = _columns(rows)
     changed, norm = [], []
     for layer in layers:
-        changed.append([_share(column, digests[0][layer], digests[1][layer]) for column in columns])
-        norm.append([_apart(column, norms[0][layer], norms[1][layer]) for column in columns])
+        moved = [_moved(column, digests[0][layer], digests[1][layer]) for column in columns]
+        changed.append(
+            [round(len(rows) / len(all_), 3) for rows, all_ in zip(moved, columns, strict=True)]
+        )
+        norm.append([_apart(rows, norms[0][layer], norms[1][layer]) for rows in moved])
     if not any(share for line in changed for share in line):
         return None
     return {
@@ -57,15 +61,14 @@ def _columns(rows: list[Row]) -> list[list[Row]]:
     ]
 
 
-def _share(column: list[Row], left: Mapping[Row, Any], right: Mapping[Row, Any]) -> float:
-    changed = sum(bool(left[row] != right[row]) for row in column)
-    return round(changed / len(column), 3)
+def _moved(column: list[Row], left: Mapping[Row, Any], right: Mapping[Row, Any]) -> list[Row]:
+    return [row for row in column if left[row] != right[row]]
 
 
-def _apart(
-    column: list[Row], left: Mapping[Row, float], right: Mapping[Row, float]
-) -> float | None:
-    found = [abs(left[row] - right[row]) / left[row] for row in column if left[row] > 0]
+def _apart(moved: list[Row], left: Mapping[Row, float], right: Mapping[Row, float]) -> float | None:
+    if not moved:
+        return 0.0
+    found = [abs(left[row] - right[row]) / left[row] for row in moved if left[row] > 0]
     finite = [value for value in found if isfinite(value)]
     return float(f"{max(finite):.3g}") if finite else None
 

@@ -57,13 +57,12 @@ def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Locat
 
 
 def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
-    norms = layer_rows(baseline, "norm")
-    left, right = (layer_rows(one, "sketch") for one in (baseline, candidate))
-    again = layer_rows(baseline, "sketch", again=True)
+    left, right, again = _prints(baseline), _prints(candidate), _prints(baseline, again=True)
     dtype = baseline.manifest["cell"]["dtype"]
-    for depth, layer in enumerate(sorted(set(left) & set(right)), start=1):
-        floor = _distances(norms[layer], left[layer], again.get(layer, {}))
-        apart = _distances(norms[layer], left[layer], right[layer])
+    layers = sorted(set(left["digest"]) & set(right["digest"]))
+    for depth, layer in enumerate(layers, start=1):
+        floor = _distances(left, again, layer)
+        apart = _distances(left, right, layer)
         limit = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth).limit
         for row, far in apart.items():
             if not far <= limit:  # NaN is beyond any limit
@@ -71,16 +70,28 @@ def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | No
     return None
 
 
+def _prints(capture: Capture, *, again: bool = False) -> dict[str, dict[int, dict[Row, Any]]]:
+    return {what: layer_rows(capture, what, again=again) for what in ("digest", "norm", "sketch")}
+
+
 def _distances(
-    norms: Mapping[Row, float], left: Mapping[Row, Any], right: Mapping[Row, Any]
+    left: Mapping[str, Mapping[int, Mapping[Row, Any]]],
+    right: Mapping[str, Mapping[int, Mapping[Row, Any]]],
+    layer: int,
 ) -> dict[Row, float]:
-    """Estimate how far each row's output is from its baseline, relative to its size."""
+    """Estimate how far each row's output is from its baseline, relative to its size.
+
+    Equal bits are 0 apart, whatever rounding does to the sums that their sketches are.
+    """
     found = {}
-    for row in left:
-        if row in right:
-            apart = np.subtract(left[row], right[row])
-            far = float(np.sqrt(np.mean(apart**2)))
-            found[row] = far / norms[row] if norms[row] else far
+    there = right["digest"].get(layer, {})
+    for row, digest in left["digest"][layer].items():
+        if there.get(row) == digest:
+            found[row] = 0.0
+        elif row in there:
+            apart = np.subtract(left["sketch"][layer][row], right["sketch"][layer][row])
+            far, norm = float(np.sqrt(np.mean(apart**2))), left["norm"][layer][row]
+            found[row] = far / norm if norm else far
     return found
 
 

@@ -32,6 +32,7 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
         began=capture.manifest.get("began"),
         phases=capture.manifest.get("phases", {}),
         devices=capture.manifest["devices"],
+        peak_bytes=capture.manifest.get("peak_bytes", []),
         partition=list(cell.partition) if cell.partition else None,
         fresh=fresh,
         key=cell.key,

@@ -58,7 +58,8 @@ class CellRecord(_Model):
     """One engine: what became of it and where its seconds went, by phase.
 
     `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
-    after that. `devices` are core numbers or GPU indices.
+    after that. `devices` are core numbers or GPU indices; `peak_bytes` is the most memory that each
+    rank held, of its GPU or, on the CPU, resident.
     """
 
     id: str
@@ -73,6 +74,7 @@ class CellRecord(_Model):
     began: float | None = None
     phases: dict[str, tuple[float, float]] = Field(default_factory=dict)
     devices: list[int] = Field(default_factory=list)
+    peak_bytes: list[int] = Field(default_factory=list)
     partition: list[int] | None
     fresh: bool
     key: str

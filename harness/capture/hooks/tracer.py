@@ -14,15 +14,16 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from .digest import row_digests, row_norms, row_sketches
+from .digest import row_digests
 from .effects import Effects
 from .extent import Watched, used_ranges, watch
+from .layers import LayerPrints, by_layer
 from .outbox import Outbox
 
 # The mark that the capture puts on its own requests (SamplingParams.extra_args).
@@ -81,13 +82,17 @@ class Step:
     events: dict[str, Any] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     notes: list[dict[str, str]] = field(default_factory=list)
-    layers: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     watched: dict[str, Watched] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Return the number of scheduled tokens."""
         return sum(span.count for span in self.spans)
+
+    @cached_property
+    def layers(self) -> LayerPrints:
+        """Return the fingerprints of the layers that have run."""
+        return LayerPrints(self.rows)
 
 
 @lru_cache(maxsize=256)
@@ -218,10 +223,12 @@ class Tracer:
             "reads": step.reads,
             "notes": step.notes,
             "used": {key: used_ranges(view) for key, view in step.watched.items()},
-            "layers": {str(layer): marks for layer, marks in step.layers.items()},
             **step.events,
         }
-        self._outbox.put(lambda: self.write("step", **content), self.device)
+        prints = step.layers.take()
+        self._outbox.put(
+            lambda: self.write("step", layers=by_layer(prints), **content), self.device
+        )
         self._steps += 1
 
     @contextmanager
@@ -274,23 +281,9 @@ class Tracer:
         return content
 
     def layer(self, index: int, output: Any) -> None:
-        """Fingerprint a layer's output now: fused operations may overwrite it in place later."""
-        if self.step is None:
-            return
-        parts = output if isinstance(output, tuple | list) else (output,)
-        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
-        rows = self.step.rows
-        tensors = [t for t in tensors if t.dim() > 0 and t.shape[0] >= rows]
-        if not tensors:
-            return
-        digest = row_digests(tensors[0], rows)
-        for position, tensor in enumerate(tensors[1:], start=1):
-            digest = digest + row_digests(tensor, rows) * (2 * position + 1)
-        self.step.layers[index] = {
-            "digest": digest,
-            "norm": row_norms(tensors[0], rows),
-            "sketch": row_sketches(tensors[0], rows),
-        }
+        """Fingerprint the output of layer `index` in this step."""
+        if self.step is not None:
+            self.step.layers.add(index, output)
 
     # ---- logits ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ effect is vLLM's decision, from the model, the platform and the environment.
 
 import ctypes
 import functools
+import resource
 import signal
 from types import ModuleType
 from typing import Any
@@ -57,8 +58,9 @@ def install(tracer: Tracer) -> None:
             wrap(worker, phase, functools.partial(_with_failures, tracer, here, phase))
         wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
     wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
-    # What the engine calls once its probes have ended.
+    # What the engine asks of each rank: once its probes have ended, and at the end.
     Worker.pp_harness_flush = lambda _worker: tracer.flush()
+    Worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     deaths.install(tracer.folder)
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
@@ -66,6 +68,13 @@ def install(tracer: Tracer) -> None:
         wrap(Worker, "sample_tokens", _with_sampled)
         wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
         position.install(here)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Return the most memory that this rank has held: of its GPU by torch, resident on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _adapter(runner: Any) -> tuple[ModuleType, type]:

@@ -1,0 +1,77 @@
+"""What the layers of a step gave, fingerprinted together: a few operations for all, not for each.
+
+An operation on a small tensor costs its launch, and a copy to the host its round trip; a decode
+step of a model in eager mode consists of little else.
+"""
+
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from .digest import row_digests, row_norms, row_sketches
+
+# Elements that are kept until they are fingerprinted, beyond the layer that exceeds them.
+_KEPT_ELEMENTS = 1 << 24
+
+# The layers of a group, and per fingerprint a tensor [layers, rows, ...].
+Group = tuple[list[int], dict[str, torch.Tensor]]
+
+
+class LayerPrints:
+    """Takes the output of each layer of one step of `rows` rows, in the order in which they run."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._kept: list[tuple[int, list[torch.Tensor]]] = []
+        self._elements = 0
+        self._groups: list[Group] = []
+
+    def add(self, index: int, output: Any) -> None:
+        """Keep the output of layer `index` as it is now: what runs later may overwrite it."""
+        parts = output if isinstance(output, tuple | list) else (output,)
+        kept = [
+            part[: self._rows].reshape(self._rows, -1).clone()
+            for part in parts
+            if isinstance(part, torch.Tensor) and part.dim() > 0 and part.shape[0] >= self._rows
+        ]
+        if not kept:
+            return
+        self._kept.append((index, kept))
+        self._elements += sum(part.numel() for part in kept)
+        if self._elements > _KEPT_ELEMENTS:
+            self._reduce()
+
+    def take(self) -> list[Group]:
+        """Return the fingerprints of all layers, still on their device."""
+        self._reduce()
+        return self._groups
+
+    def _reduce(self) -> None:
+        kept, self._kept, self._elements = self._kept, [], 0
+        for _, layers in groupby(kept, lambda one: [(part.shape, part.dtype) for part in one[1]]):
+            indices, outputs = zip(*layers, strict=True)
+            parts = [torch.cat(same) for same in zip(*outputs, strict=True)]
+            count = len(parts[0])
+            digest = row_digests(parts[0], count)
+            for position, part in enumerate(parts[1:], start=1):
+                digest = digest + row_digests(part, count) * (2 * position + 1)
+            prints = {
+                "digest": digest,
+                "norm": row_norms(parts[0], count),
+                "sketch": row_sketches(parts[0], count),
+            }
+            each = (len(indices), self._rows)
+            self._groups.append(
+                (list(indices), {name: one.unflatten(0, each) for name, one in prints.items()})
+            )
+
+
+def by_layer(groups: list[Group]) -> dict[str, dict[str, list[Any]]]:
+    """Return the fingerprints by layer, on the host: one copy for each kind in a group."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for indices, prints in groups:
+        lists = {name: values.tolist() for name, values in prints.items()}
+        for place, index in enumerate(indices):
+            found[str(index)] = {name: values[place] for name, values in lists.items()}
+    return found
