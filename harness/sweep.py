@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ _VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenize
 # Longest answer in tokens: bundled ones end within 40, so that a model that is broken and does not
 # stop costs little; 256 is lm-eval's own limit.
 _BUNDLED_ANSWER, _ANSWER = 64, 256
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The options that are settings of every engine of a run.
+_SETTINGS = ("load_format", "runner", "executor", "mode", "dtype")
 # Context of a cell in tokens: room for a bundled question and its answer, for a long question
 # without examples, and for one with examples.
 _BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
@@ -64,6 +67,7 @@ class SweepOptions:
     executor: str = "mp"
     profiles: tuple[str, ...] = ("parity",)
     mode: str = "eager"
+    dtype: str = "auto"
     margin: float = DEFAULT_MARGIN
     trust_pickle: bool = False
     trust_remote_code: bool = False
@@ -312,6 +316,23 @@ class Sweep:
             **dict(self.versions),
         }
 
+    @property
+    def dtype(self) -> str:
+        """Return the dtype that engines run in."""
+        if self.options.dtype != "auto":
+            return self.options.dtype
+        return "float32" if self.device == "cpu" else "bfloat16"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return what all engines of the run have in common, where it is not the default."""
+        chosen = ((one, getattr(self.options, one.name)) for one in fields(self.options))
+        return {
+            one.name: value
+            for one, value in chosen
+            if one.name in _SETTINGS and value != one.default
+        }
+
     @cached_property
     def versions(self) -> tuple[tuple[str, str], ...]:
         """Return the versions of the packages that can change a result."""
@@ -362,7 +383,7 @@ class Sweep:
             mode=self.options.mode,
             pin=f"{self.installed.distribution} {self.installed.version}",
             partition=None if plan.is_default else plan.layers_per_rank,
-            dtype="float32" if self.device == "cpu" else "bfloat16",
+            dtype=self.dtype,
             device=self.device,
             ranks_per_device=self.options.ranks_per_device,
             executor=self.options.executor,
@@ -389,7 +410,7 @@ class Sweep:
         return "random" if model.is_shape else "checkpoint"
 
     def _load(self, model: ModelSource, length: int, gsm8k: Gsm8kSource | None) -> Load:
-        itemsize = 4 if self.device == "cpu" else 2
+        itemsize = _ITEM_BYTES[self.dtype]
         return Load(
             weight_bytes=weight_bytes(model.path, model.config, itemsize),
             kv_bytes=kv_bytes(model.config, KV_SEQUENCES * length, itemsize),

@@ -103,6 +103,22 @@ def test_tensor_parallel_is_the_same_on_both_sides(plan):
     assert cell.key != plan(2, models=("dense",)).cell(Point("fixed", "dense", 2)).key
 
 
+def test_the_dtype_is_asked_for_or_that_of_the_device(plan):
+    """It is part of the key, and decides what a model takes."""
+    point = Point("fixed", "dense", 2)
+    usual, half = (plan(2, models=("dense",), dtype=one).cell(point) for one in ("auto", "float16"))
+    assert (usual.dtype, half.dtype) == ("float32", "float16")
+    assert usual.key != half.key
+    assert usual.load.weight_bytes == 2 * half.load.weight_bytes
+
+
+def test_settings_are_what_was_asked_for(plan):
+    """What is at its default is left out, so that a history goes on as new options appear."""
+    assert plan(2, models=("dense",)).settings == {}
+    asked = {"runner": "v1", "mode": "compiled", "dtype": "float32", "load_format": "dummy"}
+    assert plan(2, models=("dense",), **asked).settings == asked
+
+
 def test_default_cut_is_left_to_vllm(plan):
     """Where vLLM's own cut is legal no partition is forced on it."""
     sweep = plan(2, models=("dense",))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..capture.record import Capture, LogitTable
 from .difference import difference_map
 from .finding import Finding, Outcome, Severity, Verdict, judged
-from .locate import Row, locate
+from .locate import Location, Row, locate
 from .noise import BITS, Tolerance, tolerance
 
 # Values compared at a time, 32 MiB as float64: memory does not depend on vocabulary or rows.
@@ -295,7 +295,8 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     if findings:
         return judged(findings, "", **figures)
     if far.equal_rows < far.rows and (apart := unrelated(left)) <= limits.rms.limit:
-        return _tells_nothing(far, limits, apart, figures)
+        where = locate(baseline, candidate, bits=False)
+        return _by_layers(where, figures) if where else _tells_nothing(far, limits, apart, figures)
     return judged(findings, _agreement(far, limits), **figures)
 
 
@@ -312,6 +313,21 @@ def unrelated(table: LogitTable) -> float:
         others[name] = rows[(place + len(rows) // 2) % len(rows)][1]
     pairs = (LogitTable(table.values, index) for index in (ones, others))
     return float(np.median(distance(*pairs).row_rms))
+
+
+def _by_layers(where: Location, figures: dict[str, Any]) -> Verdict:
+    """Return the verdict where a layer shows what rounding has hidden by the time of the logits."""
+    finding = Finding(
+        "LOG006",
+        Severity.ERROR,
+        f"a layer's output is further from PP=1 than rounding takes it there: {where.sentence}; "
+        "logits cannot show it, since rounding alone takes them as far as unrelated rows",
+        "follow the layer to what entered it",
+        rank=where.stage,
+        layer=where.layer,
+        evidence={**figures, "entered": where.entered},
+    )
+    return judged([finding], "", **figures)
 
 
 def _tells_nothing(

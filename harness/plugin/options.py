@@ -150,6 +150,12 @@ def add_options(parser: pytest.Parser) -> None:
         help="vLLM's model runner (default: the one that the release takes for the model)",
     )
     add(
+        "--pp-dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="dtype of weights and activations (default: float32 on CPU, bfloat16 on GPUs)",
+    )
+    add(
         "--pp-profile",
         choices=("parity", "stress", "both"),
         default="parity",
@@ -252,6 +258,7 @@ def read_options(config: pytest.Config) -> "SweepOptions":
         executor=option("--pp-executor"),
         profiles=_PROFILES[option("--pp-profile")],
         mode=option("--pp-mode"),
+        dtype=option("--pp-dtype"),
         margin=DEFAULT_MARGIN if (margin := option("--pp-margin")) is None else margin,
         trust_pickle=option("--pp-trust-pickle"),
         trust_remote_code=option("--pp-trust-remote-code"),

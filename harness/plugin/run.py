@@ -347,6 +347,7 @@ class Run:
             "host": host_identity(sweep.device),
             "device": sweep.device,
             "devices": len(sweep.devices.ids),
+            **sweep.settings,
             "gsm8k": self._config.getoption("--pp-gsm8k"),
             "gsm8k_limit": sweep.options.gsm8k_limit,
             **({"shard": shard} if (shard := self._config.getoption("--pp-shard")) else {}),

@@ -22,7 +22,7 @@ from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
 # What is the same for all points of a run and makes its figures comparable with another's.
-_SETTING = ("device", "gsm8k", "gsm8k_limit", "runner", "mode", "executor")
+_SETTING = ("device", "gsm8k", "gsm8k_limit", "runner", "mode", "executor", "dtype", "load_format")
 # The phases in which the engine works: not the import, which a server does once for many cells.
 _WORK = ("engine", "probes", "gsm8k")
 

@@ -452,8 +452,12 @@ def test_unrelated_rows_are_as_far_apart_as_they_are():
     assert unrelated(table(values)) == pytest.approx(2**0.5, rel=0.02)
 
 
-def test_location_beyond_noise(pair):
-    """Layers whose bits all differ are walked past until one is further off than rounding."""
+@pytest.fixture
+def wobbly(pair):
+    """Every layer of PP=1's second pass and of PP=N is off by rounding, one row of layer 3 by more.
+
+    Equal digests are no distance, whatever their sketches say: those of layer 0 are.
+    """
     baseline, candidate = pair
     whole = baseline.steps(0)
     again = copy.deepcopy(whole)
@@ -462,13 +466,36 @@ def test_location_beyond_noise(pair):
         step["spans"] = [["again:" + name, *rest] for name, *rest in step["spans"]]
     moved = [*again, *(step for rank in range(3) for step in candidate.steps(rank))]
     for step in moved:
-        for content in step["layers"].values():
-            content["digest"] = [one + 1 for one in content["digest"]]
+        for layer, content in step["layers"].items():
+            content["digest"] = [one + (layer != "0") for one in content["digest"]]
             content["sketch"] = (
                 np.array(content["sketch"]) * (1 + 1e-6 * draw.random((1, 4)))
             ).tolist()
     baseline.ranks[0] += again
+    candidate.steps(0)[0]["layers"]["0"]["sketch"][0] = [9.0, 9.0, 9.0, 9.0]
     candidate.steps(1)[0]["layers"]["3"]["sketch"][2] = [1.01, -1.0, 1.0, 1.0]
+    return baseline, candidate
+
+
+def test_location_beyond_noise(wobbly):
+    """Layers whose bits all differ are walked past until one is further off than rounding."""
+    baseline, candidate = wobbly
     where = locate(baseline.save(), candidate.save(), bits=False)
     assert (where.layer, where.stage, where.position) == (3, 1, 2)
-    assert locate(baseline.save(), candidate.save()).layer == 0
+    assert locate(baseline.save(), candidate.save()).layer == 1
+
+
+def test_a_layer_speaks_where_logits_cannot(wobbly):
+    """By the time of the logits rounding has decorrelated every row; layer 3 has not."""
+    draw = np.random.default_rng(0)
+    baseline, candidate = wobbly
+    for side in wobbly:
+        side.manifest["cell"]["profile"] = "stress"
+    for row in baseline.logits:
+        baseline.logits[row] = draw.standard_normal(5).tolist()
+        baseline.second[row] = candidate.logits[row] = draw.standard_normal(5).tolist()
+    verdict = compare_logits(baseline.save(), candidate.save())
+    assert verdict.outcome is Outcome.FAIL
+    (found,) = verdict.findings
+    assert (found.code, found.rank, found.layer) == ("LOG006", 1, 3)
+    assert "layer 3" in found.message

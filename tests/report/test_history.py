@@ -217,11 +217,14 @@ def test_what_is_not_judged_any_more_is_said(nights):
     assert "not judged" not in run(path, "--within", "10").output
 
 
-def test_settings_are_not_mixed(nights):
-    """A GPU's figures are not held against a CPU's."""
+@pytest.mark.parametrize(
+    "setting", [{"device": "cuda"}, {"mode": "compiled"}, {"dtype": "float16"}, {"runner": "v2"}]
+)
+def test_settings_are_not_mixed(nights, setting):
+    """A GPU's figures are not held against a CPU's, nor those of compiled code against eager."""
     path = nights(0.95)
     other = report(verdict("accuracy", candidate=0.5))
-    other.environment["device"] = "cuda"
+    other.environment.update(setting)
     append(path, history_lines(other, DAY))
     assert run(path).exit_code == 0
 
