@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 
+from harness.capture.packed import packed
 from harness.capture.probes import AGAIN
 from harness.capture.record import Capture
 
@@ -24,6 +25,10 @@ EFFECTIVE = {
     "partition": None,
     "runner": "v1",
 }
+
+
+# The fingerprints in an event, and their dtypes.
+_PRINTS = {"digest": np.int64, "norm": np.float32, "sketch": np.float32}
 
 
 def digest(*parts):
@@ -176,7 +181,7 @@ class CaptureBuilder:
         """Write the folder and return its capture."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for rank, events in self.ranks.items():
-            _write_lines(self.folder / f"rank{rank}.jsonl", events)
+            _write_lines(self.folder / f"rank{rank}.jsonl", [_packed(event) for event in events])
         again = {(AGAIN + name, at): row for (name, at), row in self.second.items()}
         rows = {**self.logits, **again} if self.logits else {}
         values = np.array(list(rows.values()), np.float32)
@@ -202,6 +207,24 @@ class CaptureBuilder:
         moves = [{"change": change, "effect": effect} for change, effect in self.effects.items()]
         _write_lines(self.folder / "sensitivity.jsonl", moves)
         return Capture(self.folder, self.manifest)
+
+
+def _packed(value):
+    """Return an event with its fingerprints as the tracer writes them, each layer by itself."""
+    if not isinstance(value, dict):
+        return value
+    packs = {name: _packed(part) for name, part in value.items()}
+    for name in _PRINTS.keys() & packs.keys():
+        packs[name] = packed(np.array(value[name], _PRINTS[name]))
+    if value.get("kind") == "step":
+        packs["layers"] = [
+            {
+                "indices": [int(layer)],
+                **{n: packed(np.array([v], _PRINTS[n])) for n, v in one.items()},
+            }
+            for layer, one in value["layers"].items()
+        ]
+    return packs
 
 
 def answer(number, right=True, output=None):

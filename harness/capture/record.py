@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .packed import unpacked
 from .probes import AGAIN, ProbeRequest
 
 MANIFEST = "capture.json"
@@ -272,10 +273,29 @@ def _read_step(event: dict[str, Any]) -> StepTrace:
         index=event["index"],
         spans=tuple(Span(*span) for span in event["spans"]),
         reads=event["reads"],
-        layers={int(layer): value for layer, value in event["layers"].items()},
-        returned=event.get("returned"),
-        sent=event.get("sent"),
-        received=event.get("received"),
-        copied=event.get("copied"),
+        layers=_read_layers(event["layers"]),
+        returned=_read_side(event.get("returned")),
+        sent=_read_side(event.get("sent")),
+        received=_read_side(event.get("received")),
+        copied=_read_side(event.get("copied")),
         used=event.get("used"),
     )
+
+
+def _read_layers(groups: list[dict[str, Any]]) -> dict[int, dict[str, list[Any]]]:
+    """Return the fingerprints by layer; they were taken of several together."""
+    found = {}
+    for group in groups:
+        prints = {name: unpacked(text) for name, text in group.items() if name != "indices"}
+        for place, layer in enumerate(group["indices"]):
+            found[layer] = {name: values[place] for name, values in prints.items()}
+    return found
+
+
+def _read_side(tensors: dict[str, Any] | None) -> dict[str, Any] | None:
+    if tensors is None:
+        return None
+    return {
+        key: {**form, "digest": unpacked(form["digest"])} if form and "digest" in form else form
+        for key, form in tensors.items()
+    }

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, 
 
 from harness.capture.hooks import layers  # noqa: E402 - needs torch
 from harness.capture.hooks.digest import row_digests, row_norms, row_sketches  # noqa: E402
-from harness.capture.hooks.layers import LayerPrints, by_layer  # noqa: E402
+from harness.capture.hooks.layers import LayerPrints  # noqa: E402
 
 ROWS = 3
 
@@ -26,12 +26,22 @@ def expected(tensor: "torch.Tensor") -> dict[str, list[object]]:
     }
 
 
-def check(found: dict[str, list[object]], tensor: "torch.Tensor") -> None:
+def by_layer(prints: LayerPrints) -> "dict[int, dict[str, torch.Tensor]]":
+    """The fingerprints by layer."""
+    found = {}
+    for group in prints.take():
+        indices = group.pop("indices")
+        for place, index in enumerate(indices):
+            found[index] = {name: values[place] for name, values in group.items()}
+    return found
+
+
+def check(found: "dict[str, torch.Tensor]", tensor: "torch.Tensor") -> None:
     """Bits must agree; sums of floats may be taken in another order."""
     wanted = expected(tensor)
-    assert found["digest"] == wanted["digest"]
+    assert found["digest"].tolist() == wanted["digest"]
     for name in ("norm", "sketch"):
-        assert torch.allclose(torch.tensor(found[name]), torch.tensor(wanted[name]))
+        assert torch.allclose(found[name], torch.tensor(wanted[name]))
 
 
 @pytest.mark.parametrize("limit", [1, 30, 1 << 24], ids=["each", "pairs", "all"])
@@ -42,10 +52,10 @@ def test_each_layer_gets_its_own(monkeypatch: pytest.MonkeyPatch, limit: int):
     prints = LayerPrints(ROWS)
     for index, tensor in outputs.items():
         prints.add(index, tensor)
-    found = by_layer(prints.take())
-    assert list(found) == ["2", "3", "4", "5"]
+    found = by_layer(prints)
+    assert list(found) == [2, 3, 4, 5]
     for index, tensor in outputs.items():
-        check(found[str(index)], tensor)
+        check(found[index], tensor)
 
 
 def test_what_is_overwritten_later_is_seen_as_it_was():
@@ -55,7 +65,7 @@ def test_what_is_overwritten_later_is_seen_as_it_was():
     prints = LayerPrints(ROWS)
     prints.add(0, tensor)
     tensor.zero_()
-    check(by_layer(prints.take())["0"], before)
+    check(by_layer(prints)[0], before)
 
 
 def test_a_tuple_is_seen_in_each_of_its_parts():
@@ -65,7 +75,7 @@ def test_a_tuple_is_seen_in_each_of_its_parts():
     def digest(*parts: "torch.Tensor") -> list[object]:
         prints = LayerPrints(ROWS)
         prints.add(0, parts)
-        return by_layer(prints.take())["0"]["digest"]
+        return by_layer(prints)[0]["digest"].tolist()
 
     assert digest(hidden, residual) == digest(hidden, residual)
     assert digest(hidden, residual) != digest(residual, hidden)
@@ -80,4 +90,4 @@ def test_what_has_no_row_for_each_token_leaves_nothing():
     prints = LayerPrints(ROWS)
     for index, nothing in enumerate((None, (), torch.tensor(1.0), torch.zeros(ROWS - 1, 4))):
         prints.add(index, nothing)
-    assert by_layer(prints.take()) == {}
+    assert prints.take() == []

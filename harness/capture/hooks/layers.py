@@ -14,8 +14,8 @@ from .digest import row_digests, row_norms, row_sketches
 # Elements that are kept until they are fingerprinted, beyond the layer that exceeds them.
 _KEPT_ELEMENTS = 1 << 24
 
-# The layers of a group, and per fingerprint a tensor [layers, rows, ...].
-Group = tuple[list[int], dict[str, torch.Tensor]]
+# `indices`, the layers of a group, and of each kind of fingerprint a tensor [layers, rows, ...].
+Group = dict[str, Any]
 
 
 class LayerPrints:
@@ -63,15 +63,8 @@ class LayerPrints:
             }
             each = (len(indices), self._rows)
             self._groups.append(
-                (list(indices), {name: one.unflatten(0, each) for name, one in prints.items()})
+                {
+                    "indices": list(indices),
+                    **{name: one.unflatten(0, each) for name, one in prints.items()},
+                }
             )
-
-
-def by_layer(groups: list[Group]) -> dict[str, dict[str, list[Any]]]:
-    """Return the fingerprints by layer, on the host: one copy for each kind in a group."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for indices, prints in groups:
-        lists = {name: values.tolist() for name, values in prints.items()}
-        for place, index in enumerate(indices):
-            found[str(index)] = {name: values[place] for name, values in lists.items()}
-    return found

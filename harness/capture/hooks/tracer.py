@@ -20,10 +20,11 @@ from typing import IO, Any
 
 import torch
 
+from ..packed import packed
 from .digest import row_digests
 from .effects import Effects
 from .extent import Watched, used_ranges, watch
-from .layers import LayerPrints, by_layer
+from .layers import LayerPrints
 from .outbox import Outbox
 
 # The mark that the capture puts on its own requests (SamplingParams.extra_args).
@@ -110,9 +111,9 @@ def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
 
 
 def _on_host(value: Any) -> Any:
-    """Replace the device tensors inside `value` by lists; the only copy that a step makes."""
+    """Return `value` with the device tensors inside packed; the only copy that a step makes."""
     if isinstance(value, torch.Tensor):
-        return value.tolist()
+        return packed(value.cpu().numpy())
     if isinstance(value, dict):
         return {key: _on_host(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -223,12 +224,10 @@ class Tracer:
             "reads": step.reads,
             "notes": step.notes,
             "used": {key: used_ranges(view) for key, view in step.watched.items()},
+            "layers": step.layers.take(),
             **step.events,
         }
-        prints = step.layers.take()
-        self._outbox.put(
-            lambda: self.write("step", layers=by_layer(prints), **content), self.device
-        )
+        self._outbox.put(lambda: self.write("step", **content), self.device)
         self._steps += 1
 
     @contextmanager
