@@ -15,7 +15,11 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class Location:
-    """The first difference in travel order. `sentence` is the whole story in one line."""
+    """The first difference in travel order. `sentence` is the whole story in one line.
+
+    `beyond` is how far the row is from its baseline and how far rounding takes one there, both
+    relative to its size; None where bits are compared.
+    """
 
     layer: int
     stage: int
@@ -23,6 +27,7 @@ class Location:
     position: int
     entered: dict[str, str]
     sentence: str
+    beyond: tuple[float, float] | None = None
 
 
 def layer_rows(capture: Capture, what: str, *, again: bool = False) -> dict[int, dict[Row, Any]]:
@@ -66,7 +71,7 @@ def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | No
         limit = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth).limit
         for row, far in apart.items():
             if not far <= limit:  # NaN is beyond any limit
-                return _describe(candidate, layer, row)
+                return _describe(candidate, layer, row, (far, limit))
     return None
 
 
@@ -95,7 +100,9 @@ def _distances(
     return found
 
 
-def _describe(candidate: Capture, layer: int, row: Row) -> Location:
+def _describe(
+    candidate: Capture, layer: int, row: Row, beyond: tuple[float, float] | None = None
+) -> Location:
     stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
     trace = candidate.stages[stage]
     entered: dict[str, str] = {}
@@ -117,8 +124,13 @@ def _describe(candidate: Capture, layer: int, row: Row) -> Location:
         f"stage {stage}, layer {layer}: "
         + (f"{came}; " if came else "")
         + f"first difference after layer {layer} at {row[0]} position {row[1]}"
+        + (
+            f", {beyond[0]:.2g} of its size where rounding takes it {beyond[1]:.2g}"
+            if beyond
+            else ""
+        )
     )
-    return Location(layer, stage, row[0], row[1], entered, sentence)
+    return Location(layer, stage, row[0], row[1], entered, sentence, beyond)
 
 
 def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None, read: bool) -> str:

@@ -482,6 +482,9 @@ def test_location_beyond_noise(wobbly):
     baseline, candidate = wobbly
     where = locate(baseline.save(), candidate.save(), bits=False)
     assert (where.layer, where.stage, where.position) == (3, 1, 2)
+    far, limit = where.beyond
+    assert limit < far == pytest.approx(0.005, rel=0.01)
+    assert f"{far:.2g} of its size where rounding takes it {limit:.2g}" in where.sentence
     assert locate(baseline.save(), candidate.save()).layer == 1
 
 
