@@ -4,9 +4,10 @@
 
 vLLM is imported once; each measurement is a fork, as cells are. Modes: `bare`, vLLM without our
 hooks; `capture`, with them. Both build the same engine through lm-eval, run the probes' prompts
-(bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts), then
-GSM8K unless the model is a shape. Printed: the median seconds of each phase, and the ratio of the
-medians.
+(bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts), once
+more (`again`: what the first time loads is there by then), then GSM8K unless the model is a shape.
+Printed: the median seconds of each phase, and the ratio of the medians; `generation` is probes and
+GSM8K, what a cell of PP=N runs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +32,20 @@ from harness.capture.expect import devices_needed
 from harness.capture.gsm8k import run_gsm8k
 from harness.capture.hooks import CAPTURE_DIR_VARIABLE
 from harness.capture.launch import cell_request
-from harness.capture.probes import requested_probes
+from harness.capture.probes import Probe, requested_probes, second_pass
+from harness.capture.requests import run_probe
 from harness.sweep import Point, Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
-PHASES = ("engine", "probes", "gsm8k", "shutdown")
+PHASES = ("engine", "probes", "again", "gsm8k", "shutdown")
 MODES = ("bare", "capture")
 
 
-def _plain_probes(llm: Any, request: dict[str, Any]) -> None:
+def _plain_probes(llm: Any, probes: Iterable[Probe]) -> None:
     """Run the probes' prompts for as many tokens, without our mark."""
     from vllm import SamplingParams
 
-    probes = requested_probes(request)
-    for probe in probes * (2 if request["pp"] == 1 else 1):
+    for probe in probes:
         prompts = [{"prompt_token_ids": list(one.prompt)} for one in probe.requests]
         params = [
             SamplingParams(
@@ -95,11 +97,16 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     engine.import_model_class(request["model_path"])
     llm, lm = engine._build(request)
     ended("engine")
-    if mode == "capture":
-        engine._run_probes(llm, request, folder)
-    else:
-        _plain_probes(llm, request)
-    ended("probes")
+    probes = requested_probes(request)
+    for phase, passes in (("probes", probes), ("again", second_pass(request["profile"], probes))):
+        if mode == "capture":
+            with (folder / "probes.jsonl").open("a", encoding="utf-8") as file:
+                for probe in passes:
+                    run_probe(llm, probe, file)
+            llm.collective_rpc("pp_harness_flush")
+        else:
+            _plain_probes(llm, passes)
+        ended(phase)
     if lm is not None:
         run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
     ended("gsm8k")

@@ -12,7 +12,7 @@ import torch
 from .digest import row_digests, row_norms, row_sketches
 
 # Elements that are kept until they are fingerprinted, beyond the layer that exceeds them.
-_KEPT_ELEMENTS = 1 << 24
+_KEPT_ELEMENTS = 1 << 22
 
 # `indices`, the layers of a group, and of each kind of fingerprint a tensor [layers, rows, ...].
 Group = dict[str, Any]

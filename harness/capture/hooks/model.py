@@ -55,6 +55,8 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         }
     except Exception as problem:
         error = f"{type(problem).__name__}: {problem}"
+    else:
+        tracer.preload(dict(dict.items(empty.tensors)))
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
     tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])

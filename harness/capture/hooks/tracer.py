@@ -230,6 +230,17 @@ class Tracer:
         self._outbox.put(lambda: self.write("step", **content), self.device)
         self._steps += 1
 
+    def preload(self, tensors: dict[str, Any]) -> None:
+        """Fingerprint `tensors` once for nothing: a GPU loads a kernel when it is first asked for.
+
+        Else the first step would be held up by that, and its neighbours with it.
+        """
+        prints = LayerPrints(1)
+        for value in tensors.values():
+            describe(value, 1)
+            prints.add(0, value)
+        prints.take()
+
     @contextmanager
     def dummy_run(self) -> Iterator[None]:
         """Mark a profiling or warm-up run: only keys and misuse are noted, never content."""
