@@ -14,7 +14,7 @@ import pytest
 from harness.errors import BadInputError
 from tools.bundle.fill import slim
 from tools.bundle.pack import pack, parse_size
-from tools.bundle.plan import read_have, resolve
+from tools.bundle.plan import read_bundle, read_have, resolve
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -148,12 +148,12 @@ def test_what_is_no_size_is_refused(text):
         parse_size(text)
 
 
-def install(out: Path, target: Path) -> subprocess.CompletedProcess[str]:
+def install(out: Path, target: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", str(out / "install.sh"), str(target)],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable},
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, **env},
     )
 
 
@@ -224,6 +224,31 @@ def test_install_checks_what_was_left_out(site, tmp_path):
     assert done.returncode == 1
     assert "no-such-thing==1.0" in done.stderr
     assert f"pytest is {pytest.__version__} here, planned with 0.1" in done.stdout
+
+
+def test_a_bundle_upon_another_finds_what_that_brought(site, tmp_path):
+    """The second counts on the first, which is on PYTHONPATH; both are, in the order to use."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    info = first / "engine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: engine\nVersion: 1.0\n")
+    pack(site, tmp_path, 1 << 20, PYTHON, {"engine": "1.0"})
+    assert "engine==1.0" in install(tmp_path, second).stderr
+    done = install(tmp_path, second, PYTHONPATH=str(first))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"export PYTHONPATH={second}:{first}\n")
+
+
+def test_upon_reads_what_another_bundle_brings(tmp_path):
+    """The versions that its folder says; a folder without a bundle is refused."""
+    (tmp_path / "site.json").write_text('["3.12", {"engine": "1.0"}, [], "digest"]')
+    assert read_bundle(tmp_path) == {"engine": "1.0"}
+    for content in (None, "", "{}", '["3.12", ["engine"], []]'):
+        (tmp_path / "site.json").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "site.json").write_text(content)
+        with pytest.raises(BadInputError, match="holds no bundle"):
+            read_bundle(tmp_path)
 
 
 def repack(out, entries):

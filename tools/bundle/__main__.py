@@ -14,7 +14,7 @@ from harness.source.pin import load_pins
 
 from .fill import fill, slim
 from .pack import pack, parse_size
-from .plan import read_have, requirements, resolve
+from .plan import STAMP, read_bundle, read_have, requirements, resolve
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +28,13 @@ _PROJECT = Path(__file__).resolve().parents[2]
     "--have",
     type=click.Path(path_type=Path, dir_okay=False),
     help="What the target has, as `pip freeze` prints it there; it is left out.",
+)
+@click.option(
+    "--upon",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Another bundle, of another pin, say, that the target has installed: what it brings is "
+    "left out.",
 )
 @click.option(
     "--without", multiple=True, metavar="NAME", help="Leave out a package, and what only it needs."
@@ -49,6 +56,7 @@ def main(
     out: Path,
     split: str,
     have: Path | None,
+    upon: Path | None,
     without: tuple[str, ...],
     slim: tuple[str, ...],
     constraints: Path | None,
@@ -59,7 +67,7 @@ def main(
     target and run there: sh install.sh FOLDER
     """
     try:
-        _build(pin, python, out, split, have, without, slim, constraints)
+        _build(pin, python, out, split, have, upon, without, slim, constraints)
     except HarnessError as error:
         click.echo(f"bundle: {error}", err=True)
         sys.exit(2 if isinstance(error, BadInputError) else 1)
@@ -71,6 +79,7 @@ def _build(
     out: Path,
     split: str,
     have: Path | None,
+    upon: Path | None,
     without: tuple[str, ...],
     patterns: tuple[str, ...],
     constraints: Path | None,
@@ -78,14 +87,14 @@ def _build(
     part_bytes = parse_size(split)
     pins = load_pins(patches_dir())
     pin = pins.get(version) if version else pins.default
-    there = read_have(have) if have else {}
+    there = {**(read_have(have) if have else {}), **(read_bundle(upon) if upon else {})}
     if constraints is None:
         own = "cuda.txt" if pin is pins.default else f"pins/{pin.version}-cuda.txt"
         constraints = _PROJECT / "constraints" / own
     plan = resolve(requirements(_PROJECT, pin), constraints, pin.overrides, there, without, python)
     click.echo(f"{len(plan.bundled)} packages, {len(plan.left_out)} on the target already")
     out.mkdir(parents=True, exist_ok=True)
-    site, stamp = out / "site", out / "site.json"
+    site, stamp = out / "site", out / STAMP
     content = json.dumps([python, dict(plan.bundled), patterns, _digest_of_project()])
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == content):
         stamp.unlink(missing_ok=True)

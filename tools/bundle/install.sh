@@ -4,11 +4,12 @@
 #   sh install.sh FOLDER        then: PYTHONPATH=FOLDER python3 -m pytest ...
 #
 # Every part is verified first; what is missing or damaged is named, and nothing is installed.
-# Send those parts again and run it again. PYTHON names the interpreter (default: python3).
+# Send those parts again and run it again. PYTHON names the interpreter (default: python3). A bundle
+# that was built --upon another is installed with PYTHONPATH=FOLDER of the other.
 set -eu
 cd "$(dirname "$0")" && here=$PWD && cd "$OLDPWD"
 python=${PYTHON:-python3}
-[ $# -eq 1 ] || { sed -n '2,8p' "$here/install.sh" >&2; exit 2; }
+[ $# -eq 1 ] || { sed -n '2,9p' "$here/install.sh" >&2; exit 2; }
 case $1 in /*) target=$1 ;; *) target=$PWD/$1 ;; esac
 
 found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || {
@@ -66,7 +67,8 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as archive:
 fi
 
 # What was left out because it was said to be there.
-PYTHONPATH=$target "$python" - "$here/needs.txt" <<'PYTHON'
+there=$target${PYTHONPATH:+:$PYTHONPATH}
+PYTHONPATH=$there "$python" - "$here/needs.txt" <<'PYTHON'
 import importlib.metadata
 import sys
 
@@ -88,4 +90,4 @@ if missing:
     )
     sys.exit(1)
 PYTHON
-echo "install.sh: use it with: export PYTHONPATH=$target"
+echo "install.sh: use it with: export PYTHONPATH=$there"

@@ -1,5 +1,6 @@
 """Which packages go into a bundle: resolved by uv from the constraints, less what is there."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,10 @@ else:
 
 # Every glibc of the last years; vLLM's own wheels ask for 2.28 to 2.35.
 PLATFORM = "x86_64-manylinux_2_35"
+
+
+# What a bundle's folder says of its content: Python, packages, what was slimmed, the project.
+STAMP = "site.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ def read_have(path: Path) -> dict[str, str | None]:
         pinned = [one.version for one in requirement.specifier if one.operator == "=="]
         have[canonicalize_name(requirement.name)] = pinned[0] if pinned else None
     return have
+
+
+def read_bundle(folder: Path) -> dict[str, str]:
+    """Return what the bundle in `folder` brings: version by name.
+
+    Raises:
+        BadInputError: no bundle was built there.
+    """
+    try:
+        _, packages, *_ = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return {str(name): str(version) for name, version in packages.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInputError(
+            f"--upon {folder}: holds no bundle ({error}); build it there first"
+        ) from error
 
 
 def requirements(project: Path, pin: Pin) -> list[str]:
