@@ -122,8 +122,8 @@ def launch(
     }
 
 
-def unwritten(cell: Cell, error: str) -> dict[str, Any]:
-    """Return the manifest of a cell whose capture the machine did not let us write."""
+def unwritten(cell: Cell, error: str, phase: str) -> dict[str, Any]:
+    """Return the manifest of a cell of which there is no capture, and why."""
     return {
         "cell": json.loads(json.dumps(asdict(cell), default=str)),
         "id": cell.id,
@@ -131,7 +131,7 @@ def unwritten(cell: Cell, error: str) -> dict[str, Any]:
         "failure": {
             "rank": None,
             "place": None,
-            "phase": "store",
+            "phase": phase,
             "traceback": "",
             "error": error,
         },

@@ -37,7 +37,9 @@ class Runner:
     """Runs cells on a pool of devices into a store; a cell that is there already is not run.
 
     `jobs` caps the engines at once. A cell starts when `schedule.next_start` says so; its thread
-    then leases its devices, which other runs on this host may still hold.
+    then leases its devices, which other runs on this host may still hold. `time_limit` seconds
+    after the first was queued nothing starts any more, engines are ended, and the cells that have
+    no capture then are blocked.
     """
 
     def __init__(
@@ -47,11 +49,15 @@ class Runner:
         *,
         jobs: int | None = None,
         phase_timeout: float = 600,
+        time_limit: float | None = None,
         watch: Watch | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._phase_timeout = phase_timeout
+        self._time_limit = time_limit
+        self._timer: threading.Timer | None = None
+        self._late = False
         self._watch = watch
         self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
         self._threads = ThreadPoolExecutor(max(1, self._jobs))
@@ -70,12 +76,18 @@ class Runner:
     def submit_all(self, cells: Sequence[Cell]) -> "list[Future[Obtained]]":
         """Queue the cells that are not queued yet, in the order of the shortest schedule."""
         with self._lock:
+            if self._time_limit is not None and self._timer is None:
+                self._timer = threading.Timer(self._time_limit, self._expire)
+                self._timer.daemon = True
+                self._timer.start()
             new = {cell.key: cell for cell in cells if cell.key not in self._futures}
             self._futures.update((key, Future()) for key in new)
             self._cells.update(new)
             for key, cell in new.items():
                 if capture := self._store.find(key):
                     self._futures[key].set_result(Obtained(capture, fresh=False))
+                elif self._late:
+                    self._futures[key].set_result(self._too_late(cell))
                 elif (needed := devices_needed(cell, self._pool)) > len(self._pool.ids):
                     have = len(self._pool.ids)
                     self._futures[key].set_exception(
@@ -117,6 +129,8 @@ class Runner:
 
     def close(self) -> None:
         """Drop what has not started and end what has; whole captures are in the store already."""
+        if self._timer is not None:
+            self._timer.cancel()
         self.stop()
         with self._lock:
             waiting, self._waiting = self._waiting, []
@@ -124,6 +138,20 @@ class Runner:
             self._futures[job.name].cancel()
         self._threads.shutdown(wait=True)
         self._servers.close()
+
+    def _expire(self) -> None:
+        """End what runs and block what has no capture yet: the time limit is reached."""
+        with self._lock:
+            self._late = True
+            self._stop.set()
+            waiting, self._waiting = self._waiting, []
+        for job in waiting:
+            self._futures[job.name].set_result(self._too_late(self._cells[job.name]))
+
+    def _too_late(self, cell: Cell) -> Obtained:
+        error = f"no capture within {self._time_limit:g} s; one more run goes on from here"
+        manifest = unwritten(cell, error, "time limit")
+        return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=False)
 
     def _dispatch(self) -> None:
         """Start whatever is to start now."""
@@ -165,9 +193,11 @@ class Runner:
                     return Obtained(capture, fresh=False)
                 return self._run_engine(cell, telling)
         except InterruptedError:  # an OSError too: the run was stopped
+            if self._late:
+                return self._too_late(cell)
             raise
         except OSError as error:
-            manifest = unwritten(cell, f"{type(error).__name__}: {error}")
+            manifest = unwritten(cell, f"{type(error).__name__}: {error}", "store")
             return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=True)
 
     def _run_engine(self, cell: Cell, telling: "_Telling") -> Obtained:

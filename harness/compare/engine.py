@@ -62,13 +62,15 @@ def engine_failure(capture: Capture) -> Verdict | None:
     if baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
     blocked = capture.status == "blocked"
+    cure = "fix the cause; the traceback is evidence"
+    if blocked:
+        written = bool(capture.manifest["devices"])
+        cure = "see log.txt in the capture's folder of the store" if written else "run it again"
     finding = Finding(
         _FAILURE_CODES[baseline, blocked],
         Severity.ERROR,
         message,
-        "see log.txt in the capture's folder of the store"
-        if blocked
-        else "fix the cause; the traceback is evidence",
+        cure,
         rank=stage,
         place=failure["place"],
         evidence={

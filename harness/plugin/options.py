@@ -190,6 +190,13 @@ def add_options(parser: pytest.Parser) -> None:
         "cell counts as blocked (default: 600)",
     )
     add(
+        "--pp-time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="longest time for all engines together: then those that run are ended, what has no "
+        "capture is blocked, and what can be judged is judged; the next run goes on from there",
+    )
+    add(
         "--pp-executor",
         choices=("mp", "ray"),
         default="mp",
@@ -226,8 +233,9 @@ def read_options(config: pytest.Config) -> "SweepOptions":
     from ..sweep import SweepOptions, parse_pps
 
     option = config.getoption
-    if option("--pp-timeout") <= 0:
-        raise BadInputError("--pp-timeout must be above 0")
+    for name in ("--pp-timeout", "--pp-time-limit"):
+        if option(name) is not None and not option(name) > 0:
+            raise BadInputError(f"{name} must be above 0")
     for name in ("--pp-report", "--pp-store"):
         if option(name):
             _check_folder(name, Path(option(name)))

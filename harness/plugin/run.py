@@ -113,6 +113,7 @@ class Run:
             self._first.devices,
             jobs=self._workers or None,
             phase_timeout=self._config.getoption("--pp-timeout"),
+            time_limit=self._config.getoption("--pp-time-limit"),
             watch=self._watch,
         )
 

@@ -8,7 +8,7 @@ from ..assets import suites_dir
 
 # Options that a reproduction sets itself, or that say where one machine keeps what.
 _OWN = (
-    *("-k", "-m", "-n", "--numprocesses", "--pp-shard", "--pp-variant"),
+    *("-k", "-m", "-n", "--numprocesses", "--pp-shard", "--pp-time-limit", "--pp-variant"),
     *("--pp-report", "--pp-store", "--pp-history", "--report-log", "--junitxml", "--junit-xml"),
 )
 

@@ -24,7 +24,7 @@ def main(request_file):
     def result(error=None):
         if error is not None:
             error = {"error": error, "phase": "", "traceback": "Traceback"}
-        content = {"seconds": {"engine": 1.5}, "error": error}
+        content = {"seconds": {"engine": 1.5}, "peak_bytes": [1 << 20], "error": error}
         (folder / "result.json").write_text(json.dumps(content))
 
     def failure(rank, at, error, file="/site/vllm/model.py"):

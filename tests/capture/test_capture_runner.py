@@ -123,6 +123,23 @@ def test_close_ends_what_runs_and_drops_what_waits(runners, counted, engine):
     assert [key for key, _ in runner._store.all()] == []
 
 
+def test_a_time_limit_blocks_what_has_no_capture(runners, counted, engine):
+    """What ran is ended, what waited never starts, and what is asked for later is blocked too."""
+    cell, starts = counted
+    engine(COUNT + "time.sleep(0 if request['vocab_size'] == 1 else 60); result()")
+    runner = runners(ids=(0,), time_limit=2)
+    quick = dataclasses.replace(cell, vocab_size=1)
+    cells = [quick, *(dataclasses.replace(cell, model_digest=str(n)) for n in range(2))]
+    made = [future.result(20).capture for future in runner.submit_all(cells)]
+    assert [capture.status for capture in made] == ["ok", "blocked", "blocked"]
+    assert "no capture within 2 s" in made[1].failure["error"]
+    assert starts() == 2
+    later = dataclasses.replace(cell, model_digest="later")
+    assert runner.obtain(later).capture.status == "blocked"
+    assert runner.obtain(quick).capture.status == "ok"
+    assert [key for key, _ in runner._store.all()] == [quick.key]
+
+
 @pytest.mark.parametrize("held", ["device", "capture"])
 def test_close_does_not_wait_for_others(runners, cell, tmp_path, held):
     """A run that waits for another run's device or capture can be ended at once."""

@@ -84,3 +84,26 @@ def test_the_end_is_short_and_a_failure_is_a_sentence(suite):
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")])
+def test_a_time_limit_judges_what_is_there(suite, monkeypatch, workers):
+    """What has no capture is blocked, the rest is judged and reported; another run goes on."""
+    if workers:
+        pytest.importorskip("xdist")
+    run = ("--pp", "2", "--pp-variant", "merged,fixed", "--pp-model", "ple", "--pp-report", "out")
+
+    def verdicts(*options):
+        suite(*run, *workers, *options, how="runpytest_subprocess")
+        report = json.loads((suite.pytester.path / "out" / "report.json").read_text())
+        fresh = {cell["id"] for cell in report["cells"] if cell["fresh"]}
+        return {(v["point"], v["check"]): v["verdict"] for v in report["verdicts"]}, fresh
+
+    monkeypatch.setenv("FAKE_HANG", "fixed")
+    found, _ = verdicts("--pp-time-limit", "4")
+    assert {found["fixed-ple-pp2", check] for check in ("engine", "logits")} == {"blocked"}
+    assert found["merged-ple-pp2", "logits"] == "fail"
+    monkeypatch.delenv("FAKE_HANG")
+    found, fresh = verdicts()
+    assert found["fixed-ple-pp2", "logits"] == "pass"
+    assert fresh == {"fixed-ple-pp1", "fixed-ple-pp2"}

@@ -60,6 +60,7 @@ REFUSED = {
     "history folder": (["--pp-history", "no-model"], "--pp-history no-model: is a folder"),
     "history below a file": (["--pp-history", "empty.jsonl/x"], "empty.jsonl is a file"),
     "time-out": (["--pp-timeout", "0"], "--pp-timeout must be above 0"),
+    "time limit": (["--pp-time-limit", "nan"], "--pp-time-limit must be above 0"),
 }
 
 

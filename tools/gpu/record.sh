@@ -4,8 +4,8 @@
 #   tools/gpu/record.sh FOLDER SECONDS STEP...     (without a step: the list of steps)
 #
 # Each step writes FOLDER/STEP/ (report.json, report.md, report.html, log.txt). A step that would
-# begin after SECONDS is left out and named; one that runs then is interrupted, and keeps what its
-# finished cells gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
+# begin after SECONDS is left out and named; one that runs on for long stops its engines in time to
+# judge what the others gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
 set -uo pipefail
 
 declare -A steps=(
@@ -56,6 +56,7 @@ for step in "$@"; do
   # shellcheck disable=SC2086 # options, not one word
   timeout --signal INT --kill-after 30 "$left" "$python" -m pytest -p no:cacheprovider \
     "$("$python" -m harness suites)" --pp-device "$device" --pp-store "$store" \
+    --pp-time-limit "$((left * 4 / 5))" \
     --pp-report "$folder/$step" ${steps[$step]} ${MORE:-} >"$folder/$step/log.txt" 2>&1
   echo "== $step: status $? after $((SECONDS - began)) s: ${steps[$step]} ${MORE:-}" |
     tee -a "$folder/steps.txt"
