@@ -3,16 +3,18 @@
     python benchmarks/overhead.py [--model ple] [--pp 2] [--rounds 5] [--limit N] [--device cpu]
 
 vLLM is imported once; each measurement is a fork, as cells are. Modes: `bare`, vLLM without our
-hooks; `capture`, with them. Both build the same engine through lm-eval, run the probes' prompts
-(bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts), once
-more (`again`: what the first time loads is there by then), then GSM8K unless the model is a shape.
-Printed: the median seconds of each phase, and the ratio of the medians; `generation` is probes and
-GSM8K, what a cell of PP=N runs.
+hooks; `capture`, with them. Both build the same engine through lm-eval and run the probes' prompts
+(bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts). Then,
+when all is loaded, the same prompts some times more: `dormant`, without our mark in both modes, so
+that the hooks have nothing to do, in turns with `traced`, which has it in capture mode. Then GSM8K,
+some times too, unless the model is a shape. Printed: the median seconds of each phase, and the
+ratio of the medians; `generation` is probes and GSM8K, what a cell of PP=N runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -20,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +35,15 @@ from harness.capture.expect import devices_needed
 from harness.capture.gsm8k import run_gsm8k
 from harness.capture.hooks import CAPTURE_DIR_VARIABLE
 from harness.capture.launch import cell_request
-from harness.capture.probes import Probe, requested_probes, second_pass
+from harness.capture.probes import Probe, requested_probes
 from harness.capture.requests import run_probe
 from harness.sweep import Point, Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
-PHASES = ("engine", "probes", "again", "gsm8k", "shutdown")
+PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")
 MODES = ("bare", "capture")
+# Repetitions inside one engine, of probes and of GSM8K: what differs between engines stays out.
+PASSES, EXAMS = 5, 3
 
 
 def _plain_probes(llm: Any, probes: Iterable[Probe]) -> None:
@@ -54,6 +59,13 @@ def _plain_probes(llm: Any, probes: Iterable[Probe]) -> None:
             for one in probe.requests
         ]
         llm.generate(prompts, params, use_tqdm=False)
+
+
+def _traced_probes(llm: Any, probes: Iterable[Probe]) -> None:
+    """Run the probes as a cell does, until the last of what they leave is written."""
+    for probe in probes:
+        run_probe(llm, probe, io.StringIO())
+    llm.collective_rpc("pp_harness_flush")
 
 
 def _measure(plan: dict[str, Any], folder: Path, mode: str) -> dict[str, float]:
@@ -86,32 +98,33 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     if request["device"] == "cpu":
         os.sched_setaffinity(0, request["devices"])
         engine._fork_workers()
-    seconds: dict[str, float] = {}
-    began = time.perf_counter()
+    taken: dict[str, list[float]] = {phase: [] for phase in PHASES}
 
-    def ended(phase: str) -> None:
-        nonlocal began
-        now = time.perf_counter()
-        seconds[phase], began = now - began, now
+    @contextmanager
+    def timed(phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        taken[phase].append(time.perf_counter() - began)
 
-    engine.import_model_class(request["model_path"])
-    llm, lm = engine._build(request)
-    ended("engine")
+    with timed("engine"):
+        engine.import_model_class(request["model_path"])
+        llm, lm = engine._build(request)
     probes = requested_probes(request)
-    for phase, passes in (("probes", probes), ("again", second_pass(request["profile"], probes))):
-        if mode == "capture":
-            with (folder / "probes.jsonl").open("a", encoding="utf-8") as file:
-                for probe in passes:
-                    run_probe(llm, probe, file)
-            llm.collective_rpc("pp_harness_flush")
-        else:
-            _plain_probes(llm, passes)
-        ended(phase)
-    if lm is not None:
-        run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
-    ended("gsm8k")
-    llm.llm_engine.engine_core.shutdown()
-    ended("shutdown")
+    run = _traced_probes if mode == "capture" else _plain_probes
+    with timed("probes"):
+        run(llm, probes)
+    for _ in range(PASSES):
+        with timed("dormant"):
+            _plain_probes(llm, probes)
+        with timed("traced"):
+            run(llm, probes)
+    for _ in range(EXAMS):
+        with timed("gsm8k"):
+            if lm is not None:
+                run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+    with timed("shutdown"):
+        llm.llm_engine.engine_core.shutdown()
+    seconds = {phase: statistics.median(times) for phase, times in taken.items()}
     (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
 
@@ -132,7 +145,7 @@ def _serve(plan: dict[str, Any]) -> None:
             statistics.median(sum(one[phase] for phase in phases) for one in taken[mode])
             for mode in MODES
         )
-        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / bare:8.2f}")
+        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / (bare or 1.0):8.2f}")
 
 
 def main() -> None:
