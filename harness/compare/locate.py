@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..capture.record import Capture
-from .noise import tolerance
+from .noise import rounding, tolerance
 
 # A row of a probe: (request, position).
 Row = tuple[str, int]
@@ -68,7 +68,9 @@ def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | No
     for depth, layer in enumerate(layers, start=1):
         floor = _distances(left, again, layer)
         apart = _distances(left, right, layer)
-        limit = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth).limit
+        noise = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth)
+        # In the first layers few rows move, and each by a bit or two: the next batch may do more.
+        limit = max(noise.limit, rounding(dtype, depth))
         for row, far in apart.items():
             if not far <= limit:  # NaN is beyond any limit
                 return _describe(candidate, layer, row, (far, limit))

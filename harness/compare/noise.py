@@ -33,6 +33,11 @@ class Tolerance:
 BITS = Tolerance(0.0, "equal bits: the same batches give the same sums")
 
 
+def rounding(dtype: str, layers: int) -> float:
+    """Return what a rounding of `dtype` in each of `layers` moves, all in one direction."""
+    return _EPSILON[dtype] * layers
+
+
 def tolerance(floor: Floats, rows: int, dtype: str, layers: int) -> Tolerance:
     """Return how far `rows` rows may be from their baseline, relative to its size.
 
@@ -45,11 +50,11 @@ def tolerance(floor: Floats, rows: int, dtype: str, layers: int) -> Tolerance:
     moved = floor[np.isfinite(floor) & (floor > 0)]
     seen = float(moved.max()) if len(moved) else 0.0
     if len(moved) < _FIT_ROWS:
-        rounding = _EPSILON[dtype] * layers
+        least = rounding(dtype, layers)
         return Tolerance(
-            max(seen, rounding),
+            max(seen, least),
             f"{len(moved)} of {len(floor)} rows move at PP=1 in other batches, too few to fit: "
-            f"one rounding of {dtype} in each of {layers} layers is {rounding:.2g}",
+            f"one rounding of {dtype} in each of {layers} layers is {least:.2g}",
         )
     from scipy.stats import norm
 
