@@ -24,6 +24,7 @@ EFFECTIVE = {
     "architecture": "Gemma4ForCausalLM",
     "partition": None,
     "runner": "v1",
+    "attention": "CPU_ATTN",
 }
 
 

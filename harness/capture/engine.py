@@ -142,10 +142,19 @@ def _build(request: dict[str, Any]) -> tuple[Any, Any]:
     return lm.model, lm
 
 
-def _runner(folder: Path) -> str:
-    """Return the model runner in effect, as each rank's heartbeat says it: v1 or v2."""
-    beats = (path.read_text(encoding="utf-8").split("\n")[0] for path in folder.glob("rank*.jsonl"))
-    return " and ".join(sorted({str(json.loads(beat)["adapter"]) for beat in beats}))
+def _in_ranks(folder: Path) -> dict[str, str]:
+    """Return what is in effect in the ranks, by their own word: model runner, attention backends.
+
+    A control run that traces nothing knows no backends.
+    """
+    lines = [
+        json.loads(line)
+        for path in folder.glob("rank*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    runners = {one["adapter"] for one in lines if one["kind"] == "heartbeat"}
+    backends = {name for one in lines if one["kind"] == "attention" for name in one["backends"]}
+    return {"runner": " and ".join(sorted(runners)), "attention": " and ".join(sorted(backends))}
 
 
 def _effective(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +172,7 @@ def _effective(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
         "block_size": config.cache_config.block_size,
         "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
         "max_num_seqs": config.scheduler_config.max_num_seqs,
-        "runner": _runner(Path(request["folder"])),
+        **_in_ranks(Path(request["folder"])),
         "architecture": config.model_config.architectures[0],
         "partition": os.environ.get("VLLM_PP_LAYER_PARTITION"),
         "ranks_per_device": request["ranks_per_device"],

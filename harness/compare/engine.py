@@ -19,6 +19,7 @@ _PARITY = (
     "architecture",
     "tp",
     "runner",
+    "attention",
 )
 
 

@@ -59,6 +59,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         tracer.preload(dict(dict.items(empty.tensors)))
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
+    tracer.write("attention", backends=_attention_backends(model))
     tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
@@ -95,6 +96,19 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         module.register_forward_hook(
             lambda _module, _args, output, index=index: tracer.layer(index, output)
         )
+
+
+def _attention_backends(model: Any) -> list[str]:
+    """Return the attention backends of this rank's layers, of FlashAttention with its version."""
+    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+    found = set()
+    for layer in model.modules():
+        if isinstance(layer, AttentionLayerBase):
+            name = layer.get_attn_backend().get_name()
+            version = getattr(getattr(layer, "impl", None), "vllm_flash_attn_version", None)
+            found.add(f"{name} {version}" if version else name)
+    return sorted(found)
 
 
 def _decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
