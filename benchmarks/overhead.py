@@ -145,7 +145,7 @@ def _serve(plan: dict[str, Any]) -> None:
             statistics.median(sum(one[phase] for phase in phases) for one in taken[mode])
             for mode in MODES
         )
-        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / (bare or 1.0):8.2f}")
+        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / bare:8.2f}")
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ _VERSIONED = ("torch", "transformers", "lm-eval", "datasets", "numpy", "tokenize
 # stop costs little; 256 is lm-eval's own limit.
 _BUNDLED_ANSWER, _ANSWER = 64, 256
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# The options that are settings of every engine of a run.
-_SETTINGS = ("load_format", "runner", "executor", "mode", "dtype")
+# The options that are settings of every engine of a run: figures are compared within one of them.
+SETTINGS = ("load_format", "runner", "executor", "mode", "dtype")
 # Context of a cell in tokens: room for a bundled question and its answer, for a long question
 # without examples, and for one with examples.
 _BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
@@ -330,7 +330,7 @@ class Sweep:
         return {
             one.name: value
             for one, value in chosen
-            if one.name in _SETTINGS and value != one.default
+            if one.name in SETTINGS and value != one.default
         }
 
     @cached_property

@@ -12,6 +12,7 @@ _INSIDE = (
     "capture/environment.py",
     "capture/engine.py",
     "capture/gsm8k.py",
+    "capture/lines.py",
     "capture/packed.py",
     "capture/probes.py",
     "capture/requests.py",

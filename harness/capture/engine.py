@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .hooks import LOAD_FORMAT, TRACE_VARIABLE, stacks
+from .lines import first_events, read_lines
 from .probes import chunk_tokens, requested_probes, second_pass
 from .requests import run_probe
 
@@ -147,13 +148,11 @@ def _in_ranks(folder: Path) -> dict[str, str]:
 
     A control run that traces nothing knows no backends.
     """
-    lines = [
-        json.loads(line)
-        for path in folder.glob("rank*.jsonl")
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
-    runners = {one["adapter"] for one in lines if one["kind"] == "heartbeat"}
-    backends = {name for one in lines if one["kind"] == "attention" for name in one["backends"]}
+    ranks = [first_events(read_lines(path)) for path in folder.glob("rank*.jsonl")]
+    runners = {rank["heartbeat"]["adapter"] for rank in ranks}
+    backends = {
+        name for rank in ranks if "attention" in rank for name in rank["attention"]["backends"]
+    }
     return {"runner": " and ".join(sorted(runners)), "attention": " and ".join(sorted(backends))}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from .cell import Cell
 from .children import Child, Starter
 from .environment import cell_environment
+from .lines import read_lines
 from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
@@ -175,10 +176,9 @@ def _current_phase(folder: Path) -> tuple[str, float]:
 def started_phases(folder: Path) -> list[tuple[str, float]]:
     """Return the phases that began, in order, each with its time; a torn last line is left out."""
     try:
-        lines = (folder / "phases.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+        entries = list(read_lines(folder / "phases.jsonl"))
     except OSError:
         return []
-    entries = map(json.loads, lines)
     return [(str(entry["phase"]), float(entry["time"])) for entry in entries]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .lines import first_events, read_lines
 from .packed import unpacked
 from .probes import AGAIN, ProbeRequest
 
@@ -158,7 +159,7 @@ class Capture:
         return self._logits(second=True)
 
     def _logits(self, *, second: bool) -> LogitTable:
-        lines = _read_lines(self.folder / "logits.jsonl")
+        lines = list(read_lines(self.folder / "logits.jsonl"))
         if not lines:
             return LogitTable(np.zeros((0, 0), np.float32), {})
         shape = (len(lines), int(lines[0]["vocab"]))
@@ -178,21 +179,21 @@ class Capture:
                 ProbeRequest(line["name"], tuple(line["prompt"]), tuple(line["forced"])),
                 line["cached"],
             )
-            for line in _read_lines(self.folder / "probes.jsonl")
+            for line in read_lines(self.folder / "probes.jsonl")
             if not line["name"].startswith(AGAIN)
         }
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
         """Return what the logits were seen to answer to."""
-        first = _first_events(_read_lines(self.folder / "rank0.jsonl"))
+        first = first_events(read_lines(self.folder / "rank0.jsonl"))
         if len(self.stages) > 1:
             keys = self.stages[1].declared or {}
             asked = [f"key:{one}:{key}" for one in range(len(self.stages) - 1) for key in keys]
         else:
             asked = [f"weight:{kind}" for kind in first.get("weights", {}).get("kinds", ())]
         effects: dict[str, float] = {}
-        for line in _read_lines(self.folder / "sensitivity.jsonl"):
+        for line in read_lines(self.folder / "sensitivity.jsonl"):
             if line["effect"] != 0:  # NaN has moved too
                 known = effects.get(line["change"], 0.0)
                 effects[line["change"]] = max(known, float(line["effect"]))
@@ -206,7 +207,7 @@ class Capture:
     @cached_property
     def answers(self) -> list[dict[str, Any]]:
         """Return the lines that lm-eval left, one per question, in order."""
-        return _read_lines(self.folder / "gsm8k.jsonl")
+        return list(read_lines(self.folder / "gsm8k.jsonl"))
 
 
 def load_capture(folder: Path) -> Capture | None:
@@ -219,22 +220,9 @@ def load_capture(folder: Path) -> Capture | None:
     return Capture(folder, manifest) if whole and "status" in manifest else None
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a JSONL file; a line cut by a dying writer is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def _first_events(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the first event of each kind."""
-    return {event["kind"]: event for event in reversed(events)}
-
-
 def _read_rank(path: Path) -> RankTrace | None:
-    events = _read_lines(path)
-    first = _first_events(events)
+    events = list(read_lines(path))
+    first = first_events(events)
     heartbeat = first.get("heartbeat")
     if heartbeat is None:
         return None

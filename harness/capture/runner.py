@@ -150,8 +150,11 @@ class Runner:
 
     def _too_late(self, cell: Cell) -> Obtained:
         error = f"no capture within {self._time_limit:g} s; one more run goes on from here"
-        manifest = unwritten(cell, error, "time limit")
-        return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=False)
+        return self._unwritten(cell, error, "time limit", fresh=False)
+
+    def _unwritten(self, cell: Cell, error: str, phase: str, *, fresh: bool) -> Obtained:
+        manifest = unwritten(cell, error, phase)
+        return Obtained(Capture(self._store.folder(cell.key), manifest), fresh)
 
     def _dispatch(self) -> None:
         """Start whatever is to start now."""
@@ -197,8 +200,7 @@ class Runner:
                 return self._too_late(cell)
             raise
         except OSError as error:
-            manifest = unwritten(cell, f"{type(error).__name__}: {error}", "store")
-            return Obtained(Capture(self._store.folder(cell.key), manifest), fresh=True)
+            return self._unwritten(cell, f"{type(error).__name__}: {error}", "store", fresh=True)
 
     def _run_engine(self, cell: Cell, telling: "_Telling") -> Obtained:
         needed = devices_needed(cell, self._pool)

@@ -4,12 +4,12 @@ At PP=1 one weight of each kind is disturbed, at PP=N each key at each boundary;
 short prefill and one decode step.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from .hooks.perturb import UNPERTURBED, key_names
 from .hooks.tracer import SENSITIVITY
+from .lines import read_lines
 from .probes import sensitivity_request
 from .requests import send
 
@@ -27,8 +27,7 @@ def run_sensitivity(llm: Any, request: dict[str, Any], folder: Path) -> None:
 
 
 def _event(file: Path, kind: str) -> dict[str, Any]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        event: dict[str, Any] = json.loads(line)
+    for event in read_lines(file):
         if event["kind"] == kind:
             return event
     raise LookupError(f"{file.name} holds no event {kind!r}")

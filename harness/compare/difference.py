@@ -31,9 +31,9 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
     for layer in layers:
         moved = [_moved(column, digests[0][layer], digests[1][layer]) for column in columns]
         changed.append(
-            [round(len(rows) / len(all_), 3) for rows, all_ in zip(moved, columns, strict=True)]
+            [round(len(one) / len(column), 3) for one, column in zip(moved, columns, strict=True)]
         )
-        norm.append([_apart(rows, norms[0][layer], norms[1][layer]) for rows in moved])
+        norm.append([_apart(one, norms[0][layer], norms[1][layer]) for one in moved])
     if not any(share for line in changed for share in line):
         return None
     return {

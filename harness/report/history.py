@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..compare.drift import Night
 from ..errors import BadInputError
+from ..sweep import SETTINGS
 from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
 # What is the same for all points of a run and makes its figures comparable with another's.
-_SETTING = ("device", "gsm8k", "gsm8k_limit", "runner", "mode", "executor", "dtype", "load_format")
+_SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
 # The phases in which the engine works: not the import, which a server does once for many cells.
 _WORK = ("engine", "probes", "gsm8k")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..capture.lines import read_lines
 from ..capture.record import Capture
 
 Lines = list[dict[str, Any]]
@@ -26,7 +27,7 @@ def split(whole: Capture, changes: Iterable[str], into: Path) -> dict[str, Captu
         if (whole.folder / "sensitivity.jsonl").exists():
             shutil.copy(whole.folder / "sensitivity.jsonl", folder)
     for path in sorted(whole.folder.glob("rank*.jsonl")):
-        for name, events in _events(_lines(path), names).items():
+        for name, events in _events(list(read_lines(path)), names).items():
             _write(folders[name] / path.name, events)
     _split_logits(whole.folder, folders)
     for name, folder in folders.items():
@@ -56,7 +57,7 @@ def _events(lines: Lines, names: list[str]) -> dict[str, Lines]:
 
 
 def _split_logits(folder: Path, folders: dict[str, Path]) -> None:
-    lines = _lines(folder / "logits.jsonl")
+    lines = list(read_lines(folder / "logits.jsonl"))
     values = np.memmap(
         folder / "logits.f32", np.float32, mode="r", shape=(len(lines), lines[0]["vocab"])
     )
@@ -64,10 +65,6 @@ def _split_logits(folder: Path, folders: dict[str, Path]) -> None:
         mine = [line for line in lines if line["change"] == name]
         (target / "logits.f32").write_bytes(values[[line["row"] for line in mine]].tobytes())
         _write(target / "logits.jsonl", [{**line, "row": row} for row, line in enumerate(mine)])
-
-
-def _lines(path: Path) -> Lines:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _write(path: Path, lines: Lines) -> None:

@@ -56,15 +56,12 @@ class LayerPrints:
             digest = row_digests(parts[0], count)
             for position, part in enumerate(parts[1:], start=1):
                 digest = digest + row_digests(part, count) * (2 * position + 1)
-            prints = {
-                "digest": digest,
-                "norm": row_norms(parts[0], count),
-                "sketch": row_sketches(parts[0], count),
-            }
             each = (len(indices), self._rows)
             self._groups.append(
                 {
                     "indices": list(indices),
-                    **{name: one.unflatten(0, each) for name, one in prints.items()},
+                    "digest": digest.unflatten(0, each),
+                    "norm": row_norms(parts[0], count).unflatten(0, each),
+                    "sketch": row_sketches(parts[0], count).unflatten(0, each),
                 }
             )
