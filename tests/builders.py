@@ -30,6 +30,7 @@ EFFECTIVE = {
 
 # The fingerprints in an event, and their dtypes.
 _PRINTS = {"digest": np.int64, "norm": np.float32, "sketch": np.float32}
+_SIDES = {"returned", "sent", "received", "copied"}
 
 
 def digest(*parts):
@@ -210,22 +211,25 @@ class CaptureBuilder:
         return Capture(self.folder, self.manifest)
 
 
-def _packed(value):
-    """Return an event with its fingerprints as the tracer writes them, each layer by itself."""
-    if not isinstance(value, dict):
-        return value
-    packs = {name: _packed(part) for name, part in value.items()}
-    for name in _PRINTS.keys() & packs.keys():
-        packs[name] = packed(np.array(value[name], _PRINTS[name]))
-    if value.get("kind") == "step":
-        packs["layers"] = [
-            {
-                "indices": [int(layer)],
-                **{n: packed(np.array([v], _PRINTS[n])) for n, v in one.items()},
-            }
-            for layer, one in value["layers"].items()
-        ]
-    return packs
+def _packed(event):
+    """Return an event with its fingerprints as the tracer writes them, each by itself."""
+    if event["kind"] != "step":
+        return event
+    # A side that a test set to None is one that the tracer did not see.
+    event, prints = {name: one for name, one in event.items() if one is not None}, []
+    named = {f"layer/{layer}": one for layer, one in event.pop("layers").items()}
+    for side in _SIDES & event.keys():
+        named |= {f"{side}/{key}": form for key, form in event[side].items() if form}
+        event[side] = {
+            key: form and {k: v for k, v in form.items() if k not in _PRINTS}
+            for key, form in event[side].items()
+        }
+    for name, one in named.items():
+        kinds = _PRINTS.keys() & one.keys()
+        arrays = {kind: np.array([one[kind]], _PRINTS[kind]) for kind in kinds}
+        if arrays:
+            prints.append({"of": [name], **{kind: packed(a) for kind, a in arrays.items()}})
+    return {**event, "prints": prints}
 
 
 def answer(number, right=True, output=None):

@@ -257,33 +257,37 @@ def _first_names(step: StepTrace) -> StepTrace:
 
 
 def _read_step(event: dict[str, Any]) -> StepTrace:
+    prints = _read_prints(event["prints"])
     return StepTrace(
         index=event["index"],
         spans=tuple(Span(*span) for span in event["spans"]),
         reads=event["reads"],
-        layers=_read_layers(event["layers"]),
-        returned=_read_side(event.get("returned")),
-        sent=_read_side(event.get("sent")),
-        received=_read_side(event.get("received")),
-        copied=_read_side(event.get("copied")),
+        layers={int(name): one for name, one in prints.get("layer", {}).items()},
+        returned=_read_side(event, "returned", prints),
+        sent=_read_side(event, "sent", prints),
+        received=_read_side(event, "received", prints),
+        copied=_read_side(event, "copied", prints),
         used=event.get("used"),
     )
 
 
-def _read_layers(groups: list[dict[str, Any]]) -> dict[int, dict[str, list[Any]]]:
-    """Return the fingerprints by layer; they were taken of several together."""
-    found = {}
+def _read_prints(groups: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """Return the fingerprints by side (or `layer`) and key; they were taken of several together."""
+    found: dict[str, dict[str, dict[str, list[Any]]]] = {}
     for group in groups:
-        prints = {name: unpacked(text) for name, text in group.items() if name != "indices"}
-        for place, layer in enumerate(group["indices"]):
-            found[layer] = {name: values[place] for name, values in prints.items()}
+        prints = {kind: unpacked(text) for kind, text in group.items() if kind != "of"}
+        for place, name in enumerate(group["of"]):
+            side, _, key = name.partition("/")
+            # Layers come first in their group, and only they have a norm and a sketch.
+            one = {kind: values[place] for kind, values in prints.items() if place < len(values)}
+            found.setdefault(side, {})[key] = one
     return found
 
 
-def _read_side(tensors: dict[str, Any] | None) -> dict[str, Any] | None:
-    if tensors is None:
+def _read_side(
+    event: dict[str, Any], side: str, prints: dict[str, dict[str, dict[str, list[Any]]]]
+) -> dict[str, Any] | None:
+    if side not in event:
         return None
-    return {
-        key: {**form, "digest": unpacked(form["digest"])} if form and "digest" in form else form
-        for key, form in tensors.items()
-    }
+    taken = prints.get(side, {})
+    return {key: form and {**form, **taken.get(key, {})} for key, form in event[side].items()}

@@ -108,7 +108,7 @@ def _row_duplicated(_site: Site, now: Any) -> Any:
 
 def _one_ulp(_site: Site, now: Any) -> Any:
     now = now.clone()
-    now[0, 0] = torch.nextafter(now[0, 0], torch.tensor(float("inf"), dtype=now.dtype))
+    now[0, 0] = torch.nextafter(now[0, 0], torch.full_like(now[0, 0], float("inf")))
     return now
 
 

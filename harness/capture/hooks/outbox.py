@@ -1,4 +1,4 @@
-"""What waits for the device before it is written: a hook must not make the device wait.
+"""What is written once no one waits for it: a hook must not make the device or a stage wait.
 
 A synchronisation in a hook would hide the very races between stages and batches that a run looks
 for. On a GPU what a step left behind is read once the device has passed it, on a stream of its own.
@@ -12,29 +12,37 @@ import torch
 
 
 class Outbox:
-    """Writes in the order in which they were put, each as soon as its tensors can be read."""
+    """Writes in the order in which they were put, each once its tensors can be read."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Any, Callable[[], None]]] = deque()
         self._stream: Any = None
 
     def put(self, write: Callable[[], None], device: torch.device) -> None:
-        """Call `write`, which reads tensors of `device`, now or when their values are there."""
+        """Keep `write`, which reads tensors of `device` as they are now."""
+        ready = None
         if device.type == "cuda":
             ready = torch.cuda.Event()
             ready.record()
-            self._waiting.append((ready, write))
-            self._write(lambda event: bool(event.query()))
-        else:
-            write()
+        self._waiting.append((ready, write))
+
+    def drain(self) -> None:
+        """Write what the device has passed, and wait for nothing."""
+        self._write(lambda event: bool(event.query()))
 
     def flush(self) -> None:
         """Wait for the device and write all that is left."""
         self._write(lambda event: event.synchronize() is None)
 
     def _write(self, is_ready: Callable[[Any], bool]) -> None:
-        while self._waiting and is_ready(self._waiting[0][0]):
-            _, write = self._waiting.popleft()
+        while self._waiting:
+            ready, write = self._waiting[0]
+            if ready is not None and not is_ready(ready):
+                return
+            self._waiting.popleft()
+            if ready is None:
+                write()
+                continue
             if self._stream is None:
                 self._stream = torch.cuda.Stream()
             # Reading waits for its stream, and the engine's own has more work by now.

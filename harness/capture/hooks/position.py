@@ -7,13 +7,13 @@ A write is one system call of fixed length, so that a reader never sees a torn l
 """
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 _BYTES = 1024
@@ -90,7 +90,7 @@ class Position:
 
     def _write(self) -> None:
         if self._file >= 0:
-            content = json.dumps(self._facts).encode()
+            content = msgspec.json.encode(self._facts)
             if len(content) < _BYTES:
                 os.pwrite(self._file, content.ljust(_BYTES - 1) + b"\n", 0)
 

@@ -18,13 +18,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import torch
 
-from ..packed import packed
-from .digest import row_digests
 from .effects import Effects
 from .extent import Watched, used_ranges, watch
-from .layers import LayerPrints
+from .fingerprints import Fingerprints
 from .outbox import Outbox
 
 # The mark that the capture puts on its own requests (SamplingParams.extra_args).
@@ -80,7 +79,7 @@ class Step:
     """One traced forward pass on this rank; `rows` is the number of scheduled tokens."""
 
     spans: tuple[RowSpan, ...]
-    events: dict[str, Any] = field(default_factory=dict)
+    sides: dict[str, Any] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     notes: list[dict[str, str]] = field(default_factory=list)
     watched: dict[str, Watched] = field(default_factory=dict)
@@ -91,9 +90,9 @@ class Step:
         return sum(span.count for span in self.spans)
 
     @cached_property
-    def layers(self) -> LayerPrints:
-        """Return the fingerprints of the layers that have run."""
-        return LayerPrints(self.rows)
+    def prints(self) -> Fingerprints:
+        """Return the fingerprints of what crossed a boundary and of the layers that have run."""
+        return Fingerprints(self.rows)
 
 
 @lru_cache(maxsize=256)
@@ -110,31 +109,28 @@ def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
     return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
 
 
-def _on_host(value: Any) -> Any:
-    """Return `value` with the device tensors inside packed; the only copy that a step makes."""
-    if isinstance(value, torch.Tensor):
-        return packed(value.cpu().numpy())
-    if isinstance(value, dict):
-        return {key: _on_host(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_on_host(item) for item in value]
-    return value
-
-
-def describe(tensor: Any, rows: int | None) -> dict[str, Any] | None:
-    """Return shape, dtype, stride and, with `rows`, a digest per row of a boundary value."""
-    if tensor is None:
+def describe(value: Any) -> dict[str, Any] | None:
+    """Return shape, dtype and layout of a boundary value."""
+    if value is None:
         return None
-    if not isinstance(tensor, torch.Tensor):
-        return {"type": type(tensor).__name__}
-    entry: dict[str, Any] = {
-        "shape": list(tensor.shape),
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "contiguous": tensor.is_contiguous(),
+    if not isinstance(value, torch.Tensor):
+        return {"type": type(value).__name__}
+    return {
+        "shape": list(value.shape),
+        "dtype": str(value.dtype).removeprefix("torch."),
+        "contiguous": value.is_contiguous(),
     }
-    if rows is not None and tensor.dim() > 0 and tensor.shape[0] >= rows:
-        entry["digest"] = row_digests(tensor, rows)
-    return entry
+
+
+def _rows_of(tensor: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Return a copy of ascending `rows`, run by run: indices would wait for the device."""
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and runs[-1][1] == row:
+            runs[-1][1] = row + 1
+        else:
+            runs.append([row, row + 1])
+    return torch.cat([tensor[start:stop] for start, stop in runs])
 
 
 class Tracer:
@@ -146,12 +142,13 @@ class Tracer:
         self.rank = -1
         self.device = torch.device("cpu")
         self.step: Step | None = None
+        self._ended: Step | None = None
         self._dummy = False
         self._tp_rank = 0
         self._steps = 0
-        self._events: IO[str] | None = None
+        self._events: IO[bytes] | None = None
         self._rows: IO[bytes] | None = None
-        self._index: IO[str] | None = None
+        self._index: IO[bytes] | None = None
         self._row_count = 0
         self._watched_under: set[str] = set()
         self._effects = Effects(folder)
@@ -162,17 +159,18 @@ class Tracer:
     def start(self, rank: int, *, tp_rank: int, device: torch.device, **facts: Any) -> None:
         """Write the heartbeat: this rank is alive and traced."""
         self.rank, self._tp_rank, self.device = rank, tp_rank, device
-        self._events = (self.folder / f"rank{rank}.jsonl").open("a", encoding="utf-8")
+        self._events = (self.folder / f"rank{rank}.jsonl").open("ab")
         self.write("heartbeat", pid=os.getpid(), tracing=self.tracing, tp_rank=tp_rank, **facts)
 
     def write(self, kind: str, **content: Any) -> None:
         """Append one event and flush it, so that a crash leaves what came before."""
         if self._events is not None:
-            self._events.write(json.dumps({"kind": kind, **_on_host(content)}) + "\n")
+            self._events.write(msgspec.json.encode({"kind": kind, **content}) + b"\n")
             self._events.flush()
 
     def flush(self) -> None:
         """Write what still waits for the device."""
+        self.settle()
         self._outbox.flush()
 
     @contextmanager
@@ -182,6 +180,7 @@ class Tracer:
             yield
         except Exception as error:
             with suppress(Exception):  # the device may be what failed
+                self.end_step()
                 self.flush()
             path = self.folder / f"failure.{rank}.json"
             if not path.exists():
@@ -213,10 +212,21 @@ class Tracer:
         self.step = Step(spans) if tells else None
 
     def end_step(self) -> None:
-        """Write what the step left behind and stop tracing."""
-        step, self.step = self.step, None
-        if step is None:
-            return
+        """Stop tracing; what the step left behind is kept until `settle`."""
+        self._ended, self.step = self.step, None
+
+    def settle(self) -> None:
+        """Fingerprint what the step that ended left behind, and write what can be read by now.
+
+        To be called when no other stage waits for this one.
+        """
+        step, self._ended = self._ended, None
+        if step is not None:
+            self._fingerprint(step)
+        self._outbox.drain()
+
+    def _fingerprint(self, step: Step) -> None:
+        prints = step.prints.take()
         content = {
             "index": self._steps,
             "spans": [[span.name, span.start, span.count] for span in step.spans],
@@ -224,10 +234,11 @@ class Tracer:
             "reads": step.reads,
             "notes": step.notes,
             "used": {key: used_ranges(view) for key, view in step.watched.items()},
-            "layers": step.layers.take(),
-            **step.events,
+            **step.sides,
         }
-        self._outbox.put(lambda: self.write("step", **content), self.device)
+        self._outbox.put(
+            lambda: self.write("step", **content, prints=prints.on_host()), self.device
+        )
         self._steps += 1
 
     def preload(self, tensors: dict[str, Any]) -> None:
@@ -235,10 +246,9 @@ class Tracer:
 
         Else the first step would be held up by that, and its neighbours with it.
         """
-        prints = LayerPrints(1)
-        for value in tensors.values():
-            describe(value, 1)
-            prints.add(0, value)
+        prints = Fingerprints(1)
+        for key, value in tensors.items():
+            prints.add(key, value, far=True)
         prints.take()
 
     @contextmanager
@@ -262,17 +272,20 @@ class Tracer:
                 self.step.reads.setdefault(key, place)
         elif self.step is not None:
             self.step.notes.append({"kind": kind, "key": key, "place": place})
-        if kind != "read":
-            self.write("misuse", what=kind, key=key, place=place)
+        if kind != "read":  # written in its turn: the line of its step follows
+            self._outbox.put(
+                lambda: self.write("misuse", what=kind, key=key, place=place), self.device
+            )
 
     def boundary(self, side: str, tensors: dict[str, Any]) -> None:
         """Record `returned`, `sent`, `received` or `copied` tensors of this step, key by key."""
         if self.step is not None:
-            if side not in self.step.events:  # the inner model returns before its wrapper does
-                rows = self.step.rows
-                self.step.events[side] = {k: describe(v, rows) for k, v in tensors.items()}
+            if side not in self.step.sides:  # the inner model returns before its wrapper does
+                self.step.sides[side] = {key: describe(value) for key, value in tensors.items()}
+                for key, value in tensors.items():
+                    self.step.prints.add(f"{side}/{key}", value)
         elif self._dummy:
-            self.write("dummy", side=side, keys={k: describe(v, None) for k, v in tensors.items()})
+            self.write("dummy", side=side, keys={k: describe(v) for k, v in tensors.items()})
 
     def watched(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Return `tensors` for the model to read; watched for what it uses in the first step.
@@ -293,7 +306,7 @@ class Tracer:
     def layer(self, index: int, output: Any) -> None:
         """Fingerprint the output of layer `index` in this step."""
         if self.step is not None:
-            self.step.layers.add(index, output)
+            self.step.prints.add(f"layer/{index}", output, far=True)
 
     # ---- logits ---------------------------------------------------------------------------
 
@@ -313,7 +326,7 @@ class Tracer:
             or span.last in kept_positions(span.prompt_length, vocab)
         ]
         entries = [(spans[row], spans[row].last, "sampled") for row in kept]
-        self._append(entries, sampled[kept] if len(kept) < len(spans) else sampled)
+        self._append(entries, _rows_of(sampled, kept) if len(kept) < len(spans) else sampled)
 
     def prompt_logits(
         self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any, vocab: int
@@ -331,7 +344,7 @@ class Tracer:
             offset += span.count
         for start in range(0, len(rows), _LOGIT_CHUNK_ROWS):
             chunk = rows[start : start + _LOGIT_CHUNK_ROWS]
-            logits = compute(hidden[torch.tensor(chunk, device=hidden.device)])
+            logits = compute(_rows_of(hidden, chunk))
             if logits is not None:  # None on tensor-parallel ranks that do not gather
                 self._append(entries[start : start + _LOGIT_CHUNK_ROWS], logits)
 
@@ -346,22 +359,18 @@ class Tracer:
     def _write_rows(self, entries: list[tuple[RowSpan, int, str]], logits: torch.Tensor) -> None:
         if self._rows is None or self._index is None:
             self._rows = (self.folder / "logits.f32").open("ab")
-            self._index = (self.folder / "logits.jsonl").open("a", encoding="utf-8")
+            self._index = (self.folder / "logits.jsonl").open("ab")
         self._rows.write(logits.cpu().contiguous().numpy().tobytes())
         for span, position, kind in entries:
-            self._index.write(
-                json.dumps(
-                    {
-                        "row": self._row_count,
-                        "request": span.name,
-                        "change": span.change,
-                        "position": position,
-                        "kind": kind,
-                        "vocab": logits.shape[-1],
-                    }
-                )
-                + "\n"
-            )
+            entry = {
+                "row": self._row_count,
+                "request": span.name,
+                "change": span.change,
+                "position": position,
+                "kind": kind,
+                "vocab": logits.shape[-1],
+            }
+            self._index.write(msgspec.json.encode(entry) + b"\n")
             self._row_count += 1
         self._rows.flush()
         self._index.flush()

@@ -62,9 +62,9 @@ def install(tracer: Tracer) -> None:
     Worker.pp_harness_flush = lambda _worker: tracer.flush()
     Worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     deaths.install(tracer.folder)
+    wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
-        wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
         wrap(Worker, "sample_tokens", _with_sampled)
         wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
         position.install(here)
@@ -139,15 +139,21 @@ def _with_heartbeat(tracer: Tracer, here: Position, method: Any) -> Any:
 
 
 def _with_step_end(tracer: Tracer, method: Any) -> Any:
-    """A step is over when the worker is: after the send, which the runner does not see."""
+    """A step is over when the worker is: after the send, which the runner does not see.
+
+    Its fingerprints are taken while another stage works: on the last stage, for which the engine
+    waits now, before the next step reaches it.
+    """
     from vllm.distributed.parallel_state import get_pp_group
 
     def execute_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+        tracer.settle()
         try:
             return method(self, *args, **kwargs)
         finally:
             tracer.end_step()
             if not get_pp_group().is_last_rank:
+                tracer.settle()
                 changes.leave()
 
     return execute_model
