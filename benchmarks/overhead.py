@@ -8,7 +8,8 @@ hooks; `capture`, with them. Both build the same engine through lm-eval and run 
 when all is loaded, the same prompts some times more: `dormant`, without our mark in both modes, so
 that the hooks have nothing to do, in turns with `traced`, which has it in capture mode. Then GSM8K,
 some times too, unless the model is a shape. Printed: the median seconds of each phase, and the
-ratio of the medians; `generation` is probes and GSM8K, what a cell of PP=N runs.
+ratio of capture to bare in each round, its median and its range; `generation` is probes and GSM8K,
+what a cell of PP=N runs.
 """
 
 from __future__ import annotations
@@ -139,13 +140,14 @@ def _serve(plan: dict[str, Any]) -> None:
                 folder.mkdir()
                 taken[mode].append(_measure(plan, folder, mode))
     print(f"{plan['request']['model']}, PP={plan['request']['pp']}, {plan['rounds']} rounds:")
-    print(f"{'median s':12}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}")
+    print(f"{'median s':12}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}  range")
     for name, phases in [*((p, (p,)) for p in PHASES), ("generation", ("probes", "gsm8k"))]:
-        bare, capture = (
-            statistics.median(sum(one[phase] for phase in phases) for one in taken[mode])
-            for mode in MODES
-        )
-        print(f"{name:12}{bare:10.2f}{capture:10.2f}{capture / bare:8.2f}")
+        sums = [[sum(one[phase] for phase in phases) for one in taken[mode]] for mode in MODES]
+        ratios = [capture / bare for bare, capture in zip(*sums, strict=True) if bare > 0.001]
+        if ratios:
+            medians = "".join(f"{statistics.median(one):10.2f}" for one in sums)
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"{name:12}{medians}{statistics.median(ratios):8.2f}  {spread}")
 
 
 def main() -> None:
