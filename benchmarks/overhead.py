@@ -9,7 +9,8 @@ when all is loaded, the same prompts some times more: `dormant`, without our mar
 that the hooks have nothing to do, in turns with `traced`, which has it in capture mode. Then GSM8K,
 some times too, unless the model is a shape. Printed: the median seconds of each phase, and the
 ratio of capture to bare in each round, its median and its range; `generation` is probes and GSM8K,
-what a cell of PP=N runs.
+what a cell of PP=N runs. Two engines of one kind differ by more than the hooks cost, so the last
+line compares within each: a traced pass over the dormant one before it (bare: the same twice).
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from harness.sweep import Point, Sweep, SweepOptions
 PACKAGE = Path(harness.__file__).parents[1]
 PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")
 MODES = ("bare", "capture")
+# A ratio within one engine.
+TRACING = "traced / dormant"
 # Repetitions inside one engine, of probes and of GSM8K: what differs between engines stays out.
 PASSES, EXAMS = 5, 3
 
@@ -91,11 +94,13 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.environ.update(plan["env"])
+    request = plan["request"]
     if mode == "capture":
         os.environ[CAPTURE_DIR_VARIABLE] = str(folder)
     else:
         os.environ.pop(CAPTURE_DIR_VARIABLE)
-    request = plan["request"]
+        if request["weights"] == "random":
+            request["weights"] = "dummy"  # the loader of random weights is one of our hooks
     if request["device"] == "cpu":
         os.sched_setaffinity(0, request["devices"])
         engine._fork_workers()
@@ -120,12 +125,14 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         with timed("traced"):
             run(llm, probes)
     for _ in range(EXAMS):
-        with timed("gsm8k"):
-            if lm is not None:
+        if lm is not None:
+            with timed("gsm8k"):
                 run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
     with timed("shutdown"):
         llm.llm_engine.engine_core.shutdown()
-    seconds = {phase: statistics.median(times) for phase, times in taken.items()}
+    seconds = {phase: statistics.median(times) for phase, times in taken.items() if times}
+    pairs = zip(taken["traced"], taken["dormant"], strict=True)
+    seconds[TRACING] = statistics.median(traced / dormant for traced, dormant in pairs)
     (folder / "seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
 
 
@@ -140,14 +147,16 @@ def _serve(plan: dict[str, Any]) -> None:
                 folder.mkdir()
                 taken[mode].append(_measure(plan, folder, mode))
     print(f"{plan['request']['model']}, PP={plan['request']['pp']}, {plan['rounds']} rounds:")
-    print(f"{'median s':12}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}  range")
-    for name, phases in [*((p, (p,)) for p in PHASES), ("generation", ("probes", "gsm8k"))]:
-        sums = [[sum(one[phase] for phase in phases) for one in taken[mode]] for mode in MODES]
-        ratios = [capture / bare for bare, capture in zip(*sums, strict=True) if bare > 0.001]
-        if ratios:
-            medians = "".join(f"{statistics.median(one):10.2f}" for one in sums)
-            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-            print(f"{name:12}{medians}{statistics.median(ratios):8.2f}  {spread}")
+    print(f"{'median s':18}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}  range")
+    rows = {phase: (phase,) for phase in PHASES}
+    for name, phases in {**rows, "generation": ("probes", "gsm8k"), TRACING: (TRACING,)}.items():
+        sums = [[sum(one.get(phase, 0.0) for phase in phases) for one in taken[m]] for m in MODES]
+        if not all(map(all, sums)):
+            continue  # a shape answers no questions
+        ratios = [capture / bare for bare, capture in zip(*sums, strict=True)]
+        medians = "".join(f"{statistics.median(one):10.2f}" for one in sums)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{name:18}{medians}{statistics.median(ratios):8.2f}  {spread}")
 
 
 def main() -> None:

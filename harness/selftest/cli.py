@@ -14,9 +14,20 @@ from .catalogue import SEEDS, Seed
 @click.option("--quick", is_flag=True, help="the subset of the CI, without questions")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="write the results here")
 @click.option("--store", type=click.Path(path_type=Path), help="keep variant trees here")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    help="as --pp-dtype; what bfloat16 rounds away is left out there",
+)
 @click.option("--list", "listing", is_flag=True, help="list the faults and end")
 def selftest(
-    only: tuple[str, ...], quick: bool, target: Path | None, store: Path | None, listing: bool
+    only: tuple[str, ...],
+    quick: bool,
+    target: Path | None,
+    store: Path | None,
+    dtype: str,
+    listing: bool,
 ) -> None:
     """Seed faults into running engines and show which check catches what.
 
@@ -31,7 +42,7 @@ def selftest(
     from .table import lines
 
     result = run_selftest(
-        seeds, 0 if quick else QUESTIONS, store, lambda text: click.echo(text, err=True)
+        seeds, 0 if quick else QUESTIONS, store, dtype, lambda text: click.echo(text, err=True)
     )
     for line in lines(result):
         click.echo(line)

@@ -27,31 +27,37 @@ QUESTIONS = 16
 
 
 def run_selftest(
-    seeds: tuple[Seed, ...], questions: int, store: Path | None, say: Callable[[str], None]
+    seeds: tuple[Seed, ...],
+    questions: int,
+    store: Path | None,
+    dtype: str,
+    say: Callable[[str], None],
 ) -> Selftest:
-    """Run `seeds` and return what each check said of each.
+    """Run those of `seeds` that this host and `dtype` can show, and return what each check said.
 
     `questions` are asked under each change; none with 0, and accuracy then says nothing.
 
     Raises:
-        BadInputError: if vLLM is not there, or an engine of `fixed` does not run by itself.
+        BadInputError: if vLLM is not there, nothing can be shown, or an engine of `fixed` does not
+            run by itself.
     """
-    sizes = sorted({seed.pp for seed in seeds})
     sweep = Sweep(
         SweepOptions(
-            pps=tuple(sizes),
+            pps=tuple(sorted({seed.pp for seed in seeds})),
             variants=(_VARIANT,),
             profiles=tuple(dict.fromkeys(seed.profile for seed in seeds)),
             gsm8k_limit=questions or 1,
+            dtype=dtype,
             store=store,
         )
     )
+    seeds = shown_here(seeds, sweep, say)
     found: list[Result | Pair] = []
     servers = ForkServers()
     pool = sweep.devices
     try:
         # One lease for all engines: they run one after another, and wait for no other run.
-        with lease(pool, pool.needed(max(sizes), 1)) as devices:
+        with lease(pool, pool.needed(max(seed.pp for seed in seeds), 1)) as devices:
             for model, profile in sorted({(seed.model, seed.profile) for seed in seeds}):
                 with tempfile.TemporaryDirectory() as scratch:
                     unchanged = Point(_VARIANT, model, 1, profile)
@@ -66,6 +72,29 @@ def run_selftest(
         tuple(one for one in found if isinstance(one, Result)),
         tuple(one for one in found if isinstance(one, Pair)),
     )
+
+
+def shown_here(
+    seeds: tuple[Seed, ...], sweep: Sweep, say: Callable[[str], None]
+) -> tuple[Seed, ...]:
+    """Return the seeds that can be shown here, and say why the others cannot."""
+    why = {seed.name: reason for seed in seeds if (reason := _hindrance(seed, sweep))}
+    for name, reason in why.items():
+        say(f"{name} is left out: {reason}")
+    shown = tuple(seed for seed in seeds if seed.name not in why)
+    if not shown:
+        first = next(iter(why))
+        raise BadInputError(f"no chosen fault can be shown here; {first}: {why[first]}")
+    return shown
+
+
+def _hindrance(seed: Seed, sweep: Sweep) -> str | None:
+    pool = sweep.devices
+    if seed.fine and sweep.dtype == "bfloat16":
+        return "in bfloat16 it changes no bit"
+    if pool.needed(seed.pp, 1) > len(pool.ids):
+        return f"PP={seed.pp} needs a GPU for each rank, here are {len(pool.ids)}"
+    return None
 
 
 def _of_engines(

@@ -1,12 +1,16 @@
 """The self-test without engines: the catalogue, the cut of a capture, and what is counted."""
 
+from types import SimpleNamespace
+
 import pytest
 from builders import CaptureBuilder, answer
 
+from harness.capture.devices import DevicePool
 from harness.errors import BadInputError
 from harness.selftest.catalogue import FAULTS, HARMLESS, SEEDS
 from harness.selftest.cli import chosen
 from harness.selftest.outcome import Pair, Selftest, result_of
+from harness.selftest.run import shown_here
 from harness.selftest.split import split
 from harness.selftest.table import lines
 
@@ -46,6 +50,21 @@ def test_only_chooses_by_class_and_name():
         chosen(("sideways",), quick=False)
     with pytest.raises(BadInputError, match="nothing of it is in the subset"):
         chosen(("kv-wrong-source",), quick=True)
+
+
+def test_what_cannot_be_shown_is_left_out_and_named():
+    """What bfloat16 rounds away, and what needs more GPUs than there are."""
+    two_gpus = SimpleNamespace(dtype="bfloat16", devices=DevicePool("cuda", (0, 1)))
+    said = []
+    shown = shown_here(SEEDS, two_gpus, said.append)
+    left_out = {seed.name for seed in SEEDS} - {seed.name for seed in shown}
+    assert left_out == {seed.name for seed in SEEDS if seed.fine or seed.pp > 2}
+    assert len(said) == len(left_out)
+    assert "numeric-only is left out: in bfloat16 it changes no bit" in said
+    cpu = SimpleNamespace(dtype="float32", devices=DevicePool("cpu", (0, 1)))
+    assert shown_here(SEEDS, cpu, said.append) == SEEDS
+    with pytest.raises(BadInputError, match="no chosen fault can be shown here; numeric-only: in"):
+        shown_here(chosen(("numeric-only",), quick=False), two_gpus, said.append)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ declare -A steps=(
   [pin26]="--pp 2 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.26.0 --pp-gsm8k-limit 64"
   [pin26-v1]="--pp 2 --pp-variant base,fixed --pp-model ple --pp-pin 0.26.0 --pp-runner v1 --pp-gsm8k-limit 64"
   [pin26-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.26.0 --pp-profile stress"
+  [pin26-v1-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.26.0 --pp-runner v1 --pp-profile stress"
   [pin26-shapes]="--pp 2 --pp-variant fixed --pp-model shape:E2B,shape:E4B --pp-pin 0.26.0 --pp-profile stress"
   [E4B]="--pp 2 --pp-variant merged,fixed --pp-model shape:E4B"
   [E4B-stress]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress"
