@@ -101,6 +101,8 @@ def test_interrupt_ends_cleanly(suite, monkeypatch, to):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # Started by a shell in the background, it would inherit an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         start_new_session=True,
     )
     end = time.monotonic() + 60
