@@ -217,6 +217,7 @@ def _faults() -> tuple[Seed, ...]:
             "decode only",
             "hidden_states scaled by 1.001 in decode, among noisy batches",
             profile="stress",
+            fine=True,
         ),
         Seed(
             "requests-swapped-in-noise",
