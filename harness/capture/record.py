@@ -256,6 +256,10 @@ def _first_names(step: StepTrace) -> StepTrace:
     return replace(step, spans=tuple(spans))
 
 
+# Fingerprints by side (or `layer`) and key, of each kind a list of one for each row.
+_Prints = dict[str, dict[str, dict[str, list[Any]]]]
+
+
 def _read_step(event: dict[str, Any]) -> StepTrace:
     prints = _read_prints(event["prints"])
     return StepTrace(
@@ -271,9 +275,9 @@ def _read_step(event: dict[str, Any]) -> StepTrace:
     )
 
 
-def _read_prints(groups: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[Any]]]]:
-    """Return the fingerprints by side (or `layer`) and key; they were taken of several together."""
-    found: dict[str, dict[str, dict[str, list[Any]]]] = {}
+def _read_prints(groups: list[dict[str, Any]]) -> _Prints:
+    """Return the fingerprints of a step, which were taken of several tensors together."""
+    found: _Prints = {}
     for group in groups:
         prints = {kind: unpacked(text) for kind, text in group.items() if kind != "of"}
         for place, name in enumerate(group["of"]):
@@ -284,9 +288,7 @@ def _read_prints(groups: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     return found
 
 
-def _read_side(
-    event: dict[str, Any], side: str, prints: dict[str, dict[str, dict[str, list[Any]]]]
-) -> dict[str, Any] | None:
+def _read_side(event: dict[str, Any], side: str, prints: _Prints) -> dict[str, Any] | None:
     if side not in event:
         return None
     taken = prints.get(side, {})
