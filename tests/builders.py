@@ -124,7 +124,6 @@ class CaptureBuilder:
             "index": index,
             "spans": [list(span)],
             "reads": {},
-            "notes": [],
             "layers": {
                 str(layer): {
                     "digest": [digest("layer", layer, *row) for row in rows],

@@ -3,11 +3,10 @@
 python -m tools.verdicts     (writes the part of the page that begins with its heading)
 """
 
-import json
 import shlex
 from pathlib import Path
 
-from harness.report.schema import Report
+from harness.report.join import REPORT, read_report
 from harness.report.table import verdict_table
 
 HEADING = "## Verdict tables"
@@ -23,8 +22,8 @@ def verdict_tables(results: Path) -> str:
         "finding of `suites/expected.toml` as it was then. A record's README says which verdicts",
         "later turned out to be faults of ours.",
     ]
-    for path in sorted(results.rglob("report.json")):
-        report = Report.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    for path in sorted(results.rglob(REPORT)):
+        report = read_report(path.parent)
         lines += ["", f"### {path.parent.relative_to(results)}", "", "```text"]
         if arguments := report.environment.get("arguments"):
             lines += [f"$ pytest {shlex.join(arguments)}", ""]

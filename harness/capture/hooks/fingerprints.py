@@ -16,9 +16,6 @@ from .digest import row_digests, row_norms, row_sketches
 # Elements that are kept until they are fingerprinted, beyond the tensor that exceeds them.
 _KEPT_ELEMENTS = 1 << 22
 
-# `of`, the names of a group's tensors, and of each kind of fingerprint an array [names, rows, ...].
-Group = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class _Kept:
@@ -29,6 +26,14 @@ class _Kept:
     far: bool
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Fingerprints of the tensors named `of`: for each kind one tensor [names, rows, ...]."""
+
+    of: list[str]
+    prints: dict[str, torch.Tensor]
+
+
 class Fingerprints:
     """Takes tensors of one step of `rows` rows, as each is when it is added."""
 
@@ -36,7 +41,7 @@ class Fingerprints:
         self._rows = rows
         self._kept: list[_Kept] = []
         self._elements = 0
-        self._groups: list[Group] = []
+        self._groups: list[_Group] = []
 
     def add(self, name: str, value: Any, *, far: bool = False) -> None:
         """Keep `value`, a tensor or several side by side; what runs later may overwrite it.
@@ -64,8 +69,7 @@ class Fingerprints:
         parts = [
             value.view(torch.uint8).flatten()
             for group in self._groups
-            for value in group.values()
-            if isinstance(value, torch.Tensor)
+            for value in group.prints.values()
         ]
         return Taken(self._groups, torch.cat(parts) if parts else None)
 
@@ -78,35 +82,33 @@ class Fingerprints:
             kept.sort(key=lambda one: not one.far)
             far = sum(one.far for one in kept)
             rows = torch.cat([one.copy for one in kept])
-            group: Group = {"of": [one.name for one in kept]}
-            group["digest"] = row_digests(rows, len(rows)).view(-1, self._rows)
+            prints = {"digest": row_digests(rows, len(rows)).view(-1, self._rows)}
             if far:
                 first = far * self._rows
-                group["norm"] = row_norms(rows, first).view(far, -1)
-                group["sketch"] = row_sketches(rows, first).view(far, self._rows, -1)
-            self._groups.append(group)
+                prints["norm"] = row_norms(rows, first).view(far, -1)
+                prints["sketch"] = row_sketches(rows, first).view(far, self._rows, -1)
+            self._groups.append(_Group([one.name for one in kept], prints))
 
 
 @dataclass(frozen=True)
 class Taken:
     """Fingerprints on their device, all in one piece: bringing them over is one copy."""
 
-    groups: list[Group]
+    groups: list[_Group]
     content: torch.Tensor | None
 
-    def on_host(self) -> list[Group]:
-        """Wait for the copy and return the groups with their arrays packed."""
+    def on_host(self) -> list[dict[str, Any]]:
+        """Wait for the copy and return of each group the names, and its arrays packed."""
         if self.content is None:
             return []
         content, at = self.content.cpu().numpy(), 0
         found = []
         for group in self.groups:
             arrays = {}
-            for kind, value in group.items():
-                if isinstance(value, torch.Tensor):
-                    dtype = str(value.dtype).removeprefix("torch.")
-                    piece = np.frombuffer(content, dtype, value.numel(), at)
-                    arrays[kind] = packed(piece.reshape(value.shape))
-                    at += value.nbytes
-            found.append({"of": group["of"], **arrays})
+            for kind, value in group.prints.items():
+                dtype = str(value.dtype).removeprefix("torch.")
+                piece = np.frombuffer(content, dtype, value.numel(), at)
+                arrays[kind] = packed(piece.reshape(value.shape))
+                at += value.nbytes
+            found.append({"of": group.of, **arrays})
         return found

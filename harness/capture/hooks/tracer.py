@@ -81,7 +81,6 @@ class Step:
     spans: tuple[RowSpan, ...]
     sides: dict[str, Any] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
-    notes: list[dict[str, str]] = field(default_factory=list)
     watched: dict[str, Watched] = field(default_factory=dict)
 
     @cached_property
@@ -232,7 +231,6 @@ class Tracer:
             "spans": [[span.name, span.start, span.count] for span in step.spans],
             "change": step.spans[0].change,
             "reads": step.reads,
-            "notes": step.notes,
             "used": {key: used_ranges(view) for key, view in step.watched.items()},
             **step.sides,
         }
@@ -270,9 +268,7 @@ class Tracer:
         if kind == "read":
             if self.step is not None:
                 self.step.reads.setdefault(key, place)
-        elif self.step is not None:
-            self.step.notes.append({"kind": kind, "key": key, "place": place})
-        if kind != "read":  # written in its turn: the line of its step follows
+        else:  # written in its turn: the line of its step follows
             self._outbox.put(
                 lambda: self.write("misuse", what=kind, key=key, place=place), self.device
             )
