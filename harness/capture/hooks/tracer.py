@@ -122,7 +122,9 @@ def describe(value: Any) -> dict[str, Any] | None:
 
 
 def _rows_of(tensor: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    """Return a copy of ascending `rows`, run by run: indices would wait for the device."""
+    """Return a copy of ascending `rows`, maybe none, run by run: indices wait for the device."""
+    if not rows:  # of a chunk whose last row is not kept, say
+        return tensor[:0].clone()
     runs: list[list[int]] = []
     for row in rows:
         if runs and runs[-1][1] == row:
