@@ -18,12 +18,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.capture.cell import Cell
 from harness.capture.children import ForkServers
 from harness.capture.devices import lease
 from harness.capture.expect import devices_needed
 from harness.capture.launch import launch
-from harness.sweep import Point, Sweep, SweepOptions
+from harness.plan.cell import Cell
+from harness.plan.sweep import Point, Sweep, SweepOptions
 
 PHASES = ("engine", "probes", "sensitivity", "gsm8k", "shutdown")
 SHAPE = (

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.compare.paired import fall_bound, score_limit
+from harness.checks.accuracy.paired import fall_bound, score_limit
 
 GRID = (0.0, 0.002, 0.005, *np.linspace(0.01, 1.0, 100).tolist())
 

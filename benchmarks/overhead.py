@@ -30,16 +30,17 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.capture import engine, server
 from harness.capture.devices import lease
-from harness.capture.environment import cell_environment, server_environment
 from harness.capture.expect import devices_needed
-from harness.capture.gsm8k import run_gsm8k
-from harness.capture.hooks import CAPTURE_DIR_VARIABLE
 from harness.capture.launch import cell_request
-from harness.capture.probes import Probe, requested_probes
-from harness.capture.requests import run_probe
-from harness.sweep import Point, Sweep, SweepOptions
+from harness.engine import main as engine
+from harness.engine import server
+from harness.engine.environment import cell_environment, server_environment
+from harness.engine.names import CAPTURE_DIR_VARIABLE
+from harness.engine.probes import Probe, requested_probes
+from harness.engine.questions import run_gsm8k
+from harness.engine.run_probes import run_probe
+from harness.plan.sweep import Point, Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
 PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")

@@ -27,12 +27,12 @@ from typing import Any
 import psutil
 
 from harness.capture.children import ForkServers
-from harness.capture.hooks.shm import SHM
 from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.capture.store import Store
-from harness.judge import CHECKS, judge
-from harness.sweep import Point, Sweep, SweepOptions
+from harness.checks.judge import CHECKS, judge
+from harness.engine.hooks.shm import SHM
+from harness.plan.sweep import Point, Sweep, SweepOptions
 
 # A controller is warm, with every module imported and every cache filled, after so many cells.
 _WARM = 3

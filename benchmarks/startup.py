@@ -23,7 +23,7 @@ _REPORT = (
     f"{HEAVY!r} if name in sys.modules))); "
 )
 _PYTEST = _REPORT + "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-_CLI = _REPORT + "from harness.cli import main; main(sys.argv[1:])"
+_CLI = _REPORT + "from harness.cli.main import main; main(sys.argv[1:])"
 
 
 def main() -> None:

@@ -31,10 +31,10 @@ import yaml
 
 import harness
 from harness.assets import suites_dir
-from harness.capture.cell import Cell
-from harness.capture.environment import server_environment
-from harness.capture.gsm8k import task_config
-from harness.sweep import Point, Sweep, SweepOptions
+from harness.engine.environment import server_environment
+from harness.engine.questions import task_config
+from harness.plan.cell import Cell
+from harness.plan.sweep import Point, Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
 PORT = 18000

@@ -1,6 +1,6 @@
 """`python -m harness` is `pp-harness`."""
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,9 +5,9 @@ import zlib
 
 import numpy as np
 
-from harness.capture.packed import packed
-from harness.capture.probes import AGAIN
 from harness.capture.record import Capture
+from harness.engine.packed import packed
+from harness.engine.probes import AGAIN
 
 EFFECTIVE = {
     "pp": 1,

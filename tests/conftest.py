@@ -7,8 +7,8 @@ import pytest
 from builders import CaptureBuilder
 from hypothesis import settings
 
-from harness.capture.cell import Cell, Gsm8kSource
 from harness.capture.children import ForkServers
+from harness.plan.cell import Cell, Gsm8kSource
 
 pytest_plugins = ["pytester"]
 

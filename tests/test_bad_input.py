@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from sarif_pydantic import Sarif
 
 from harness.assets import patches_dir, suites_dir
-from harness.cli import main
+from harness.checks.expectations import Setting, load_expectations
+from harness.cli.main import main
 from harness.errors import BadInputError
-from harness.expected import Setting, load_expectations
-from harness.instruments import instrument_path
+from harness.models.checkpoint import resolve_model
+from harness.models.instruments import instrument_path
+from harness.models.partition import plan_partition
+from harness.models.size import kv_bytes, weight_bytes
+from harness.plan.sweep import _check_questions, parse_pps
 from harness.plugin.options import _cut, _shard, names
 from harness.report.history import read as read_history
 from harness.report.join import read_report
-from harness.source.model import resolve_model
-from harness.source.partition import plan_partition
 from harness.source.pin import load_pins
 from harness.source.pull_request import read_patch_file
-from harness.source.size import kv_bytes, weight_bytes
-from harness.sweep import _check_questions, parse_pps
 
 DEEP = b"[" * 100_000
 ANY = st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode())

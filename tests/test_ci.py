@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from harness.assets import suites_dir
-from harness.cli import _COMMANDS
+from harness.cli.main import _COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

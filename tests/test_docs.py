@@ -11,7 +11,7 @@ from checkouts import release_checkout
 from command_blocks import PAGES, ROOT, Command, blocks, unmarked
 
 from harness.assets import patches_dir
-from harness.cli import _COMMANDS
+from harness.cli.main import _COMMANDS
 from harness.source.pin import load_pins, locate_vllm
 
 LIMIT = 1800  # seconds for one command

@@ -6,7 +6,7 @@ import harness
 
 HARNESS = Path(harness.__file__).resolve().parent
 # Data: the instruments, default configurations of families, and published shapes.
-DATA = ("instruments", "source/tiny.py", "source/shape.py")
+DATA = ("models/instruments", "models/tiny.py", "models/shape.py")
 
 
 def test_no_code_asks_for_a_family():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import _COMMANDS
+from harness.cli.main import _COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

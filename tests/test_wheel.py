@@ -54,9 +54,9 @@ def test_wheel_holds_data_and_nothing_of_the_machine(wheel):
         "harness/_data/patches/pins.toml",
         "harness/_data/patches/gemma4-pp/series",
         "harness/_data/constraints/pins/0.26.0-cpu.txt",
-        "harness/instruments/problems.jsonl",
+        "harness/models/instruments/problems.jsonl",
         *(
-            f"harness/instruments/checkpoints/{m}/model.safetensors"
+            f"harness/models/instruments/checkpoints/{m}/model.safetensors"
             for m in ("dense", "ple", "moe", "mm")
         ),
     ):

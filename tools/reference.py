@@ -11,7 +11,7 @@ from typing import cast
 import click
 import pytest
 
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.plugin.options import add_options
 
 

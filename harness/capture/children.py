@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-from .cell import Cell
-from .environment import server_environment
-from .groups import end_group
+from ..engine.environment import server_environment
+from ..engine.process_groups import end_group
+from ..plan.cell import Cell
 from .scratch import Scratch
 
 _HARNESS = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ class _Server:
         self.statuses: dict[int, int] = {}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [cell.python or sys.executable, "-m", "harness.capture.server", cell.device],
+                [cell.python or sys.executable, "-m", "harness.engine.server", cell.device],
                 env=server_environment(cell, package),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .cell import Cell
+from ..plan.cell import Cell
 from .record import Capture
 from .runner import Obtained, Runner
 from .scratch import Scratch

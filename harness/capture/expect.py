@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .cell import Cell
+from ..plan.cell import Cell
 from .devices import DevicePool
 
 _GIB = 2**30

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .cell import Cell
+from ..engine.environment import cell_environment
+from ..engine.json_lines import read_lines
+from ..plan.cell import Cell
 from .children import Child, Starter
-from .environment import cell_environment
-from .lines import read_lines
 from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
@@ -292,7 +292,7 @@ def _is_ours(trace: str) -> bool:
     The tracing tensors raise on purpose, in the model's place, what IntermediateTensors raises.
     """
     innermost = trace.rsplit('File "', 1)[-1].split('"')[0]
-    return "/harness/capture/" in innermost and not innermost.endswith("hooks/tensors.py")
+    return "/harness/engine/" in innermost and not innermost.endswith("hooks/tensors.py")
 
 
 def _cause_line(log: Path) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .cell import Cell
+from ..plan.cell import Cell
 from .devices import DevicePool
 from .expect import Expected, devices_needed, expected_seconds, import_seconds
 from .schedule import Job, Plan, lower_bound, plan, simulate

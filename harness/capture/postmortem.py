@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from .hooks import deaths, stacks
+from ..engine.hooks import deaths, stacks
 
 # How long stacks may take: they are written by a signal handler, at once unless the host is busy.
 _STACK_SECONDS = 3.0
@@ -20,7 +20,7 @@ _STACK_SECONDS = 3.0
 _FRAMES = 4
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 # vLLM's own frame is the place; the tracer's wrappers around it say nothing.
-_OURS = "/harness/capture/hooks/"
+_OURS = "/harness/engine/"
 
 
 def examine(folder: Path) -> dict[int, str]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .lines import first_events, read_lines
-from .packed import unpacked
-from .probes import AGAIN, ProbeRequest
+from ..engine.json_lines import first_events, read_lines
+from ..engine.packed import unpacked
+from ..engine.probes import AGAIN, ProbeRequest
 
 MANIFEST = "capture.json"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from ..errors import BadInputError
-from .cell import Cell
+from ..plan.cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed

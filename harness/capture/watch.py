@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from .cell import Cell
+from ..plan.cell import Cell
 
 
 class Watch(Protocol):

@@ -1,5 +1,5 @@
 """`python -m harness.lint`."""
 
-from harness.lint.cli import lint
+from harness.cli.lint import lint
 
 lint()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..capture.cell import Cell
 from ..capture.launch import started_phases
 from ..capture.watch import Watch
+from ..plan.cell import Cell
 
 if TYPE_CHECKING:
     from rich.table import Table

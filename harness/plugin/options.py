@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..sweep import SweepOptions
+    from ..plan.sweep import SweepOptions
 
 _PROFILES = {"parity": ("parity",), "stress": ("stress",), "both": ("parity", "stress")}
 # Longest number of shards; Python itself refuses to read one of thousands of digits.
@@ -227,10 +227,10 @@ def read_options(config: pytest.Config) -> "SweepOptions":
     Raises:
         BadInputError: naming the option and the cure.
     """
-    from ..compare.power import DEFAULT_MARGIN
+    from ..checks.accuracy.power import DEFAULT_MARGIN
     from ..errors import BadInputError
+    from ..plan.sweep import SweepOptions, parse_pps
     from ..source.subject import SubjectOptions
-    from ..sweep import SweepOptions, parse_pps
 
     option = config.getoption
     for name in ("--pp-timeout", "--pp-time-limit"):

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ..capture.exchange import Awaited, Published
     from ..capture.order import CellPlan
     from ..capture.runner import Runner
-    from ..compare.finding import Verdict
-    from ..expected import Expectations, Judgement
+    from ..checks.expectations import Expectations, Judgement
+    from ..checks.finding import Verdict
+    from ..plan.sweep import Point, Sweep
     from ..report.schema import AttributionRecord, CellRecord, ItemRecord
-    from ..sweep import Point, Sweep
     from .live import LiveView, PlainLines
 
 # An item's records on their way: in its stash, then as an attribute of its report, which xdist and
@@ -43,7 +43,7 @@ class Run:
         Raises:
             BadInputError: naming the option, the thing and the cure.
         """
-        from ..sweep import plan_sweeps
+        from ..plan.sweep import plan_sweeps
         from .options import names, read_options
 
         self._config = config
@@ -78,7 +78,7 @@ class Run:
     def _expectations(self) -> "dict[str, Expectations]":
         """Return the known findings that hold for this run, by the pin of the points."""
         from ..assets import suites_dir
-        from ..expected import Setting, load_expectations
+        from ..checks.expectations import Setting, load_expectations
 
         source = self._config.getoption("--pp-gsm8k")
         ignored = self._config.getoption("--pp-ignore-expected")
@@ -253,7 +253,7 @@ class Run:
         self, check: str, point: "Point", item: pytest.Item
     ) -> "tuple[Judgement, ItemRecord]":
         """Return what the expectations make of a check's verdict, and the record of both."""
-        from ..judge import blocked_by, judge
+        from ..checks.judge import blocked_by, judge
         from ..report.records import cell_record, item_record, junit_properties
 
         sweep = self.sweeps[point.pin]
@@ -321,7 +321,7 @@ class Run:
 
     def _refusal(self, point: "Point") -> "Verdict | None":
         """Return the verdict on a point that needs no engine to be answered."""
-        from ..judge import judge_devices, judge_partition
+        from ..checks.judge import judge_devices, judge_partition
 
         sweep = self.sweeps[point.pin]
         refusal = judge_partition(sweep.partition(point))

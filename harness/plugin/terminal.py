@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..capture.order import CellPlan
+    from ..plan.sweep import Sweep
     from ..report.schema import AttributionRecord, ItemRecord
-    from ..sweep import Sweep
 
 
 def header(sweep: "Sweep") -> list[str]:
@@ -23,7 +23,7 @@ def header(sweep: "Sweep") -> list[str]:
 
 def questions_line(sweep: "Sweep") -> list[str]:
     """Return the line that says what the questions of a cell can decide; none if none are asked."""
-    from ..compare.power import FLIP_RATE, fewest_questions, questions_needed
+    from ..checks.accuracy.power import FLIP_RATE, fewest_questions, questions_needed
 
     count, margin, limit = sweep.questions, sweep.options.margin, sweep.options.gsm8k_limit
     if not count:

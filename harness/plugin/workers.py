@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..sweep import Point
+    from ..plan.sweep import Point
 
 
 def distributed(config: pytest.Config) -> bool:
@@ -35,7 +35,7 @@ def auto_workers(config: pytest.Config) -> int:
     Raises:
         BadInputError: as for the run itself, if its options cannot be used.
     """
-    from ..sweep import plan_sweeps
+    from ..plan.sweep import plan_sweeps
     from .options import names, read_options
 
     sweeps = plan_sweeps(read_options(config), names(config.getoption("--pp-pin")))

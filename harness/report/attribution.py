@@ -5,12 +5,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..capture.store import Store
-from ..compare.attribution import Judged, Place, Prefix, attribute, attribute_baselines
+from ..checks.attribution import Judged, Place, Prefix, attribute, attribute_baselines
 from .schema import AttributionRecord, ItemRecord
 
 if TYPE_CHECKING:
     from ..capture.record import Capture
-    from ..sweep import Point, Sweep
+    from ..plan.sweep import Point, Sweep
 
 
 def attribution_records(

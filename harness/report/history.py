@@ -16,9 +16,9 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..compare.drift import Night
 from ..errors import BadInputError
-from ..sweep import SETTINGS
+from ..plan.sweep import SETTINGS
+from .drift import Night
 from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..judge import CHECKS
+from ..checks.judge import CHECKS
 from .charts import difference_chart, difference_rows, timing_chart
 from .flips import Flip, flips
 from .pipe import pipe

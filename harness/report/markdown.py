@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from ..judge import CHECKS
+from ..checks.judge import CHECKS
 from .flips import Answer, flips
 from .schema import Report
 from .text import one_line, printable

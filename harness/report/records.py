@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 
-from ..capture.cell import Cell
 from ..capture.record import Capture
-from ..compare.finding import Verdict
-from ..expected import Judgement
-from ..sweep import Point
+from ..checks.expectations import Judgement
+from ..checks.finding import Verdict
+from ..plan.cell import Cell
+from ..plan.sweep import Point
 from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
 
 # What a capture holds that is equal bit by bit wherever nothing else changed.

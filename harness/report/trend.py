@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..compare.drift import Alarm, anchor_of, judge_nights, last_green_of
+from .drift import Alarm, anchor_of, judge_nights, last_green_of
 from .history import History, HistoryLine, Track
 
 _DAY = 86400.0

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..compare.drift import MEASURES
 from .charts import label
+from .drift import MEASURES
 from .history import HistoryLine
 from .shell import render
 from .trend import TrackTrend

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from ..capture.cell import cell_id
+from ..plan.cell import cell_id
 from .reproduce import reproduce
 from .schema import FindingRecord, Report, VerdictRecord
 

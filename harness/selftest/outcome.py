@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..capture.record import Capture
-from ..compare.finding import Verdict
-from ..judge import CHECKS, judge
+from ..checks.finding import Verdict
+from ..checks.judge import CHECKS, judge
 from .catalogue import AFTER_LAYERS, Seed
 
 

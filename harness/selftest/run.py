@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ..capture.children import ForkServers
 from ..capture.devices import lease
-from ..capture.hooks import SELFTEST
 from ..capture.launch import launch
 from ..capture.record import Capture
+from ..engine.names import SELFTEST
 from ..errors import BadInputError
-from ..sweep import Point, Sweep, SweepOptions
+from ..plan.sweep import Point, Sweep, SweepOptions
 from .catalogue import Seed
 from .outcome import Pair, Result, Selftest, result_of
 from .split import split

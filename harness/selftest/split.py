@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..capture.lines import read_lines
 from ..capture.record import Capture
+from ..engine.json_lines import read_lines
 
 Lines = list[dict[str, Any]]
 

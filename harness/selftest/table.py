@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..judge import CHECKS
+from ..checks.judge import CHECKS
 from .outcome import Result, Selftest
 
 _MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}

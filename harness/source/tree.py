@@ -39,7 +39,7 @@ _ENTRY_POINTS = "entry_points.txt"
 # How vLLM finds our hooks: through the tree's own metadata, so that only engines of ours load them
 # and an environment that holds vLLM needs no harness.
 _PLUGIN_GROUP = "vllm.general_plugins"
-_PLUGIN = ("pp_harness", "harness.capture.hooks:register")
+_PLUGIN = ("pp_harness", "harness.engine.plugin:register")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 # knows what it needs to write what the real engine writes.
 SERVER = """\
 import json, os, pathlib, signal, subprocess, sys, time
-from harness.capture import engine, server
+from harness.engine import main as engine, server
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 

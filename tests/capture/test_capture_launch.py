@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from harness.capture.children import ForkServers
-from harness.capture.environment import cell_environment, server_environment
 from harness.capture.launch import launch
+from harness.engine.environment import cell_environment, server_environment
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_cut_failure_file_is_passed_over(run):
 def test_our_own_exception_blocks(run):
     """An exception out of our hooks says nothing about the model: blocked, never failed."""
     manifest = run(
-        "failure(0, 5.0, 'KeyError: 1', file='/x/harness/capture/hooks/tracer.py')\nsys.exit(1)"
+        "failure(0, 5.0, 'KeyError: 1', file='/x/harness/engine/hooks/tracer.py')\nsys.exit(1)"
     )
     assert manifest["status"] == "blocked"
     assert manifest["failure"]["error"] == "KeyError: 1"
@@ -100,7 +100,7 @@ def test_exception_that_the_tracing_tensors_pass_on_is_the_models(run):
     """What IntermediateTensors would raise without the tracer is the model's failure."""
     manifest = run(
         "failure(1, 5.0, \"AttributeError: no 'get'\", "
-        "file='/x/harness/capture/hooks/tensors.py')\nsys.exit(1)"
+        "file='/x/harness/engine/hooks/tensors.py')\nsys.exit(1)"
     )
     assert manifest["status"] == "failed"
 

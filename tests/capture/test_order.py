@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from harness.capture.cell import Load
 from harness.capture.devices import DevicePool
 from harness.capture.expect import (
     devices_needed,
@@ -14,6 +13,7 @@ from harness.capture.expect import (
     modelled_seconds,
 )
 from harness.capture.order import plan_cells
+from harness.plan.cell import Load
 
 GIB = 2**30
 

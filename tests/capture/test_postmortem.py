@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from harness.capture.groups import end_group, members
-from harness.capture.hooks import stacks
 from harness.capture.postmortem import deaths_of, examine, positions, short_stacks, where
 from harness.capture.scratch import Scratch
+from harness.engine.hooks import stacks
+from harness.engine.process_groups import end_group, members
 
 RANK = """\
 import pathlib, sys, time
-from harness.capture.hooks import stacks
+from harness.engine.hooks import stacks
 def waits():
     print("armed", flush=True)
     time.sleep(60)

@@ -9,10 +9,10 @@ import pytest
 from fault_tools import ENOUGH, hang_limit, short, wait_for
 
 from harness.capture.children import ForkServers
-from harness.capture.hooks.stacks import armed
 from harness.capture.launch import started_phases
-from harness.compare.finding import Outcome
-from harness.judge import judge
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.engine.hooks.stacks import armed
 
 pytestmark = pytest.mark.engine
 

@@ -229,7 +229,7 @@ def test_a_worker(start, store, tried, name):
     (worker,) = [
         one
         for one in psutil.Process(run.process.pid).children()
-        if "harness.capture.server" not in one.cmdline()  # xdist gives its workers other names
+        if "harness.engine.server" not in one.cmdline()  # xdist gives its workers other names
     ]
     worker.kill()
     assert run.end() == pytest.ExitCode.TESTS_FAILED

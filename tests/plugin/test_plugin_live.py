@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import pytest
 from _pytest._io import TerminalWriter
 
-from harness.capture.cell import Cell, Gsm8kSource
 from harness.capture.devices import DevicePool, lease
+from harness.plan.cell import Cell, Gsm8kSource
 from harness.plugin.live import LiveView, PlainLines, watch_for
 
 

@@ -188,7 +188,7 @@ def test_collect_only_is_no_failure(suite):
 
 def test_too_few_devices_blocks(suite, monkeypatch):
     """Fewer devices than asked for is blocked with the reason, which is no pass and no skip."""
-    import harness.sweep as sweep
+    import harness.plan.sweep as sweep
     from harness.capture.devices import DevicePool
 
     monkeypatch.setattr(sweep, "find_devices", lambda _, _ranks: DevicePool("cuda", (0,)))

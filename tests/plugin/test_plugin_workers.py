@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from harness.plan.sweep import Point
 from harness.plugin.workers import points_named
-from harness.sweep import Point
 
 pytest.importorskip("xdist")
 
@@ -186,7 +186,7 @@ def test_more_shards_than_points_are_refused(suite):
 
 def test_shards_merge_to_the_whole(suite):
     """The joined reports of all shards are the report of the whole sweep."""
-    from harness.cli import cli
+    from harness.cli.main import cli
 
     options = ("--pp", "4", "--pp-model", "ple", "--pp-report")
     suite(*options, "whole")

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from click.testing import CliRunner
 
+from harness.cli.trend import trend
 from harness.errors import BadInputError
-from harness.report.cli_trend import trend
 from harness.report.history import SCHEMA, append, history_lines, read
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from harness.compare.accuracy import compare_accuracy
-from harness.compare.paired import fall_bound, mcnemar
+from harness.checks.accuracy.accuracy import compare_accuracy
+from harness.checks.accuracy.paired import fall_bound, mcnemar
 from harness.report.html import _LABELS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "numbers.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hostile import ACTING, hostile_report
 
-from harness import cli
 from harness.assets import suites_dir
+from harness.cli import main as cli
 from harness.report.charts import difference_chart, difference_rows, timing_chart
 from harness.report.flips import part
 from harness.report.html import render_page

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.capture.store import Store
-from harness.cli import cli
+from harness.cli.main import cli
 from harness.errors import BadInputError
 from harness.report.join import join_reports, read_report
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord

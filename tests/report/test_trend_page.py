@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from hostile import ACTING, hostile_history
 
-from harness.report.cli_trend import trend
+from harness.cli.trend import trend
 from harness.report.history import append
 from harness.report.trend import trends
 from harness.report.trend_page import levels, render_trend

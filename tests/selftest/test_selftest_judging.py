@@ -6,9 +6,9 @@ import pytest
 from builders import CaptureBuilder, answer
 
 from harness.capture.devices import DevicePool
+from harness.cli.selftest import chosen
 from harness.errors import BadInputError
 from harness.selftest.catalogue import FAULTS, HARMLESS, SEEDS
-from harness.selftest.cli import chosen
 from harness.selftest.outcome import Pair, Selftest, result_of
 from harness.selftest.run import shown_here
 from harness.selftest.split import split
@@ -33,7 +33,7 @@ def test_the_catalogue_has_every_class():
 def test_every_seed_is_made():
     """Each name of the catalogue has code behind it."""
     pytest.importorskip("torch", reason="faults run inside the engine")
-    from harness.selftest.faults import change
+    from harness.engine.seeded.faults import change
 
     for seed in SEEDS:
         assert callable(change(seed.name))

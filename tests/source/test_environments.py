@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness import assets, cli
+from harness import assets
 from harness.assets import patches_dir
+from harness.cli import main as cli
 from harness.errors import BadInputError
 from harness.source import environments as module
 from harness.source.environments import (

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from harness import cli
 from harness.assets import patches_dir
-from harness.source import cli_series
+from harness.cli import main as cli
+from harness.cli import series as cli_series
 from harness.source.pin import locate_vllm
 
 CHANGE = "--- a/vllm/a.py\n+++ b/vllm/a.py\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n"

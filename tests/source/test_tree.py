@@ -112,7 +112,7 @@ def test_tree_is_the_distribution_vllm(site, tmp_path, name, version, expected):
     assert found.requires == ["torch"]
     assert [(point.group, point.name, point.value) for point in found.entry_points] == [
         ("vllm.general_plugins", "resolver", "vllm.a:b"),
-        ("vllm.general_plugins", "pp_harness", "harness.capture.hooks:register"),
+        ("vllm.general_plugins", "pp_harness", "harness.engine.plugin:register"),
     ]
     assert "Name: not a header\nVersion: nor this, ü" in found.read_text("METADATA")
 

@@ -1,0 +1,1 @@
+"""The tensor-key contract between neighbouring stages."""

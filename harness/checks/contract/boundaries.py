@@ -1,0 +1,91 @@
+"""The contract as a picture needs it: each stage, and for each boundary what became of each key."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...capture.record import RankTrace
+from .boundary_cost import KeyCost
+
+
+@dataclass(frozen=True)
+class KeyFlow:
+    """One key at one boundary.
+
+    `sent`, `copied` and `read` count the traced steps in which the sender sent a tensor, the runner
+    handed it to the receiver, and the receiver's forward asked for it. `none` says that None was
+    packed in its place. `bytes_per_token` and `unused` are those of `KeyCost`; `shape` is without
+    the rows.
+    """
+
+    key: str
+    declared: bool
+    sent: int
+    copied: int
+    read: int
+    none: bool
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    bytes_per_token: int | None
+    unused: float | None
+
+
+@dataclass(frozen=True)
+class BoundaryFlow:
+    """One boundary ("0->1"), its keys by name, and the traced steps that both sides ran."""
+
+    boundary: str
+    steps: int
+    keys: tuple[KeyFlow, ...]
+
+
+def contract_figures(
+    stages: Mapping[int, RankTrace], pp: int, costs: tuple[KeyCost, ...] = ()
+) -> dict[str, Any]:
+    """Return `stages` (layers of each, first and last) and `boundaries` for the report.
+
+    A stage that left no trace is missing from `stages`, and so are the boundaries beside it.
+    """
+    return {
+        "stages": [
+            {"stage": stage, "layers": [min(trace.layers), max(trace.layers)]}
+            if (trace := stages[stage]).layers
+            else {"stage": stage, "layers": None}
+            for stage in sorted(stages)
+        ],
+        "boundaries": [
+            asdict(_boundary(stages[stage], stages[stage + 1], costs))
+            for stage in range(pp - 1)
+            if stage in stages and stage + 1 in stages
+        ],
+    }
+
+
+def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]) -> BoundaryFlow:
+    boundary = f"{sender.stage}->{receiver.stage}"
+    declared = receiver.declared or {}
+    packed = [step.sent or {} for step in sender.steps]
+    packed += [dummy["keys"] for dummy in sender.dummies]
+    keys = {key for values in packed for key in values} | set(declared)
+    keys |= {key for step in receiver.steps for key in step.reads}
+    cost = {one.key: one for one in costs if one.boundary == boundary}
+
+    def flow(key: str) -> KeyFlow:
+        values = [values[key] for values in packed if key in values]
+        forms = [one for one in (*values, declared.get(key)) if one and "shape" in one]
+        form = forms[0] if forms else None
+        return KeyFlow(
+            key=key,
+            declared=key in declared,
+            sent=sum((step.sent or {}).get(key) is not None for step in sender.steps),
+            copied=sum((step.copied or {}).get(key) is not None for step in receiver.steps),
+            read=sum(key in step.reads for step in receiver.steps),
+            none=any(value is None for value in values),
+            shape=tuple(form["shape"][1:]) if form else None,
+            dtype=form["dtype"] if form else None,
+            bytes_per_token=cost[key].bytes_per_token if key in cost else None,
+            unused=cost[key].unused if key in cost else None,
+        )
+
+    steps = min(len(sender.steps), len(receiver.steps))
+    return BoundaryFlow(boundary, steps, tuple(flow(key) for key in sorted(keys)))

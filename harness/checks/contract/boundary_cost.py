@@ -1,0 +1,95 @@
+"""What a boundary costs: bytes per token and key, and the share that no later stage uses."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from ...capture.record import RankTrace
+from ..finding import Finding, Severity
+
+# Bytes of an element; of float8 there are several kinds.
+_WIDTHS = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
+    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeyCost:
+    """One key at one boundary.
+
+    `unused` is the share (0 to 1) of a token's elements that no later stage's forward used in the
+    watched step; None where a later stage was not watched. `read` says that one asked for the key.
+    """
+
+    boundary: str
+    key: str
+    bytes_per_token: int
+    unused: float | None
+    read: bool
+
+
+def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
+    """Return the cost of every key at every boundary; `stages` holds each stage, 0 first.
+
+    A stage that passes a key on without computing with it does not count as a user.
+    """
+    costs = []
+    for stage in range(len(stages) - 1):
+        for key, value in sorted((stages[stage].steps[0].sent or {}).items()):
+            if value is None or "shape" not in value:
+                continue
+            later = [stages[number].steps[0] for number in range(stage + 1, len(stages))]
+            costs.append(
+                KeyCost(
+                    boundary=f"{stage}->{stage + 1}",
+                    key=key,
+                    bytes_per_token=prod(value["shape"][1:]) * _width(value),
+                    unused=_unused(prod(value["shape"][1:]), key, [step.used for step in later]),
+                    read=any(key in step.reads for step in later),
+                )
+            )
+    return tuple(costs)
+
+
+def _unused(
+    elements: int, key: str, later: list[dict[str, list[list[int]]] | None]
+) -> float | None:
+    used = [False] * elements
+    for ranges in later:
+        if ranges is None:
+            return None
+        for start, stop in ranges.get(key, ()):
+            used[start:stop] = [True] * (min(stop, elements) - start)
+    return 1 - sum(used) / elements if elements else 0.0
+
+
+def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
+    """Return one finding for each key that is read and carries more than later stages use.
+
+    A key of which nothing is used is a warning: whoever reads it throws it away (Bamba in vLLM
+    0.20.2 reads `residual` and overwrites it), and whether that is a fault the logits say. One
+    that is not even read has a finding of its own.
+    """
+    return [_wasted(cost, cost.unused) for cost in costs if cost.read and cost.unused]
+
+
+def _wasted(cost: KeyCost, unused: float) -> Finding:
+    carries = f"'{cost.key}' carries {cost.bytes_per_token} bytes a token over {cost.boundary}; "
+    if unused == 1.0:
+        code, severity = "CON014", Severity.WARNING
+        message = carries + "no later stage uses any of it"
+        cure = "use what is read, or stop sending it"
+    else:
+        code, severity = "CON101", Severity.INFO
+        message = carries + f"{unused:.0%} of them are used by no later stage"
+        cure = "send only what the stages after the boundary need"
+    evidence = {"bytes_per_token": cost.bytes_per_token, "unused": unused}
+    return Finding(
+        code, severity, message, cure, boundary=cost.boundary, key=cost.key, evidence=evidence
+    )
+
+
+def _width(value: dict[str, Any]) -> int:
+    dtype: str = value["dtype"]
+    return 1 if dtype.startswith("float8") else _WIDTHS[dtype]

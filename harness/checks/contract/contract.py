@@ -1,0 +1,207 @@
+"""The tensor-key contract between neighbouring stages: declared, sent, received, copied, read.
+
+Both directions are checked, never only one side's keys, because vLLM's two model runners are
+silent in opposite directions: V1 copies what was *sent* (a key that was not sent stays stale),
+V2 copies what was *declared* (an extra key is dropped).
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from ...capture.record import Capture, RankTrace
+from ..finding import Finding, Outcome, Severity, Verdict, judged
+from .boundaries import contract_figures
+from .boundary_cost import boundary_costs, cost_findings
+from .deadlock import deadlocks
+from .keys import EXAMPLES, key_findings, none_finding
+from .tp_agreement import disagreements
+
+
+def compare_contract(capture: Capture) -> Verdict:
+    """Judge every boundary of a capture at PP >= 2 over all its traced steps and dummy runs.
+
+    With tensor parallelism each rank of a stage is held against its counterpart in the next, and
+    against rank 0 of its own stage.
+
+    A boundary at which the engine stood still for want of a tensor is a finding of its own.
+    The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
+    no arrival, unless what it did see already shows a cause.
+    """
+    stages, ranks = capture.stages, capture.ranks
+    pp, tp = int(capture.manifest["cell"]["pp"]), int(capture.manifest["cell"]["tp"])
+    misuse = [
+        finding
+        for stage in sorted(stages)
+        for finding in (
+            *_misuses(stages[stage], survived=capture.status == "ok"),
+            *_nones_in_dummies(stages[stage], pp),
+        )
+    ]
+    misuse += deadlocks(capture)
+    unseen = _unseen(capture, pp, tp)
+    if unseen is not None:
+        figures = contract_figures(stages, pp)
+        if causes := misuse + _seen_before_the_end(capture, pp):
+            return judged(causes, "", **figures)
+        return Verdict(Outcome.BLOCKED, unseen, (), figures)
+    findings = list(misuse)
+    for tp_rank in range(tp):
+        for stage in range(pp - 1):
+            findings += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
+        for stage in range(pp):
+            findings += disagreements(stages[stage], ranks[stage, tp_rank])
+    costs = boundary_costs(stages)
+    findings = _unique(findings) + cost_findings(costs)
+    crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
+    sent = {key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()}
+    return judged(
+        findings,
+        f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
+        f"{', '.join(sorted(sent))}",
+        boundary_costs=[asdict(cost) for cost in costs],
+        **contract_figures(stages, pp, costs),
+    )
+
+
+def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
+    """Return what the tracer failed to see, so that no boundary can be judged; None if nothing."""
+    if capture.status != "ok":
+        return "the engine failed before a boundary was crossed"
+    for stage in range(pp):
+        trace = capture.stages.get(stage)
+        if trace is None:
+            return f"no heartbeat from stage {stage}: it was not traced"
+        if not trace.steps:
+            return "no probe step was traced"
+        if stage < pp - 1 and not any(step.sent for step in trace.steps):
+            return f"no tensor was seen to leave stage {stage}"
+        if stage > 0 and all(step.received is None and step.copied is None for step in trace.steps):
+            return f"no tensor was seen to arrive at stage {stage}"
+        for tp_rank in range(1, tp):
+            if (stage, tp_rank) not in capture.ranks:
+                return f"no heartbeat from tensor-parallel rank {tp_rank} of stage {stage}"
+    return None
+
+
+def _seen_before_the_end(capture: Capture, pp: int) -> list[Finding]:
+    """Return what does not fit in what the stages of a failed engine had sent on.
+
+    Which keys leave a stage is known once they have left. Of the receiver's step nothing is whole
+    unless it has sent on in turn.
+    """
+    findings: list[Finding] = []
+    for stage in range(pp - 1 if capture.status == "failed" else 0):
+        sender, receiver = capture.stages.get(stage), capture.stages.get(stage + 1)
+        if sender is None or receiver is None or receiver.declared is None:
+            continue
+        passed_on = {step.index: step for step in receiver.steps if step.sent is not None}
+        left = [(s, passed_on.get(s.index)) for s in sender.steps if s.sent is not None]
+        findings += key_findings(f"{stage}->{stage + 1}", left, receiver)
+    return findings
+
+
+def _unique(findings: list[Finding]) -> list[Finding]:
+    """Return one finding for each code, boundary, key and message, in order."""
+    kept = {(one.code, one.boundary, one.key, one.message): one for one in reversed(findings)}
+    return list(reversed(kept.values()))
+
+
+def _misuses(trace: RankTrace, *, survived: bool) -> Iterable[Finding]:
+    """Yield what the forward did that IntermediateTensors does not support, as it was seen.
+
+    A forward that survived it has only asked (`hasattr`, a default, an exception that it caught):
+    worth a warning, because what it asked for was not there.
+    """
+    seen = set()
+    for misuse in trace.misuses:
+        what, key, place = misuse["what"], misuse["key"], misuse["place"]
+        if (what, key, place) in seen:
+            continue
+        seen.add((what, key, place))
+        asked = survived or what == "absent-key"
+        severity = Severity.WARNING if asked else Severity.ERROR
+        if what == "missing-attribute":
+            yield Finding(
+                "CON005",
+                severity,
+                f"stage {trace.stage} calls IntermediateTensors.{key}, which does not exist",
+                "read keys with intermediate_tensors[key]",
+                rank=trace.stage,
+                key=key,
+                place=place,
+            )
+        else:
+            yield Finding(
+                "CON009",
+                severity,
+                f"stage {trace.stage} reads '{key}', which it was not given",
+                "declare the key in make_empty_intermediate_tensors and send it",
+                rank=trace.stage,
+                key=key,
+                place=place,
+            )
+
+
+def _nones_in_dummies(trace: RankTrace, pp: int) -> Iterable[Finding]:
+    """Keys that a stage returned as None while the engine warmed up, before any real step."""
+    if trace.stage == pp - 1:
+        return
+    keys = {key for dummy in trace.dummies for key, value in dummy["keys"].items() if value is None}
+    for key in sorted(keys):
+        yield none_finding(trace.stage, key)
+
+
+def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
+    boundary = f"{sender.stage}->{receiver.stage}"
+    findings: list[Finding] = []
+    if receiver.declared is None or receiver.declared_error:
+        findings.append(
+            Finding(
+                "CON010",
+                Severity.ERROR,
+                f"stage {receiver.stage} declares no keys: {receiver.declared_error}",
+                "give the model (and its wrapper) make_empty_intermediate_tensors",
+                rank=receiver.stage,
+                boundary=boundary,
+            )
+        )
+    findings += [
+        Finding(
+            "CON010",
+            Severity.ERROR,
+            f"stage {receiver.stage} declares '{key}' and makes no tensor for it",
+            "make an empty tensor for every key that make_empty_intermediate_tensors returns",
+            rank=receiver.stage,
+            boundary=boundary,
+            key=key,
+        )
+        for key, value in sorted((receiver.declared or {}).items())
+        if value is None
+    ]
+    pairs = list(zip(sender.steps, receiver.steps, strict=False))
+    findings += key_findings(boundary, pairs, receiver)
+    if len(sender.steps) != len(receiver.steps):
+        findings.append(
+            Finding(
+                "CON012",
+                Severity.ERROR,
+                f"stage {sender.stage} ran {len(sender.steps)} traced steps, stage "
+                f"{receiver.stage} ran {len(receiver.steps)}",
+                "every stage must run every step",
+                boundary=boundary,
+            )
+        )
+    apart = [one.index for one, other in pairs if one.spans != other.spans]
+    if apart:
+        findings.append(
+            Finding(
+                "CON012",
+                Severity.ERROR,
+                f"stages {sender.stage} and {receiver.stage} ran different rows in {len(apart)} "
+                f"of {len(pairs)} steps, first in step {apart[0]}",
+                "every stage must run every step on the same tokens",
+                boundary=boundary,
+                evidence={"steps": apart[:EXAMPLES]},
+            )
+        )
+    return findings

@@ -1,0 +1,1 @@
+"""Logits at PP=N compared with those at PP=1."""

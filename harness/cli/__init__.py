@@ -1,0 +1,1 @@
+"""The command `pp-harness`, one module a command group."""

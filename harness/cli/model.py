@@ -1,0 +1,192 @@
+"""The command `pp-harness model`: instruments, their builder, and pipeline partitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..errors import BadInputError, HarnessError
+from ..models.instruments import instrument_names, instrument_path
+from ..models.partition import (
+    PARTITION_VARIABLE,
+    PartitionPlan,
+    as_value,
+    layer_count,
+    plan_partition,
+)
+
+
+@click.group()
+def model() -> None:
+    """Instruments, shapes and pipeline partitions."""
+
+
+@model.command("list")
+def list_models() -> None:
+    """List the bundled instruments."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("instrument", "layers", "parameters", "accuracy when built", "what it is"):
+        table.add_column(title)
+    for name in instrument_names():
+        card = json.loads((instrument_path(name) / "instrument.json").read_text(encoding="utf-8"))
+        table.add_row(
+            name,
+            str(card["shape"]["num_hidden_layers"]),
+            f"{card['parameters']:,}",
+            _accuracy(card["measured"]),
+            card["summary"],
+        )
+    Console().print(table)
+    click.echo(
+        "An instrument measures the engine, not ability: it has memorised its problems, or knows "
+        "nothing."
+    )
+
+
+def _accuracy(measured: dict[str, object]) -> str:
+    return f"{measured['accuracy']:.3f}" if "accuracy" in measured else "random weights"
+
+
+@model.command("build")
+@click.argument("name", type=click.Choice(instrument_names()))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write; by default ./instrument-NAME. An older instrument there is replaced.",
+)
+@click.option("--seed", type=int, help="Seed of weights and batches; by default the shipped one's.")
+def build(name: str, out: Path | None, seed: int | None) -> None:
+    """Make an instrument from nothing, on one CPU core, and write its checkpoint.
+
+    Needs torch and transformers (extra `cpu` or `cuda`) and, where it is trained, several minutes.
+    Nothing is written if the result misses the stated accuracy, or hardly sees its own weights.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from ..models.instruments import build as builder
+
+    out = out or Path(f"instrument-{name}")
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
+        task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
+
+        def show(progress: builder.Progress) -> None:
+            bar.update(task, completed=progress.step, total=progress.steps, loss=progress.loss)
+
+        try:
+            card = builder.build_instrument(name, out, seed=seed, on_progress=show)
+        except BadInputError:
+            raise
+        except HarnessError as error:
+            raise click.ClickException(str(error)) from error
+    click.echo(f"{out}: {json.dumps(card['measured'])}")
+
+
+@model.command("shrink")
+@click.argument("source", metavar="CONFIG|HUB_ID|ARCHITECTURE")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
+def shrink(source: str, out: Path, seed: int) -> None:
+    """Write a tiny random checkpoint of the structure of CONFIG into the folder OUT.
+
+    CONFIG is a config.json, a folder that holds one, an instrument, a hub id (only its config is
+    fetched), or a known architecture (LlamaForCausalLM, qwen3_moe, falcon_h1, ...), which needs
+    no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are cut,
+    and each kind of weight is checked to move the logits. Needs torch and transformers.
+    """
+    from ..models.shrink import find_config, read_card
+    from ..models.shrink import shrink as build_shrunk
+
+    folder = build_shrunk(find_config(source), out, seed=seed)
+    card = read_card(folder)
+    measured = card["measured"]
+    click.echo(
+        f"{folder}: {card['architecture']}, {card['shape']['num_hidden_layers']} layers, "
+        f"{card['parameters']:,} parameters, seed {seed}\n"
+        f"{measured['kinds_of_parameters']} kinds of parameters move the logits; the least is "
+        f"{measured['smallest_effect_of']} by {measured['smallest_effect']:.1%}"
+    )
+
+
+@model.command("partition")
+@click.argument("config", type=str)
+@click.option(
+    "--pp",
+    "sizes",
+    default="2,4",
+    show_default=True,
+    help="Pipeline sizes, separated by commas.",
+)
+@click.option("--cut", help="Judge this cut (layers of each rank, as in 5,5) at one size.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
+def partition(config: str, sizes: str, cut: str | None, as_json: bool) -> None:
+    """Show how vLLM would cut CONFIG over pipeline ranks, and a legal cut where it cannot.
+
+    CONFIG is a config.json, a folder that holds one, an instrument, a published shape
+    (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
+    cut exists, or the given one is illegal.
+    """
+    from ..models.shrink import find_config
+
+    content = find_config(config)
+    requested = None if cut is None else _numbers(cut, "--cut")
+    pps = _numbers(sizes, "--pp")
+    if requested is not None and len(pps) > 1:
+        raise BadInputError("--cut judges one size; give one number with --pp")
+    plans = [plan_partition(content, pp, requested) for pp in pps]
+    if as_json:
+        click.echo(json.dumps([_as_dict(plan) for plan in plans], indent=2))
+    else:
+        click.echo(f"{layer_count(content)} layers")
+        for plan in plans:
+            click.echo(_as_text(plan))
+    if any(plan.illegal_reason for plan in plans):
+        raise SystemExit(1)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise BadInputError(f"{option} wants numbers separated by commas, got {text!r}") from None
+
+
+def _as_text(plan: PartitionPlan) -> str:
+    lines = [f"\nPP={plan.pp}: vLLM's own cut {as_value(plan.default_cut)}"]
+    if plan.illegal_reason:
+        lines[0] += f", cut {plan.value}" if plan.layers_per_rank != plan.default_cut else ""
+        lines.append(f"  ILLEGAL: {plan.illegal_reason}")
+    if plan.note:
+        lines.append(f"  {plan.note}")
+    if not plan.is_default and not plan.illegal_reason:
+        lines.append(f"  {PARTITION_VARIABLE}={plan.value}")
+    for rank in plan.ranks:
+        if rank.layers:
+            span = f"layers {rank.first_layer}-{rank.first_layer + rank.layers - 1}"
+        else:
+            span = "no layers"
+        weights = "unknown" if rank.parameters is None else f"{rank.parameters:,}"
+        lines.append(
+            f"  rank {rank.rank}: {span} ({rank.layers}), {rank.kv_layers} with a KV cache, "
+            f"parameters in them {weights}"
+        )
+    return "\n".join(lines)
+
+
+def _as_dict(plan: PartitionPlan) -> dict[str, object]:
+    return {
+        "pp": plan.pp,
+        "default_cut": plan.default_cut,
+        "layers_per_rank": plan.layers_per_rank,
+        "is_default": plan.is_default,
+        "illegal_reason": plan.illegal_reason,
+        "note": plan.note,
+        "environment": plan.environment,
+        "ranks": [vars(rank) for rank in plan.ranks],
+    }

@@ -1,0 +1,87 @@
+"""`pp-harness pin`: the environments of vLLM releases."""
+
+from pathlib import Path
+
+import click
+
+from ..assets import ENVIRONMENTS_VARIABLE, patches_dir
+from ..source.environments import constraints_of, environment_of, install_pin, lock_pin
+from ..source.pin import Pin, installed_releases, load_pins
+
+_VERSION = click.argument("version")
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="What vLLM is built for; the pin's first device if left out.",
+)
+_FOLDER = click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar=ENVIRONMENTS_VARIABLE,
+    help=f"Where environments are; {ENVIRONMENTS_VARIABLE}, or your data folder, if left out.",
+)
+
+
+@click.group()
+def pin() -> None:
+    """Environments of vLLM releases.
+
+    A pin is a release that the harness knows. Releases need different versions of many packages,
+    so each has an environment of its own; `--pp-pin VERSION` measures it.
+    """
+
+
+@pin.command()
+@_VERSION
+@_DEVICE
+@_FOLDER
+@click.option("--python", metavar="PATH", help="Interpreter to use; the harness's own if left out.")
+@click.option("--again", is_flag=True, help="Make an environment that is there anew.")
+def install(
+    version: str, device: str | None, folder: Path | None, python: str | None, again: bool
+) -> None:
+    """Make the environment of a release with uv, from the versions that the pin fixes."""
+    chosen = load_pins(patches_dir()).get(version)
+    environment = environment_of(chosen, device or next(iter(chosen.distributions)), folder)
+    made = install_pin(chosen, environment, python=python, again=again)
+    click.echo(f"{made.distribution} {made.version} in {environment.path}")
+
+
+@pin.command(name="list")
+@_FOLDER
+def list_(folder: Path | None) -> None:
+    """List the releases: for each device its distribution, where it is installed, its series."""
+    pins = load_pins(patches_dir())
+    rows = [("version", "device", "distribution", "series", "installed")]
+    for each in pins.all:
+        version = f"{each.version} (default)" if each is pins.default else each.version
+        for device, distribution in each.distributions.items():
+            place = _place(each, device, folder)
+            rows.append((version, device, distribution, each.series, place))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+@pin.command()
+@_VERSION
+@_DEVICE
+@click.option("--upgrade", is_flag=True, help="Take the newest versions, not those that stand.")
+def lock(version: str, device: str | None, upgrade: bool) -> None:
+    """Compile the exact versions of a release's environment; part of adding a pin."""
+    chosen = load_pins(patches_dir()).get(version)
+    for each in (device,) if device else tuple(chosen.distributions):
+        click.echo(lock_pin(chosen, each, upgrade=upgrade))
+
+
+def _place(chosen: Pin, device: str, folder: Path | None) -> str:
+    """Return where a release is installed for a device, or what keeps it from being there."""
+    name = chosen.distributions[device]
+    for one in installed_releases(chosen):
+        if (one.distribution, one.release) == (name, chosen.version):
+            return f"{one.package_dir.parent} (this environment)"
+    environment = environment_of(chosen, device, folder)
+    if environment.path.is_dir():
+        return str(environment.path)
+    return "no" if constraints_of(chosen, device).is_file() else "no (and no constraints)"

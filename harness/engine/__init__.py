@@ -1,0 +1,1 @@
+"""All that runs inside vLLM's processes. Imports nothing of ours from outside this folder."""

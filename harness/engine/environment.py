@@ -1,0 +1,112 @@
+"""The environment variables of engines: what a variant's server needs, and what each cell adds."""
+
+import os
+import re
+from pathlib import Path
+
+from ..plan.cell import Cell
+from .names import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
+
+# A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
+_SECRET_WORDS = re.compile(
+    r"(?:TOKEN|KEY|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|CREDENTIALS|AUTH|COOKIE)$"
+)
+# Or by its value: an address that carries a password.
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+# Of vLLM's settings, what each cell says itself: its cut, and a port, which engines that run side
+# by side cannot share.
+_OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", "VLLM_PORT")
+# More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
+_NO_LIMIT = "1000000"
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an environment variable may hold a secret, which no engine gets and nothing records.
+
+    The words of a name are parted by underscores; the end of a word counts, as in PGPASSWORD. A
+    number in a setting of vLLM is a quantity (VLLM_..._TOKEN_THRESHOLD).
+    """
+    if name.startswith("VLLM_") and value.isdecimal():
+        return False
+    words = name.upper().split("_")
+    return any(map(_SECRET_WORDS.search, words)) or bool(_SECRET_VALUE.search(value))
+
+
+def inherited_settings() -> tuple[tuple[str, str], ...]:
+    """Return the settings of vLLM that engines inherit from the user's environment, sorted."""
+    return tuple(
+        sorted(
+            (name, value)
+            for name, value in os.environ.items()
+            if name.startswith("VLLM_") and name not in _OWN_SETTINGS and not is_secret(name, value)
+        )
+    )
+
+
+def server_environment(cell: Cell, package: Path) -> dict[str, str]:
+    """Return the environment in which vLLM is imported: the variant tree first, then the harness.
+
+    `package` is a folder that holds the controller's own `harness` and nothing else.
+
+    The same for all cells of a variant and mode on one device. What libraries read while they load
+    stands here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
+    a fork is safe. Secrets of the user's shell stay out: models and questions are local by now.
+    """
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE" and not is_secret(name, value)
+    }
+    inherited = env.get("PYTHONPATH")
+    env["PYTHONPATH"] = os.pathsep.join(
+        [str(cell.tree), str(package), *([inherited] if inherited else [])]
+    )
+    if env.get("VLLM_PLUGINS"):  # a user's filter must not filter us out
+        env["VLLM_PLUGINS"] += ",pp_harness"
+    env.update(
+        OMP_NUM_THREADS="1",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",  # engine core in process: identical batches
+        VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS=_NO_LIMIT,
+        VLLM_NO_USAGE_STATS="1",
+        VLLM_DO_NOT_TRACK="1",
+        TOKENIZERS_PARALLELISM="false",
+        HF_HUB_OFFLINE="1",
+    )
+    for name in _OWN_SETTINGS:
+        env.pop(name, None)
+    if cell.device == "cpu":
+        env.update(VLLM_CPU_KVCACHE_SPACE="1")
+        if cell.mode == "eager":  # else helper functions compile, at seconds each
+            env.update(TORCHDYNAMO_DISABLE="1")
+    else:
+        # torch asks the driver's management library for GPUs, not the driver: a process that has
+        # started the driver cannot be forked into one that uses it.
+        env.update(PYTORCH_NVML_BASED_CUDA_CHECK="1")
+    return env
+
+
+def cell_environment(
+    cell: Cell, folder: Path, devices: tuple[int, ...], *, tracing: bool
+) -> dict[str, str]:
+    """Return what one cell adds to its server's environment."""
+    env = {
+        CAPTURE_DIR_VARIABLE: str(folder),
+        TRACE_VARIABLE: "1" if tracing else "0",
+    }
+    if cell.weights == "random":
+        env[WEIGHTS_VARIABLE] = cell.weights
+    if cell.runner != "auto":
+        env["VLLM_USE_V2_MODEL_RUNNER"] = "1" if cell.runner == "v2" else "0"
+    if cell.partition:
+        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))
+    if cell.device == "cpu":
+        bind = [str(devices[rank % len(devices)]) for rank in range(cell.pp * cell.tp)]
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(bind)
+    elif cell.executor != "ray":  # Ray gives each of its actors the devices that it may see
+        gpus = [device // cell.ranks_per_device for device in devices]
+        visible = sorted(set(gpus))
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, visible))
+        if cell.ranks_per_device > 1 and len(devices) > 1:
+            env[SHARE_VARIABLE] = ",".join(str(visible.index(gpu)) for gpu in gpus)
+            env["VLLM_DISABLE_PYNCCL"] = "1"
+    return env

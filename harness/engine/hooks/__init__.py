@@ -1,0 +1,1 @@
+"""Hooks on vLLM: they record what its ranks compute, send and read, and change nothing."""

@@ -1,0 +1,167 @@
+"""The hooks on the model that a worker has loaded: declared keys, reads, layers and logits."""
+
+import functools
+import re
+from typing import Any
+
+import torch
+
+from ..names import SENSITIVITY
+from . import changes
+from .extent import plain
+from .perturb import weight_kinds
+from .tensors import traced
+from .tracer import RowSpan, Tracer
+
+_LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?layers)\.(?P<index>\d+)$")
+
+
+def set_spans(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None:
+    """Begin a step of `runner` whose rows are those of `spans`; empty: not every row is marked.
+
+    Rows of probes are traced; rows of any marked request are run under the change that they name.
+    """
+    probes = spans if all(span.name for span in spans) else ()
+    runner._pp_harness_spans = probes
+    if probes:
+        tracer.begin_step(probes)
+    if any(span.change for span in spans):
+        changes.enter(tracer, runner, spans, dict(_decoder_layers(runner.get_model(), runner)))
+
+
+def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
+    """Record what the model declares, and hook the object that loading has just made.
+
+    `is_last` says that this is the last stage, which computes logits. Compiled code and the replay
+    of a CUDA graph run no Python: what a forward reads and what its layers give is not seen there,
+    and a hook inside would only break the graph.
+    """
+    model = runner.get_model()
+    _wrap_logits(tracer, type(model), runner)
+    if not tracer.tracing:
+        return
+    from vllm.sequence import IntermediateTensors
+
+    declared: dict[str, Any] = {}
+    error = None
+    try:
+        empty = model.make_empty_intermediate_tensors(
+            batch_size=1, dtype=runner.model_config.dtype, device=runner.device
+        )
+        declared = {
+            key: {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            if isinstance(value, torch.Tensor)
+            else None
+            for key, value in empty.items()
+        }
+    except Exception as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    else:
+        tracer.preload(dict(dict.items(empty.tensors)))
+    tracer.write("declared", keys=declared, error=error)
+    tracer.write("weights", kinds=list(weight_kinds(model)))
+    tracer.write("attention", backends=_attention_backends(model))
+    tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])
+
+    def remember(_module: Any, _args: Any, output: Any) -> None:
+        runner._pp_harness_output = output
+
+    if is_last:
+        model.register_forward_hook(remember)
+    if not runner.model_config.enforce_eager:
+        return
+
+    def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        given = kwargs.get("intermediate_tensors")
+        if given is None or not tracer.watching:
+            return None
+        if tracer.step is not None:
+            tracer.boundary("copied", dict(dict.items(given.tensors)))
+        content = tracer.watched(given.tensors)
+        return args, {**kwargs, "intermediate_tensors": traced(given, tracer.note, content)}
+
+    model.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(_module: Any, _args: Any, output: Any) -> None:
+        if isinstance(output, IntermediateTensors):
+            # What a stage only passes on is still watched; vLLM gets the tensor itself.
+            output.tensors = {key: plain(value) for key, value in dict.items(output.tensors)}
+            tracer.boundary("returned", dict(output.tensors))
+
+    # Innermost first: what the decoder returns, before a wrapper's epilogue can touch it.
+    for name, module in model.named_modules():
+        if name.count(".") <= 1 and name.rpartition(".")[2] in ("", "model", "language_model"):
+            module.register_forward_hook(after)
+
+    for index, module in _decoder_layers(model, runner):
+        module.register_forward_hook(
+            lambda _module, _args, output, index=index: tracer.layer(index, output)
+        )
+
+
+def _attention_backends(model: Any) -> list[str]:
+    """Return the attention backends of this rank's layers, of FlashAttention with its version."""
+    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+
+    found = set()
+    for layer in model.modules():
+        if isinstance(layer, AttentionLayerBase):
+            name = layer.get_attn_backend().get_name()
+            version = getattr(getattr(layer, "impl", None), "vllm_flash_attn_version", None)
+            found.add(f"{name} {version}" if version else name)
+    return sorted(found)
+
+
+def _decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
+    """Return this rank's decoder layers with their absolute index, vision towers left out."""
+    from vllm.model_executor.models.utils import PPMissingLayer
+
+    total = runner.model_config.get_total_num_hidden_layers()
+    stacks: dict[str, list[tuple[int, Any]]] = {}
+    for name, module in model.named_modules():
+        if match := _LAYER_NAME.match(name):
+            stacks.setdefault(match["prefix"], []).append((int(match["index"]), module))
+    for stack in stacks.values():
+        if len(stack) == total:
+            return [(i, m) for i, m in stack if not isinstance(m, PPMissingLayer)]
+    return []
+
+
+def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
+    """Take the raw logits of probe rows and hand the sampler one-hot rows for the forced ids."""
+    original = model_class.compute_logits  # type: ignore[attr-defined]
+    if hasattr(original, "_pp_harness"):
+        return
+
+    @functools.wraps(original)
+    def compute_logits(self: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        logits = original(self, hidden, *args, **kwargs)
+        spans: tuple[RowSpan, ...] = getattr(runner, "_pp_harness_spans", ())
+        if not spans or self is not runner.get_model():
+            return logits
+        if logits is not None:
+            tracer.logits(spans, logits)
+        # Whole prompts: only where a step schedules more rows than it samples.
+        several = sum(span.count for span in spans) > len(spans)
+        if tracer.tracing and several and not spans[0].change.startswith(SENSITIVITY):
+            output = runner._pp_harness_output
+            everything = output[0] if isinstance(output, tuple) else output
+            tracer.prompt_logits(
+                spans,
+                everything,
+                lambda rows: original(self, rows, *args, **kwargs),
+                runner.model_config.get_vocab_size(),
+            )
+        if logits is None:
+            return None
+        forced = torch.zeros_like(logits)
+        for row, span in enumerate(spans):
+            step = span.start + span.count - span.prompt_length
+            if 0 <= step < len(span.forced):
+                forced[row, span.forced[step]] = 1.0
+            else:  # a chunk of a prompt: the engine throws this sample away
+                forced[row] = logits[row]
+        return forced
+
+    compute_logits._pp_harness = True  # type: ignore[attr-defined]
+    model_class.compute_logits = compute_logits  # type: ignore[attr-defined]

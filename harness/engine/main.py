@@ -1,0 +1,252 @@
+"""The process of one cell: one engine, first the probes, then lm-eval's gsm8k on it.
+
+It is forked from a server that has imported vLLM (server.py). It writes into the folder named in
+the request: `phases.jsonl` (a line as each phase starts), `effective.json`, `gsm8k.jsonl` and,
+last, `result.json`. The hooks, loaded by vLLM as a plugin, write the rest beside them.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .hooks import stacks
+from .json_lines import first_events, read_lines
+from .names import LOAD_FORMAT, TRACE_VARIABLE
+from .probes import chunk_tokens, requested_probes, second_pass
+from .run_probes import run_probe
+
+# By where the weights of a cell come from.
+_LOAD_FORMATS = {"checkpoint": "auto", "random": LOAD_FORMAT, "dummy": "dummy"}
+# Requests in flight at most; above every probe batch, so that parity sees identical batches.
+_MAX_NUM_SEQS = 32
+# The same without questions: the cache of a full-size model is for its weights to leave room.
+_MAX_PROBE_SEQS = 8
+# The smallest block that vLLM uses, in tokens: enough blocks for all sequences at full length.
+_BLOCK_TOKENS = 16
+# What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
+# given by number.
+_SHARED_KV_BYTES = 4 << 30
+
+
+class _Phases:
+    """Seconds by phase, written as each phase starts so that a silent child can be placed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = (folder / "phases.jsonl").open("a", encoding="utf-8")
+        self.seconds: dict[str, float] = {}
+        self.current = "start"
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.current = name
+        self._file.write(json.dumps({"phase": name, "time": time.time()}) + "\n")
+        self._file.flush()
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.perf_counter() - began, 3)
+
+
+def _fork_workers() -> None:
+    """Let CPU workers fork from this process, which has imported vLLM, instead of spawning.
+
+    vLLM's CPU platform forces spawn, so that each rank would import everything again (8 to 12 s).
+    A fork is safe here because OpenMP runs one thread and no parallel region has started.
+    """
+    import multiprocessing
+
+    import torch
+    from vllm.v1.executor import multiproc_executor
+
+    multiproc_executor.get_mp_context = lambda: multiprocessing.get_context("fork")
+    # The worker's shutdown synchronizes the accelerator. There is none, and a CUDA build of
+    # torch refuses even to look for one in a forked process.
+    torch.accelerator.synchronize = lambda *_args, **_kwargs: None
+
+
+def import_model_class(model_path: str) -> None:
+    """Import the model's class in this process, before its workers fork.
+
+    Otherwise vLLM starts a subprocess to inspect the class (it imports vLLM again, 10 s) and
+    each worker imports the model's module by itself. A multimodal class imports that of its
+    decoder, and asks the registry for it in each rank: what is imported is registered too.
+    """
+    config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
+
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    for name in config.get("architectures") or ():
+        if name in ModelRegistry.models:
+            ModelRegistry.models[name].load_model_cls()
+    for name, entry in list(ModelRegistry.models.items()):
+        if getattr(entry, "module_name", None) in sys.modules:
+            served = entry.load_model_cls()
+            if isinstance(served, type):  # releases after 0.26.0 have entries that are no class
+                ModelRegistry.register_model(name, served)
+
+
+def _settings(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the engine.
+
+    In *parity* every PP size sees the same batches and the same cache. *stress* is what users run:
+    prompts in chunks, several batches in flight, prefixes from the cache, and asynchronous
+    scheduling wherever vLLM itself would have it.
+    """
+    max_len = request["max_model_len"]
+    stress = request["profile"] == "stress"
+    sequences = _MAX_NUM_SEQS if request["gsm8k"] else _MAX_PROBE_SEQS
+    share = request["ranks_per_device"]
+    # vLLM measures free memory to size its cache, which nothing can while others take and give.
+    memory = {"gpu_memory_utilization": 0.9 / share, "kv_cache_memory_bytes": _SHARED_KV_BYTES}
+    blocks_per_sequence = -(-max_len // _BLOCK_TOKENS)
+    return {
+        "dtype": request["dtype"],
+        "tensor_parallel_size": request["tp"],
+        "pipeline_parallel_size": request["pp"],
+        "max_model_len": max_len,
+        "max_num_seqs": sequences,
+        "max_num_batched_tokens": chunk_tokens(max_len) if stress else max(2048, max_len * 4),
+        "num_gpu_blocks_override": (sequences + 1) * blocks_per_sequence,
+        "distributed_executor_backend": request["executor"],
+        "enforce_eager": request["mode"] == "eager",
+        "async_scheduling": None if stress else False,
+        "enable_prefix_caching": stress,
+        "disable_cascade_attn": not stress,
+        "seed": 0,
+        "load_format": _LOAD_FORMATS[request["weights"]],
+        "trust_remote_code": request["trust_remote_code"],
+        **(memory if share > 1 else {}),
+    }
+
+
+def _build(request: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the `LLM`, and lm-eval's backend around it where there are questions."""
+    settings = _settings(request)
+    if request["gsm8k"] is None:
+        from vllm import LLM
+
+        return LLM(request["model_path"], skip_tokenizer_init=True, **settings), None
+    from lm_eval.models.vllm_causallms import VLLM
+
+    lm = VLLM(
+        pretrained=request["model_path"],
+        max_gen_toks=request["max_gen_tokens"],
+        batch_size="auto",
+        **settings,
+    )
+    return lm.model, lm
+
+
+def _in_ranks(folder: Path) -> dict[str, str]:
+    """Return what is in effect in the ranks, by their own word: model runner, attention backends.
+
+    A control run that traces nothing knows no backends.
+    """
+    ranks = [first_events(read_lines(path)) for path in folder.glob("rank*.jsonl")]
+    runners = {rank["heartbeat"]["adapter"] for rank in ranks}
+    backends = {
+        name for rank in ranks if "attention" in rank for name in rank["attention"]["backends"]
+    }
+    return {"runner": " and ".join(sorted(runners)), "attention": " and ".join(sorted(backends))}
+
+
+def _effective(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Read back what the engine really is; what was asked for may not be in effect."""
+    config = llm.llm_engine.vllm_config
+    return {
+        "pp": config.parallel_config.pipeline_parallel_size,
+        "tp": config.parallel_config.tensor_parallel_size,
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "enforce_eager": config.model_config.enforce_eager,
+        "async_scheduling": bool(config.scheduler_config.async_scheduling),
+        "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
+        "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+        "kv_blocks": config.cache_config.num_gpu_blocks,
+        "block_size": config.cache_config.block_size,
+        "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+        "max_num_seqs": config.scheduler_config.max_num_seqs,
+        **_in_ranks(Path(request["folder"])),
+        "architecture": config.model_config.architectures[0],
+        "partition": os.environ.get("VLLM_PP_LAYER_PARTITION"),
+        "ranks_per_device": request["ranks_per_device"],
+        "worker_start": request["worker_start"]
+        if request["device"] == "cpu"
+        else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
+    }
+
+
+def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
+    """Run the probe set; the hooks record it, because each request carries our mark.
+
+    PP=1 runs it twice, the second time in another order: the difference is the noise floor.
+    `probes.jsonl` gets a line per request.
+    """
+    profile, probes = request["profile"], requested_probes(request)
+    with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
+        for again in (False, True) if request["pp"] == 1 else (False,):
+            llm.reset_prefix_cache()
+            for probe in second_pass(profile, probes) if again else probes:
+                run_probe(llm, probe, file)
+    llm.collective_rpc("pp_harness_flush")
+
+
+def main(request_file: str) -> int:
+    """Run one cell; return 0 when the capture is whole."""
+    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
+    folder = Path(request["folder"])
+    if request["device"] == "cpu":
+        os.sched_setaffinity(0, request["devices"])
+    stacks.arm(folder, "engine")
+    phase = _Phases(folder)
+    error: dict[str, str] | None = None
+    peak_bytes: list[int] = []
+    try:
+        with phase("engine"):
+            if request["executor"] == "ray":
+                from ..capture.ray_cluster import join_cluster
+
+                join_cluster()
+            if request["device"] == "cpu" and request["worker_start"] == "fork":
+                _fork_workers()
+            import_model_class(request["model_path"])
+            llm, lm = _build(request)
+            (folder / "effective.json").write_text(json.dumps(_effective(llm, request)))
+        with phase("probes"):
+            _run_probes(llm, request, folder)
+        if os.environ[TRACE_VARIABLE] != "0":
+            from .run_sensitivity import run_sensitivity
+
+            with phase("sensitivity"):
+                run_sensitivity(llm, request, folder)
+        if lm is not None:
+            with phase("gsm8k"):
+                from .questions import run_gsm8k
+
+                run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+        if request["changes"]:
+            from .run_changes import run_changes
+
+            with phase("changes"):
+                run_changes(llm, lm, request, folder)
+                llm.collective_rpc("pp_harness_flush")
+        peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
+        with phase("shutdown"):
+            llm.llm_engine.engine_core.shutdown()
+    except BaseException as problem:
+        error = {
+            "error": f"{type(problem).__name__}: {problem}",
+            "phase": phase.current,
+            "traceback": traceback.format_exc(),
+        }
+    result = {"seconds": phase.seconds, "peak_bytes": peak_bytes, "error": error}
+    partial = folder / "result.json.partial"
+    partial.write_text(json.dumps(result), encoding="utf-8")
+    partial.replace(folder / "result.json")
+    return 1 if error else 0

@@ -1,0 +1,18 @@
+"""Names that the controller and the code inside vLLM's processes share. Imports nothing."""
+
+# Names the folder that the running capture writes to. Unset: the plugin is inert.
+CAPTURE_DIR_VARIABLE = "PP_HARNESS_CAPTURE_DIR"
+# Set to leave the tracer out of a capture: the control run that shows that tracing changes nothing.
+TRACE_VARIABLE = "PP_HARNESS_TRACE"
+# Names the device of each rank, as an index into CUDA_VISIBLE_DEVICES: `0,0` puts two on the first.
+SHARE_VARIABLE = "PP_HARNESS_RANK_DEVICES"
+# Set where weights are drawn in the engine: the cell's model is a config without a checkpoint.
+WEIGHTS_VARIABLE = "PP_HARNESS_WEIGHTS"
+# The load format of such a model, as vLLM knows it.
+LOAD_FORMAT = "pp_harness_random"
+# The mark that the capture puts on its own requests (SamplingParams.extra_args).
+REQUEST_MARK = "pp_harness"
+# Before the name of a change whose steps only show how far it moves the logits (hooks/changes.py).
+SENSITIVITY = "sensitivity:"
+# Before the name of a change of the self-test (seeded/).
+SELFTEST = "selftest:"

@@ -1,0 +1,1 @@
+"""Faults and harmless changes that the self-test seeds into running engines."""

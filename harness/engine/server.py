@@ -1,0 +1,139 @@
+"""The fork server of one variant: imports vLLM once, then forks a child for each cell.
+
+Run as `python -m harness.engine.server cpu|cuda`. Lines of JSON: on stdin
+`{"id", "request", "env", "log"}`, on stdout `{"id", "pid"}` as the child starts and
+`{"id", "status"}` when it has ended. The end of stdin ends the server and all its children.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import main as engine
+from .process_groups import end_group
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _import_everything(device: str) -> None:
+    """Import what every cell needs, and what vLLM would import in each rank while it loads."""
+    modules = [
+        # First: since 0.26.0 it replaces functions that other modules import by name.
+        *(["vllm.v1.worker.cpu_worker"] if device == "cpu" else []),
+        "lm_eval.evaluator",
+        "lm_eval.models.vllm_causallms",
+        # Any model that supports torch.compile imports this, and inductor with it, even in
+        # eager mode: 2 s in every rank.
+        "vllm.compilation.backends",
+        "vllm.v1.executor.multiproc_executor",
+        "vllm.v1.worker.gpu_worker",
+    ]
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _import_model(request: Path) -> None:
+    """Import the model's module here, once for all its cells."""
+    # What cannot be imported is the child's to report, in its own log.
+    with contextlib.suppress(Exception):
+        engine.import_model_class(json.loads(request.read_text(encoding="utf-8"))["model_path"])
+
+
+def cuda_started() -> bool:
+    """Whether this process has started the CUDA driver; no fork of it could use a GPU then."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    # Any call before cuInit answers CUDA_ERROR_NOT_INITIALIZED (3).
+    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) == 0)
+
+
+def _child(task: dict[str, Any], *, spawn: bool) -> None:
+    """Become the process of one cell; never returns."""
+    status = 1
+    try:
+        os.setsid()
+        # A server that is killed takes its children along; a normal end does not come this way.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with Path(os.devnull).open() as nothing, Path(task["log"]).open("ab") as log:
+            os.dup2(nothing.fileno(), 0)
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.environ.update(task["env"])
+        if spawn:
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        os.chdir(Path(task["request"]).parent)
+        status = engine.main(task["request"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        # Interpreter teardown of a large process takes seconds and changes nothing on disk.
+        os._exit(status)
+
+
+class _Lines:
+    """Whole lines from stdin, without blocking on half of one."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def read(self) -> Iterator[bytes]:
+        """Yield the lines that have arrived; raise EOFError at the end of stdin."""
+        chunk = os.read(0, 1 << 16)
+        if not chunk:
+            raise EOFError
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        yield from lines
+
+
+def serve(device: str) -> None:
+    """Import, then fork and reap until stdin ends."""
+    reply_to = os.dup(1)
+    os.dup2(2, 1)  # what libraries print must not mix with replies
+    _import_everything(device)
+
+    def reply(content: dict[str, Any]) -> None:
+        os.write(reply_to, json.dumps(content).encode() + b"\n")
+
+    children: dict[int, tuple[int, int]] = {}  # pidfd -> (task id, pid)
+    lines = _Lines()
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        try:
+            while True:
+                for key, _ in selector.select():
+                    if key.fd == 0:
+                        for line in lines.read():
+                            task = json.loads(line)
+                            _import_model(Path(task["request"]))
+                            spawn = device == "cuda" and cuda_started()
+                            pid = os.fork()
+                            if pid == 0:
+                                _child(task, spawn=spawn)
+                            watch = os.pidfd_open(pid)
+                            children[watch] = (task["id"], pid)
+                            selector.register(watch, selectors.EVENT_READ)
+                            reply({"id": task["id"], "pid": pid})
+                    else:
+                        task_id, pid = children.pop(key.fd)
+                        selector.unregister(key.fd)
+                        os.close(key.fd)
+                        _, status = os.waitpid(pid, 0)
+                        reply({"id": task_id, "status": os.waitstatus_to_exitcode(status)})
+        except (EOFError, BrokenPipeError):
+            for _, pid in children.values():
+                end_group(pid)
+    os._exit(0)  # as for a child: nothing is left to do that teardown would do
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

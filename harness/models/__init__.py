@@ -1,0 +1,1 @@
+"""Checkpoints, shapes, shrunk models and how their layers are split over stages."""

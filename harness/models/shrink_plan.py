@@ -1,0 +1,288 @@
+"""Cut a model's configuration down to a tiny one of the same structure: no torch, no vLLM.
+
+Everything goes by the keys that a config has, never by the name of a model family: sizes are
+capped, ratios that the code asserts are kept, and what is listed layer by layer is cut with the
+layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from math import gcd
+from typing import Any
+
+from ..errors import BadInputError
+from .instruments.recipes import VOCAB_SIZE
+from .partition import kv_sources, layer_count, layer_kinds, text_config
+
+MIN_LAYERS, MAX_LAYERS = 8, 12
+_HIDDEN, _HEAD = 128, 32
+_HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
+_HEAD_COUNT_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_KV_COUNT_KEYS = ("num_key_value_heads", "num_global_key_value_heads", "num_kv_heads", "n_head_kv")
+_LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# Largest value of a size that stands alone.
+_CAPS: Mapping[str, int] = {
+    "intermediate_size": 192, "n_inner": 192, "ffn_dim": 192, "ffn_hidden_size": 192,
+    "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+    "intermediate_size_mlp": 192, "shared_intermediate_size": 64, "expert_ffn_hidden_size": 64,
+    "moe_shared_expert_intermediate_size": 64,
+    "num_experts": 8, "num_local_experts": 8, "n_routed_experts": 8, "moe_num_experts": 8,
+    "num_experts_per_tok": 2, "top_k_experts": 2, "moe_topk": 2, "moe_top_k": 2, "moe_k": 2,
+    "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
+    "n_group": 2, "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "sliding_window": 32, "attention_chunk_size": 32, "max_position_embeddings": 4096,
+    "n_positions": 4096, "rotary_dim": 16,
+    "hidden_size_per_layer_input": 16, "laurel_rank": 16,
+    "kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
+    "v_head_dim": 32, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16,
+    "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 32, "n_groups": 2,
+    "ssm_state_size": 16, "state_size": 16, "chunk_size": 32,
+    "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+}  # fmt: skip
+# Explicit sizes of one head, and what each becomes.
+_HEAD_DIMS: Mapping[str, int] = {
+    "head_dim": _HEAD, "global_head_dim": 2 * _HEAD, "swa_head_dim": _HEAD,
+    "attention_head_dim": _HEAD,
+}  # fmt: skip
+# Periods of a layer pattern; the number of layers stays a multiple of each that is in use.
+_PERIOD_KEYS = (
+    "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval",
+    "attn_layer_period", "expert_layer_period", "interleave_moe_layer_step",
+    "no_rope_layer_interval", "decoder_sparse_step",
+)  # fmt: skip
+# Lists of layer numbers, not of one entry a layer.
+_INDEX_LISTS = (
+    "mlp_only_layers", "hybrid_layer_ids", "attn_layer_indices", "full_attn_idxs", "moe_layers",
+)  # fmt: skip
+# Of no use to a random text model: how the original was quantised, drafted for, or saved.
+_DROPPED = (
+    "architectures", "quantization_config", "auto_map", "_name_or_path", "transformers_version",
+    "torch_dtype", "dtype", "compression_config",
+)  # fmt: skip
+_TOKEN_IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+
+
+def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tiny configuration of the same structure.
+
+    Kept: the kinds of layers and their order, experts, per-layer inputs, a KV-shared tail with a
+    source for each of its kinds, tied or separate heads, grouped attention, biases, soft caps.
+    Cut: the number of layers (8 to 12), every dimension, the vocabulary (to the bundled
+    tokenizer's).
+
+    Args:
+        config: the content of a ``config.json``; of a multimodal one the text part is taken.
+
+    Raises:
+        BadInputError: the config has no layers or no model type, or wants code of its own.
+
+    """
+    if config.get("auto_map"):
+        raise BadInputError(
+            "the config asks for code of its own (auto_map), which is not run; "
+            "give one of an architecture that transformers and vLLM have"
+        )
+    text = copy.deepcopy(dict(text_config(config)))
+    if not text.get("model_type"):
+        raise BadInputError("the config names no model_type, so no class can be built from it")
+    layers = kept_layers(config)
+    nested = text_config(config) is not config
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    architectures = None if nested else config.get("architectures")
+
+    for key in _DROPPED:
+        text.pop(key, None)
+    _cut_layers(text, layers, total=layer_count(config))
+    for key in _CAPS.keys() & text.keys():
+        text[key] = _capped(text[key], _CAPS[key])
+    _cut_heads(text)
+    _cut_mamba(text)
+    _cut_positions(text, text_config(config))
+    _cut_vocabulary(text)
+    if architectures:
+        text["architectures"] = list(architectures)
+    if tied is not None:
+        text["tie_word_embeddings"] = tied
+    return text
+
+
+def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return which layers of the original the tiny model has, ascending.
+
+    A repeating pattern is kept in whole periods. Of any other, the first layers are kept, with
+    the first of each kind. A KV-shared tail keeps its share of the layers, short enough that
+    each of its kinds has a source before it.
+
+    Raises:
+        BadInputError: the config has no layers, or its layer pattern contradicts itself.
+
+    """
+    total, kinds = layer_count(config), layer_kinds(config)
+    if isinstance(pattern := text_config(config).get("hybrid_override_pattern"), str):
+        kinds = tuple(pattern)
+    period = _period(kinds, text_config(config))
+    wanted = min(total, _multiple_within(period))
+    shared = len(kv_sources(config))
+    if shared:
+        first = total - shared
+        opening = 1 + max(kinds.index(kind) for kind in set(kinds[first:]))
+        tail = max(1, min(round(wanted * shared / total), wanted - opening))
+        # In step with the pattern: the tail ends as the original does.
+        return (*range(wanted - tail), *range(total - tail, total))
+    chosen = set(range(wanted))
+    for kind in dict.fromkeys(kinds):
+        if kind not in {kinds[layer] for layer in chosen}:
+            # The last layer whose kind is there more than once makes room.
+            held = [kinds[layer] for layer in sorted(chosen)]
+            spare = max(layer for layer in chosen if held.count(kinds[layer]) > 1)
+            chosen = chosen - {spare} | {kinds.index(kind)}
+    return tuple(sorted(chosen))
+
+
+def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:
+    """Return the shortest period of the layers, their number if they do not repeat."""
+    total = len(kinds)
+    period = next(
+        p for p in range(1, total + 1) if all(kinds[i] == kinds[i % p] for i in range(total))
+    )
+    for key in _PERIOD_KEYS:
+        value = text.get(key)
+        if isinstance(value, int) and value > 1:
+            period = period * value // gcd(period, value)
+    return period
+
+
+def _multiple_within(period: int) -> int:
+    """Return the smallest multiple of a period from 8 to 12, else 12."""
+    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
+    return fitting[0] if fitting else MAX_LAYERS
+
+
+def _capped(value: Any, cap: int) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | list):
+        return value
+    return [_capped(item, cap) for item in value] if isinstance(value, list) else min(value, cap)
+
+
+def _cut_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> None:
+    """Cut counts, lists with one entry a layer, and lists of layer numbers."""
+    for key, value in text.items():
+        if key in _INDEX_LISTS and isinstance(value, list):
+            text[key] = [layers.index(old) for old in value if old in layers]
+        elif (
+            isinstance(value, list | str) and len(value) == total > 1 and _is_per_layer(key, value)
+        ):
+            part = [value[layer] for layer in layers]
+            text[key] = "".join(part) if isinstance(value, str) else part
+    for key in _LAYER_COUNT_KEYS:
+        if key in text:
+            text[key] = len(layers)
+    if text.get("num_kv_shared_layers"):
+        first = total - int(text["num_kv_shared_layers"])
+        text["num_kv_shared_layers"] = sum(layer >= first for layer in layers)
+    if "num_nextn_predict_layers" in text:
+        text["num_nextn_predict_layers"] = 0
+
+
+def _is_per_layer(key: str, value: list[Any] | str) -> bool:
+    """Whether a value as long as the model is deep lists its layers; a string seldom does."""
+    return key == "hybrid_override_pattern" if isinstance(value, str) else True
+
+
+def _cut_heads(text: dict[str, Any]) -> None:
+    """Cut hidden size and heads; grouped attention stays grouped, multi-query one head."""
+    old_hidden = next((text[key] for key in _HIDDEN_KEYS if isinstance(text.get(key), int)), None)
+    old_heads = next(
+        (text[key] for key in _HEAD_COUNT_KEYS if isinstance(text.get(key), int)), None
+    )
+    for key in _HIDDEN_KEYS:
+        if isinstance(text.get(key), int):
+            text[key] = min(text[key], _HIDDEN)
+    heads = min(old_heads or 4, 4)
+    old_head = text.get("head_dim") or (old_hidden // old_heads if old_hidden and old_heads else 0)
+    for key in _HEAD_COUNT_KEYS:
+        if isinstance(text.get(key), int):
+            text[key] = heads
+    for key in _KV_COUNT_KEYS:
+        if isinstance(text.get(key), int) and old_heads:
+            same = text[key] == old_heads
+            text[key] = heads if same else 1 if text[key] == 1 else max(1, heads // 2)
+    # Fewer key-value heads on some layers stay fewer.
+    if isinstance(text.get("num_global_key_value_heads"), int):
+        text["num_global_key_value_heads"] = min(text["num_global_key_value_heads"], 1)
+    for key, size in _HEAD_DIMS.items():
+        if isinstance(text.get(key), int):
+            text[key] = min(text[key], size)
+    if "head_dim" in text and not text["head_dim"] and "hidden_size" in text:
+        text["head_dim"] = text["hidden_size"] // heads
+    if text.get("qk_head_dim") and text.get("qk_rope_head_dim"):
+        # Latent attention: a query has a rotated and a plain part.
+        text["qk_head_dim"] = text["qk_rope_head_dim"] + text["qk_nope_head_dim"]
+        if "head_dim" in text:
+            text["head_dim"] = text["qk_rope_head_dim"]
+    if text.get("query_pre_attn_scalar") == old_head and old_head:
+        text["query_pre_attn_scalar"] = text.get("head_dim") or text["hidden_size"] // heads
+
+
+def _cut_mamba(text: dict[str, Any]) -> None:
+    """Keep what state-space layers assert: heads times their size is the inner width."""
+    for heads, size, inner in (
+        ("mamba_n_heads", "mamba_d_head", "mamba_d_ssm"),
+        ("mamba_num_heads", "mamba_head_dim", None),
+    ):
+        if not isinstance(text.get(heads), int):
+            continue
+        width = int(text.get("hidden_size", _HIDDEN) * (text.get("mamba_expand") or 1))
+        if inner and text.get(inner) is not None:
+            text[inner] = width = min(text[inner], _HIDDEN)
+        text[size] = _HEAD
+        text[heads] = width // _HEAD
+
+
+def _cut_positions(text: dict[str, Any], original: Mapping[str, Any]) -> None:
+    """Scale the lengths that rotary embeddings remember; cut factors given one a frequency."""
+    before, after = original.get("max_position_embeddings"), text.get("max_position_embeddings")
+    ratio = after / before if before and after else 1.0
+    old_head = original.get("head_dim") or original.get("hidden_size", 0) // max(
+        1, original.get("num_attention_heads") or 1
+    )
+    new_head = text.get("head_dim") or text.get("hidden_size", 0) // max(
+        1, text.get("num_attention_heads") or 1
+    )
+
+    def cut(rope: dict[str, Any]) -> None:
+        for key, value in rope.items():
+            if isinstance(value, dict):
+                cut(value)
+            elif key == "original_max_position_embeddings" and value:
+                rope[key] = max(64, int(value * ratio))
+            elif key in ("short_factor", "long_factor", "mrope_section") and old_head:
+                if key == "mrope_section":
+                    part = [item * new_head // old_head for item in value]
+                    rope[key] = [new_head // 2 - sum(part[1:]), *part[1:]]
+                else:
+                    rope[key] = value[: max(1, len(value) * new_head // old_head)]
+
+    for key in ("rope_parameters", "rope_scaling"):
+        if isinstance(text.get(key), dict):
+            cut(text[key])
+    if isinstance(text.get("original_max_position_embeddings"), int):
+        text["original_max_position_embeddings"] = max(
+            64, int(text["original_max_position_embeddings"] * ratio)
+        )
+
+
+def _cut_vocabulary(text: dict[str, Any]) -> None:
+    """Use the bundled tokenizer's vocabulary and its special tokens."""
+    for key in ("vocab_size", "vocab_size_per_layer_input"):
+        if key in text:
+            text[key] = VOCAB_SIZE
+    for key in [key for key in text if key.endswith(("_token_id", "_token_index"))]:
+        if key not in _TOKEN_IDS:
+            del text[key]
+    text |= _TOKEN_IDS

@@ -1,0 +1,188 @@
+"""Whether a random model sees what it should: each kind of weight must move its logits.
+
+An equal result proves something only if an unequal one was possible. Measured in transformers'
+forward, in float32. Only the builder of shrunk models imports this module, which needs torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..engine.random_weights import saved_tensors
+from ..errors import BadInputError
+
+# Relative change of the logits; float32 rounding over a tiny model stays below 1e-5.
+MINIMUM_EFFECT = 1e-3
+# Standard deviation of logits over the vocabulary and over positions.
+MINIMUM_SPREAD = 1e-2
+PROBE_TOKENS = 72
+# Parameters that a model may be blind to by its own mathematics: a key bias adds the same to all
+# scores of a query where keys are not rotated; a guard against division by zero is meant to do
+# nothing. No engine can lose them and be wrong. Their effects are reported, not judged.
+_MAY_BE_BLIND_TO = ("k_proj.bias", ".key.bias", ".Wk.bias", "act_fn.eps")
+_INDEX = re.compile(r"\.\d+(?=\.)")
+_PER_LAYER_ARGUMENT = "per_layer_input"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What a model's logits answer to.
+
+    Attributes:
+        effects: relative change of the logits (root mean square of the change over that of the
+            logits) for each kind of parameter, named with ``*`` for layer and expert numbers.
+        spread_over_tokens: standard deviation of the logits over the vocabulary, mean.
+        spread_over_positions: the same over positions of one prompt.
+        top_tokens: how many different tokens are the most likely one somewhere in the prompt.
+
+    """
+
+    effects: dict[str, float]
+    spread_over_tokens: float
+    spread_over_positions: float
+    top_tokens: int
+
+    @property
+    def smallest(self) -> tuple[str, float]:
+        """The kind of parameter that must move the logits and does so least, and by how much."""
+        judged = {
+            kind: effect
+            for kind, effect in self.effects.items()
+            if effect >= MINIMUM_EFFECT or not any(part in kind for part in _MAY_BE_BLIND_TO)
+        }
+        return min(judged.items(), key=lambda item: item[1])
+
+
+def measure(model: Any, vocab_size: int) -> Sensitivity:
+    """Disturb one parameter of each kind, and the per-layer inputs, and look at the logits.
+
+    The parameter is taken from the middle of the model and rolled by one along its last
+    dimension: a norm that follows cannot undo that, as it undoes a scaling.
+
+    Args:
+        model: a causal LM of transformers in float32.
+        vocab_size: number of tokens.
+
+    Raises:
+        BadInputError: logits are not finite, constant, or do not move; the message names the
+            parameter.
+
+    """
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, vocab_size, (1, PROBE_TOKENS), generator=generator)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            found: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
+        return found
+
+    plain = logits()
+    _check_spread(plain)
+    effects = {}
+    for kind, tensor in _one_of_each_kind(model):
+        with _disturbed(tensor):
+            effects[kind] = _change(plain, logits())
+    if _takes_per_layer_inputs(model):
+        with _without_per_layer_inputs(model):
+            effects["per-layer inputs of the later half"] = _change(plain, logits())
+    result = Sensitivity(
+        effects,
+        float(plain.std(-1).mean()),
+        float(plain.std(0).mean()),
+        len(plain.argmax(-1).unique()),
+    )
+    kind, effect = result.smallest
+    if effect < MINIMUM_EFFECT:
+        raise BadInputError(
+            f"the shrunk model hardly sees {kind}: disturbing it moves the logits by "
+            f"{effect:.1e} (at least {MINIMUM_EFFECT:.0e} is needed to trust an equal result); "
+            "try another --seed, or change the config's multipliers"
+        )
+    return result
+
+
+def _check_spread(logits: torch.Tensor) -> None:
+    if not torch.isfinite(logits).all():
+        raise BadInputError(
+            "the shrunk model's logits are not finite: activations explode over its depth; "
+            "change the config's multipliers"
+        )
+    tokens, positions = float(logits.std(-1).min()), float(logits.std(0).max())
+    if tokens < MINIMUM_SPREAD or positions < MINIMUM_SPREAD:
+        raise BadInputError(
+            f"the shrunk model's logits are nearly constant (spread {tokens:.1e} over tokens, "
+            f"{positions:.1e} over positions); change the config's multipliers"
+        )
+
+
+def _one_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Give each kind of parameter by its name without numbers, and the middle one of the kind."""
+    kinds: dict[str, list[torch.Tensor]] = {}
+    for name, tensor in saved_tensors(model).items():
+        shape = "x".join(map(str, tensor.shape))
+        # Layers of two kinds may have a parameter of one name and two shapes.
+        kinds.setdefault(f"{_INDEX.sub('.*', name)} [{shape}]", []).append(tensor)
+    for kind, tensors in kinds.items():
+        yield kind, tensors[len(tensors) // 2]
+
+
+@contextmanager
+def _disturbed(tensor: torch.Tensor) -> Iterator[None]:
+    kept = tensor.detach().clone()
+    with torch.no_grad():
+        # Experts are disturbed together: the middle one may have no token of the prompt.
+        tensor.copy_(kept * 1.5 if kept.numel() == 1 else kept.roll(1, -1))
+        yield
+        tensor.copy_(kept)
+
+
+def _change(before: torch.Tensor, after: torch.Tensor) -> float:
+    return float((after - before).square().mean().sqrt() / before.square().mean().sqrt())
+
+
+def _decoder_layers(model: Any) -> list[Any]:
+    return [
+        module
+        for module in model.modules()
+        if _PER_LAYER_ARGUMENT in inspect.signature(module.forward).parameters
+    ]
+
+
+def _takes_per_layer_inputs(model: Any) -> bool:
+    return bool(getattr(model.config, "hidden_size_per_layer_input", 0)) and bool(
+        _decoder_layers(model)
+    )
+
+
+@contextmanager
+def _without_per_layer_inputs(model: Any) -> Iterator[None]:
+    """Inside the block, layers of the later half get zeros for their per-layer inputs."""
+    layers = _decoder_layers(model)
+
+    def blank(layer: Any) -> Callable[..., Any]:
+        signature = inspect.signature(layer.forward)
+
+        def hook(_module: Any, args: Any, kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            given = bound.arguments[_PER_LAYER_ARGUMENT]
+            bound.arguments[_PER_LAYER_ARGUMENT] = torch.zeros_like(given)
+            return bound.args, bound.kwargs
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(blank(layer), with_kwargs=True)
+        for layer in layers[len(layers) // 2 :]
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""From options to points to cells: data, and no engine."""

@@ -1,0 +1,83 @@
+"""The pytest plugin: options, one item per check of a point, verdicts as test outcomes.
+
+Inert without `--pp`; harness/plugin/ holds the options, the run and what it prints.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .options import add_options
+from .run import POINT_FIXTURE, Run
+from .workers import auto_workers
+
+if TYPE_CHECKING:
+    from ..plan.sweep import Point
+
+_NAME = "pp-harness"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the `--pp` options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options and refuse what cannot be run, before anything is collected."""
+    if config.getoption("--pp") is None:
+        return
+    from ..errors import BadInputError
+
+    try:
+        run = Run(config)
+    except BadInputError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.pluginmanager.register(run, _NAME)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: as many as the devices allow engines at once; without --pp xdist decides."""
+    if config.getoption("--pp") is None:
+        return None
+    from ..errors import BadInputError
+
+    try:
+        return auto_workers(config)
+    except BadInputError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item per point for each test that asks for `pp_point`; one skipped item without --pp."""
+    if POINT_FIXTURE not in metafunc.fixturenames:
+        return
+    run = metafunc.config.pluginmanager.get_plugin(_NAME)
+    if run is None:
+        # Not an empty set: what that means is for the user's ini file to say.
+        skip = pytest.mark.skip(reason="give --pp to run this suite")
+        metafunc.parametrize(POINT_FIXTURE, [pytest.param(None, marks=skip, id="without-pp")])
+    else:
+        metafunc.parametrize(POINT_FIXTURE, run.points, ids=lambda point: point.id)
+
+
+@pytest.fixture
+def pp_judge(request: pytest.FixtureRequest) -> "Callable[[str, Point], None]":
+    """Judge one check of a point: pass, or fail with the finding; known findings are xfail."""
+    run: Run | None = request.config.pluginmanager.get_plugin(_NAME)
+    if run is None:
+        pytest.skip("give --pp to run this suite")
+
+    def judge(check: str, point: "Point") -> None:
+        outcome, record = run.judge(check, point, request.node)
+        if outcome.kind == "expected":
+            pytest.xfail(outcome.reason)
+        if outcome.kind == "not-applicable":
+            pytest.skip(outcome.reason)
+        if outcome.kind == "unexpected":
+            from ..report.words import explain
+
+            pytest.fail(explain(record, outcome.reason), pytrace=False)
+
+    return judge

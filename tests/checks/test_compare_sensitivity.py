@@ -1,0 +1,75 @@
+"""Equal logits are trusted only where unequal ones were possible."""
+
+import pytest
+
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.checks.logits.sensitivity import blind_spots
+
+KEYS = {"hidden_states": [8], "per_layer_inputs": [2]}
+
+
+def test_what_moved_is_trusted_and_shown(build):
+    """Every perturbation that was asked for moved the logits: the pass stands, with its figures."""
+    verdict = judge("logits", build(pp=1).save(), build(pp=3, keys=KEYS).save())
+    assert verdict.outcome is Outcome.PASS
+    assert set(verdict.figures["sensitivity"]) == {
+        "weight:embed.weight",
+        "weight:layers.*.mlp.weight",
+        "key:0:hidden_states",
+        "key:0:per_layer_inputs",
+        "key:1:hidden_states",
+        "key:1:per_layer_inputs",
+    }
+
+
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [(0, "weight:layers.*.mlp.weight"), (1, "key:1:per_layer_inputs")],
+)
+@pytest.mark.parametrize("how", ["moved nothing", "never tried"])
+def test_a_blind_spot_makes_it_inconclusive(build, side, name, how):
+    """A weight kind or key that does not show is named: equal logits prove nothing."""
+    sides = [build(pp=1), build(pp=3, keys=KEYS)]
+    if how == "moved nothing":
+        sides[side].effects[name] = 0.0
+    else:
+        del sides[side].effects[name]
+    verdict = judge("logits", *(one.save() for one in sides))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    (finding,) = verdict.findings
+    assert finding.code == "LOG004"
+    assert finding.evidence == {"blind_to": [name]}
+    assert name in verdict.summary
+
+
+def test_what_cannot_matter_is_excused_with_its_reason(build):
+    """A weight of a part that does not run for text is no blind spot, and is listed."""
+    baseline = build(pp=1)
+    baseline.effects["weight:embed.weight"] = 0.0
+    baseline.event(0, "excuses")["kinds"] = {"embed.weight": "its module does not run for text"}
+    verdict = judge("logits", baseline.save(), build(pp=2).save())
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.figures["cannot_matter"] == {
+        "weight:embed.weight": "its module does not run for text"
+    }
+
+
+def test_an_engine_that_tried_nothing_has_shown_nothing(build):
+    """No list of perturbations is not an empty list of blind spots."""
+    baseline = build(pp=1)
+    baseline.forget(0, "weights")
+    assert blind_spots(baseline.save(), build(pp=2).save()) == (
+        "anything at PP=1: nothing was tried",
+    )
+
+
+def test_unequal_logits_stay_a_failure(build):
+    """What differs was seen: blindness elsewhere does not soften it."""
+    sides = [build(pp=1), build(pp=2)]
+    sides[1].effects["key:0:hidden_states"] = 0.0
+    sides[1].logits = {
+        row: [value + 1 for value in values] for row, values in sides[1].logits.items()
+    }
+    verdict = judge("logits", *(one.save() for one in sides))
+    assert verdict.outcome is Outcome.FAIL

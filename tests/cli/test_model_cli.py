@@ -1,0 +1,77 @@
+"""The command `pp-harness model`, without training."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.model import model
+from harness.errors import BadInputError
+
+
+def run(*arguments):
+    """Run the command; its own errors come through."""
+    return CliRunner().invoke(model, arguments, catch_exceptions=False)
+
+
+def test_list_shows_every_instrument():
+    """Each bundled instrument has its line."""
+    result = run("list")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ("dense", "ple", "moe", "mm"))
+    assert "not ability" in result.output
+
+
+def test_partition_prints_the_variable_where_vllm_would_refuse():
+    """The value can be copied into the environment."""
+    result = run("partition", "ple", "--pp", "2,4")
+    assert result.exit_code == 0
+    assert result.output.count("VLLM_PP_LAYER_PARTITION=") == 1
+    assert "VLLM_PP_LAYER_PARTITION=2,2,2,4" in result.output
+
+
+def test_partition_judges_a_given_cut():
+    """An illegal cut ends with status 1 and its reason."""
+    result = run("partition", "ple", "--pp", "2", "--cut", "8,2")
+    assert result.exit_code == 1
+    assert "ILLEGAL: layer 8 (rank 1) shares the KV cache of layer 7" in result.output
+
+
+def test_partition_reads_a_bare_config_file(tmp_path):
+    """A config.json alone is enough, and JSON output is JSON."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"n_layer": 7}))
+    plans = json.loads(run("partition", str(file), "--pp", "1,2", "--json").output)
+    assert [plan["layers_per_rank"] for plan in plans] == [[7], [4, 3]]
+    assert plans[1]["ranks"][0]["parameters"] is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "cuts"),
+    [
+        ("E2B", [[13, 22], [4, 4, 5, 22]]),
+        ("E4B", [[21, 21], [7, 7, 8, 20]]),
+        ("26B-A4B", [[15, 15], [7, 8, 8, 7]]),
+        ("31B", [[30, 30], [15, 15, 15, 15]]),
+    ],
+)
+def test_partition_knows_the_published_shapes(shape, cuts):
+    """Each can be planned by name; the cuts are those of its published config."""
+    plans = json.loads(run("partition", f"shape:{shape}", "--pp", "2,4", "--json").output)
+    assert [plan["layers_per_rank"] for plan in plans] == cuts
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("partition", "no-such-file"),
+        ("partition", "no/such/file"),
+        ("partition", "shape:E9B"),
+        ("partition", "ple", "--pp", "two"),
+        ("partition", "ple", "--pp", "2,4", "--cut", "5,5"),
+    ],
+)
+def test_bad_input_is_said(arguments):
+    """Bad input is the error that the command line turns into status 2."""
+    with pytest.raises(BadInputError):
+        run(*arguments)

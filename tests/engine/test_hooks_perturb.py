@@ -1,0 +1,141 @@
+"""Known perturbations: one of each kind, undone bit by bit."""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="perturbations run inside the engine")
+
+from harness.engine.hooks.changes import Site  # noqa: E402 - needs torch
+from harness.engine.hooks.perturb import key_names, perturbation, weight_kinds  # noqa: E402
+
+
+class Model(torch.nn.Module):
+    """Two layers, tied ends, a packed matrix, and a tower that does not run."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = torch.nn.Embedding(8, 4)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+        self.head = torch.nn.Linear(4, 8, bias=False)
+        self.head.weight = self.embed.weight
+        self.tower = torch.nn.Linear(4, 4, bias=False)
+        for layer in self.layers:
+            torch.nn.init.zeros_(layer.bias)
+
+    def forward(self, ids):
+        hidden = self.embed(ids)
+        for layer in self.layers:
+            hidden = torch.nn.functional.rms_norm(layer(hidden), (4,))
+        return self.head(hidden)
+
+
+IDS = torch.arange(8)
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+def site(model, stage=0, written=None, group=None):
+    tracer = SimpleNamespace(
+        write=lambda kind, **content: (written if written is not None else {}).update(
+            {kind: content}
+        )
+    )
+    group = group or SimpleNamespace(rank_in_group=stage, world_size=2)
+    runner = SimpleNamespace(model_config=SimpleNamespace(enforce_eager=True))
+    return Site(runner, model, group, {}, (), {}, tracer)
+
+
+def test_kinds_have_no_numbers_and_tied_weights_count_once(model):
+    """A kind is a name without layer numbers and its shape."""
+    assert list(weight_kinds(model)) == [
+        "embed.weight [8x4]",
+        "layers.*.weight [4x4]",
+        "layers.*.bias [4]",
+        "tower.weight [4x4]",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["embed.weight [8x4]", "layers.*.weight [4x4]"])
+def test_a_weight_moves_the_output_and_comes_back(model, kind):
+    """Inside, the output differs although a norm follows; afterwards every bit is as it was."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = model(IDS)
+    with perturbation(f"weight:{kind}")(site(model)):
+        moved = model(IDS)
+    assert not torch.equal(plain, moved)
+    assert (plain - moved).norm() / plain.norm() > 1e-2
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(model(IDS), plain)
+
+
+def test_a_packed_matrix_is_reached_through_its_input(model):
+    """Where a CPU build has packed the weight away, doubling inputs is doubling its columns."""
+    layer = model.layers[0]
+    packed = layer.weight.detach().clone()
+    layer.weight = torch.nn.Parameter(torch.empty(0))
+
+    class Method:
+        def apply(self, _layer, x):
+            return x @ packed.T
+
+    layer.quant_method = Method()
+    layer.forward = lambda x: layer.quant_method.apply(layer, x)
+    x = torch.randn(3, 4)
+    wide = packed.clone()
+    wide[:, ::2] *= 2
+    assert "layers.*.weight" in weight_kinds(model)
+    with perturbation("weight:layers.*.weight")(site(model)):
+        assert torch.allclose(layer(x), x @ wide.T)
+    assert torch.equal(layer(x), x @ packed.T)
+
+
+def test_what_cannot_matter_is_noted(model):
+    """Parts that do not run and weights that are zero are named with the reason."""
+    written = {}
+    with perturbation("none")(site(model, written=written)):
+        model(IDS)
+    assert written["excuses"]["kinds"] == {
+        "layers.*.bias [4]": "it is zero throughout",
+        "tower.weight [4x4]": "its module does not run for text",
+    }
+
+
+class Group:
+    """A pipeline group that keeps what it sends."""
+
+    rank_in_group, world_size = 0, 2
+
+    def __init__(self):
+        self.sent = None
+
+    def isend_tensor_dict(self, tensors):
+        self.sent = tensors
+
+
+def test_a_key_is_altered_on_its_way_only():
+    """The receiver gets other values, zeros moved too; the sender's tensor is untouched."""
+    group, tensors = Group(), {"a": torch.zeros(2, 4), "b": torch.ones(2)}
+    with perturbation("key:0:a")(site(None, group=group)):
+        group.isend_tensor_dict(tensors)
+    assert not torch.equal(group.sent["a"], tensors["a"])
+    assert group.sent["b"] is tensors["b"]
+    assert not tensors["a"].any()
+    with perturbation("key:1:a")(site(None, group=group)):
+        group.isend_tensor_dict(tensors)
+    assert group.sent is tensors
+
+
+def test_every_key_has_every_boundary():
+    """PP=3 has two boundaries."""
+    assert key_names(["a", "b"], 3) == ["key:0:a", "key:0:b", "key:1:a", "key:1:b"]
+
+
+def test_an_unknown_perturbation_is_refused():
+    """A name of no family is our bug."""
+    with pytest.raises(LookupError, match="sideways"):
+        perturbation("sideways")

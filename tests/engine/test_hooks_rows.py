@@ -1,0 +1,64 @@
+"""Which rows of logits a prompt keeps, and what is written of them."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
+
+from harness.capture.record import Capture  # noqa: E402
+from harness.engine.hooks.tracer import RowSpan, Tracer, kept_positions  # noqa: E402
+
+
+def test_a_small_vocabulary_keeps_every_row():
+    """Instruments lose nothing."""
+    assert kept_positions(1024, 448) == set(range(1024))
+
+
+def test_a_real_vocabulary_keeps_a_bounded_spread():
+    """First and last are kept, and never more than 32 MiB of float32."""
+    for length in (33, 512, 4096):
+        kept = kept_positions(length, 262144)
+        assert (min(kept), max(kept), len(kept)) == (0, length - 1, 32)
+    assert kept_positions(32, 262144) == set(range(32))
+
+
+def span(name: str, start: int, count: int, prompt: int) -> RowSpan:
+    """Rows of a request with four forced tokens."""
+    return RowSpan(name, start, count, prompt, (1, 2, 3, 4))
+
+
+# Steps of prompts of 300 tokens, in chunks. The last row of a chunk is sampled too, and thrown away
+# by the engine.
+STEPS = {
+    "first-chunk": (span("a", 0, 128, 300),),
+    "middle-chunk": (span("a", 128, 128, 300),),
+    "last-chunk": (span("a", 256, 44, 300),),
+    "decode": (span("a", 300, 1, 300), span("b", 301, 1, 300)),
+    "chunk-beside-decode": (span("a", 300, 1, 300), span("b", 128, 100, 300)),
+    # With a vocabulary of 262144 a prompt of 300 keeps every tenth row: of these, none.
+    "small-chunks": (span("a", 1, 5, 300), span("b", 20, 8, 300)),
+}
+
+
+@pytest.mark.parametrize("vocab", [1024, 49152, 262144])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
+    """None, some or all rows: at a large vocabulary a chunk may keep not a single one."""
+    spans = STEPS[step]
+    tracer = Tracer(tmp_path, tracing=True)
+    tracer.start(0, tp_rank=0, device=torch.device("cpu"))
+    # One column tells a row by its place in the step; the other columns cost memory alone.
+    hidden = torch.arange(sum(one.count for one in spans), dtype=torch.float32).unsqueeze(1)
+    ends = [sum(one.count for one in spans[: index + 1]) - 1 for index in range(len(spans))]
+    tracer.logits(spans, hidden[ends].expand(-1, vocab))
+    tracer.prompt_logits(spans, hidden, lambda rows: rows.expand(-1, vocab), vocab)
+    tracer.flush()
+    table = Capture(tmp_path, {}).logits
+
+    wanted, offset = {}, 0
+    for one in spans:
+        for row, position in enumerate(range(one.start, one.start + one.count)):
+            decodes = position >= one.prompt_length - 1
+            if decodes or position in kept_positions(one.prompt_length, vocab):
+                wanted[one.name, position] = float(offset + row)
+        offset += one.count
+    assert {row: float(table.values[at, 0]) for row, at in table.index.items()} == wanted

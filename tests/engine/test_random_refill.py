@@ -1,0 +1,36 @@
+"""Weights drawn in place: by name alone, and spread as the rule for their shape says."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="drawing weights needs torch")
+
+from harness.engine.random_weights import EMBEDDING_STD, MATRIX_GAIN, refill  # noqa: E402
+
+
+def drawn(name, start, *, is_embedding=False):
+    tensor = start.clone()
+    refill(name, tensor, 0, is_embedding=is_embedding)
+    return tensor
+
+
+def test_the_name_alone_decides():
+    """Two ranks that hold a weight of one name hold the same numbers; another name has others."""
+    start = torch.zeros(8, 16, dtype=torch.bfloat16)
+    one = drawn("layers.3.mlp.weight", start)
+    assert torch.equal(one, drawn("layers.3.mlp.weight", start + 1))
+    assert not torch.equal(one, drawn("layers.4.mlp.weight", start))
+
+
+def test_spreads():
+    """Matrices by their inputs, embeddings by the constant, vectors and scalars around a start."""
+    matrix = drawn("w", torch.zeros(512, 256))
+    assert matrix.std().item() == pytest.approx(MATRIX_GAIN / 16, rel=0.02)
+    experts = drawn("experts", torch.zeros(4, 256, 64))
+    assert experts.std().item() == pytest.approx(MATRIX_GAIN / 8, rel=0.02)
+    table = drawn("e", torch.zeros(512, 256), is_embedding=True)
+    assert table.std().item() == pytest.approx(EMBEDDING_STD, rel=0.02)
+    norm = drawn("n", torch.ones(4096))
+    assert norm.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert norm.std().item() > 0.1
+    scalar = drawn("layer_scalar", torch.ones(1))
+    assert 0.7 <= scalar.item() <= 0.9

@@ -1,0 +1,248 @@
+"""Partitions: vLLM's own cut, what makes a cut illegal, and the legal cut nearest to balanced."""
+
+import itertools
+
+import pytest
+
+from harness.errors import BadInputError
+from harness.models.partition import (
+    balanced_cut,
+    default_cut,
+    illegal_reason,
+    kv_layers,
+    kv_sources,
+    layer_count,
+    layer_parameters,
+    plan_partition,
+)
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def kinds(layers, every):
+    """Full attention at every nth layer and at the last, as the Gemma4 configs have it."""
+    return [FULL if (i + 1) % every == 0 or i == layers - 1 else SLIDING for i in range(layers)]
+
+
+def gemma4(layers, every, **keys):
+    """Make a config of Gemma4's published shapes, nested as in the multimodal checkpoints."""
+    text = {
+        "num_hidden_layers": layers,
+        "layer_types": kinds(layers, every),
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "hidden_activation": "gelu_pytorch_tanh",
+    }
+    return {"model_type": "gemma4", "text_config": text | keys}
+
+
+E2B = gemma4(
+    35, 5, num_kv_shared_layers=20, hidden_size=1536, intermediate_size=6144,
+    num_attention_heads=8, num_key_value_heads=1, hidden_size_per_layer_input=256,
+    use_double_wide_mlp=True,
+)  # fmt: skip
+E4B = gemma4(
+    42, 6, num_kv_shared_layers=18, hidden_size=2560, intermediate_size=10240,
+    num_attention_heads=8, num_key_value_heads=2, hidden_size_per_layer_input=256,
+)  # fmt: skip
+MOE_26B = gemma4(
+    30, 6, hidden_size=2816, intermediate_size=2112, num_attention_heads=16,
+    num_key_value_heads=8, num_global_key_value_heads=2, attention_k_eq_v=True,
+    enable_moe_block=True, num_experts=128, top_k_experts=8, moe_intermediate_size=704,
+)  # fmt: skip
+DENSE_31B = gemma4(
+    60, 6, hidden_size=5376, intermediate_size=21504, num_attention_heads=32,
+    num_key_value_heads=16, num_global_key_value_heads=4, attention_k_eq_v=True,
+)  # fmt: skip
+PLAIN = {"num_hidden_layers": 10}
+
+
+def shared_tail(layers, shared, types):
+    """Make a bare config with a KV-shared tail."""
+    return {"num_hidden_layers": layers, "num_kv_shared_layers": shared, "layer_types": types}
+
+
+@pytest.mark.parametrize(
+    ("layers", "pp", "cut"),
+    [(10, 1, (10,)), (10, 2, (5, 5)), (10, 4, (2, 3, 3, 2)), (11, 2, (6, 5)), (2, 4, (0, 1, 1, 0))],
+)
+def test_default_cut_gives_what_is_left_over_to_late_ranks_but_the_last(layers, pp, cut):
+    """The cut is vLLM's: even, and the last rank never takes an extra layer."""
+    assert default_cut(layers, pp) == cut
+
+
+@pytest.mark.vllm
+def test_default_cut_equals_vllms_own_function(monkeypatch):
+    """For every size that anybody runs, the cut equals vLLM's get_pp_indices."""
+    monkeypatch.delenv("VLLM_PP_LAYER_PARTITION", raising=False)
+    utils = pytest.importorskip("vllm.distributed.utils")
+    for layers, pp in itertools.product(range(1, 101), range(1, 17)):
+        spans = [utils.get_pp_indices(layers, rank, pp) for rank in range(pp)]
+        assert default_cut(layers, pp) == tuple(end - start for start, end in spans)
+
+
+@pytest.mark.vllm
+def test_the_printed_value_makes_vllm_cut_as_planned(monkeypatch):
+    """VLLM reads the plan's environment as exactly the plan's ranks."""
+    utils = pytest.importorskip("vllm.distributed.utils")
+    plan = plan_partition(E4B, 4)
+    for name, value in plan.environment.items():
+        monkeypatch.setenv(name, value)
+    for rank in plan.ranks:
+        first = rank.first_layer
+        assert utils.get_pp_indices(42, rank.rank, 4) == (first, first + rank.layers)
+
+
+@pytest.mark.parametrize(
+    ("config", "pp", "default_is_legal", "cut"),
+    [
+        (E2B, 2, False, (13, 22)),
+        (E2B, 4, False, (4, 4, 5, 22)),
+        (E4B, 2, True, (21, 21)),
+        (E4B, 4, False, (7, 7, 8, 20)),
+        (MOE_26B, 2, True, (15, 15)),
+        (MOE_26B, 4, True, (7, 8, 8, 7)),
+        (DENSE_31B, 2, True, (30, 30)),
+        (DENSE_31B, 4, True, (15, 15, 15, 15)),
+    ],
+)
+def test_published_gemma4_shapes(config, pp, default_is_legal, cut):
+    """E2B never runs at vLLM's own cut, E4B at PP=2 only, the others always."""
+    plan = plan_partition(config, pp)
+    assert plan.illegal_reason is None
+    assert plan.is_default is default_is_legal
+    assert plan.layers_per_rank == cut
+    assert (illegal_reason(config, plan.default_cut, pp) is None) is default_is_legal
+
+
+def test_kv_sources_are_the_last_layer_of_the_same_kind_before_the_tail():
+    """Shared layers read the nearest earlier cache of their kind."""
+    assert set(kv_sources(E2B).values()) == {13, 14}
+    assert set(kv_sources(E4B).values()) == {22, 23}
+    assert kv_sources(E4B)[41] == 23
+    assert kv_sources(E4B)[24] == 22
+    assert kv_sources(DENSE_31B) == {}
+
+
+def test_an_illegal_cut_names_layer_source_and_ranks():
+    """The reason is concrete enough to act on."""
+    reason = illegal_reason(E4B, (10, 11, 11, 10), 4)
+    assert reason == ("layer 32 (rank 3) shares the KV cache of layer 22, which is on rank 2")
+
+
+def test_a_requested_cut_is_kept_and_judged():
+    """A request is never replaced, legal or not, and never the default unless it equals it."""
+    plan = plan_partition(PLAIN, 2, (3, 7))
+    assert (plan.layers_per_rank, plan.is_default, plan.illegal_reason) == ((3, 7), False, None)
+    assert plan.environment == {"VLLM_PP_LAYER_PARTITION": "3,7"}
+    assert plan_partition(PLAIN, 2, (5, 5)).is_default
+    assert plan_partition(E2B, 2, (18, 17)).illegal_reason is not None
+
+
+@pytest.mark.parametrize(
+    ("cut", "part"),
+    [((5, 4), "places 9 layers"), ((4, 3, 3), "names 3 ranks"), ((10, 0), "rank 1 without")],
+)
+def test_a_cut_that_does_not_fit_says_what_is_wrong(cut, part):
+    """Wrong sum, wrong length and an empty rank are each told apart."""
+    assert part in plan_partition(PLAIN, 2, cut).illegal_reason
+
+
+def test_more_ranks_than_layers_is_illegal():
+    """There is no cut, and the plan says so in place of proposing one."""
+    plan = plan_partition({"num_hidden_layers": 3}, 4)
+    assert "fewer than 4 ranks" in plan.illegal_reason
+    assert plan.environment == {}
+
+
+def test_no_legal_cut_is_said():
+    """A tail that ties nearly all layers together leaves nothing to cut."""
+    config = shared_tail(6, 5, [FULL] * 6)
+    plan = plan_partition(config, 2)
+    assert plan.illegal_reason is not None
+    assert plan.note == "no cut into that many ranks is legal"
+
+
+def test_balanced_cut_is_the_best_of_all_legal_cuts():
+    """On small models the search agrees with trying every cut."""
+    for shared, types in itertools.product(range(5), ([FULL] * 9, kinds(9, 3), kinds(9, 2))):
+        config = shared_tail(9, shared, types)
+        for pp in (1, 2, 3, 4):
+            every = itertools.product(range(1, 10), repeat=pp)
+            legal = [cut for cut in every if illegal_reason(config, cut, pp) is None]
+            default = default_cut(9, pp)
+
+            def badness(cut, default=default):
+                moved = sum(abs(a - b) for a, b in zip(cut, default, strict=True))
+                return sum(n * n for n in cut), moved, cut
+
+            assert balanced_cut(config, pp) == min(legal, key=badness, default=None)
+
+
+def test_ranks_cover_all_layers_once_and_count_caches():
+    """Rank plans add up to the model."""
+    plan = plan_partition(E4B, 4)
+    assert [rank.first_layer for rank in plan.ranks] == [0, 7, 14, 22]
+    assert sum(rank.kv_layers for rank in plan.ranks) == len(kv_layers(E4B)) == 24
+    assert sum(rank.parameters for rank in plan.ranks) == sum(layer_parameters(E4B))
+
+
+def test_layers_without_a_cache_are_not_counted():
+    """Linear attention holds no key-value cache."""
+    types = ["linear_attention", "full_attention"] * 2
+    config = {"num_hidden_layers": 4, "layer_types": types}
+    assert kv_layers(config) == {1, 3}
+    assert layer_parameters(config) is None
+
+
+def test_config_without_layers_is_bad_input():
+    """A config of something else ends in one error."""
+    with pytest.raises(BadInputError, match="no number of layers"):
+        layer_count({"model_type": "vit"})
+
+
+def test_pp_below_one_is_bad_input():
+    """There is no pipeline of zero ranks."""
+    with pytest.raises(BadInputError, match="at least one rank"):
+        plan_partition(PLAIN, 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_hidden_layers": 4, "num_kv_shared_layers": 2},
+        shared_tail(4, 4, [FULL] * 4),
+        shared_tail(4, 1, [SLIDING, SLIDING, SLIDING, FULL]),
+        shared_tail(5, 1, [FULL] * 4),
+    ],
+)
+def test_contradictory_sharing_is_bad_input(config):
+    """A config that cannot be planned ends in one error, not in a guess."""
+    with pytest.raises(BadInputError):
+        plan_partition(config, 2)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("family", "keys"),
+    [
+        ("llama", {}),
+        ("qwen3", {"head_dim": 32}),
+        ("qwen3_moe", {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 32}),
+        ("gemma3_text", {"head_dim": 32}),
+        ("mixtral", {"num_local_experts": 4}),
+    ],
+)
+def test_parameter_counts_equal_transformers(family, keys):
+    """For other families too, counts equal the linear weights of the model that is built."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(
+        family, num_hidden_layers=4, hidden_size=64, intermediate_size=96,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=50, **keys,
+    )  # fmt: skip
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(config)
+    counted = layer_parameters(config.to_dict())
+    for layer, count in zip(built.model.layers, counted, strict=True):
+        assert count == sum(p.numel() for p in layer.parameters() if p.dim() > 1)

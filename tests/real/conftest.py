@@ -1,0 +1,35 @@
+"""Real engines on the CPU: one cell takes half a minute, so that tests share captures."""
+
+import pytest
+
+from harness.capture.launch import launch
+from harness.capture.record import Capture
+from harness.plan.sweep import Point, Sweep, SweepOptions
+
+PHASE_TIMEOUT = 300
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory):
+    """The default sweep with two questions a cell and its trees in a folder of this session."""
+    return Sweep(SweepOptions(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="session")
+def run(sweep, servers, tmp_path_factory):
+    """Run a cell of the sweep once per session and setting; return its capture."""
+    done = {}
+
+    def run(variant, model, pp, tp=1, **control):
+        key = (variant, model, pp, tp, *sorted(control.items()))
+        if key not in done:
+            folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
+            cell = sweep.cell(Point(variant, model, pp, tp=tp))
+            devices = sweep.devices.ids[: sweep.devices.needed(pp, tp)]
+            manifest = launch(
+                cell, folder, devices, servers, phase_timeout=PHASE_TIMEOUT, **control
+            )
+            done[key] = Capture(folder, manifest)
+        return done[key]
+
+    return run

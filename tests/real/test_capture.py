@@ -1,0 +1,222 @@
+"""What a real engine leaves behind, and that recording it changes nothing."""
+
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from harness.capture.launch import launch
+from harness.checks.contract.boundary_cost import boundary_costs
+from harness.checks.contract.contract import compare_contract
+from harness.checks.finding import Outcome, Severity
+from harness.checks.judge import judge
+from harness.checks.logits.logits import compare_logits
+from harness.engine.probes import probe_set
+from harness.plan.sweep import Point
+
+pytestmark = pytest.mark.engine
+
+
+def sampled_rows(capture):
+    """The logits that the engine sampled from, in the order of the probes."""
+    table = capture.logits
+    probes = probe_set(
+        "parity",
+        capture.manifest["cell"]["vocab_size"],
+        capture.manifest["cell"]["sliding_window"],
+        capture.manifest["cell"]["max_model_len"],
+    )
+    rows = [
+        (request.name, len(request.prompt) - 1 + step)
+        for probe in probes
+        for request in probe.requests
+        for step in range(len(request.forced))
+    ]
+    return table.values[[table.index[row] for row in rows]]
+
+
+def test_the_tracer_changes_nothing(run):
+    """Logits with hooks on and hooks off are the same bits."""
+    traced = run("fixed", "ple", 2)
+    bare = run("fixed", "ple", 2, tracing=False)
+    assert all(trace.tracing for trace in traced.stages.values())
+    assert not any(trace.tracing or trace.steps for trace in bare.stages.values())
+    assert np.array_equal(sampled_rows(traced).view(np.uint32), sampled_rows(bare).view(np.uint32))
+    assert [line["output"] for line in traced.answers] == [line["output"] for line in bare.answers]
+
+
+def test_forked_workers_compute_what_spawned_ones_do(run):
+    """Letting workers fork, where vLLM spawns, changes no bit."""
+    forked, spawned = run("fixed", "ple", 2), run("fixed", "ple", 2, worker_start="spawn")
+    assert spawned.status == "ok", spawned.failure
+    assert compare_logits(forked, spawned).outcome is Outcome.PASS
+    assert all(trace.steps for trace in spawned.stages.values()), "the plugin loads when spawned"
+
+
+def test_every_probe_row_is_captured(run):
+    """Prefill and decode of every probe request are there, with one fingerprint per layer."""
+    capture = run("fixed", "ple", 2)
+    cell = capture.manifest["cell"]
+    sizes = cell["vocab_size"], cell["sliding_window"], cell["max_model_len"]
+    probes = probe_set("parity", *sizes)
+    wanted = {
+        (request.name, position)
+        for probe in probes
+        for request in probe.requests
+        for position in range(len(request.prompt) + len(request.forced) - 1)
+    }
+    assert set(capture.logits.index) == wanted
+    assert [sent.request for sent in capture.probes.values()] == [
+        request for probe in probes for request in probe.requests
+    ], "the token ids stand in the capture"
+    layers = sorted(layer for trace in capture.stages.values() for layer in trace.layers)
+    assert layers == list(range(10))
+    for trace in capture.stages.values():
+        for step in trace.steps:
+            assert set(step.layers) == set(trace.layers)
+
+
+def test_the_baseline_is_captured_twice_in_another_order(run):
+    """PP=1 runs all batches again, last one first; on the CPU not one bit of them moves."""
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    first, second = baseline.logits, baseline.second_logits
+    assert first.index.keys() == second.index.keys()
+    assert not set(first.index.values()) & set(second.index.values())
+    rows = list(first.index)
+    left, right = (t.values[[t.index[row] for row in rows]] for t in (first, second))
+    assert np.array_equal(left.view(np.uint32), right.view(np.uint32))
+    (trace,) = baseline.stages.values()
+    assert len(trace.second_pass) == len(trace.steps)
+    assert not candidate.second_logits.index
+
+
+def test_three_stages_agree(run):
+    """A middle stage both reads and sends; the fix relays the per-layer inputs through it."""
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    contract = compare_contract(candidate)
+    assert contract.outcome is Outcome.PASS, contract.summary
+    middle = candidate.stages[1].steps[0]
+    assert set(middle.reads) == set(middle.sent) == {"hidden_states", "per_layer_inputs"}
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
+    """A stage gets all layers' inputs and uses its own: the report says how much is waste."""
+    candidate = run("fixed", "ple", 3)
+    layers = {stage: len(trace.layers) for stage, trace in candidate.stages.items()}
+    costs = {c.boundary: c for c in boundary_costs(candidate.stages) if c.key == "per_layer_inputs"}
+    total = sum(layers.values())
+    assert costs["0->1"].unused == pytest.approx(layers[0] / total)
+    assert costs["1->2"].unused == pytest.approx((layers[0] + layers[1]) / total)
+    assert costs["0->1"].bytes_per_token == total * 16 * 4
+
+
+def test_the_multimodal_class_is_seen_through(run):
+    """Layers are found behind the wrapper, tensors are traced through it, and logits are equal."""
+    baseline, candidate = run("fixed", "mm", 1), run("fixed", "mm", 3)
+    assert candidate.manifest["effective"]["architecture"] == "Gemma4ForConditionalGeneration"
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert {stage: trace.layers for stage, trace in candidate.stages.items()} == {
+        0: (0, 1),
+        1: (2, 3),
+        2: (4, 5),
+    }
+    assert set(candidate.stages[1].steps[0].reads) == {"hidden_states", "per_layer_inputs"}
+    assert compare_contract(candidate).outcome is Outcome.PASS
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_tensor_parallel_beside_pipeline_parallel(run):
+    """Two ranks a stage: each is traced, one writes the logits, and PP=2 equals PP=1 at that TP."""
+    baseline, candidate = run("fixed", "ple", 1, tp=2), run("fixed", "ple", 2, tp=2)
+    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert set(candidate.ranks) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    contract = compare_contract(candidate)
+    assert contract.outcome is Outcome.PASS, contract.summary
+    assert len(candidate.logits.index) == len(candidate.logits.values)
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_dropped_per_layer_inputs_are_found_and_placed(run):
+    """The merged PR: the key is never read, logits differ, from the first layer of stage 1 on."""
+    baseline, candidate = run("merged", "ple", 1), run("merged", "ple", 2)
+    contract = compare_contract(candidate)
+    errors = [f for f in contract.findings if f.severity is Severity.ERROR]
+    assert [(f.code, f.key, f.rank) for f in errors] == [("CON001", "per_layer_inputs", 1)]
+    (finding,) = compare_logits(baseline, candidate).findings
+    assert (finding.code, finding.rank) == ("LOG001", 1)
+    assert finding.layer == min(candidate.stages[1].layers)
+    assert finding.evidence["entered"] == {
+        "hidden_states": "arrives equal",
+        "per_layer_inputs": "arrives equal and is not read",
+    }
+
+
+def test_a_crash_is_recorded_with_its_root_cause(run):
+    """The base release crashes on stage 1; the record names rank, file and line."""
+    baseline, candidate = run("base", "ple", 1), run("base", "ple", 2)
+    assert candidate.status == "failed"
+    assert candidate.failure["rank"] == 1
+    assert candidate.failure["error"] == (
+        "AttributeError: 'IntermediateTensors' object has no attribute 'get'"
+    )
+    assert candidate.failure["place"].startswith("vllm/model_executor/models/gemma4.py:")
+    assert judge("engine", baseline, candidate).outcome is Outcome.FAIL
+    codes = {finding.code for finding in judge("contract", baseline, candidate).findings}
+    assert codes == {"CON004", "CON005"}
+    assert judge("logits", baseline, candidate).outcome is Outcome.BLOCKED
+
+
+def _wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def _heartbeat(folder, rank):
+    return json.loads((folder / f"rank{rank}.jsonl").read_text().splitlines()[0])
+
+
+def _running(group):
+    """Processes of a group that run; a zombie waits only for its parent to notice."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        try:
+            if os.getpgid(process.pid) == group and process.info["status"] != "zombie":
+                found.append(process.pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("victim", ["rank", "engine"])
+def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp_path, victim):
+    """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
+    cell = sweep.cell(Point("fixed", "ple", 2))
+    manifest = {}
+
+    def work():
+        manifest.update(launch(cell, tmp_path, sweep.devices.ids[:1], servers, phase_timeout=60))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    _wait_for((tmp_path / "rank1.jsonl").exists)
+    rank = psutil.Process(_heartbeat(tmp_path, 1)["pid"])
+    engine = rank.parent()
+    group = os.getpgid(engine.pid)
+    assert len(engine.children(recursive=True)) >= 2
+    if victim == "engine":
+        engine.kill()
+    else:
+        rank.kill()
+    thread.join(timeout=200)
+    assert not thread.is_alive()
+    assert manifest["status"] == "blocked", manifest["failure"]
+    assert manifest["failure"]["error"]
+    assert not _running(group)

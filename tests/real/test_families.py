@@ -1,0 +1,40 @@
+"""A shrunk random model of another family goes through the harness as an instrument does."""
+
+import pytest
+
+from harness.capture.launch import launch
+from harness.capture.record import Capture
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.models.shrink import default_config, shrink
+from harness.plan.sweep import Point, Sweep, SweepOptions
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_shrunk_llama_is_the_same_at_pp_2(servers, tmp_path):
+    """Random weights load in vLLM, the contract is seen, and logits are equal bit by bit."""
+    folder = shrink(default_config("LlamaForCausalLM"), tmp_path / "llama")
+    sweep = Sweep(
+        SweepOptions(
+            pps=(2,),
+            variants=("base",),
+            models=(str(folder),),
+            gsm8k_limit=1,
+            gsm8k_fewshot=0,
+            store=tmp_path / "store",
+        )
+    )
+    captures = []
+    for pp in (1, 2):
+        work = tmp_path / f"pp{pp}"
+        work.mkdir()
+        cell = sweep.cell(Point("base", "llama", pp))
+        manifest = launch(cell, work, sweep.devices.ids[:1], servers, phase_timeout=300)
+        captures.append(Capture(work, manifest))
+    for check in ("engine", "contract", "logits"):
+        verdict = judge(check, *captures)
+        assert verdict.outcome is Outcome.PASS, verdict.summary
+    assert captures[0].logits.values.std() > 0.5, "logits that say something"
+    sent = captures[1].stages[1].steps[0]
+    assert set(sent.reads) == {"hidden_states", "residual"}

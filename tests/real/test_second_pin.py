@@ -1,0 +1,139 @@
+"""Another release, in an environment of its own: its engines run there with our hooks."""
+
+import functools
+
+import pytest
+
+from harness.assets import patches_dir
+from harness.capture.launch import launch
+from harness.capture.record import Capture
+from harness.checks.contract.contract import compare_contract
+from harness.checks.engine import compare_engines
+from harness.checks.finding import Outcome
+from harness.checks.logits.logits import compare_logits
+from harness.errors import BadInputError
+from harness.plan.sweep import Sweep, SweepOptions
+from harness.source.subject import SubjectOptions
+
+pytestmark = pytest.mark.engine
+
+VERSION = "0.26.0"
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Return a function that plans a sweep on the second pin; skips where it is not installed."""
+    store = tmp_path_factory.mktemp("store")
+
+    def plan(pp=2, **options):
+        return Sweep(
+            SweepOptions(
+                pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options
+            )
+        )
+
+    try:
+        _ = plan().installed
+    except BadInputError as error:
+        pytest.skip(str(error))
+    return plan
+
+
+@pytest.fixture(scope="module")
+def run(plan, servers, tmp_path_factory):
+    """Return a function that runs a cell of the second pin."""
+
+    def run(variant, pp, **options):
+        sweep = plan(max(pp, 2), **options)
+        (point,) = (one for one in sweep.points if one.variant == variant)
+        cell = sweep.cell(point if pp > 1 else point.baseline)
+        folder = tmp_path_factory.mktemp(f"{variant}-pp{pp}")
+        manifest = launch(cell, folder, sweep.devices.ids[:1], servers, phase_timeout=300)
+        return Capture(folder, manifest)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def baseline(run):
+    """The release as it is, at PP=1."""
+    return run("base", 1)
+
+
+def test_the_second_pin_runs_in_its_own_environment(plan, baseline):
+    """The tree, the interpreter and the versions in the key are those of that environment."""
+    installed = plan().installed
+    assert baseline.status == "ok", baseline.failure
+    assert installed.release == VERSION
+    cell = baseline.manifest["cell"]
+    assert cell["pin"] == f"{installed.distribution} {installed.version}"
+    assert cell["python"] == (str(installed.python) if installed.python else None)
+    assert ["torch", installed.package_version("torch")] in cell["versions"]
+    assert baseline.manifest["effective"]["runner"] == "v1"
+
+
+def test_the_merged_change_is_still_wrong_there(run, baseline):
+    """0.26.0 carries PR #40786: the key is never read on stage 1, and logits differ."""
+    candidate = run("base", 2)
+    assert candidate.status == "ok", candidate.failure
+    errors = [f for f in compare_contract(candidate).findings if f.severity.value == "error"]
+    assert [(f.code, f.key, f.rank) for f in errors] == [("CON001", "per_layer_inputs", 1)]
+    assert [f.code for f in compare_logits(baseline, candidate).findings] == ["LOG001"]
+
+
+def test_our_series_cures_it(run, baseline):
+    """With our patch for that release PP=2 gives the bits of PP=1; PP=1 has nothing to cure."""
+    candidate = run("fixed", 2)
+    assert compare_engines(baseline, candidate).outcome is Outcome.PASS
+    assert compare_contract(candidate).outcome is Outcome.PASS
+    assert compare_logits(baseline, candidate).outcome is Outcome.PASS
+
+
+def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
+    """vLLM refuses V2 without Triton's CPU backend: not applicable, with vLLM's own reason."""
+    verdict = compare_engines(baseline, run("base", 2, runner="v2"))
+    assert verdict.outcome is Outcome.NOT_APPLICABLE
+    assert "Model Runner V2 requires Triton" in verdict.summary
+
+
+@pytest.fixture(scope="module")
+def run_v2(run):
+    """Return a function that runs a cell on V2: with Triton's interpreter, by a series of ours."""
+    subject = SubjectOptions(series=patches_dir() / "gemma4-ple-v2-cpu")
+    return functools.partial(run, runner="v2", subject=subject)
+
+
+@pytest.fixture(scope="module")
+def baseline_v2(run_v2):
+    """PP=1 on V2."""
+    return run_v2("v2-on-cpu", 1)
+
+
+def test_the_merged_change_is_silent_on_v2_too(run_v2, baseline_v2):
+    """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
+    candidate = run_v2("v2-on-cpu", 2)
+    assert candidate.manifest["effective"]["runner"] == "v2"
+    assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
+    assert codes(compare_contract(candidate)) == ["CON001"]
+    assert codes(compare_logits(baseline_v2, candidate)) == ["LOG001"]
+
+
+def test_a_middle_stage_stops_v2(run_v2):
+    """At PP=4 stage 1 does not send the key on: V2 fails where V1 reads what is stale."""
+    candidate = run_v2("v2-on-cpu", 4)
+    failure = candidate.failure
+    assert (failure["rank"], failure["error"]) == (2, "KeyError: 'per_layer_inputs'")
+    assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
+
+
+def test_our_patch_cures_v2(run_v2, baseline_v2):
+    """With our patch three stages agree, and give the bits of PP=1."""
+    candidate = run_v2("fixed", 3)
+    assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
+    assert compare_contract(candidate).outcome is Outcome.PASS
+    assert compare_logits(baseline_v2, candidate).outcome is Outcome.PASS
+
+
+def codes(verdict):
+    """Return the codes of a verdict's errors."""
+    return [one.code for one in verdict.findings if one.severity.value == "error"]

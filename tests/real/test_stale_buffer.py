@@ -1,0 +1,69 @@
+"""A key that is not sent: vLLM's receive buffer keeps what was in it, and nothing fails."""
+
+import difflib
+import shutil
+
+import pytest
+
+from harness.assets import patches_dir
+from harness.capture.launch import launch
+from harness.capture.record import Capture
+from harness.checks.contract.contract import compare_contract
+from harness.checks.logits.logits import compare_logits
+from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.source.subject import SubjectOptions
+
+pytestmark = pytest.mark.engine
+
+MODEL = "vllm/model_executor/models/gemma4.py"
+SENT = '            if per_layer_inputs is not None:\n                tensors["per_layer_inputs"]'
+UNSENT = SENT.replace("is not None", "is None")
+
+
+def forgetful_series(fixed_tree, folder):
+    """The default series, and a patch on top after which the key is never sent."""
+    shutil.copytree(patches_dir() / "gemma4-pp", folder)
+    before = (fixed_tree / MODEL).read_text()
+    assert before.count(SENT) == 1
+    after = before.replace(SENT, UNSENT)
+    diff = difflib.unified_diff(
+        before.splitlines(keepends=True),
+        after.splitlines(keepends=True),
+        f"a/{MODEL}",
+        f"b/{MODEL}",
+    )
+    head = (
+        "Subject: forget to send\nVariant: forgetful\nUpstream: none\nPins: 0.20.2\n"
+        "Remove-when: never\n\nA fault for a test.\n---\n"
+        f"diff --git a/{MODEL} b/{MODEL}\n"
+    )
+    (folder / "0003-forget.patch").write_text(head + "".join(diff))
+    with (folder / "series").open("a") as order:
+        order.write("0003-forget.patch\n")
+    return folder
+
+
+def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path):
+    """The receiver declares and reads what nobody sends: the contract says so, logits are NaN."""
+    baseline = run("fixed", "ple", 1)
+    fixed_tree = sweep.cell(Point("fixed", "ple", 2)).tree
+    series = forgetful_series(fixed_tree, tmp_path / "forgetful-pp")
+    forgetful = Sweep(
+        SweepOptions(
+            pps=(2,),
+            gsm8k_limit=2,
+            store=sweep.store,
+            subject=SubjectOptions(series=series),
+        )
+    )
+    folder = tmp_path / "capture"
+    folder.mkdir()
+    cell = forgetful.cell(Point("forgetful", "ple", 2))
+    manifest = launch(cell, folder, sweep.devices.ids[:1], servers, phase_timeout=300)
+    assert manifest["status"] == "ok", manifest["failure"]
+    candidate = Capture(folder, manifest)
+    assert [(f.code, f.key) for f in compare_contract(candidate).findings] == [
+        ("CON002", "per_layer_inputs")
+    ]
+    codes = {finding.code for finding in compare_logits(baseline, candidate).findings}
+    assert codes == {"LOG001", "LOG002"}
