@@ -23,7 +23,8 @@ from harness.capture.devices import lease
 from harness.capture.expect import devices_needed
 from harness.capture.launch import launch
 from harness.plan.cell import Cell
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 PHASES = ("engine", "probes", "sensitivity", "gsm8k", "shutdown")
 SHAPE = (

@@ -40,7 +40,8 @@ from harness.engine.names import CAPTURE_DIR_VARIABLE
 from harness.engine.probes import Probe, requested_probes
 from harness.engine.questions import run_gsm8k
 from harness.engine.run_probes import run_probe
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
 PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")

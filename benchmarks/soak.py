@@ -32,7 +32,8 @@ from harness.capture.record import Capture
 from harness.capture.store import Store
 from harness.checks.judge import CHECKS, judge
 from harness.engine.hooks.shm import SHM
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 # A controller is warm, with every module imported and every cache filled, after so many cells.
 _WARM = 3

@@ -34,7 +34,8 @@ from harness.assets import suites_dir
 from harness.engine.environment import server_environment
 from harness.engine.questions import task_config
 from harness.plan.cell import Cell
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 PACKAGE = Path(harness.__file__).parents[1]
 PORT = 18000

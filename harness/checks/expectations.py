@@ -4,7 +4,7 @@ Strict: a check in an entry's scope must show every code that the entry names an
 that passes is reported as cured and fails until the entry is removed.
 """
 
-import sys
+import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,13 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import BadInputError
-from ..plan.sweep import Point
+from ..plan.points import Point
 from .finding import Outcome, Severity, Verdict
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class _Entry(BaseModel):

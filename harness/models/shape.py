@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
+import tomllib
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PREFIX = "shape:"
 _TABLE = Path(__file__).with_name("shapes.toml")

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .. import engine
+from .points import Point
 
 # Our own code that runs inside vLLM's processes: a change there makes captures stale.
 _ENGINE = Path(engine.__file__).resolve().parent
@@ -74,7 +75,7 @@ class Cell:
     @property
     def id(self) -> str:
         """Return the readable name, e.g. `fixed-ple-pp2`."""
-        return cell_id(self.variant, self.model, self.pp, self.tp, self.profile)
+        return Point(self.variant, self.model, self.pp, self.profile, self.tp).id
 
     @property
     def key(self) -> str:
@@ -86,12 +87,6 @@ class Cell:
             content["gsm8k"] = {name: questions[name] for name in ("digest", "limit", "fewshot")}
         content["inside"] = inside_digest()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def cell_id(variant: str, model: str, pp: int, tp: int, profile: str) -> str:
-    """Return the readable name of a cell or point; what is at its default is left out."""
-    stress = "" if profile == "parity" else f"-{profile}"
-    return f"{variant}-{model}-pp{pp}{stress}" + (f"-tp{tp}" if tp > 1 else "")
 
 
 @lru_cache(maxsize=1)

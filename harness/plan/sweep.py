@@ -25,7 +25,8 @@ from ..source.pin import InstalledVllm, Pin, load_pins, sha256_of
 from ..source.series import Variant
 from ..source.subject import Subject, SubjectOptions, read_subject
 from ..source.tree import VariantTree, build_tree
-from .cell import Cell, Gsm8kSource, Load, cell_id
+from .cell import Cell, Gsm8kSource, Load
+from .points import Point
 from .shard import Group, split
 
 # What decides results beside vLLM itself.
@@ -71,32 +72,6 @@ class SweepOptions:
     margin: float = DEFAULT_MARGIN
     trust_pickle: bool = False
     trust_remote_code: bool = False
-
-
-@dataclass(frozen=True)
-class Point:
-    """A place in the sweep that is judged: a variant and a model at PP=N, against PP=1.
-
-    `pin` is empty for the default pin.
-    """
-
-    variant: str
-    model: str
-    pp: int
-    profile: str = "parity"
-    tp: int = 1
-    pin: str = ""
-
-    @property
-    def id(self) -> str:
-        """Return its name in pytest's item ids; what is at its default is left out."""
-        name = cell_id(self.variant, self.model, self.pp, self.tp, self.profile)
-        return f"{name}-v{self.pin}" if self.pin else name
-
-    @property
-    def baseline(self) -> "Point":
-        """Return the point of the same engine at PP=1."""
-        return replace(self, pp=1)
 
 
 def parse_pps(text: str) -> tuple[int, ...]:

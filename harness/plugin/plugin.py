@@ -13,7 +13,7 @@ from .run import POINT_FIXTURE, Run
 from .workers import auto_workers
 
 if TYPE_CHECKING:
-    from ..plan.sweep import Point
+    from ..plan.points import Point
 
 _NAME = "pp-harness"
 

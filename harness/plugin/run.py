@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..capture.runner import Runner
     from ..checks.expectations import Expectations, Judgement
     from ..checks.finding import Verdict
-    from ..plan.sweep import Point, Sweep
+    from ..plan.points import Point
+    from ..plan.sweep import Sweep
     from ..report.schema import AttributionRecord, CellRecord, ItemRecord
     from .live import LiveView, PlainLines
 

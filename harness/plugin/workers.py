@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ..plan.sweep import Point
+    from ..plan.points import Point
 
 
 def distributed(config: pytest.Config) -> bool:

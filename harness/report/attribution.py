@@ -10,7 +10,8 @@ from .schema import AttributionRecord, ItemRecord
 
 if TYPE_CHECKING:
     from ..capture.record import Capture
-    from ..plan.sweep import Point, Sweep
+    from ..plan.points import Point
+    from ..plan.sweep import Sweep
 
 
 def attribution_records(

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ def history_lines(report: Report, time: float) -> list[HistoryLine]:
     """Return the lines that a run leaves; `time` is its start in seconds since the epoch."""
     environment = report.environment
     setting = {name: str(environment[name]) for name in _SETTING if environment.get(name)}
-    run = datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="seconds")
+    run = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
     cells = {_place(cell): cell for cell in report.cells}
     lines = []
     for verdict in report.verdicts:

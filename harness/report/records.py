@@ -6,7 +6,7 @@ from ..capture.record import Capture
 from ..checks.expectations import Judgement
 from ..checks.finding import Verdict
 from ..plan.cell import Cell
-from ..plan.sweep import Point
+from ..plan.points import Point
 from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
 
 # What a capture holds that is equal bit by bit wherever nothing else changed.

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from ..plan.cell import cell_id
+from ..plan.points import Point
 from .reproduce import reproduce
 from .schema import FindingRecord, Report, VerdictRecord
 
@@ -188,7 +188,7 @@ def _place(one: VerdictRecord | FindingRecord) -> _Place:
 
 def _point_id(one: VerdictRecord | FindingRecord) -> str:
     known = one.point if isinstance(one, VerdictRecord) else ""
-    return known or cell_id(one.variant, one.model, one.pp, one.tp, one.profile)
+    return known or Point.of(one).id
 
 
 def anchor(*parts: str | None) -> str:

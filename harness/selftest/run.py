@@ -15,7 +15,8 @@ from ..capture.launch import launch
 from ..capture.record import Capture
 from ..engine.names import SELFTEST
 from ..errors import BadInputError
-from ..plan.sweep import Point, Sweep, SweepOptions
+from ..plan.points import Point
+from ..plan.sweep import Sweep, SweepOptions
 from .catalogue import Seed
 from .outcome import Pair, Result, Selftest, result_of
 from .split import split

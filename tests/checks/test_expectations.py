@@ -6,7 +6,7 @@ from harness.assets import suites_dir
 from harness.checks.expectations import Setting, load_expectations
 from harness.checks.finding import Finding, Outcome, Severity, Verdict
 from harness.errors import BadInputError
-from harness.plan.sweep import Point
+from harness.plan.points import Point
 
 SETTING = Setting(pin="0.20.2", series="gemma4-pp", device="cpu", gsm8k="bundled")
 POINT = Point("merged", "ple", 2)

@@ -10,7 +10,8 @@ from trust_page import FAULT, Record, write_page
 
 from harness.capture.launch import launch
 from harness.capture.record import Capture
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 from harness.source.subject import SubjectOptions
 
 

@@ -38,7 +38,7 @@ def write_page(records):
         row = f"| {one.name} | {one.verdict} | {one.where} | {_cell(one.cause)} |"
         rows[f"| {one.name}"] = row
     survived = sum("**not survived**" not in row for row in rows.values())
-    day = datetime.datetime.now(datetime.timezone.utc).date()
+    day = datetime.datetime.now(datetime.UTC).date()
     lines = [
         f"{len(rows)} faults tried, {survived} survived ({day}, vLLM 0.20.2 on CPU, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}).",

@@ -13,7 +13,8 @@ from harness.models.checkpoint import resolve_model
 from harness.models.instruments import instrument_names
 from harness.models.partition import layer_count
 from harness.plan import sweep as module
-from harness.plan.sweep import Point, Sweep, SweepOptions, parse_pps, plan_sweeps
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions, parse_pps, plan_sweeps
 from harness.source.pin import InstalledVllm
 
 

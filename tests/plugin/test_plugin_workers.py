@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.plan.sweep import Point
+from harness.plan.points import Point
 from harness.plugin.workers import points_named
 
 pytest.importorskip("xdist")

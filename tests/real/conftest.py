@@ -4,7 +4,8 @@ import pytest
 
 from harness.capture.launch import launch
 from harness.capture.record import Capture
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 PHASE_TIMEOUT = 300
 

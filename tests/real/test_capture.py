@@ -16,7 +16,7 @@ from harness.checks.finding import Outcome, Severity
 from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
 from harness.engine.probes import probe_set
-from harness.plan.sweep import Point
+from harness.plan.points import Point
 
 pytestmark = pytest.mark.engine
 

@@ -7,7 +7,8 @@ from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.sensitivity import blind_spots
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 
 pytestmark = pytest.mark.engine
 

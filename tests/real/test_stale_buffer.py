@@ -10,7 +10,8 @@ from harness.capture.launch import launch
 from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.logits.logits import compare_logits
-from harness.plan.sweep import Point, Sweep, SweepOptions
+from harness.plan.points import Point
+from harness.plan.sweep import Sweep, SweepOptions
 from harness.source.subject import SubjectOptions
 
 pytestmark = pytest.mark.engine

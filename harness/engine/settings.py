@@ -1,0 +1,78 @@
+"""The settings of one engine: one field for each, and the values that it may take.
+
+`plan.cell.Cell` and `engine.manifest.Request` both inherit from `EngineSettings`: a new field is in
+the key of a capture, in what the engine is asked for and in the manifest without another line.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Profile(StrEnum):
+    """How requests run: identical batches at every PP size, or as vLLM serves them."""
+
+    PARITY = "parity"
+    STRESS = "stress"
+
+
+class Mode(StrEnum):
+    """Whether vLLM compiles the model and captures CUDA graphs."""
+
+    EAGER = "eager"
+    COMPILED = "compiled"
+
+
+class Device(StrEnum):
+    """Where ranks run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class ModelRunner(StrEnum):
+    """vLLM's model runner; AUTO leaves the choice to vLLM."""
+
+    AUTO = "auto"
+    V1 = "v1"
+    V2 = "v2"
+
+
+class Executor(StrEnum):
+    """What starts the ranks: processes of one host, or actors of a Ray cluster."""
+
+    MP = "mp"
+    RAY = "ray"
+
+
+class Weights(StrEnum):
+    """Where weights come from: files, our generator inside the engine, vLLM's dummy loader."""
+
+    CHECKPOINT = "checkpoint"
+    RANDOM = "random"
+    DUMMY = "dummy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """The settings of one engine; each is part of a capture's key.
+
+    `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens,
+    `ranks_per_device` is for GPUs that several ranks share.
+    """
+
+    pp: int
+    tp: int = 1
+    partition: tuple[int, ...] | None = None
+    dtype: str = "float32"
+    device: Device = Device.CPU
+    profile: Profile = Profile.PARITY
+    runner: ModelRunner = ModelRunner.AUTO
+    mode: Mode = Mode.EAGER
+    executor: Executor = Executor.MP
+    ranks_per_device: int = 1
+    weights: Weights = Weights.CHECKPOINT
+    trust_remote_code: bool = False
+    max_model_len: int = 512
+    max_gen_tokens: int = 256
+    vocab_size: int = 0
+    sliding_window: int | None = None

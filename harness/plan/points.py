@@ -1,0 +1,39 @@
+"""Points of a sweep: one record with one name and one order, for plan, checks and reports."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+PARITY = "parity"
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """What a check judges: a variant and a model at PP=N, compared with PP=1.
+
+    `pin` is empty for the default pin.
+    """
+
+    variant: str
+    model: str
+    pp: int
+    profile: str = PARITY
+    tp: int = 1
+    pin: str = ""
+
+    @classmethod
+    def of(cls, record: Any) -> "Point":
+        """Point of a record (verdict, finding, cell, history line) that names all parts."""
+        return cls(record.variant, record.model, record.pp, record.profile, record.tp, record.pin)
+
+    @property
+    def id(self) -> str:
+        """Its name, as in pytest's item ids; what is at its default is left out."""
+        profile = "" if self.profile == PARITY else f"-{self.profile}"
+        tp = f"-tp{self.tp}" if self.tp > 1 else ""
+        pin = f"-v{self.pin}" if self.pin else ""
+        return f"{self.variant}-{self.model}-pp{self.pp}{profile}{tp}{pin}"
+
+    @property
+    def baseline(self) -> "Point":
+        """The point of the same engine at PP=1."""
+        return replace(self, pp=1)
