@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..names import SELFTEST, SENSITIVITY
-from .tracer import RowSpan, Tracer
+from .step import RowSpan
+from .tracer import Tracer
 
 
 @dataclass(frozen=True)
