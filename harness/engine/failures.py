@@ -1,25 +1,30 @@
 """The exception of a rank on disk: the rank that raised it writes it, the controller reads it.
 
-A rank keeps its first exception as `failure.<R>.json`, because what follows is a consequence. The
-record says whose code raised it: an exception of our own hooks says nothing about the model.
+A rank keeps its first exception as `failure.<R>.json`, because later ones are consequences. The
+record tells whose code raised it: an exception of our own hooks says nothing about the model.
 Standard library only.
 """
 
 import inspect
 import json
+import re
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 _OURS = "/harness/engine/"
 # Functions of ours that raise, on purpose or by the model's own operation, as the model would
-# without hooks. By the end of their file's path and their name.
+# without hooks: by the end of their file's path, and their name or any.
 _IN_THE_MODELS_PLACE = (
     ("hooks/tensors.py", None),
     ("hooks/extent.py", "model_operation"),
+)
+_TRACEBACK = "Traceback (most recent call last):"
+_FRAME = re.compile(
+    r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?', re.MULTILINE
 )
 
 
@@ -31,45 +36,14 @@ class ModelError(Exception):
         self.model_class = model_class
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The place where an exception was raised.
-
-    `file` and `line` are of its innermost frame, `place` is `FILE:LINE` of the innermost one that
-    is vLLM's; files are named from their package on. `ours` is true if our own code raised it, by
-    itself or by a call of a library that is not vLLM.
-    """
-
-    file: str
-    line: int
-    place: str
-    ours: bool
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Origin":
-        """Find the origin of an exception by its traceback."""
-        if isinstance(error, ModelError):
-            file, line = _class_source(error.model_class)
-            return cls(file, line, f"{file}:{line}", ours=False)
-        frames = traceback.extract_tb(error.__traceback__)
-        if not frames:  # it was made and never raised
-            return cls("", 0, "", ours=False)
-        innermost = frames[-1]
-        inside = [frame for frame in frames if _is_vllm(frame.filename)] or [innermost]
-        return cls(
-            _from_package(innermost.filename),
-            innermost.lineno or 0,
-            f"{_from_package(inside[-1].filename)}:{inside[-1].lineno}",
-            _is_ours(frames),
-        )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankFailure:
     """The first exception of one rank.
 
     `phase` is the method of the worker that its executor had called, `time` is in seconds since
-    the epoch; `type` and `message` are of the exception, the rest as in `Origin`.
+    the epoch. `file` and `line` are of the innermost frame, `place` is `FILE:LINE` of the innermost
+    one that is vLLM's; files are named from their package on. `ours`: our own code raised it, by
+    itself or by the call of a library that is not vLLM.
     """
 
     rank: int
@@ -86,19 +60,23 @@ class RankFailure:
     @property
     def error(self) -> str:
         """The exception in one line."""
-        return f"{self.type}: {self.message}"
+        return f"{self.type}: {self.message}" if self.type else self.message
 
     @classmethod
     def of(cls, rank: int, phase: str, error: BaseException) -> "RankFailure":
         """Describe an exception that a rank has raised."""
+        trace = "".join(traceback.format_exception(error))
+        origin = _origin(trace)
+        if isinstance(error, ModelError):
+            origin = _model_origin(error.model_class)
         return cls(
             rank=rank,
             phase=phase,
             time=time.time(),
             type=type(error).__name__,
             message=str(error),
-            **asdict(Origin.of(error)),
-            traceback="".join(traceback.format_exception(error)),
+            **origin,
+            traceback=trace,
         )
 
     def write(self, folder: Path) -> None:
@@ -113,58 +91,90 @@ class RankFailure:
 
 
 def read_failures(folder: Path) -> list[RankFailure]:
-    """Read the failures of all ranks, in the order in which they happened."""
-    return sorted(
-        (_read(path) for path in folder.glob("failure.*.json")), key=lambda failure: failure.time
-    )
+    """Read the failures of all ranks, the earliest first; files that cannot be read are left out."""
+    failures = [failure for path in folder.glob("failure.*.json") if (failure := _read(path))]
+    return sorted(failures, key=lambda failure: failure.time)
 
 
-def _read(path: Path) -> RankFailure:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    del content["error"]
-    return RankFailure(**content)
+def first_failure(folder: Path) -> RankFailure | None:
+    """Read the exception that came first; None if no rank left one that can be read."""
+    return next(iter(read_failures(folder)), None)
 
 
-def _is_ours(frames: Sequence[traceback.FrameSummary]) -> bool:
-    """Whether the innermost frame that is either vLLM's or ours is ours.
+def is_ours(trace: str) -> bool:
+    """Whether our own code raised the exception whose traceback is `trace`.
 
-    A library that raises does so for its caller. A frame in the model's place is the model's.
+    The innermost frame that is vLLM's or ours decides: a library raises for its caller. A frame in
+    the model's place is the model's.
     """
-    for frame in reversed(frames):
-        if _OURS in frame.filename:
+    if f"\n{ModelError.__module__}.{ModelError.__name__}: " in trace:
+        return False
+    for frame in reversed(_frames(trace)):
+        if _OURS in frame["file"]:
             return not _in_the_models_place(frame)
-        if _is_vllm(frame.filename):
+        if _is_vllm(frame["file"]):
             return False
     return False
 
 
-def _in_the_models_place(frame: traceback.FrameSummary) -> bool:
+def _read(path: Path) -> RankFailure | None:
+    """Read one failure; a file that an older harness wrote has only part of the fields."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind, _, message = content["error"].rpartition(": ") if "type" not in content else ("",) * 3
+        known = {"type": kind, "message": message, **_origin(content["traceback"]), **content}
+        return RankFailure(**{field.name: known[field.name] for field in fields(RankFailure)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _origin(trace: str) -> dict[str, Any]:
+    """Find file, line, place and whose code from a traceback."""
+    frames = _frames(trace)
+    if not frames:  # the exception was made and never raised
+        return {"file": "", "line": 0, "place": "", "ours": False}
+    innermost = frames[-1]
+    inside = [frame for frame in frames if _is_vllm(frame["file"])] or [innermost]
+    return {
+        "file": _from_package(innermost["file"]),
+        "line": int(innermost["line"]),
+        "place": f"{_from_package(inside[-1]['file'])}:{inside[-1]['line']}",
+        "ours": is_ours(trace),
+    }
+
+
+def _model_origin(model_class: type) -> dict[str, Any]:
+    """Name the place of a model's class, which a hook has found lacking."""
+    try:
+        file = _from_package(inspect.getsourcefile(model_class) or "")
+        line = inspect.getsourcelines(model_class)[1]
+    except (OSError, TypeError):  # made while running, or built in
+        file, line = "", 0
+    return {"file": file, "line": line, "place": f"{file}:{line}", "ours": False}
+
+
+def _frames(trace: str) -> Sequence[re.Match[str]]:
+    """Return the frames of the exception that a traceback ends with, the innermost last."""
+    return list(_FRAME.finditer(trace.rpartition(_TRACEBACK)[2]))
+
+
+def _in_the_models_place(frame: re.Match[str]) -> bool:
     return any(
-        frame.filename.endswith(file) and name in (None, frame.name)
-        for file, name in _IN_THE_MODELS_PLACE
+        frame["file"].endswith(file) and function in (None, frame["function"])
+        for file, function in _IN_THE_MODELS_PLACE
     )
 
 
-def _is_vllm(filename: str) -> bool:
+def _is_vllm(file: str) -> bool:
     """Whether a file is of the package vllm; an environment inside a checkout of it is not."""
-    _, package, tail = filename.rpartition("/vllm/")
-    return bool(package) and "/site-packages/" not in f"/{tail}" and _OURS not in filename
+    _, package, tail = file.rpartition("/vllm/")
+    return bool(package) and "site-packages/" not in tail and _OURS not in file
 
 
-def _from_package(filename: str) -> str:
-    """Shorten a path to what follows the folder that holds its package."""
-    if _OURS in filename:
-        return "harness/engine/" + filename.rpartition(_OURS)[2]
-    if _is_vllm(filename):
-        return "vllm/" + filename.rpartition("/vllm/")[2]
-    return filename.rpartition("/site-packages/")[2]
-
-
-def _class_source(model_class: type) -> tuple[str, int]:
-    try:
-        return (
-            _from_package(inspect.getsourcefile(model_class) or ""),
-            inspect.getsourcelines(model_class)[1],
-        )
-    except (OSError, TypeError):  # made while running, or built in
-        return "", 0
+def _from_package(file: str) -> str:
+    """Shorten a path to the part that begins with its package."""
+    if _OURS in file:
+        return "harness/engine/" + file.rpartition(_OURS)[2]
+    if _is_vllm(file):
+        return "vllm/" + file.rpartition("/vllm/")[2]
+    return file.rpartition("/site-packages/")[2]
