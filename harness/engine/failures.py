@@ -59,8 +59,8 @@ class RankFailure:
 
     @property
     def error(self) -> str:
-        """The exception in one line."""
-        return f"{self.type}: {self.message}" if self.type else self.message
+        """The exception in one line, as Python prints it."""
+        return f"{self.type}: {self.message}" if self.message else self.type
 
     @classmethod
     def of(cls, rank: int, phase: str, error: BaseException) -> "RankFailure":
@@ -91,7 +91,7 @@ class RankFailure:
 
 
 def read_failures(folder: Path) -> list[RankFailure]:
-    """Read the failures of all ranks, the earliest first; files that cannot be read are left out."""
+    """Read the failures of all ranks, the earliest first; a file that was cut short is left out."""
     failures = [failure for path in folder.glob("failure.*.json") if (failure := _read(path))]
     return sorted(failures, key=lambda failure: failure.time)
 
@@ -118,12 +118,9 @@ def is_ours(trace: str) -> bool:
 
 
 def _read(path: Path) -> RankFailure | None:
-    """Read one failure; a file that an older harness wrote has only part of the fields."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind, _, message = content["error"].rpartition(": ") if "type" not in content else ("",) * 3
-        known = {"type": kind, "message": message, **_origin(content["traceback"]), **content}
-        return RankFailure(**{field.name: known[field.name] for field in fields(RankFailure)})
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return RankFailure(**{field.name: content[field.name] for field in fields(RankFailure)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
