@@ -84,7 +84,6 @@ def test_a_reader_finds_what_was_there_when_it_passed(tracer):
 
 def test_a_failing_step_leaves_what_it_had(tracer):
     """With the exception, in the order in which it came about."""
-
     tracer.begin_step((RowSpan("a", start=0, count=2, prompt_length=2, forced=(1,)),))
     tracer.note("missing-key", "k", "vllm/m.py:1")
     tracer.boundary("copied", {"hidden_states": torch.randn(2, 8)})

@@ -145,6 +145,7 @@ SURFACE = (
         ("_ensure_worker_termination(worker_procs)", "is_failed", "shutdown", "workers"),
     ),
     Names("v1/executor/multiproc_executor.py", "WorkerProcHandle", "hooks/deaths.py", ("proc",)),
+    Names("v1/executor/multiproc_executor.py", "WorkerProc", "hooks/workers.py", ("__init__",)),
     # ---- workers and what crosses a boundary -------------------------------------------------
     Names("platforms/__init__.py", None, "hooks/workers.py", ("current_platform",)),
     Names("platforms/interface.py", "Platform", "hooks/workers.py", ("is_cpu",)),
@@ -415,7 +416,10 @@ def _check(source: "_Source", group: Names, written: str) -> Finding:
     def finding(state: State, found: str) -> Finding:
         return Finding(name, group.used_by, group.need, state, found)
 
-    scope = source.module(f"vllm/{group.file}")
+    try:
+        scope = source.module(f"vllm/{group.file}")
+    except SyntaxError as error:
+        return finding(State.MISSING, f"line {error.lineno} is no Python: {error.msg}")
     if scope is None:
         return finding(State.MISSING, f"no file vllm/{group.file}")
     if group.owner is not None:

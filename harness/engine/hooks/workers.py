@@ -43,6 +43,10 @@ def install(tracer: Tracer) -> None:
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     wrap(worker, "execute_model", functools.partial(_with_step_end, tracer))
     deaths.install(tracer.folder)
+    with names_of_vllm():
+        from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    wrap(WorkerProc, "__init__", functools.partial(_with_start, tracer))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
         with names_of_vllm():
@@ -84,6 +88,19 @@ def _adapter(runner: Any) -> ModuleType:
             return _ADAPTERS[owner.__module__]
     name = f"{type(runner).__module__}.{type(runner).__name__}"
     raise HookError(f"there is no adapter for its model runner {name}")
+
+
+def _with_start(tracer: Tracer, method: Any) -> Any:
+    """The process of a rank starts: what fails between the calls of its worker is recorded."""
+
+    def start(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            tracer.fail(kwargs.get("rank", tracer.rank), "start", error)
+            raise
+
+    return start
 
 
 def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
