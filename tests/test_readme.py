@@ -25,9 +25,22 @@ def test_every_command_is_in_the_table():
     assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) == set(_COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+PAGES = [
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"),
+    *(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("docs", "results")
+        for path in sorted((ROOT / folder).rglob("*.md"))
+    ),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_linked_files_exist(page):
-    """A relative link or a named page of docs/ leads somewhere."""
+    """A relative link, or a page of docs/ or results/ that the text names, leads somewhere."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"\bdocs/\w+\.md", text)
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^):#]+)(?:#[\w-]*)?\)", text)
+    named = re.findall(r"\b(?:docs|results)/[\w./-]*\w", text)
+    missing = [name for name in links if not (ROOT / page).parent.joinpath(name).is_file()]
+    assert missing + [name for name in named if not (ROOT / name).exists()] == []
