@@ -43,7 +43,7 @@ def write_page(records):
         f"{len(rows)} faults tried, {survived} survived ({day}, vLLM 0.20.2 on CPU, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}).",
         "",
-        "| fault | verdict | where | said |",
+        "| fault | verdict | where | reported |",
         "|--|--|--|--|",
         *sorted(rows.values()),
     ]
