@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .json_lines import read_lines
+from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
 from .perturbations import UNPERTURBED, key_names, weight_name
 from .probes import Probe, ProbeRequest, requested_probes, sensitivity_request
@@ -29,38 +30,38 @@ def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def run_sensitivity(llm: Any, request: dict[str, Any], folder: Path) -> None:
+def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
     """Run a short probe unperturbed, then once under each known perturbation.
 
     At PP=1 one weight of each kind is perturbed, at PP=N each key at each boundary; each costs one
     short prefill and one decode step. The hooks write how far the logits moved.
     """
-    probe = sensitivity_request(request["vocab_size"], request["max_model_len"])
-    if request["pp"] == 1:
+    probe = sensitivity_request(request.vocab_size, request.max_model_len)
+    if request.pp == 1:
         kinds = _first_event(folder / "rank0.jsonl", "weights")["kinds"]
         names = [weight_name(kind) for kind in kinds]
     else:
-        declared = _first_event(folder / f"rank{request['tp']}.jsonl", "declared")
-        names = key_names(declared["keys"], request["pp"])
+        declared = _first_event(folder / f"rank{request.tp}.jsonl", "declared")
+        names = key_names(declared["keys"], request.pp)
     for name in (UNPERTURBED, *names):
         _send(llm, (probe,), SENSITIVITY + name)
 
 
-def run_under_changes(llm: Any, lm: Any, request: dict[str, Any], folder: Path) -> None:
+def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None:
     """Run the probe set, and the questions if asked to, under each change of the request in turn.
 
     What the hooks record carries the change's name; requests are written to
     `probes.<change>.jsonl`, answers to `gsm8k.<change>.jsonl`.
     """
     probes = requested_probes(request)
-    for change in request["changes"]:
+    for change in request.changes:
         llm.reset_prefix_cache()  # of what was computed without the change
         with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
             for probe in probes:
                 run_probe(llm, probe, file, change)
-        if lm is not None and request["ask_under_changes"]:
+        if lm is not None and request.gsm8k is not None and request.ask_under_changes:
             with _every_request_marked(llm, change):
-                run_gsm8k(lm, request["gsm8k"], folder / f"gsm8k.{change}.jsonl")
+                run_gsm8k(lm, request.gsm8k, folder / f"gsm8k.{change}.jsonl")
 
 
 def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, int]:

@@ -11,14 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..capture.children import ForkServers
-from ..capture.devices import lease
+from ..capture.devices import DevicePool, lease
 from ..capture.launch import launch
+from ..capture.manifest import Status
+from ..capture.pools import find_pool
 from ..capture.record import Capture
 from ..engine.names import SELFTEST
 from ..engine.seeded import UNCHANGED, SeededChange
+from ..engine.settings import Profile
 from ..errors import BadInputError
-from ..plan.points import PARITY, Point
-from ..plan.sweep import Sweep, SweepOptions
+from ..plan.options import Options
+from ..plan.points import Point
+from ..plan.sweep import Sweep
 from .by_change import captures_by_change
 from .outcome import ChangeResult, SelftestReport, UnchangedPair
 
@@ -48,7 +52,7 @@ def run_selftest(
             run by itself.
     """
     sweep = Sweep(
-        SweepOptions(
+        Options(
             pps=tuple(sorted({change.pp for change in changes})),
             variants=(_VARIANT,),
             profiles=tuple(dict.fromkeys(change.profile for change in changes)),
@@ -57,12 +61,13 @@ def run_selftest(
             store=store,
         )
     )
-    changes = possible_here(changes, sweep, progress)
+    pool = find_pool(sweep)
+    changes = possible_here(changes, pool, sweep.dtype, progress)
     results: list[ChangeResult] = []
     pairs: list[UnchangedPair] = []
     # One lease for all engines: they run one after another, and wait for no other run.
-    needed = sweep.devices.needed(max(change.pp for change in changes), 1)
-    with closing(ForkServers()) as servers, lease(sweep.devices, needed) as devices:
+    needed = pool.needed(max(change.pp for change in changes), 1)
+    with closing(ForkServers()) as servers, lease(pool, needed) as devices:
         for model, profile in sorted({(change.model, change.profile) for change in changes}):
             unchanged = Point(_VARIANT, model, 1, profile)
             own = [
@@ -70,7 +75,14 @@ def run_selftest(
             ]
             with tempfile.TemporaryDirectory() as scratch:
                 engines = _Engines(
-                    sweep, servers, devices, Path(scratch), unchanged, questions > 0, progress
+                    sweep=sweep,
+                    pool=pool,
+                    servers=servers,
+                    devices=devices,
+                    scratch=Path(scratch),
+                    unchanged=unchanged,
+                    with_questions=questions > 0,
+                    progress=progress,
                 )
                 of_engines = _judge_engines(engines, own)
             results += of_engines.results
@@ -79,15 +91,15 @@ def run_selftest(
 
 
 def possible_here(
-    changes: tuple[SeededChange, ...], sweep: Sweep, progress: Progress
+    changes: tuple[SeededChange, ...], pool: DevicePool, dtype: str, progress: Progress
 ) -> tuple[SeededChange, ...]:
-    """The changes that can be shown on this host and in this dtype; the others are named.
+    """The changes that can be shown on these devices and in this dtype; the others are reported.
 
     Raises:
         BadInputError: if nothing is left.
     """
     obstacles = {
-        change.name: obstacle for change in changes if (obstacle := _obstacle(change, sweep))
+        change.name: obstacle for change in changes if (obstacle := _obstacle(change, pool, dtype))
     }
     for name, obstacle in obstacles.items():
         progress(f"{name} is left out: {obstacle}")
@@ -98,19 +110,20 @@ def possible_here(
     return possible
 
 
-def _obstacle(change: SeededChange, sweep: Sweep) -> str | None:
-    if change.fine and sweep.dtype == "bfloat16":
+def _obstacle(change: SeededChange, pool: DevicePool, dtype: str) -> str | None:
+    if change.fine and dtype == "bfloat16":
         return "in bfloat16 it changes no bit"
-    if sweep.devices.needed(change.pp, 1) > len(sweep.devices.ids):
-        return f"PP={change.pp} needs a GPU for each rank, here are {len(sweep.devices.ids)}"
+    if pool.needed(change.pp, 1) > len(pool.ids):
+        return f"PP={change.pp} needs a GPU for each rank, here are {len(pool.ids)}"
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Engines:
     """Engines of one model in one profile; `unchanged` is its point at PP=1."""
 
     sweep: Sweep
+    pool: DevicePool
     servers: ForkServers
     devices: tuple[int, ...]
     scratch: Path
@@ -133,18 +146,16 @@ class _Engines:
         manifest = launch(
             cell,
             folder,
-            self.devices[: self.sweep.devices.needed(pp, 1)],
+            self.devices[: self.pool.needed(pp, 1)],
             self.servers,
             phase_timeout=_TIMEOUT + _TIMEOUT_PER_CHANGE * len(changes),
             changes=changes,
             ask_under_changes=self.with_questions,
         )
-        self.progress(f"{cell.id}: {len(changes)} changes in {manifest['seconds']['total']:.0f} s")
+        self.progress(f"{cell.id}: {len(changes)} changes in {manifest.seconds['total']:.0f} s")
         whole = Capture(folder, manifest)
-        if whole.status != "ok":
-            raise BadInputError(
-                f"{cell.id} did not run: {whole.failure and whole.failure['error']}"
-            )
+        if whole.status is not Status.OK:
+            raise BadInputError(f"{cell.id} did not run: {whole.failure and whole.failure.error}")
         parts = captures_by_change(whole, changes, folder / "by-change")
         return {change.removeprefix(SELFTEST): part for change, part in parts.items()}
 
@@ -152,7 +163,9 @@ class _Engines:
 def _judge_engines(engines: _Engines, changes: list[SeededChange]) -> SelftestReport:
     """Judge the changes of one model and profile, and pairs of its unchanged runs."""
     unchanged = engines.unchanged
-    model = unchanged.model + ("" if unchanged.profile == PARITY else f" {unchanged.profile}")
+    model = unchanged.model + (
+        "" if unchanged.profile is Profile.PARITY else f" {unchanged.profile}"
+    )
     first, other = engines.captures(1, UNCHANGED), engines.captures(1)
     reference = first[""]
     results: list[ChangeResult] = []

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from builders import CaptureBuilder, answer
@@ -23,18 +22,18 @@ HARMLESS = tuple(change for change in declared() if change.harmless)
 
 def test_what_cannot_be_shown_is_left_out_and_named():
     """What bfloat16 rounds away, and what needs more GPUs than there are."""
-    two_gpus = SimpleNamespace(dtype="bfloat16", devices=DevicePool("cuda", (0, 1)))
+    two_gpus, cpu = DevicePool("cuda", (0, 1)), DevicePool("cpu", (0, 1))
     told = []
-    possible = possible_here(declared(), two_gpus, told.append)
+    possible = possible_here(declared(), two_gpus, "bfloat16", told.append)
     left_out = {change.name for change in declared()} - {change.name for change in possible}
     assert left_out == {change.name for change in declared() if change.fine or change.pp > 2}
     assert len(told) == len(left_out)
     assert "numeric-only is left out: in bfloat16 it changes no bit" in told
-    cpu = SimpleNamespace(dtype="float32", devices=DevicePool("cpu", (0, 1)))
-    assert possible_here(declared(), cpu, told.append) == declared()
+    assert "pp4-only is left out: PP=4 needs a GPU for each rank, here are 2" in told
+    assert possible_here(declared(), cpu, "float32", told.append) == declared()
     only = select_changes(("numeric-only",), quick=False)
     with pytest.raises(BadInputError, match="no chosen fault can be shown here; numeric-only: in"):
-        possible_here(only, two_gpus, told.append)
+        possible_here(only, two_gpus, "bfloat16", told.append)
 
 
 @pytest.fixture
