@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ..perturbations import UNPERTURBED
 from .step import RowSpan
 
 FILE = "sensitivity.jsonl"
@@ -26,7 +27,7 @@ class EffectWriter:
         (span,) = spans
         name = span.change.partition(":")[2]
         now = torch.log_softmax(logits.detach().float(), dim=-1)
-        if name == "none":
+        if name == UNPERTURBED:
             self._reference[span.start] = now
             return
         effect = float((now - self._reference[span.start]).square().mean().sqrt())
