@@ -25,7 +25,7 @@ set -euo pipefail
 rm -f "$2"/bundle.part*
 tar --sort=name --owner=0 --group=0 --exclude=./.lock -C "$1" -c . | $3 |
   split --bytes="$4" --numeric-suffixes=1 - "$2/bundle.part"
-cd "$2" && sha256sum bundle.part* >SHA256SUMS
+cd "$2" && sha256sum bundle.part* >SHA256SUMS && wc --bytes bundle.part*
 """
 
 
