@@ -1,10 +1,11 @@
 """One check of one point: which captures it needs, and what stands in its way."""
 
 from ..capture.devices import DevicePool
-from ..capture.expect import devices_needed, expected_bytes
+from ..capture.expect import devices_needed
 from ..capture.record import Capture
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
+from ..plan.cost import expected_bytes
 from .accuracy.accuracy import compare_accuracy
 from .accuracy.power import DEFAULT_MARGIN
 from .contract.contract import compare_contract

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..assets import default_store, patches_dir
 from ..capture.devices import DevicePool, find_devices, host_identity
-from ..capture.expect import KV_SEQUENCES, modelled_seconds
 from ..capture.ray_cluster import cluster_devices
 from ..checks.accuracy.power import DEFAULT_MARGIN
 from ..engine.environment import inherited_settings
@@ -26,6 +25,7 @@ from ..source.series import Variant
 from ..source.subject import Subject, SubjectOptions, read_subject
 from ..source.tree import VariantTree, build_tree
 from .cell import Cell, Gsm8kSource, Load
+from .cost import KV_SEQUENCES, modelled_seconds
 from .points import Point
 from .shard import Group, split
 
