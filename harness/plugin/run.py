@@ -18,7 +18,7 @@ from .workers import distributed, points_named
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..capture.exchange import Awaited, Published
+    from ..capture.exchange import CaptureClient, CaptureServer
     from ..capture.order import CellPlan
     from ..capture.runner import Runner
     from ..checks.expectations import Expectations, Judgement
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..plan.points import Point
     from ..plan.sweep import Sweep
     from ..report.schema import AttributionRecord, CellRecord, ItemRecord
-    from .live import LiveView, PlainLines
+    from .progress import ProgressLines, VisibleRunner
 
 # An item's records on their way: in its stash, then as an attribute of its report, which xdist and
 # reportlog carry along and JUnit does not write. The name is ours in xdist's input of a worker too.
@@ -98,11 +98,11 @@ class Run:
         return found
 
     @cached_property
-    def _watch(self) -> "LiveView | PlainLines | None":
-        """Return the view of what runs, for the terminal that there is."""
-        from .live import watch_for
+    def _progress(self) -> "ProgressLines | None":
+        """Return the lines that say what runs; none where pytest is quiet."""
+        from .progress import progress_lines
 
-        return watch_for(self._config.pluginmanager.get_plugin("terminalreporter"))
+        return progress_lines(self._config)
 
     @cached_property
     def _runner(self) -> "Runner":
@@ -115,23 +115,25 @@ class Run:
             jobs=self._workers or None,
             phase_timeout=self._config.getoption("--pp-timeout"),
             time_limit=self._config.getoption("--pp-time-limit"),
-            watch=self._watch,
+            listener=self._progress,
         )
 
     @cached_property
-    def _published(self) -> "Published":
-        from ..capture.exchange import Published
+    def _server(self) -> "CaptureServer":
+        from ..capture.exchange import CaptureServer
 
-        return Published(self._runner)
+        return CaptureServer(self._runner)
 
     @cached_property
-    def _captures(self) -> "Runner | Awaited":
+    def _captures(self) -> "Runner | VisibleRunner | CaptureClient":
         """Return where captures come from."""
         if not self._worker:
-            return self._runner
-        from ..capture.exchange import Awaited
+            from .progress import VisibleRunner
 
-        return Awaited(Path(cast("Any", self._config).workerinput[_NAME]))
+            return VisibleRunner(self._runner, self._progress) if self._progress else self._runner
+        from ..capture.exchange import CaptureClient
+
+        return CaptureClient(Path(cast("Any", self._config).workerinput[_NAME]))
 
     # ---- pytest hooks -----------------------------------------------------------------------
 
@@ -157,7 +159,7 @@ class Run:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker of xdist where captures are announced."""
-        node.workerinput[_NAME] = str(self._published.folder)
+        node.workerinput[_NAME] = str(self._server.folder)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: "Sequence[str]") -> None:
@@ -209,11 +211,9 @@ class Run:
         try:
             yield
         finally:
-            for name in ("_published", "_runner"):
+            for name in ("_server", "_runner"):
                 if name in self.__dict__:
                     getattr(self, name).close()
-            if watch := self.__dict__.get("_watch"):
-                watch.close()
         self._report_run(session, exitstatus)
 
     def _report_run(self, session: pytest.Session, exitstatus: int) -> None:
@@ -304,7 +304,7 @@ class Run:
         if self._plan_only:
             self._plan = self._runner.plan(cells)
         elif self._workers:
-            self._published.submit_all(cells)
+            self._server.submit_all(cells)
         else:
             self._runner.submit_all(cells)
 
@@ -317,8 +317,8 @@ class Run:
     def _let_go(self) -> None:
         if "_runner" in self.__dict__:
             self._runner.stop()
-        if "_published" in self.__dict__:
-            self._published.stop()
+        if "_server" in self.__dict__:
+            self._server.stop()
 
     def _refusal(self, point: "Point") -> "Verdict | None":
         """Return the verdict on a point that needs no engine to be answered."""
