@@ -3,11 +3,11 @@
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..plan.cell import Cell
 from ..plan.cost import expected_bytes, modelled_seconds
 from .devices import DevicePool
+from .manifest import Manifest, Status
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,19 @@ class Expected:
     source: str
 
 
-def expected_seconds(cell: Cell, manifests: Iterable[Mapping[str, Any]] = ()) -> Expected:
+def expected_seconds(cell: Cell, manifests: Iterable[Manifest] = ()) -> Expected:
     """Seconds that a cell will hold its devices, its server's imports left out.
 
     `manifests` are those of earlier captures. The median over those of the same variant, model,
     questions and shape speaks first, then over those of other variants, then the model.
     """
     alike = [
-        known for known in manifests if known.get("status") != "blocked" and _alike(cell, known)
+        known
+        for known in manifests
+        if known.status is not Status.BLOCKED and _load_of(known.cell) == _load_of(cell)
     ]
-    same = [known for known in alike if known["cell"]["variant"] == cell.variant]
-    taken = [_busy(known["seconds"]) for known in same or alike]
+    same = [known for known in alike if known.cell.variant == cell.variant]
+    taken = [_busy(known.seconds) for known in same or alike]
     if taken:
         return Expected(statistics.median(taken), "record")
     return Expected(modelled_seconds(cell), "model")
@@ -39,16 +41,11 @@ def devices_needed(cell: Cell, pool: DevicePool) -> int:
     return pool.needed(cell.pp, cell.tp, expected_bytes(cell))
 
 
-def _alike(cell: Cell, manifest: Mapping[str, Any]) -> bool:
-    """Whether an earlier cell asks as much of the same machine; its tree may differ."""
-    earlier = manifest.get("cell", {})
-    asked, wanted = earlier.get("gsm8k") or {}, cell.gsm8k
-    return all(
-        earlier.get(name) == getattr(cell, name)
-        for name in ("model_digest", "pp", "tp", "device", "profile", "mode", "executor", "host")
-    ) and (asked.get("digest"), asked.get("limit")) == (
-        (wanted.digest, wanted.limit) if wanted else (None, None)
-    )
+def _load_of(cell: Cell) -> tuple[object, ...]:
+    """What decides how long a cell takes; its tree hardly does."""
+    questions = (cell.gsm8k.digest, cell.gsm8k.limit) if cell.gsm8k else None
+    same = (cell.model_digest, cell.pp, cell.tp, cell.device, cell.profile, cell.mode)
+    return *same, cell.executor, cell.host, questions
 
 
 def _busy(seconds: Mapping[str, float]) -> float:

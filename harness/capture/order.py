@@ -1,13 +1,13 @@
 """The schedule in which cells run on the devices of this host. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..plan.cell import Cell
 from ..plan.cost import import_seconds
 from .devices import DevicePool
 from .expect import Expected, devices_needed, expected_seconds
+from .manifest import Manifest
 from .schedule import Job, ScheduledJob, lower_bound, makespan, schedule, simulate
 
 
@@ -31,7 +31,7 @@ class CellPlan:
 
 def plan_cells(
     cells: Sequence[Cell],
-    manifests: Iterable[Mapping[str, Any]],
+    manifests: Iterable[Manifest],
     pool: DevicePool,
     engines: int,
 ) -> CellPlan:

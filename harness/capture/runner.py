@@ -13,14 +13,17 @@ from ..plan.cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
-from .launch import launch, unwritten
+from .launch import launch
 from .listener import ProgressListener, ProgressReporter
+from .manifest import Manifest, unwritten
 from .order import CellPlan, plan_cells
 from .record import Capture
 from .schedule import Job, first_fit
 from .store import Store
 
 _POLL_SECONDS = 0.2
+# Runs the engine of a cell into a folder, as `launch` does.
+Launcher = Callable[..., Manifest]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Runner:
         phase_timeout: float = 600,
         time_limit: float | None = None,
         listener: ProgressListener | None = None,
+        launcher: Launcher = launch,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -57,6 +61,7 @@ class Runner:
         self._timer: threading.Timer | None = None
         self._late = False
         self._listener = listener
+        self._launch = launcher
         self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
         self._threads = ThreadPoolExecutor(max(1, self._jobs))
         self._servers = ForkServers()
@@ -205,7 +210,7 @@ class Runner:
             self._store.workspace() as folder,
         ):
             progress.started(devices)
-            manifest = launch(
+            manifest = self._launch(
                 cell,
                 folder,
                 devices,
@@ -213,7 +218,7 @@ class Runner:
                 phase_timeout=self._phase_timeout,
                 stop=self._stop,
             )
-            progress.status = manifest["status"]
+            progress.status = manifest.status
             return CaptureResult(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager

@@ -1,9 +1,11 @@
 """Whether the engine ran, cut as asked, and was what was asked for."""
 
 import re
+from dataclasses import asdict
 from typing import Any
 
 from ..capture.record import Capture
+from ..engine.settings import ModelRunner
 from .finding import Finding, Outcome, Severity, Verdict, judged
 
 # What the parity profile needs to be equal between PP sizes.
@@ -55,17 +57,17 @@ def engine_failure(capture: Capture) -> Verdict | None:
     if capture.status == "ok" or failure is None:
         return None
     stage = None
-    if failure["rank"] is not None:  # vLLM numbers tensor-parallel ranks within a stage
-        stage = failure["rank"] // capture.manifest["cell"]["tp"]
+    if failure.rank is not None:  # vLLM numbers tensor-parallel ranks within a stage
+        stage = failure.rank // capture.cell.tp
     at = f"stage {stage}" if stage is not None else "the engine"
-    message = f"{at}, {failure['phase']}: {failure['error']}"
-    baseline = capture.manifest["cell"]["pp"] == 1
+    message = f"{at}, {failure.phase}: {failure.error}"
+    baseline = capture.cell.pp == 1
     if baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
     blocked = capture.status == "blocked"
     cure = "fix the cause; the traceback is evidence"
     if blocked:
-        written = bool(capture.manifest["devices"])
+        written = bool(capture.manifest.devices)
         cure = "see log.txt in the capture's folder of the store" if written else "run it again"
     finding = Finding(
         _FAILURE_CODES[baseline, blocked],
@@ -73,12 +75,13 @@ def engine_failure(capture: Capture) -> Verdict | None:
         message,
         cure,
         rank=stage,
-        place=failure["place"],
+        place=failure.place,
         evidence={
-            "traceback": _without_folders(failure["traceback"]),
+            "traceback": _without_folders(failure.traceback),
             "capture": capture.folder.name,
             # Where each rank was, and the innermost frames of those that could still say so.
-            **{name: failure[name] for name in ("ranks", "stacks") if failure.get(name)},
+            **({"ranks": failure.ranks} if failure.ranks else {}),
+            **({"stacks": failure.stacks} if failure.stacks else {}),
         },
     )
     outcome = Outcome.BLOCKED if blocked else Outcome.FAIL
@@ -88,12 +91,12 @@ def engine_failure(capture: Capture) -> Verdict | None:
 def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     """Return the verdict where the model runner that was asked for is not in effect, else None."""
     for capture in (candidate, baseline):
-        asked = capture.manifest["cell"]["runner"]
-        if asked == "auto":
+        asked = capture.cell.runner
+        if asked is ModelRunner.AUTO:
             continue
         seen = sorted({trace.adapter for trace in capture.stages.values()})
         failure = capture.failure
-        refused = _RUNNER_REFUSED.search(failure["error"]) if failure is not None else None
+        refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
         if not seen and refused is not None:
             reason = f"vLLM refuses it: {refused[0].strip()}"
         elif seen and seen != [asked]:
@@ -111,6 +114,12 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     return None
 
 
+def _effective(capture: Capture) -> dict[str, Any]:
+    """The configuration that a whole engine read back."""
+    assert capture.manifest.effective is not None  # the engine ran to its end
+    return asdict(capture.manifest.effective)
+
+
 def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
     """Judge whether both engines ran and were, but for PP, the same engine."""
     if (verdict := not_applicable(baseline, candidate)) is not None:
@@ -123,27 +132,25 @@ def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
             "; ".join(verdict.summary for verdict in broken),
             tuple(finding for verdict in broken for finding in verdict.findings),
         )
-    left: dict[str, Any] = baseline.manifest["effective"]
-    right: dict[str, Any] = candidate.manifest["effective"]
-    asked = candidate.manifest["cell"]
+    left, right, asked = _effective(baseline), _effective(candidate), candidate.cell
     findings = [
         Finding(
             "ENG003",
             Severity.ERROR,
-            f"{name} is {right[name]} at PP={asked['pp']} and {left[name]} at PP=1",
+            f"{name} is {right[name]} at PP={asked.pp} and {left[name]} at PP=1",
             "the two cells are not comparable; see the effective configuration in the report",
             evidence={"baseline": left, "candidate": right},
         )
         for name in _PARITY
         if left[name] != right[name]
     ]
-    if any(right[name] != asked[name] for name in ("pp", "tp", "dtype")):
+    if any(right[name] != getattr(asked, name) for name in ("pp", "tp", "dtype")):
         findings.append(
             Finding(
                 "ENG003",
                 Severity.ERROR,
                 f"the engine runs PP={right['pp']} TP={right['tp']} {right['dtype']}, asked for "
-                f"PP={asked['pp']} TP={asked['tp']} {asked['dtype']}",
+                f"PP={asked.pp} TP={asked.tp} {asked.dtype}",
                 "this pin or platform does not give what was asked for",
                 evidence={"effective": right},
             )

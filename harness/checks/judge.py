@@ -6,8 +6,8 @@ from ..capture.record import Capture
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
 from ..plan.cost import expected_bytes
+from ..plan.options import DEFAULT_MARGIN
 from .accuracy.accuracy import compare_accuracy
-from .accuracy.power import DEFAULT_MARGIN
 from .contract.contract import compare_contract
 from .engine import compare_engines, engine_failure, not_applicable
 from .finding import Finding, Outcome, Severity, Verdict
@@ -81,7 +81,7 @@ def judge(
         if verdict.outcome is Outcome.BLOCKED and failure is not None:
             return blocked_by(failure)
         return verdict
-    if check == "accuracy" and candidate.manifest["cell"]["gsm8k"] is None:
+    if check == "accuracy" and candidate.cell.gsm8k is None:
         return Verdict(Outcome.NOT_APPLICABLE, "a shape has no tokenizer and can answer nothing")
     for capture in (candidate, baseline):
         if (failure := engine_failure(capture)) is not None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -63,12 +64,13 @@ def test_queued_again_is_queued_once(server, cell, engine):
     assert CaptureClient(server.folder).obtain(cell).fresh
 
 
-def test_failure_of_the_runner_arrives(server, cell, monkeypatch):
+def test_failure_of_the_runner_arrives(tmp_path, cell):
     """What goes wrong in the controller is an error in the worker, with its words."""
-    monkeypatch.setattr("harness.capture.runner.launch", lambda *_a, **_k: 1 / 0)
-    server.submit_all([cell])
-    with pytest.raises(RuntimeError, match="fixed-ple-pp2: no capture: ZeroDivisionError"):
-        CaptureClient(server.folder).obtain(cell)
+    store, pool = Store(tmp_path / "store"), DevicePool("cpu", (0,))
+    with closing(CaptureServer(Runner(store, pool, launcher=lambda *_, **__: 1 / 0))) as server:
+        server.submit_all([cell])
+        with pytest.raises(RuntimeError, match="fixed-ple-pp2: no capture: ZeroDivisionError"):
+            CaptureClient(server.folder).obtain(cell)
 
 
 def test_what_was_not_queued_is_not_waited_for(server, cell):

@@ -28,7 +28,7 @@ def compare_contract(capture: Capture) -> Verdict:
     no arrival, unless what it did see already shows a cause.
     """
     stages, ranks = capture.stages, capture.ranks
-    pp, tp = int(capture.manifest["cell"]["pp"]), int(capture.manifest["cell"]["tp"])
+    pp, tp = capture.cell.pp, capture.cell.tp
     misuse = [
         finding
         for stage in sorted(stages)

@@ -13,13 +13,11 @@ from ..finding import Finding, Severity
 
 def deadlocks(capture: Capture) -> list[Finding]:
     """Return a finding for each boundary at which an engine stood still for want of a tensor."""
-    failure = capture.failure or {}
-    if not failure.get("stands_still"):
+    failure = capture.failure
+    if failure is None or not failure.stands_still:
         return []
     places = {
-        (one["stage"], one["tp_rank"]): one
-        for one in failure.get("ranks", {}).values()
-        if "stage" in one
+        (one["stage"], one["tp_rank"]): one for one in failure.ranks.values() if "stage" in one
     }
     found = []
     for (stage, tp_rank), receiver in sorted(places.items()):

@@ -63,7 +63,7 @@ def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Locat
 
 def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
     left, right, again = _prints(baseline), _prints(candidate), _prints(baseline, again=True)
-    dtype = baseline.manifest["cell"]["dtype"]
+    dtype = baseline.cell.dtype
     layers = sorted(set(left["digest"]) & set(right["digest"]))
     for depth, layer in enumerate(layers, start=1):
         floor = _distances(left, again, layer)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture, LogitTable
+from ...engine.settings import EngineSettings, Mode, Profile
 from ..finding import Finding, Outcome, Severity, Verdict, judged
 from .difference import difference_map
 from .locate import Location, Row, locate
@@ -357,7 +358,7 @@ def _lost_rows(baseline: Capture, candidate: Capture) -> list[Row]:
 
 def _limits(baseline: Capture, rows: int) -> _Limits:
     """Return how far rows may be apart, from what PP=1 gave the second time."""
-    cell = baseline.manifest["cell"]
+    cell = baseline.cell
     again = baseline.second_logits
     floor = distance(baseline.logits, again) if again.index else None
     repeats = floor is None or floor.equal_rows == floor.rows
@@ -365,13 +366,13 @@ def _limits(baseline: Capture, rows: int) -> _Limits:
         return _Limits(BITS, BITS, floor)
     layers = max((len(trace.layers) for trace in baseline.stages.values()), default=1)
     moves = (floor.row_rms, floor.row_max) if floor is not None else (np.zeros(0), np.zeros(0))
-    rms, largest = (tolerance(move, rows, cell["dtype"], layers) for move in moves)
+    rms, largest = (tolerance(move, rows, cell.dtype, layers) for move in moves)
     return _Limits(rms, largest, floor)
 
 
-def bits_expected(cell: dict[str, Any]) -> bool:
+def bits_expected(cell: EngineSettings) -> bool:
     """Whether a cell runs the same batches at every PP, and nothing compiled."""
-    return bool(cell["profile"] == "parity" and cell["mode"] == "eager")
+    return cell.profile is Profile.PARITY and cell.mode is Mode.EAGER
 
 
 def _beyond(far: LogitDistance, limits: _Limits) -> list[Row]:

@@ -17,7 +17,7 @@ def blind_spots(baseline: Capture, candidate: Capture) -> tuple[str, ...]:
     for capture in (baseline, candidate):
         seen = capture.sensitivity
         if not seen.asked:
-            spots.append(f"anything at PP={capture.manifest['cell']['pp']}: nothing was tried")
+            spots.append(f"anything at PP={capture.cell.pp}: nothing was tried")
         spots += [
             name for name in seen.asked if name not in seen.effects and name not in seen.excuses
         ]
@@ -41,7 +41,7 @@ def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
     finding = Finding(
         "LOG004",
         Severity.WARNING,
-        f"logits are equal, but this model with {candidate.manifest['cell']['weights']} weights "
+        f"logits are equal, but this model with {candidate.cell.weights} weights "
         f"could not have shown a difference in "
         f"{', '.join(spots[:_NAMED])}{more}",
         "use real weights, or random ones for which every path matters (pp-harness model shrink)",
