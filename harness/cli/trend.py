@@ -118,7 +118,7 @@ def _print(tracks: "Sequence[Trend]") -> None:
     rows = [("check", "last", "nights", "figure", "anchor", "green", "now", "series and setting")]
     for track in current:
         anchor, green, now = ("-" if level is None else f"{level:.4g}" for level in track.levels)
-        last = "ALARM" if track.alarms else track.last.verdict
+        last = "ALARM" if track.alarms else track.last.state
         levels = (track.figure or "-", anchor, green, now)
         nights = str(len(track.lines))
         rows.append((track.last.name, last, nights, *levels, track.last.conditions))

@@ -63,6 +63,12 @@ class HistoryLine(VerdictRecord):
         return f"{self.check}[{Point.of(self).id}]"
 
     @property
+    def state(self) -> str:
+        """The verdict, and whether it is a known finding's."""
+        known = self.outcome == "expected" and self.verdict != "not-applicable"
+        return f"{self.verdict} (expected)" if known else self.verdict
+
+    @property
     def conditions(self) -> str:
         """Series and setting in words."""
         setting = (f"{name} {value}" for name, value in sorted(self.setting.items()))

@@ -91,10 +91,10 @@ def _changes(
 ) -> Iterator[tuple[Effect, str]]:
     if old is None or new is None:
         bad = new is None or new.outcome == "unexpected"
-        yield (Effect.WORSE if bad else Effect.CHANGED), f"{_verdict(old)} -> {_verdict(new)}"
+        yield (Effect.WORSE if bad else Effect.CHANGED), f"{_state(old)} -> {_state(new)}"
         return
-    if _verdict(old) != _verdict(new):
-        message = f"{_verdict(old)} -> {_verdict(new)}: {new.summary}"
+    if _state(old) != _state(new):
+        message = f"{_state(old)} -> {_state(new)}: {new.summary}"
         yield _direction(_badness(new) - _badness(old)), message
     for code in sorted(set(new.codes) ^ set(old.codes)):
         appeared = code in new.codes
@@ -131,11 +131,8 @@ def _unsteady(old: Report, new: Report) -> Iterator[Change]:
                 yield Change(Effect.WORSE, Point.of(cell).id, message)
 
 
-def _verdict(line: HistoryLine | None) -> str:
-    if line is None:
-        return "not judged"
-    known = line.outcome == "expected" and line.verdict != "not-applicable"
-    return f"{line.verdict} (expected)" if known else line.verdict
+def _state(line: HistoryLine | None) -> str:
+    return line.state if line else "not judged"
 
 
 def _badness(line: HistoryLine) -> int:
