@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from .trend import append, trend
+from .trend import append, diff, trend
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -15,6 +15,7 @@ def report() -> None:
 
 
 report.add_command(append)
+report.add_command(diff)
 report.add_command(trend)
 
 

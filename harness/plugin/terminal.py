@@ -74,12 +74,13 @@ def show_plan(terminal: Any, planned: "CellPlan") -> None:
     """Print the schedule of a sweep: cells as they start, and the whole beside its lower bound."""
     terminal.section("plan: nothing is run")
     terminal.write_line(f"{'start':>7}  {'seconds':>7}  {'devices':>7}  {'from':6}  cell")
-    for one in planned.plan.placed:
-        cell, source = planned.cells[one.job.name], planned.expected[one.job.name].source
+    for scheduled in planned.jobs:
+        job = scheduled.job
+        cell, source = planned.cells[job.name], planned.expected[job.name].source
         terminal.write_line(
-            f"{one.start:7.0f}  {one.job.seconds:7.0f}  {one.job.width:7}  {source:6}  {cell.id}"
+            f"{scheduled.start:7.0f}  {job.seconds:7.0f}  {job.width:7}  {source:6}  {cell.id}"
         )
-    makespan, bound = planned.plan.makespan, planned.plan.bound
+    makespan, bound = planned.makespan, planned.bound
     terminal.write_line(
         f"{len(planned.cells)} cells to run on {planned.devices} devices, at most "
         f"{planned.engines} at once; {len(planned.stored)} are in the store"

@@ -15,13 +15,13 @@ _PER_MACHINE = ("host", "devices", "platform", "python")
 _SHARD = "shard"
 
 
-def read_report(folder: Path) -> Report:
-    """Read `report.json` of a folder.
+def read_report(path: Path) -> Report:
+    """Read a report file, or `report.json` of a folder.
 
     Raises:
         BadInputError: if it is not there or is no report of ours.
     """
-    path = folder / REPORT
+    path = path if path.is_file() else path / REPORT
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

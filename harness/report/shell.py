@@ -15,12 +15,12 @@ from .text import figure, printable
 _PARTS = Path(__file__).parent / "page"
 
 
-def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
-    """Return a page made from a template of `page/`, as text that is to be written as UTF-8.
+def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: Any) -> str:
+    """Fill a template of `page/`, as text that is to be written as UTF-8.
 
     `charts` maps the id of an element to the figure that it shows, in plotly's JSON form. Every
     value is made printable and escaped, and a content security policy lets no script run but the
-    page's own two, and nothing load.
+    page's own two, none on a page without charts, and nothing load.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -33,13 +33,13 @@ def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
-    scripts = {"plotly": _plotly(), "page": _part("page.js")}
+    scripts = {} if charts is None else {"plotly": _plotly(), "page": _part("page.js")}
     return environment.get_template(template).render(
         **values,
         charts=charts,
         style=_markup(_part("page.css")),
         scripts={name: _markup(text) for name, text in scripts.items()},
-        policy=" ".join(f"'{_digest(text)}'" for text in scripts.values()),
+        policy=" ".join(f"'{_digest(text)}'" for text in scripts.values()) or "'none'",
     )
 
 

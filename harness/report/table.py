@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .schema import VerdictRecord
+from .text import aligned
 
 _CHECKS = ("engine", "contract", "logits", "accuracy")
 _PLACE = ("pin", "variant", "model", "pp", "profile", "tp")
@@ -29,8 +30,4 @@ def verdict_table(verdicts: Sequence[VerdictRecord]) -> list[str]:
             for place, checks in rows.items()
         ),
     ]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    return aligned(table)
