@@ -20,18 +20,17 @@ from harness.lint import (
 )
 from harness.lint.catalogue import RULES
 from harness.lint.emit import finding
-from harness.lint.machine import Engine, OutOfStepsError, is_harmless
+from harness.lint.interpreter import Engine, OutOfStepsError, is_harmless
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, Project, build_module
 from harness.lint.report import Finding, LintReport, Severity
 from harness.lint.sources import concerns_pp, model_files, read_source
 from harness.lint.stage import derive
+from harness.lint.values import Instance
 from harness.lint.waivers import Waiver, apply, waivers_in
 
 _FEW_FILES = 24
 """Below this a second process costs more than it saves."""
-_MOST_MODULES = 80
-"""Parsed files to hold at once, about 1 MB each; what is needed again is parsed again."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +161,6 @@ def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
         findings += found
         classes += claiming
         tree.forget()
-        if engine.project.size > _MOST_MODULES:
-            engine.project.drop()
-            engine = Engine(Project(root))
     return _Batch(tuple(findings), analysed, classes, waivers)
 
 
@@ -179,7 +175,6 @@ def _lint_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     for cls in cyclic:
         text = f"class {cls.name} inherits from itself"
         found.append(finding("PP901", module, cls.node, text, symbol=cls.name))
-    engine.forget(module)
     return found, len(claiming)
 
 
@@ -187,7 +182,7 @@ def _judged(engine: Engine, results: Sequence[tuple[ClassRef, list[Finding]]]) -
     """Drop "sent but never read" of a class where the class around it is the one that reads."""
     around: dict[int, list[list[Finding]]] = {}
     for cls, found in results:
-        for part in parts_of(engine, cls):
+        for part in parts_of(engine, Instance(cls)):
             if part.cls.node is not cls.node:
                 around.setdefault(id(part.cls.node), []).append(found)
     for cls, found in results:

@@ -19,14 +19,25 @@ def check(stage: Stage) -> Iterator[Finding]:
     yield from _aux_states(stage)
     yield from _shared_caches(stage)
     yield from _first_rank_arguments(stage)
-    middle, first = stage.views[Role.MIDDLE], stage.views[Role.FIRST]
-    for spot in () if _wants_raw_tokens(stage) else middle.trace.input_uses:
+    for spot in () if _wants_raw_tokens(stage) else stage.views[Role.MIDDLE].trace.input_uses:
         text = "layers are given input_ids, which the V2 runner gives to the first rank only"
         yield at("PP604", spot, text, symbol=stage.cls.name)
-    for name, statement, spot in middle.trace.restated:
-        if id(statement) in first.trace.assigned:
-            text = f"`{name}` is transformed here on every rank, on top of what was received"
-            yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+    yield from _repeated_ends(stage)
+
+
+def _repeated_ends(stage: Stage) -> Iterator[Finding]:
+    """What belongs before the first layer or behind the last one, done once more on each rank."""
+    first, middle, last = (stage.views[role].trace for role in Role)
+    for name, carried in middle.carried.items():
+        for step, spot in middle.applied.items():
+            if step.phase == "before" and step.tag in carried.initial and step in first.applied:
+                text = f"`{name}` is transformed here on every rank, on top of what was received"
+                yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+    sent = frozenset[str]().union(*(tags_of(p) for p in stage.views[Role.MIDDLE].sends))
+    for step, spot in middle.applied.items():
+        if step.phase == "after" and step.tag in sent and step in last.applied:
+            text = f"`{step.text}` is applied behind this rank's last layer, before every boundary"
+            yield at("PP610", spot, text, symbol=f"{stage.cls.name}.{step.text}")
 
 
 def _wants_raw_tokens(stage: Stage) -> bool:
