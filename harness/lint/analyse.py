@@ -13,6 +13,7 @@ from harness.errors import BadInputError
 from harness.lint import (
     check_contract,
     check_layers,
+    check_shared,
     check_state,
     check_weights,
     check_wrapper,
@@ -211,6 +212,7 @@ def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
         yield from check_layers.check(engine, stage)
         yield from check_weights.check(engine, stage)
         yield from check_state.check(stage)
+        yield from check_shared.check(engine, stage)
     except (OutOfStepsError, RecursionError):
         text = f"{cls.name} is too deep or too long to follow"
         yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)

@@ -331,7 +331,7 @@ _RULES = (
     Rule(
         "PP605",
         "received-state-transformed-again",
-        _W,
+        _E,
         SILENT,
         SILENT,
         "What belongs to the embedding (a scale, a norm) is also applied to the received hidden "
@@ -388,6 +388,18 @@ _RULES = (
         "What belongs behind the last layer of the whole model (the final norm, a head, a pooling) "
         "is applied behind the last layer of every rank, and its result is sent on.",
         "Apply it under is_last_rank only.",
+    ),
+    Rule(
+        "PP611",
+        "state-in-a-shared-object",
+        _E,
+        SILENT,
+        SILENT,
+        "Layers share a buffer, a dict or another object of one process; one layer leaves state "
+        "in it that later layers read. Layers of the next rank have an object of their own, which "
+        "nobody filled.",
+        "Send what later layers read under a key of its own and put it back there, or assert that "
+        "the layers are all on one rank.",
     ),
     Rule(
         "PP901",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
 from harness.lint.report import Finding
-from harness.lint.stage import Stage
+from harness.lint.stage import Stage, asserts_start
 from harness.lint.trace import Role
 from harness.lint.tree import walk
 from harness.lint.values import tags_of
@@ -71,23 +71,9 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
             and not (entry.certain and any(t.startswith("carry:") for t in tags_of(entry.value)))
             for entry in entries
         )
-        if not sent and not _asserts_start(spot.module.tree):
+        if not sent and not asserts_start(spot.module.tree):
             text = f"layers use `{name}`, which only the first rank is given and no key carries on"
             yield at("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
-
-
-def _asserts_start(tree: ast.Module) -> bool:
-    """Does the file check where the first layer of a later rank is?"""
-    for part in walk(tree):
-        if isinstance(part, ast.Assert) and "start_layer" in ast.unparse(part.test):
-            return True
-        if (
-            isinstance(part, ast.If)
-            and isinstance(part.body[-1], ast.Raise)
-            and "start_layer" in ast.unparse(part.test)
-        ):
-            return True
-    return False
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:
@@ -98,6 +84,8 @@ def _loop_state(stage: Stage) -> Iterator[Finding]:
     for name, carried in middle.trace.carried.items():
         received = any(tag.startswith("read:") for tag in carried.initial)
         if received or f"carry:{name}" in sent or "aux" in name:
+            continue
+        if not carried.by_layers and asserts_start(carried.spot.module.tree):
             continue
         text = f"`{name}` goes from layer to layer, but starts fresh on every rank"
         yield at("PP601", carried.spot, text, symbol=f"{stage.cls.name}.{name}")

@@ -346,12 +346,16 @@ class Walker:
         # Every rank has at least one layer, so a loop over layers runs.
         result = self._repeat(node.body, env, bind_target, at_least_once=True)
         self.trace.in_loop -= 1
-        for name in carried if result is not None else ():
+        if result is None:
+            return None
+        for name in carried:
             if nullness(result.get(name, UNKNOWN)) is Null.YES:
                 # Layers that always give None back hand nothing on.
                 self.trace.carried.pop(name, None)
             elif name in result:
-                result[name] = with_tags(result[name], {f"carry:{name}"})
+                held = result[name]
+                known = Opaque(Null.NO) if isinstance(held, Payload) else held
+                result[name] = with_tags(known, {f"carry:{name}"})
         return result
 
     def _layers_in(self, node: ast.expr, env: Env) -> Layers | None:
@@ -1017,8 +1021,8 @@ class Walker:
 
     def _dict_call(self, node: ast.Call, env: Env) -> Value:
         payload = Payload({}, line=node.lineno)
-        for each in node.args:
-            payload = containers.update(payload, self.eval(each, env))
+        for positional in node.args:
+            payload = containers.update(payload, self.eval(positional, env))
         for each in node.keywords:
             value = self.eval(each.value, env)
             self._use(value)

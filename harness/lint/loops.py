@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from harness.lint.liveness import is_read
+from harness.lint.liveness import Local, Slot, is_read, slot_text, written
 from harness.lint.tree import Function, Loop, dotted, given_to, parameter_names, walk
 
 
@@ -57,7 +57,7 @@ def read_by_layers(call: ast.Call, forwards: Sequence[Function]) -> set[str]:
         name
         for forward in forwards
         for name, parameter in _parameters_of(call, forward)
-        if parameter is None or is_read(parameter, forward.body)
+        if parameter is None or is_read(Local(parameter), forward.body)
     }
 
 
@@ -97,8 +97,39 @@ def carried_names(loop: Loop, forwards: Sequence[Function] = ()) -> dict[str, as
     return {name: places[name] for name in sorted(taken & set(places))}
 
 
-def kept_lists(loop: Loop) -> dict[str, ast.AST]:
-    """Lists and dicts that the loop fills and also takes from: skip connections and the like."""
+def kept_state(
+    loop: Loop, state: Iterable[str], forwards: Sequence[Function] = ()
+) -> dict[str, ast.AST]:
+    """Variables, and attributes of self, in which a round of the loop leaves state for a later one.
+
+    Lists and dicts that it fills and takes from (skip connections), what is set to a part of the
+    state (the names in `state`) under a condition, and objects that the layers fill and read.
+    """
+    kept = _filled(loop)
+    names = frozenset(state)
+    for part in walk(loop):
+        if isinstance(part, ast.Assign) and _mentions(part.value, names):
+            for target in part.targets:
+                text = slot_text(target) if isinstance(target, ast.Name | ast.Attribute) else ""
+                variable = Local(text) if isinstance(target, ast.Name) else Slot(text)
+                is_own = isinstance(target, ast.Name) or text.startswith("self.")
+                if is_own and text not in names and is_read(variable, loop.body):
+                    kept.setdefault(text, part)
+    for call in layer_calls(loop):
+        for forward in forwards:
+            for name, parameter in _parameters_of(call, forward):
+                slots = written(forward, parameter) if parameter is not None else {}
+                if any(is_read(Slot(slot), forward.body) for slot in slots):
+                    kept.setdefault(name, call)
+    return kept
+
+
+def _mentions(node: ast.AST, names: frozenset[str]) -> bool:
+    return any(isinstance(part, ast.Name) and part.id in names for part in walk(node))
+
+
+def _filled(loop: Loop) -> dict[str, ast.AST]:
+    """Lists and dicts that the loop fills and also takes from."""
     filled: dict[str, ast.AST] = {}
     taken: set[str] = set()
     for part in walk(loop):

@@ -82,9 +82,11 @@ def layer_loop(
 ) -> dict[str, ast.AST]:
     """Note what a loop over layers takes along, and return it."""
     trace.loops += 1
-    carried = {**loops.kept_lists(node), **loops.carried_names(node, forwards)}
+    through_layers = loops.carried_names(node, forwards)
+    carried = {**loops.kept_state(node, through_layers, forwards), **through_layers}
     for name, place in carried.items():
-        note = Carried(Spot(module, place), tags_of(env.get(name, UNKNOWN)))
+        initial = tags_of(env.get(name, UNKNOWN))
+        note = Carried(Spot(module, place), initial, by_layers=name in through_layers)
         trace.carried.setdefault(name, note)
     if trace.role is Role.FIRST:
         for part in (part for statement in node.body for part in walk(statement)):

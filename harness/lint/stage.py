@@ -11,7 +11,7 @@ from harness.lint.interpreter import Engine, Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
 from harness.lint.tree import Function as FunctionNode
-from harness.lint.tree import parameter_names
+from harness.lint.tree import parameter_names, walk
 from harness.lint.values import (
     UNKNOWN,
     Bound,
@@ -221,3 +221,17 @@ def _first_payload(value: Value) -> Value:
 def owner_module(stage: Stage) -> Module:
     """The module that holds the class's forward."""
     return stage.forward_owner.module if stage.forward_owner is not None else stage.cls.module
+
+
+def asserts_start(tree: ast.Module) -> bool:
+    """Does the file check where the first layer of a later rank is?"""
+    for part in walk(tree):
+        if isinstance(part, ast.Assert) and "start_layer" in ast.unparse(part.test):
+            return True
+        if (
+            isinstance(part, ast.If)
+            and isinstance(part.body[-1], ast.Raise)
+            and "start_layer" in ast.unparse(part.test)
+        ):
+            return True
+    return False

@@ -55,6 +55,8 @@ class Carried:
 
     spot: Spot
     initial: frozenset[str]
+    by_layers: bool
+    """It goes through every layer, and is not kept beside them for some."""
 
 
 @dataclass(frozen=True)
