@@ -1,4 +1,4 @@
-"""Every rule of the lint: code, severity, what it means, how each runner shows it, the cure.
+"""Every rule of the lint: code, severity, what it means, how each runner shows it, the fix.
 
 `pp-harness lint --explain CODE` and docs/lint.md are made from these records.
 
@@ -26,7 +26,7 @@ class Rule:
     v1: str
     v2: str
     explanation: str
-    cure: str
+    fix: str
 
 
 _RULES = (
@@ -455,5 +455,5 @@ def explain(code: str) -> str:
     return (
         f"{rule.code} {rule.name} ({rule.severity}; counts toward exit status 1: {counts})\n\n"
         f"{rule.explanation}\n\n"
-        f"V1 runner: {rule.v1}\nV2 runner: {rule.v2}\n\nCure: {rule.cure}\n"
+        f"V1 runner: {rule.v1}\nV2 runner: {rule.v2}\n\nFix: {rule.fix}\n"
     )

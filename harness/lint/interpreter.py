@@ -662,6 +662,8 @@ class Walker:
         constant = self.module.constants.get(name)
         if isinstance(constant, ast.Constant | ast.List | ast.Tuple):
             return self.eval(constant, {})
+        if isinstance(constant, ast.Dict) and len(constant.keys) <= containers.MOST_ITEMS:
+            return self._dict(constant, {})
         return UNKNOWN
 
     def _dict(self, node: ast.Dict, env: Env) -> Value:

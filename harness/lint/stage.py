@@ -190,6 +190,8 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
     match value:
         case Factory():
             return value.payload
+        case Opaque(null=Null.YES):
+            return value
         case Function() if not isinstance(value.node, ast.Lambda):
             result, _ = walker.run(
                 value.node, value.owner, walker.self_value, dict(value.env), {}, value.module

@@ -127,8 +127,8 @@ def lint_source(folder: Path, source: str) -> LintReport:
 
 
 def codes(report: LintReport) -> list[str]:
-    """The codes that were found, in order of appearance."""
-    return [found.code for found in report.findings]
+    """The codes of the findings, in order of appearance."""
+    return [finding.code for finding in report.findings]
 
 
 def case_files() -> list[Path]:

@@ -452,12 +452,12 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("code", "edits"), [(c, e) for c, _, e in CASES], ids=[f"{c}-{n}" for c, n, _ in CASES]
 )
 def test_fault_is_found(tmp_path: Path, code: str, edits: list[tuple[str, str]]) -> None:
-    """A model with one fault gets the finding of that fault, with a line, a cure and a symbol."""
+    """A model with one fault gets the finding of that fault, with a line, a fix and a symbol."""
     report = lint_source(tmp_path, changed(*edits))
     assert code in codes(report)
-    found = next(f for f in report.findings if f.code == code)
-    assert 1 <= found.line <= len(changed(*edits).splitlines())
-    assert all((found.cure, found.message, found.symbol))
+    finding = next(f for f in report.findings if f.code == code)
+    assert 1 <= finding.line <= len(changed(*edits).splitlines())
+    assert all((finding.fix, finding.message, finding.symbol))
 
 
 def test_sound_model_is_silent(tmp_path: Path) -> None:
