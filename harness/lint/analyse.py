@@ -73,9 +73,8 @@ def lint_change(
     """
     base = Path(root)
     names = {path.absolute(): path for path in model_files([base])}
-    real = {path.resolve(): path for path in names}
-    asked = dict.fromkeys((base / path).resolve() for path in changed)
-    own = [real[path] for path in asked if path in real]
+    asked = dict.fromkeys(_inside(base, Path(path)) for path in changed)
+    own = [path for path in asked if path in names]
     if not own:
         return LintReport()
     texts = {path: decoded(path) for path in names}
@@ -91,6 +90,12 @@ def lint_change(
             is_new = known is not None and _identity(each) not in known
             (findings if is_own or is_new else others).append(each)
     return _report(judged, findings, others, names)
+
+
+def _inside(root: Path, path: Path) -> Path:
+    """The path of a file as the tree's own files are named, also where links lead to it."""
+    real, top = (root / path).resolve(), root.resolve()
+    return root.absolute() / real.relative_to(top) if real.is_relative_to(top) else real
 
 
 def _earlier(

@@ -14,23 +14,30 @@ _IMPORT = re.compile(
     re.MULTILINE,
 )
 
+_LIBRARIES = frozenset({"utils", "interfaces", "interfaces_base", "registry", "models"})
+"""What every model imports, and no model is made of."""
+
+_OF_A_FOLDER = ("from . import", "from .. import", "models import")
+
 
 def importers_of(changed: Sequence[Path], sources: Mapping[Path, str]) -> list[Path]:
     """The files among `sources` that import a changed one, directly or not, in a stable order."""
-    wanted = set(changed)
-    while True:
-        names = {_name(path) for path in wanted}
-        mentions = re.compile(r"\b(?:" + "|".join(map(re.escape, sorted(names))) + r")\b")
-        more = {
-            path
-            for path, source in sources.items()
-            if path not in wanted
-            and mentions.search(source)
-            and not wanted.isdisjoint(_imported(path, source))
-        }
-        if not more:
-            return [path for path in sources if path in wanted and path not in set(changed)]
-        wanted |= more
+    wanted, latest = set(changed), set(changed)
+    imported: dict[Path, set[Path]] = {}
+    while latest:
+        names = {_name(path) for path in latest} - _LIBRARIES
+        words = [*(f"{name} import" for name in names), *(_OF_A_FOLDER if names else ())]
+        near: set[Path] = set()
+        for path, source in sources.items():
+            # Looking for words is fast; only then are the import statements read.
+            if path not in wanted and any(word in source for word in words):
+                if path not in imported:
+                    imported[path] = set(_imported(path, source))
+                if not latest.isdisjoint(imported[path]):
+                    near.add(path)
+        wanted |= near
+        latest = near
+    return [path for path in sources if path in wanted and path not in set(changed)]
 
 
 def _name(path: Path) -> str:
