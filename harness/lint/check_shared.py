@@ -23,12 +23,14 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     for part in parts_of(engine, stage.instance):
         constructor = engine.project.find_method(part.cls, "__init__")
         forward = engine.project.find_method(part.cls, "forward")
-        if constructor is None or forward is None or asserts_start(forward[0].module.tree):
+        if constructor is None or forward is None:
             continue
         elements = [layers.element for layers in part.layers.values() if layers.partial]
         for option in (option for element in elements for option in options_of(element)):
             if isinstance(option, Instance):
-                yield from _of_layer(engine, option.cls, constructor[1], forward[1])
+                left = list(_of_layer(engine, option.cls, constructor[1], forward[1]))
+                if left and not asserts_start(forward[0].module):
+                    yield from left
 
 
 def _of_layer(

@@ -71,7 +71,7 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
             and not (entry.certain and any(t.startswith("carry:") for t in tags_of(entry.value)))
             for entry in entries
         )
-        if not sent and not asserts_start(spot.module.tree):
+        if not sent and not asserts_start(spot.module):
             text = f"layers use `{name}`, which only the first rank is given and no key carries on"
             yield at("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
 
@@ -85,7 +85,7 @@ def _loop_state(stage: Stage) -> Iterator[Finding]:
         received = any(tag.startswith("read:") for tag in carried.initial)
         if received or f"carry:{name}" in sent or "aux" in name:
             continue
-        if not carried.by_layers and asserts_start(carried.spot.module.tree):
+        if not carried.by_layers and asserts_start(carried.spot.module):
             continue
         text = f"`{name}` goes from layer to layer, but starts fresh on every rank"
         yield at("PP601", carried.spot, text, symbol=f"{stage.cls.name}.{name}")

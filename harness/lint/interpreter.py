@@ -119,6 +119,13 @@ class Engine:
         self._traces: dict[tuple[Instance, Role], Trace] = {}
         self._busy: set[tuple[Instance, Role]] = set()
         self._steps = 0
+        self._assigned: dict[FunctionNode, frozenset[str]] = {}
+
+    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
+        """Variables that plain assignments of the function set."""
+        if function not in self._assigned:
+            self._assigned[function] = notes.assigned_names(function)
+        return self._assigned[function]
 
     def step(self) -> None:
         """Count one step of work.
@@ -167,6 +174,14 @@ class Engine:
         self._attributes[key] = entries
         self._traces[key] = trace
         return entries
+
+    def forget(self, module: Module) -> None:
+        """Free what is known about a module that will not be asked for again."""
+        classes = list(module.refs.values())
+        if self.project.forget(module):
+            self._assigned.clear()
+            for key in [key for key in self._attributes if key[0].cls in classes]:
+                del self._attributes[key], self._traces[key]
 
     def init_trace(self, instance: Instance, role: Role) -> Trace:
         """What happened while `__init__` was walked."""
@@ -222,7 +237,7 @@ class Walker:
         inner = Walker(
             self.engine, self.trace, where, self_value, owner, self.depth + 1, self.certain
         )
-        inner.local_names = notes.assigned_names(function)
+        inner.local_names = self.engine.assigned_names(function)
         for name, value in arguments.items():
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
@@ -653,6 +668,13 @@ class Walker:
         """What a name means at the top of the module."""
         if name == "self" and self.self_value is not None:
             return self.self_value
+        memo, key = self.module.memo, ("global", name)
+        if key not in memo:
+            memo[key] = self._defined(name)
+        value: Value = memo[key]
+        return value
+
+    def _defined(self, name: str) -> Value:
         cls = self.project.find_class(self.module, name)
         if cls is not None:
             return ClassValue(cls)

@@ -61,6 +61,7 @@ def judge_file(engine: Engine, path: Path, source: str | None = None) -> JudgedF
     engine.project.add(module)
     findings, classes = _judge_module(engine, module)
     tree.forget()
+    engine.forget(module)
     return JudgedFile(path, tuple(findings), True, classes, waivers_in(source))
 
 

@@ -181,6 +181,7 @@ class Project:
         self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
+        self._reached: set[Path] = set()
         self._roots: dict[Path, Path | None] = {}
         self._followed: dict[Path, bool] = {}
 
@@ -237,8 +238,22 @@ class Project:
         for path in self._imported_file(module, target):
             imported = self.module(path)
             if imported is not None:
+                self._reached.add(path)
                 return imported
         return None
+
+    def forget(self, module: Module) -> bool:
+        """Free a module that no import has led to; what others look into stays."""
+        if module.path in self._reached:
+            return False
+        self._modules.pop(module.path, None)
+        for cls in module.refs.values():
+            self._lineages.pop(cls, None)
+        # The tree and the ClassRefs refer to each other.
+        module.tree.body.clear()
+        module.memo.clear()
+        module.refs.clear()
+        return True
 
     def find_class(self, module: Module, name: str, hops: int = 0) -> ClassRef | None:
         """The class that a (dotted) name means in a module, through re-exports."""

@@ -225,15 +225,18 @@ def owner_module(stage: Stage) -> Module:
     return stage.forward_owner.module if stage.forward_owner is not None else stage.cls.module
 
 
-def asserts_start(tree: ast.Module) -> bool:
+def asserts_start(module: Module) -> bool:
     """Does the file check where the first layer of a later rank is?"""
-    for part in walk(tree):
-        if isinstance(part, ast.Assert) and "start_layer" in ast.unparse(part.test):
-            return True
-        if (
-            isinstance(part, ast.If)
-            and isinstance(part.body[-1], ast.Raise)
-            and "start_layer" in ast.unparse(part.test)
-        ):
-            return True
-    return False
+    if ("asserts start",) not in module.memo:
+        module.memo["asserts start",] = any(map(_is_start_checked, walk(module.tree)))
+    return bool(module.memo["asserts start",])
+
+
+def _is_start_checked(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assert):
+        return "start_layer" in ast.unparse(node.test)
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.body[-1], ast.Raise)
+        and "start_layer" in ast.unparse(node.test)
+    )
