@@ -117,6 +117,7 @@ class Engine:
         self.project = project
         self._attributes: dict[tuple[Instance, Role], Env] = {}
         self._traces: dict[tuple[Instance, Role], Trace] = {}
+        self._alike: dict[ClassRef, bool] = {}
         self._busy: set[tuple[Instance, Role]] = set()
         self._steps = 0
         self._assigned: dict[FunctionNode, frozenset[str]] = {}
@@ -152,6 +153,8 @@ class Engine:
 
     def known_attributes(self, instance: Instance, role: Role) -> Env | None:
         """The same; None where the classes contain each other too deeply to tell."""
+        if role is not Role.MIDDLE and self._is_alike(instance.cls):
+            return self.known_attributes(instance, Role.MIDDLE)
         key = (instance, role)
         if key in self._attributes:
             return self._attributes[key]
@@ -175,18 +178,27 @@ class Engine:
         self._traces[key] = trace
         return entries
 
+    def _is_alike(self, cls: ClassRef) -> bool:
+        """Does every rank build the object's own attributes alike?"""
+        if cls not in self._alike:
+            classes = self.project.lineage(cls).classes
+            self._alike[cls] = not any(ref.asks_for_rank for ref in classes)
+        return self._alike[cls]
+
     def forget(self, module: Module) -> None:
         """Free what is known about a module that will not be asked for again."""
         classes = list(module.refs.values())
         if self.project.forget(module):
             self._assigned.clear()
+            self._alike.clear()
             for key in [key for key in self._attributes if key[0].cls in classes]:
                 del self._attributes[key], self._traces[key]
 
     def init_trace(self, instance: Instance, role: Role) -> Trace:
         """What happened while `__init__` was walked."""
         self.attributes(instance, role)
-        return self._traces.get((instance, role), Trace(role))
+        played = Role.MIDDLE if self._is_alike(instance.cls) else role
+        return self._traces.get((instance, played), Trace(role))
 
 
 class Walker:

@@ -7,6 +7,7 @@ on demand, once per process.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ _NO_MODULES = (
     "NamedTuple",
     "Enum",
 )
+_RANK = re.compile("_rank|pp_group|PPMissingLayer|make_layers")
 _MODEL_FOLDERS = ("model_executor/models", "models")
 
 
@@ -73,6 +75,12 @@ class ClassRef:
     def name(self) -> str:
         """The class's own name."""
         return self.node.name
+
+    @cached_property
+    def asks_for_rank(self) -> bool:
+        """Does the class's own source ask for the rank, or leave modules out on some?"""
+        lines = self.module.source.splitlines()[self.node.lineno - 1 : self.node.end_lineno]
+        return _RANK.search("\n".join(lines)) is not None
 
     @cached_property
     def methods(self) -> dict[str, Function]:
