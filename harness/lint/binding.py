@@ -19,8 +19,10 @@ from harness.lint.values import (
     Null,
     Opaque,
     Partial,
+    Payload,
     Received,
     Value,
+    options_of,
     tags_of,
 )
 
@@ -51,6 +53,16 @@ class Arguments:
     def passes_received(self) -> bool:
         """Is the incoming IntermediateTensors among them?"""
         return any("it" in tags_of(v) or isinstance(v, Received) for v in self.all)
+
+    @cached_property
+    def passes_sent(self) -> bool:
+        """Is what an inner model sends among them?"""
+        return any(
+            (isinstance(option, Payload) and option.packed)
+            or tags_of(option) & {"forwarded", "maybe-forwarded"}
+            for value in self.all
+            for option in options_of(value)
+        )
 
     def behind(self, args: Iterable[Value], keywords: Mapping[str, Value]) -> Arguments:
         """The same call with more arguments in front, as `partial` gives them."""
@@ -135,7 +147,12 @@ def from_runner(self_value: Instance, forward: Function, role: Role) -> Env:
         elif name in ("input_ids", "positions"):
             given[name] = Opaque(tags=frozenset({f"param:{name}"}))
         else:
-            given[name] = not_given(name, defaults.get(name), role)
+            default = defaults.get(name)
+            if isinstance(default, ast.Constant) and isinstance(default.value, bool):
+                # The runner knows nothing of a model's own switches.
+                given[name] = Const(default.value)
+            else:
+                given[name] = not_given(name, default, role)
     for extra in (forward.args.vararg, forward.args.kwarg):
         if extra is not None:
             given[extra.arg] = Opaque(Null.NO)

@@ -8,6 +8,7 @@ from harness.lint.emit import at, finding
 from harness.lint.interpreter import Engine
 from harness.lint.report import Finding
 from harness.lint.stage import DECLARE, Stage
+from harness.lint.trace import Role
 from harness.lint.tree import Function, parameter_names
 from harness.lint.values import Null, nullness
 
@@ -49,7 +50,8 @@ def _path(stage: Stage) -> Iterator[Finding]:
     assert stage.forward_owner is not None
     module = stage.forward_owner.module
     if not any(v.sends or v.passes_on for v in stage.senders):
-        refuses = all(nullness(v.result) is Null.YES for v in stage.senders)
+        # A later rank that has no path to an end raises: the class refuses PP itself.
+        refuses = nullness(stage.views[Role.MIDDLE].result) is Null.YES
         touched = any(v.trace.touched or v.trace.no_methods for v in stage.senders)
         if not refuses and not touched:
             text = f"no path of {cls.name}.forward returns IntermediateTensors"

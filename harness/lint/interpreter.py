@@ -486,7 +486,9 @@ class Walker:
             if isinstance(option, Seq) and len(option.items) == len(targets) and not starred:
                 items = list(option.items)
             else:
-                items = [Opaque(Null.UNKNOWN, tags_of(option)) for _ in targets]
+                # IntermediateTensors cannot be unpacked: a part is something else.
+                tags = tags_of(option) - {"it", "forwarded"}
+                items = [Opaque(Null.UNKNOWN, tags) for _ in targets]
             parts = [join(a, b) for a, b in zip(parts, items, strict=True)] if parts else items
         for target, part in zip(targets, parts, strict=False):
             self._assign(target, part, env)
@@ -1096,7 +1098,11 @@ class Walker:
 
     def _unknown(self, given: Arguments, mark: str = "maybe-forwarded") -> Opaque:
         tags = derived(given.tags)
-        return Opaque(Null.UNKNOWN, tags | {mark} if given.passes_received else tags)
+        # An object of a class that is not followed can hold what it is given.
+        holds = last_name(given.node.func)[:1].isupper() and given.passes_sent
+        if given.passes_received or holds:
+            tags |= {mark}
+        return Opaque(Null.UNKNOWN, tags)
 
     def _run_opaque(self, function: Opaque, given: Arguments) -> Value:
         """A method of a tensor, a module that is not followed, or a function of torch."""

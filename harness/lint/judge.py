@@ -80,14 +80,16 @@ def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
 
 def _read_elsewhere(engine: Engine, by_class: dict[ClassRef, list[Finding]]) -> Iterator[Finding]:
     """All findings, but no "sent and never read" where a class around does read it."""
-    around: dict[ClassRef, list[set[tuple[str, str, int, str]]]] = {}
-    for cls, findings in by_class.items():
+    unread = {cls for cls, findings in by_class.items() if any(f.code == "PP104" for f in findings)}
+    around: dict[ClassRef, list[set[tuple[str, str, int, str]]]] = {cls: [] for cls in unread}
+    for cls, findings in by_class.items() if unread else ():
+        engine.start()
         for part in parts_of(engine, Instance(cls)):
-            if part.cls is not cls:
-                around.setdefault(part.cls, []).append({_place(f) for f in findings})
+            if part.cls in unread and part.cls is not cls:
+                around[part.cls].append({_place(f) for f in findings})
     for cls, findings in by_class.items():
         for each in findings:
-            if each.code != "PP104" or all(_place(each) in s for s in around.get(cls, ())):
+            if each.code != "PP104" or all(_place(each) in places for places in around[cls]):
                 yield each
 
 
