@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 from collections.abc import Iterator
 
 from harness.lint.emit import finding
@@ -12,7 +13,7 @@ from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module
 from harness.lint.report import Finding
 from harness.lint.stage import Stage, asserts_start
-from harness.lint.tree import Function, argument, is_name, last_name, parameter_names, walk
+from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
 from harness.lint.values import Instance, options_of
 
 _MADE = (ast.Dict, ast.List, ast.Call, ast.DictComp, ast.ListComp)
@@ -39,11 +40,14 @@ def _of_layer(
     found = engine.project.find_method(layer, "forward")
     if found is None:
         return
-    owner, forward = found
+    owner, written_forward = found
     shared = {
         **dict.fromkeys(_globals_of(owner.module), ""),
         **_injected(engine, layer, maker),
     }
+    if not shared:
+        return
+    forward = _Inliner(engine, layer).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
             if is_read(Slot(text), forward.body) and not _crosses(model_forward, expression):
@@ -52,6 +56,33 @@ def _of_layer(
                     "those of the next rank do not see it"
                 )
                 yield finding("PP611", owner.module, place, message, symbol=f"{layer.name}.{text}")
+
+
+class _Inliner(ast.NodeTransformer):
+    """Puts the body of a layer's own methods before the statement that calls them."""
+
+    def __init__(self, engine: Engine, layer: ClassRef) -> None:
+        self.engine = engine
+        self.layer = layer
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt]:
+        return self._inlined(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.stmt]:
+        return self._inlined(node)
+
+    def _inlined(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
+        if not isinstance(node.value, ast.Call):
+            return node
+        head, _, name = dotted(node.value.func).partition(".")
+        method = self.engine.project.find_method(self.layer, name) if head == "self" else None
+        if method is None:
+            return node
+        body = [
+            ast.Expr(s.value or ast.Constant(None)) if isinstance(s, ast.Return) else s
+            for s in copy.deepcopy(method[1].body)
+        ]
+        return [*body, node]
 
 
 def _globals_of(module: Module) -> Iterator[str]:
@@ -79,12 +110,16 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
         and isinstance(part.value, ast.Name)
         and part.value.id in names
     }
-    made = {
+    made: dict[str, ast.AST] = {
         slot_text(target): assign
         for assign in maker.body
         if isinstance(assign, ast.Assign) and isinstance(assign.value, _MADE)
         for target in assign.targets
     }
+    for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
+        buffer = call.args[0] if last_name(call.func) == "register_buffer" and call.args else None
+        if isinstance(buffer, ast.Constant):
+            made[f"self.{buffer.value}"] = call
     shared: dict[str, str] = {}
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
         offset = 1 if last_name(call.func) == "partial" else 0

@@ -303,7 +303,11 @@ class Walker:
             case ast.AugAssign():
                 self._augment(node, env)
             case ast.Expr():
-                self._use(self.eval(node.value, env))
+                value = self.eval(node.value, env)
+                self._use(value)
+                place = place_of(notes.changed_in_place(node.value))
+                if place is not None and isinstance(env.get(place), Opaque):
+                    env[place] = value
             case ast.Assert():
                 self._decide(node.test, env)
                 return refine(node.test, env, True)
@@ -1153,7 +1157,9 @@ class Walker:
             inside = Walker(
                 self.engine, Trace(Role.MIDDLE), owner.module, module, owner, _MOST_DEPTH
             )
-            inside.block(method.body, {"self": module})
+            # Walking what a layer is made of is dear: only where its own attributes name a dtype.
+            own = self.engine.attributes(module, Role.MIDDLE) if notes.casts_to_own(method) else {}
+            inside.block(method.body, {**own, "self": module})
             memo[key] = notes.returned_items(value for value, _ in inside.returns)
         tags = derived(given.tags)
         items = [

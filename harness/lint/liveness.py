@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from harness.lint.tree import is_name, is_none, walk
+from harness.lint.tree import is_name, is_none, last_name, walk
 
-MUTATORS = frozenset(
+_MUTATORS = frozenset(
     {"append", "extend", "insert", "add", "update", "setdefault", "push", "put"}
     | {"copy_", "fill_", "index_copy_", "index_add_", "scatter_", "add_", "set_"}
 )
@@ -80,24 +80,25 @@ def written(node: ast.AST, root: str) -> dict[str, ast.AST]:
     """The slots of an object that the code writes, and where."""
     slots: dict[str, ast.AST] = {}
     for part in walk(node):
-        target: ast.AST | None = None
+        text = ""
         if isinstance(part, ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
-            target = part
-        elif _is_mutation(part):
-            target = part.func.value  # type: ignore[attr-defined]
-        text = slot_text(target) if target is not None else ""
-        is_part = text != root or not isinstance(target, ast.Attribute)
-        if text and is_part and root_of(text) == root:
+            # `self.shared = x` is another object, and no part of the shared one.
+            is_part = isinstance(part, ast.Subscript) or slot_text(part) != root
+            text = slot_text(part) if is_part else ""
+        elif isinstance(part, ast.Call) and _is_mutation(part):
+            text = slot_text(_changed_by(part))
+        if text and root_of(text) == root:
             slots.setdefault(text, part)
     return slots
 
 
-def _is_mutation(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in MUTATORS
-    )
+def _is_mutation(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr in _MUTATORS
+
+
+def _changed_by(call: ast.Call) -> ast.expr:
+    assert isinstance(call.func, ast.Attribute)
+    return call.func.value
 
 
 def _looked_at(node: ast.AST, root: str) -> Iterable[str]:
@@ -115,7 +116,7 @@ def _looked_at(node: ast.AST, root: str) -> Iterable[str]:
             skipped.add(id(inner))
         if isinstance(part.ctx, ast.Load) and len(text) >= len(root):
             head, dot, method = text.rpartition(".")
-            if dot and method in MUTATORS:
+            if dot and method in _MUTATORS:
                 continue
             yield head if dot and method in ("get", "items", "values", "keys", "pop") else text
 
@@ -176,9 +177,9 @@ def _of_statement(variable: Local | Slot, node: ast.stmt) -> _Fate:
         case ast.Expr(value=ast.Call() as call) if _is_mutation(call):
             if any(variable.is_in(argument) for argument in call.args):
                 return _Fate.READ
-            target = call.func.value  # type: ignore[attr-defined]
-            overwrites = call.func.attr in _OVERWRITES  # type: ignore[attr-defined]
-            return _Fate.GONE if overwrites and variable.is_stored_by(target) else _Fate.KEPT
+            overwrites = last_name(call.func) in _OVERWRITES
+            stored = variable.is_stored_by(_changed_by(call))
+            return _Fate.GONE if overwrites and stored else _Fate.KEPT
         case ast.Return() | ast.Raise():
             return _Fate.READ if variable.is_in(node) else _Fate.GONE
     return _Fate.READ if variable.is_in(node) else _Fate.KEPT

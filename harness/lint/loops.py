@@ -129,19 +129,28 @@ def _mentions(node: ast.AST, names: frozenset[str]) -> bool:
 
 
 def _filled(loop: Loop) -> dict[str, ast.AST]:
-    """Lists and dicts that the loop fills and also takes from."""
+    """Lists and dicts, of the function or of self, that the loop fills and also takes from."""
     filled: dict[str, ast.AST] = {}
     taken: set[str] = set()
     for part in walk(loop):
-        if isinstance(part, ast.Subscript) and isinstance(part.value, ast.Name):
+        if isinstance(part, ast.Subscript):
+            owner = _container(part.value)
             if isinstance(part.ctx, ast.Store):
-                filled.setdefault(part.value.id, part)
+                filled.setdefault(owner, part)
             elif isinstance(part.ctx, ast.Load):
-                taken.add(part.value.id)
+                taken.add(owner)
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
-            owner = part.func.value
-            if isinstance(owner, ast.Name) and part.func.attr == "append":
-                filled.setdefault(owner.id, part)
-            elif isinstance(owner, ast.Name) and part.func.attr == "pop":
-                taken.add(owner.id)
-    return {name: place for name, place in filled.items() if name in taken}
+            owner = _container(part.func.value)
+            if part.func.attr == "append":
+                filled.setdefault(owner, part)
+            elif part.func.attr == "pop":
+                taken.add(owner)
+    for call in layer_calls(loop):
+        taken |= {_container(value) for value in given_to(call)}
+    return {name: place for name, place in filled.items() if name and name in taken}
+
+
+def _container(node: ast.expr) -> str:
+    """`x` or `self.x`; empty for anything else."""
+    text = slot_text(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+    return text if "." not in text or text.startswith("self.") else ""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from harness.lint import loops
 from harness.lint.project import Module
 from harness.lint.trace import Carried, Role, Spot, Step, Trace
-from harness.lint.tree import Function, Loop, dotted, walk
+from harness.lint.tree import Function, Loop, dotted, given_to, walk
 from harness.lint.values import (
     UNKNOWN,
     Env,
@@ -25,9 +25,9 @@ from harness.lint.values import (
 
 # Methods and functions that change what a tensor holds; the others move, cast or cut it.
 _CHANGING = frozenset(
-    {"repeat", "repeat_interleave", "tile", "mul", "div", "add", "sub", "pow", "matmul", "mm"}
-    | {"linear", "sqrt", "rsqrt", "exp", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"}
-    | {"mean", "sum", "cumsum", "neg", "square"}
+    {"repeat", "repeat_interleave", "tile", "expand", "einsum", "matmul", "mm", "bmm", "linear"}
+    | {"mul", "div", "add", "sub", "pow", "neg", "square", "sqrt", "rsqrt", "exp", "mean", "sum"}
+    | {"cumsum", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"}
 )
 # Modules of the model that only move, cast or cut what they are given.
 _MOVING = ("gather", "scatter", "chunk", "shard", "pad", "cast", "dtype", "dropout", "identity")
@@ -66,6 +66,26 @@ def takes_part(forward: Function) -> bool:
         or (isinstance(p, ast.Attribute) and p.attr in ("is_first_rank", "is_last_rank"))
         for statement in forward.body
         for p in walk(statement)
+    )
+
+
+def changed_in_place(node: ast.expr) -> ast.expr:
+    """`x` of `x.mul_(2)`; the node itself where it is no such call."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+        if name.endswith("_") and not name.startswith("_"):
+            return node.func.value
+    return node
+
+
+def casts_to_own(method: Function) -> bool:
+    """Does a method cast to a dtype that an attribute of self holds?"""
+    return any(
+        isinstance(part, ast.Call)
+        and isinstance(part.func, ast.Attribute)
+        and part.func.attr == "to"
+        and any(dotted(a).startswith("self.") for a in given_to(part))
+        for part in walk(method)
     )
 
 
