@@ -22,9 +22,11 @@ from harness.capture.children import ForkServers
 from harness.capture.devices import lease
 from harness.capture.expect import devices_needed
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.plan.cell import Cell
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 PHASES = ("engine", "probes", "sensitivity", "gsm8k", "shutdown")
 SHAPE = (
@@ -46,7 +48,7 @@ class Setting:
 def setting(what: str, amount: int, pp: int, store: Path) -> Setting:
     """Return the cell of `amount` questions, or of a vocabulary of `amount` tokens."""
     asks = what != "vocabulary"
-    options = SweepOptions(
+    options = Options(
         pps=(max(2, pp),),
         variants=("fixed",),
         models=("ple" if asks else SHAPE.format(amount),),
@@ -60,7 +62,7 @@ def setting(what: str, amount: int, pp: int, store: Path) -> Setting:
 
 def measure(one: Setting, servers: ForkServers) -> dict[str, float]:
     """Run a cell and return the seconds of its phases and its total."""
-    pool = one.sweep.devices
+    pool = find_pool(one.sweep)
     with (
         tempfile.TemporaryDirectory() as folder,
         lease(pool, devices_needed(one.cell, pool)) as devices,

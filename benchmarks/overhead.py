@@ -33,6 +33,7 @@ import harness
 from harness.capture.devices import lease
 from harness.capture.expect import devices_needed
 from harness.capture.launch import cell_request
+from harness.capture.pools import find_pool
 from harness.engine import main as engine
 from harness.engine import server
 from harness.engine.environment import cell_environment, server_environment
@@ -40,8 +41,9 @@ from harness.engine.names import CAPTURE_DIR_VARIABLE
 from harness.engine.probes import Probe, requested_probes
 from harness.engine.questions import run_gsm8k
 from harness.engine.run_probes import run_probe
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 PACKAGE = Path(harness.__file__).parents[1]
 PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")
@@ -177,7 +179,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary)
         sweep = Sweep(
-            SweepOptions(
+            Options(
                 pps=(max(2, options.pp),),
                 variants=("fixed",),
                 models=(options.model,),
@@ -187,7 +189,7 @@ def main() -> None:
             )
         )
         cell = sweep.cell(Point("fixed", next(iter(sweep.models)), options.pp))
-        with lease(sweep.devices, devices_needed(cell, sweep.devices)) as devices:
+        with lease(find_pool(sweep), devices_needed(cell, find_pool(sweep))) as devices:
             plan = {
                 "request": {**cell_request(cell, store, devices), "worker_start": "fork"},
                 "env": cell_environment(cell, store, devices, tracing=True),

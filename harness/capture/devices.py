@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -87,21 +86,6 @@ def find_devices(kind: str, ranks_per_device: int = 1) -> DevicePool:
     share = ranks_per_device
     ids = tuple(gpu * share + part for gpu in gpus for part in range(share))
     return DevicePool("cuda", ids, ranks_per_device=share)
-
-
-@lru_cache(maxsize=2)
-def host_identity(kind: str) -> str:
-    """Return what of this host can change a result: the processor, or the GPUs and their driver."""
-    if kind == "cuda":
-        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-        return "; ".join(sorted(set(listed.splitlines())))
-    # Kernels are chosen by instruction set, which /proc/cpuinfo gives as flags on x86 and ARM.
-    wanted = ("model name", "flags", "CPU part", "Features")
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    facts = sorted({line for line in lines if line.startswith(wanted)})
-    name = next((line.partition(":")[2].strip() for line in facts if "model name" in line), "cpu")
-    return f"{name} {hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
 
 
 def visible_gpus(listed: str, visible: str | None) -> tuple[int, ...]:

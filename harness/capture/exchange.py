@@ -18,7 +18,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..engine.manifest import from_json, to_json
 from ..plan.cell import Cell
+from .manifest import Manifest
 from .record import Capture
 from .runner import Obtained, Runner
 from .scratch import Scratch
@@ -65,7 +67,7 @@ class Published:
         else:
             obtained = future.result()
             capture = obtained.capture
-            content = {"folder": str(capture.folder), "manifest": capture.manifest}
+            content = {"folder": str(capture.folder), "manifest": to_json(capture.manifest)}
             content["fresh"] = obtained.fresh
         half = self._path(key, "half")
         try:
@@ -116,7 +118,7 @@ class Awaited:
             return None
         if "error" in content:
             raise RuntimeError(f"{cell.id}: no capture: {content['error']}")
-        capture = Capture(Path(content["folder"]), content["manifest"])
+        capture = Capture(Path(content["folder"]), from_json(Manifest, content["manifest"]))
         return Obtained(capture, bool(content["fresh"]))
 
     def _check_alive(self, cell: Cell) -> None:

@@ -1,18 +1,30 @@
 """Start the child of one cell, watch its phases, and say what became of it."""
 
-import json
 import re
 import signal
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..engine.environment import cell_environment
+from ..engine.failures import first_failure, is_ours
 from ..engine.json_lines import read_lines
+from ..engine.manifest import (
+    EFFECTIVE,
+    REQUEST,
+    RESULT,
+    Effective,
+    EngineResult,
+    Request,
+    read_record,
+    write_record,
+)
+from ..engine.settings import EngineSettings, Executor
 from ..plan.cell import Cell
 from .children import Child, Starter
+from .manifest import Failure, Manifest, Status
 from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
@@ -36,21 +48,17 @@ _MACHINE = re.compile(
 )
 
 
-def cell_request(cell: Cell, folder: Path, devices: tuple[int, ...]) -> dict[str, Any]:
-    """Return what the process of a cell is asked to do, as JSON."""
-    source = cell.gsm8k
-    return {
-        **{k: v for k, v in asdict(cell).items() if k not in ("tree", "gsm8k", "python")},
-        "folder": str(folder),
-        "devices": list(devices),
-        "gsm8k": source
-        and {
-            "questions": str(source.questions),
-            "limit": source.limit,
-            "fewshot": source.fewshot,
-            "fewshot_file": str(source.fewshot_file) if source.fewshot_file else None,
-        },
-    }
+def cell_request(cell: Cell, folder: Path, devices: tuple[int, ...], **control: Any) -> Request:
+    """Build the request of a cell; `control` are the fields of `Request` for control runs."""
+    settings = {entry.name: getattr(cell, entry.name) for entry in fields(EngineSettings)}
+    return Request(
+        **settings,
+        folder=folder,
+        devices=devices,
+        model_path=cell.model_path,
+        gsm8k=cell.gsm8k,
+        **control,
+    )
 
 
 def launch(
@@ -65,82 +73,60 @@ def launch(
     changes: tuple[str, ...] = (),
     ask_under_changes: bool = True,
     stop: threading.Event | None = None,
-) -> dict[str, Any]:
-    """Run one cell into `folder` and return its manifest (status, failure, seconds, cell).
+) -> Manifest:
+    """Run one cell into `folder` and return its manifest, not yet sealed.
 
     `phase_timeout` is in seconds and holds for each phase (start, engine, probes, gsm8k,
     shutdown). However the child ends, its whole process group is gone on return. `tracing` and
     `worker_start` (fork or spawn, on the CPU) are for control runs: neither may change a result.
-    Under each of `changes` (hooks/changes.py) the probes run once more, after those of the cell,
-    and with `ask_under_changes` the questions too.
+    `changes` and `ask_under_changes` are those of `Request`.
 
     Raises:
         InterruptedError: if `stop` was set before the child ended.
     """
-    request = folder / "request.json"
-    content = {
-        **cell_request(cell, folder, devices),
-        "worker_start": worker_start,
-        "changes": changes,
-        "ask_under_changes": ask_under_changes,
-    }
-    request.write_text(json.dumps(content), encoding="utf-8")
-    log = folder / "log.txt"
+    request = cell_request(
+        cell,
+        folder,
+        devices,
+        worker_start=worker_start,
+        changes=changes,
+        ask_under_changes=ask_under_changes,
+    )
+    path, log = folder / REQUEST, folder / "log.txt"
+    write_record(request, path)
     began = time.time()
     log.touch()
-    child = starter.start(
-        cell, request, cell_environment(cell, folder, devices, tracing=tracing), log
-    )
+    child = starter.start(cell, path, cell_environment(request, tracing=tracing), log)
     stopped: dict[int, str] = {}
     try:
         late = _watch(child, folder, phase_timeout, stop)
         status = child.poll()
         # Ray's ranks may be on another host, where these numbers are other processes.
-        if (late is not None or status) and cell.executor == "mp":
+        if (late is not None or status) and cell.executor is Executor.MP:
             stopped = examine(folder)
     finally:
         child.kill()
-    failure = _failure(folder, status, late, phase_timeout, stopped)
+    result = read_record(EngineResult, folder / RESULT)
+    outcome, failure = _outcome(folder, status, late, phase_timeout, stopped, result)
     if failure is None:
         clear(folder)
-    result = _read_json(folder / "result.json") or {"seconds": {}, "peak_bytes": []}
+    result = result or EngineResult()
     ended = time.time()
-    return {
-        "cell": json.loads(json.dumps(asdict(cell), default=str)),
-        "id": cell.id,
-        "status": "ok" if failure is None else failure.pop("status"),
-        "failure": failure,
-        "seconds": {
+    return Manifest(
+        cell=cell,
+        status=outcome,
+        failure=failure,
+        seconds={
             "start": round(_first_phase(folder, default=ended) - began, 3),
-            **result["seconds"],
+            **result.seconds,
             "total": round(ended - began, 3),
         },
-        "began": began,
-        "phases": _timeline(folder, began, ended),
-        "peak_bytes": result["peak_bytes"],
-        "effective": _read_json(folder / "effective.json"),
-        "devices": list(devices),
-    }
-
-
-def unwritten(cell: Cell, error: str, phase: str) -> dict[str, Any]:
-    """Return the manifest of a cell of which there is no capture, and why."""
-    return {
-        "cell": json.loads(json.dumps(asdict(cell), default=str)),
-        "id": cell.id,
-        "status": "blocked",
-        "failure": {
-            "rank": None,
-            "place": None,
-            "phase": phase,
-            "traceback": "",
-            "error": error,
-        },
-        "seconds": {"total": 0.0},
-        "effective": None,
-        "devices": [],
-        "files": {},
-    }
+        began=began,
+        phases=_timeline(folder, began, ended),
+        peak_bytes=result.peak_bytes,
+        effective=read_record(Effective, folder / EFFECTIVE),
+        devices=devices,
+    )
 
 
 def _watch(
@@ -170,7 +156,7 @@ def _watch(
 
 def _current_phase(folder: Path) -> tuple[str, float]:
     started = started_phases(folder)
-    return started[-1] if started else ("start", (folder / "request.json").stat().st_mtime)
+    return started[-1] if started else ("start", (folder / REQUEST).stat().st_mtime)
 
 
 def started_phases(folder: Path) -> list[tuple[str, float]]:
@@ -188,35 +174,36 @@ def _first_phase(folder: Path, default: float) -> float:
     return started[0][1] if started else default
 
 
-def _timeline(folder: Path, began: float, ended: float) -> dict[str, list[float]]:
+def _timeline(folder: Path, began: float, ended: float) -> dict[str, tuple[float, float]]:
     """Return the start and end of each phase in seconds after `began`; each ends with the next."""
     started = [("start", began), *started_phases(folder)]
     ends = [*(time for _, time in started[1:]), ended]
     return {
-        phase: [round(start - began, 3), round(end - began, 3)]
+        phase: (round(start - began, 3), round(end - began, 3))
         for (phase, start), end in zip(started, ends, strict=True)
     }
 
 
-def _failure(
+def _outcome(
     folder: Path,
     returncode: int | None,
     late: str | None,
     phase_timeout: float,
     stopped: dict[int, str],
-) -> dict[str, Any] | None:
-    """Return the root cause with its status (failed or blocked), None if the capture is whole.
+    result: EngineResult | None,
+) -> tuple[Status, Failure | None]:
+    """Tell what became of an engine, and the root cause where it is not whole.
 
-    `stopped` are the ranks that were stopped, in words. What each rank was doing comes along.
+    `stopped` are the ranks that were stopped, in words.
     """
-    result = _read_json(folder / "result.json")
-    if late is None and returncode == 0 and result is not None and result["error"] is None:
-        return None
+    if late is None and returncode == 0 and result is not None and result.error is None:
+        return Status.OK, None
     at, stacks = positions(folder), short_stacks(folder)
-    cause = _silent_rank(folder, at, late, phase_timeout, stopped, stacks) or _spoken(
+    status, cause = _silent_rank(folder, at, late, phase_timeout, stopped, stacks) or _spoken(
         folder, returncode, result
     )
-    return {**cause, "ranks": {str(rank): one for rank, one in at.items()}, "stacks": stacks}
+    ranks = {str(rank): position for rank, position in at.items()}
+    return status, replace(cause, ranks=ranks, stacks=stacks)
 
 
 def _silent_rank(
@@ -226,46 +213,53 @@ def _silent_rank(
     phase_timeout: float,
     stopped: dict[int, str],
     stacks: dict[str, list[str]],
-) -> dict[str, Any] | None:
-    """Return the cause where a rank died or an engine stands still without saying why."""
+) -> tuple[Status, Failure] | None:
+    """Tell the cause where a rank died or an engine stands still without saying why."""
     phase, _ = _current_phase(folder)
     if dead := deaths_of(folder):
         first = min(dead)
-        words = "; ".join(f"rank {one} {how}" for one, how in sorted(dead.items()))
+        words = "; ".join(f"rank {rank} {how}" for rank, how in sorted(dead.items()))
         return _blocked(folder, f"{words} in phase {phase}", at.get(first, {}).get("phase"), first)
     if late is None or any(folder.glob("failure.*.json")):
         return None
     words = "; ".join(
         f"rank {rank} {stopped[rank] + ' ' if rank in stopped else 'is '}"
-        f"{where(one, stacks.get(f'rank{rank}'))}"
-        for rank, one in sorted(at.items())
+        f"{where(position, stacks.get(f'rank{rank}'))}"
+        for rank, position in sorted(at.items())
     )
     error = f"no end of phase {late} within {phase_timeout:.0f} s"
     rank = min(stopped) if stopped else None
-    cause = _blocked(folder, f"{error}: {words}" if words else error, phase, rank)
-    return {**cause, "stands_still": True}
+    status, cause = _blocked(folder, f"{error}: {words}" if words else error, phase, rank)
+    return status, replace(cause, stands_still=True)
 
 
-def _spoken(folder: Path, returncode: int | None, result: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the cause as a rank, the engine or the end of its process tells it."""
-    ranks = [_read_json(path) for path in folder.glob("failure.*.json")]
-    known = sorted((one for one in ranks if one), key=lambda one: float(one["time"]))
-    if known:
-        cause = known[0]
-        blocked = _is_ours(cause["traceback"]) or _MACHINE.search(cause["error"])
-        return {"status": "blocked" if blocked else "failed", **cause}
+def _spoken(
+    folder: Path, returncode: int | None, result: EngineResult | None
+) -> tuple[Status, Failure]:
+    """Tell the cause as a rank, the engine or the end of its process tells it."""
+    if (first := first_failure(folder)) is not None:
+        blocked = first.ours or _MACHINE.search(first.error)
+        return (Status.BLOCKED if blocked else Status.FAILED), Failure(
+            error=first.error,
+            phase=first.phase,
+            rank=first.rank,
+            place=first.place,
+            traceback=first.traceback,
+            ours=first.ours,
+        )
     phase, _ = _current_phase(folder)
-    if result is not None and result["error"] is not None:
-        error, trace = result["error"]["error"], result["error"]["traceback"]
+    if result is not None and result.error is not None:
+        error, trace = result.error.error, result.error.traceback
+        ours = is_ours(trace)
         # What the engine itself refuses is its failure; what fails around it blocks the answer.
-        failed = phase == "engine" and not _MACHINE.search(error)
+        failed = phase == "engine" and not ours and not _MACHINE.search(error)
         if any(wrapper in error for wrapper in _WRAPPERS):
             line = _cause_line(folder / "log.txt")
             # Without a line the wrapper speaks of an exception, but no rank left one.
             failed = failed and line is not None and not _MACHINE.search(line)
             error = line or f"a rank died without an exception ({error})"
-        cause = _blocked(folder, error, phase)
-        return {**cause, "status": "failed" if failed else "blocked", "traceback": trace}
+        status, cause = _blocked(folder, error, phase)
+        return (Status.FAILED if failed else status), replace(cause, traceback=trace, ours=ours)
     if returncode is not None and returncode < 0:
         error = f"the engine's process was killed by {signal.Signals(-returncode).name}"
     else:
@@ -275,24 +269,13 @@ def _spoken(folder: Path, returncode: int | None, result: dict[str, Any] | None)
 
 def _blocked(
     folder: Path, error: str, phase: str | None, rank: int | None = None
-) -> dict[str, Any]:
-    return {
-        "status": "blocked",
-        "rank": rank,
-        "place": None,
-        "phase": phase or _current_phase(folder)[0],
-        "traceback": _tail(folder / "log.txt"),
-        "error": error,
-    }
-
-
-def _is_ours(trace: str) -> bool:
-    """Whether an exception came out of our own hooks and so says nothing about the model.
-
-    The tracing tensors raise on purpose, in the model's place, what IntermediateTensors raises.
-    """
-    innermost = trace.rsplit('File "', 1)[-1].split('"')[0]
-    return "/harness/engine/" in innermost and not innermost.endswith("hooks/tensors.py")
+) -> tuple[Status, Failure]:
+    return Status.BLOCKED, Failure(
+        error=error,
+        phase=phase or _current_phase(folder)[0],
+        rank=rank,
+        traceback=_tail(folder / "log.txt"),
+    )
 
 
 def _cause_line(log: Path) -> str | None:
@@ -306,11 +289,3 @@ def _cause_line(log: Path) -> str | None:
 
 def _tail(log: Path, lines: int = 30) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content

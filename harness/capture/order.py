@@ -1,12 +1,13 @@
 """From cells to the schedule in which they run. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..plan.cell import Cell
+from ..plan.cost import import_seconds
 from .devices import DevicePool
-from .expect import Expected, devices_needed, expected_seconds, import_seconds
+from .expect import Expected, devices_needed, expected_seconds
+from .manifest import Manifest
 from .schedule import Job, Plan, lower_bound, plan, simulate
 
 
@@ -24,7 +25,7 @@ class CellPlan:
 
 def plan_cells(
     cells: Sequence[Cell],
-    manifests: Iterable[Mapping[str, Any]],
+    manifests: Iterable[Manifest],
     pool: DevicePool,
     engines: int,
 ) -> CellPlan:

@@ -1,27 +1,19 @@
-"""PP over several hosts by vLLM's own Ray executor, on a cluster that the user has started."""
+"""The devices of a Ray cluster that the user has started."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from ..engine.ray_cluster import cluster_address
 from ..errors import BadInputError
 from .devices import DevicePool
 
-# What an actor needs to be one of our ranks: the tree, our hooks, one thread.
-_CARRIED = ("PYTHONPATH", "OMP_NUM_THREADS")
-_OURS = "PP_HARNESS_"
 _ANSWER_SECONDS = 60
 _COUNT = """\
 import ray
 ray.init(address="{address}", logging_level="error", log_to_driver=False)
 print(int(ray.cluster_resources().get("GPU", 0)))
 """
-
-
-def cluster_address() -> str:
-    """Return the address of the user's cluster; `auto` is the one that runs on this host."""
-    return os.environ.get("RAY_ADDRESS", "auto")
 
 
 def cluster_devices(python: Path | None = None) -> DevicePool:
@@ -53,15 +45,3 @@ def cluster_devices(python: Path | None = None) -> DevicePool:
         f"--pp-executor ray: no cluster at {address} ({reason}); start one by `ray start --head`, "
         "or name it by RAY_ADDRESS"
     )
-
-
-def join_cluster() -> None:
-    """Connect this process to the cluster, before vLLM does: its actors get our environment."""
-    import ray
-
-    carried = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _CARRIED or name.startswith(_OURS)
-    }
-    ray.init(address=cluster_address(), runtime_env={"env_vars": carried})

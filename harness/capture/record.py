@@ -1,6 +1,5 @@
 """A capture on disk, read back. Needs numpy, no torch: logits are exact float32."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,8 +12,8 @@ import numpy.typing as npt
 from ..engine.json_lines import first_events, read_lines
 from ..engine.packed import unpacked
 from ..engine.probes import AGAIN, ProbeRequest
-
-MANIFEST = "capture.json"
+from ..plan.cell import Cell
+from .manifest import Failure, Manifest, Status, load_manifest
 
 
 @dataclass(frozen=True)
@@ -112,26 +111,25 @@ class LogitTable:
 
 @dataclass(frozen=True)
 class Capture:
-    """The folder of one cell, whole. `status` is ok, failed (a cause is known) or blocked."""
+    """The folder of one cell, and its manifest."""
 
     folder: Path
-    manifest: dict[str, Any] = field(repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
-    def status(self) -> str:
-        """Return ok, failed or blocked."""
-        return str(self.manifest["status"])
+    def cell(self) -> Cell:
+        """The cell that was captured."""
+        return self.manifest.cell
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds that each phase took, and `total`."""
-        return dict(self.manifest["seconds"])
+    def status(self) -> Status:
+        """What became of the engine."""
+        return self.manifest.status
 
     @property
-    def failure(self) -> dict[str, Any] | None:
-        """Return the root cause: error, phase, rank, place, traceback; None where status is ok."""
-        failure: dict[str, Any] | None = self.manifest["failure"]
-        return failure
+    def failure(self) -> Failure | None:
+        """The root cause; None where the status is ok."""
+        return self.manifest.failure
 
     @cached_property
     def ranks(self) -> dict[tuple[int, int], RankTrace]:
@@ -211,13 +209,9 @@ class Capture:
 
 
 def load_capture(folder: Path) -> Capture | None:
-    """Return the capture in a folder, None if its manifest is missing or no manifest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)
-    return Capture(folder, manifest) if whole and "status" in manifest else None
+    """Read the capture in a folder; None if its manifest is missing or none of this version."""
+    manifest = load_manifest(folder)
+    return None if manifest is None else Capture(folder, manifest)
 
 
 def _read_rank(path: Path) -> RankTrace | None:

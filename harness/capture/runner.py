@@ -15,7 +15,8 @@ from ..plan.cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
-from .launch import launch, unwritten
+from .launch import launch
+from .manifest import Manifest, unwritten
 from .order import CellPlan, plan_cells
 from .record import Capture
 from .schedule import Job, next_start
@@ -23,6 +24,8 @@ from .store import Store
 from .watch import Watch
 
 _POLL_SECONDS = 0.2
+# Runs the engine of a cell into a folder, as `launch` does.
+Launcher = Callable[..., Manifest]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Runner:
         phase_timeout: float = 600,
         time_limit: float | None = None,
         watch: Watch | None = None,
+        launcher: Launcher = launch,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -59,6 +63,7 @@ class Runner:
         self._timer: threading.Timer | None = None
         self._late = False
         self._watch = watch
+        self._launch = launcher
         self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
         self._threads = ThreadPoolExecutor(max(1, self._jobs))
         self._servers = ForkServers()
@@ -209,7 +214,7 @@ class Runner:
             self._store.workspace() as folder,
         ):
             telling.started(folder, devices)
-            manifest = launch(
+            manifest = self._launch(
                 cell,
                 folder,
                 devices,
@@ -217,7 +222,7 @@ class Runner:
                 phase_timeout=self._phase_timeout,
                 stop=self._stop,
             )
-            telling.status = manifest["status"]
+            telling.status = manifest.status
             return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager

@@ -1,21 +1,17 @@
 """Captures on disk, content-addressed: written into a temporary folder and renamed when whole."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from ..engine.manifest import to_json
 from ..source.pin import sha256_of
-from .record import MANIFEST, Capture, load_capture
+from .manifest import MANIFEST, Manifest, Status, load_manifest
+from .record import Capture, load_capture
 from .scratch import Scratch, clear_abandoned
-
-# The manifest's own digest, of all else that stands in it.
-_SEAL = "seal"
 
 
 class Store:
@@ -41,7 +37,7 @@ class Store:
         """
         folder = self._captures / key
         capture = load_capture(folder)
-        if capture is None or capture.status == "blocked" or damage(folder):
+        if capture is None or capture.status is Status.BLOCKED or damage(folder):
             return None
         return capture
 
@@ -55,7 +51,7 @@ class Store:
         for folder in sorted(self._captures.iterdir()):
             yield folder.name, load_capture(folder)
 
-    def manifests(self) -> Iterator[dict[str, Any]]:
+    def manifests(self) -> Iterator[Manifest]:
         """Yield the manifest of every capture that can be read."""
         yield from (capture.manifest for _, capture in self.all() if capture)
 
@@ -98,12 +94,11 @@ class Store:
         finally:
             scratch.close()
 
-    def commit(self, key: str, folder: Path, manifest: dict[str, Any]) -> Capture:
+    def commit(self, key: str, folder: Path, manifest: Manifest) -> Capture:
         """Seal `folder` with its manifest and move it to its place; return the capture."""
         files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
-        manifest = {**manifest, "key": key, "files": files}
-        manifest[_SEAL] = _seal(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        manifest = manifest.sealed(key, files)
+        (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         target = self._captures / key
         if target.exists():  # blocked or damaged before
             shutil.rmtree(target)
@@ -112,26 +107,20 @@ class Store:
 
 
 def damage(folder: Path) -> str | None:
-    """Return what is wrong with a capture: its manifest, its place, its files; None if nothing."""
-    capture = load_capture(folder)
-    if capture is None:
+    """Say what is wrong with a capture: its manifest, its place, its files; None if nothing."""
+    manifest = load_manifest(folder)
+    if manifest is None:
         return f"{MANIFEST} cannot be read"
-    manifest = capture.manifest
-    if manifest.get(_SEAL) != _seal(manifest):
+    if manifest.seal != manifest.digest:
         return f"{MANIFEST} differs from its digest"
-    if manifest["key"] != folder.name:
-        return f"it is the capture {manifest['key'][:12]}, moved to another's place"
-    for name, digest in manifest["files"].items():
+    if manifest.key != folder.name:
+        return f"it is the capture {manifest.key[:12]}, moved to another's place"
+    for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
         if sha256_of(path) != digest:
             return f"{name} differs from its digest"
-    known = {MANIFEST, *manifest["files"]}
+    known = {MANIFEST, *manifest.files}
     more = sorted(path.name for path in folder.iterdir() if path.name not in known)
     return f"{more[0]} was added to it" if more else None
-
-
-def _seal(manifest: dict[str, Any]) -> str:
-    rest = {name: value for name, value in manifest.items() if name != _SEAL}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from ..capture.record import Capture
-from ..plan.points import PARITY, Point
+from ..engine.settings import Profile
+from ..plan.points import Point
 from .engine import engine_failure
 from .finding import Outcome, Verdict
 from .logits.logits import LOGITS, compare_logits
@@ -161,6 +162,6 @@ def _steps(prefixes: Sequence[Prefix], points: Iterable[Point]) -> list[_Step]:
 
 
 def _place(point: Point) -> str:
-    profile = f", {point.profile}" if point.profile != PARITY else ""
+    profile = f", {point.profile}" if point.profile != Profile.PARITY else ""
     tp = f", TP={point.tp}" if point.tp > 1 else ""
     return f"{point.model} at PP={point.pp}{profile}{tp}"

@@ -1,9 +1,12 @@
 """The check of the engines: both ran, with the layer split and settings that were asked for."""
 
 import re
+from dataclasses import asdict
 from typing import Any
 
+from ..capture.manifest import Status
 from ..capture.record import Capture
+from ..engine.settings import ModelRunner
 from .finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from .registry import ENGINE, Check, Need, register
 
@@ -42,20 +45,20 @@ def engine_failure(capture: Capture) -> Verdict | None:
     codes of its own, so that "PP=1 is broken too" is never taken for "PP=N is broken".
     """
     failure = capture.failure
-    if capture.status == "ok" or failure is None:
+    if capture.status is Status.OK or failure is None:
         return None
     stage = None
-    if failure["rank"] is not None:  # vLLM numbers tensor-parallel ranks within a stage
-        stage = failure["rank"] // capture.manifest["cell"]["tp"]
+    if failure.rank is not None:  # vLLM numbers tensor-parallel ranks within a stage
+        stage = failure.rank // capture.cell.tp
     where = f"stage {stage}" if stage is not None else "the engine"
-    message = f"{where}, {failure['phase']}: {failure['error']}"
-    is_baseline = capture.manifest["cell"]["pp"] == 1
+    message = f"{where}, {failure.phase}: {failure.error}"
+    is_baseline = capture.cell.pp == 1
     if is_baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
-    is_blocked = capture.status == "blocked"
+    is_blocked = capture.status is Status.BLOCKED
     if not is_blocked:
         fix = "fix the cause; the traceback is evidence"
-    elif capture.manifest["devices"]:
+    elif capture.manifest.devices:
         fix = "see log.txt in the capture's folder of the store"
     else:  # it never started, and left no log
         fix = "run it again"
@@ -64,12 +67,13 @@ def engine_failure(capture: Capture) -> Verdict | None:
         message,
         fix,
         stage=stage,
-        place=failure["place"],
+        place=failure.place,
         evidence={
-            "traceback": _without_folders(failure["traceback"]),
+            "traceback": _without_folders(failure.traceback),
             "capture": capture.folder.name,
             # Where each rank was, and the innermost frames of those that could still say so.
-            **{name: failure[name] for name in ("ranks", "stacks") if failure.get(name)},
+            **({"ranks": failure.ranks} if failure.ranks else {}),
+            **({"stacks": failure.stacks} if failure.stacks else {}),
         },
     )
     return verdict_of(Outcome.BLOCKED if is_blocked else Outcome.FAIL, finding)
@@ -83,12 +87,12 @@ def _without_folders(traceback: str) -> str:
 def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     """NOT_APPLICABLE where the model runner that was asked for is not in effect, else None."""
     for capture in (candidate, baseline):
-        asked = capture.manifest["cell"]["runner"]
-        if asked == "auto":
+        asked = capture.cell.runner
+        if asked is ModelRunner.AUTO:
             continue
         in_effect = sorted({trace.adapter for trace in capture.stages.values()})
         failure = capture.failure
-        refused = _RUNNER_REFUSED.search(failure["error"]) if failure is not None else None
+        refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
         if not in_effect and refused is not None:
             reason = f"vLLM refuses it: {refused[0].strip()}"
         elif in_effect and in_effect != [asked]:
@@ -103,6 +107,12 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
         )
         return verdict_of(Outcome.NOT_APPLICABLE, finding)
     return None
+
+
+def _effective(capture: Capture) -> dict[str, Any]:
+    """The configuration that a whole engine read back."""
+    assert capture.manifest.effective is not None  # the engine ran to its end
+    return asdict(capture.manifest.effective)
 
 
 def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
@@ -122,25 +132,23 @@ def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
             "; ".join(failure.summary for failure in failures),
             tuple(finding for failure in failures for finding in failure.findings),
         )
-    before: dict[str, Any] = baseline.manifest["effective"]
-    after: dict[str, Any] = candidate.manifest["effective"]
-    asked = candidate.manifest["cell"]
+    before, after, asked = _effective(baseline), _effective(candidate), candidate.cell
     findings = [
         Finding(
             "ENG003",
-            f"{name} is {after[name]} at PP={asked['pp']} and {before[name]} at PP=1",
+            f"{name} is {after[name]} at PP={asked.pp} and {before[name]} at PP=1",
             "the two cells are not comparable; see the effective configuration in the report",
             evidence={"baseline": before, "candidate": after},
         )
         for name in _PARITY
         if before[name] != after[name]
     ]
-    if any(after[name] != asked[name] for name in ("pp", "tp", "dtype")):
+    if any(after[name] != getattr(asked, name) for name in ("pp", "tp", "dtype")):
         findings.append(
             Finding(
                 "ENG003",
                 f"the engine runs PP={after['pp']} TP={after['tp']} {after['dtype']}, asked for "
-                f"PP={asked['pp']} TP={asked['tp']} {asked['dtype']}",
+                f"PP={asked.pp} TP={asked.tp} {asked.dtype}",
                 "this pin or platform does not give what was asked for",
                 evidence={"effective": after},
             )

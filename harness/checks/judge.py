@@ -1,7 +1,7 @@
 """The verdict of one check of one point, from its two captures."""
 
 from ..capture.record import Capture
-from .accuracy.power import DEFAULT_MARGIN
+from ..plan.options import DEFAULT_MARGIN
 from .engine import engine_failure, not_applicable
 from .finding import Outcome, Verdict, blocked_by
 from .registry import Check, Comparison, Need, find_check
@@ -39,7 +39,7 @@ def _unmet_need(check: Check, baseline: Capture, candidate: Capture) -> Verdict 
     aside = not_applicable(baseline, candidate)
     if aside is not None:
         return Verdict(aside.outcome, aside.summary)
-    if Need.TOKENIZER in check.needs and candidate.manifest["cell"]["gsm8k"] is None:
+    if Need.TOKENIZER in check.needs and candidate.cell.gsm8k is None:
         return Verdict(Outcome.NOT_APPLICABLE, "a shape has no tokenizer and can answer nothing")
     for need, capture in ((Need.CANDIDATE, candidate), (Need.BASELINE, baseline)):
         if need in check.needs and (failure := engine_failure(capture)) is not None:

@@ -1,9 +1,10 @@
 """Verdicts on points that need no engine: a layer split that cannot load, too few devices."""
 
 from ..capture.devices import DevicePool
-from ..capture.expect import devices_needed, expected_bytes
+from ..capture.expect import devices_needed
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
+from ..plan.cost import expected_bytes
 from .finding import Finding, Outcome, Verdict, verdict_of
 
 

@@ -29,7 +29,7 @@ class Need(Flag):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Captures of one point at PP=1 and PP=N; `margin` is the accepted fall of accuracy, a share."""
+    """Captures of a point at PP=1 and PP=N; `margin` is the accepted fall of accuracy (a share)."""
 
     baseline: Capture
     candidate: Capture

@@ -68,13 +68,13 @@ def list_captures(root: Path | None) -> None:
         table.add_column(title, justify="right")
     captures = sorted(_captures(opened), key=lambda one: -one.days)
     for one in captures:
-        manifest = one.capture.manifest if one.capture else {}
+        manifest = one.capture.manifest if one.capture else None
         table.add_row(
             one.key[:12],
-            str(manifest.get("id", "?")),
-            str(manifest.get("status", "unreadable")),
+            manifest.cell.id if manifest else "?",
+            manifest.status if manifest else "unreadable",
             f"{one.days:.1f}",
-            f"{manifest.get('seconds', {}).get('total', 0):.0f}",
+            f"{manifest.seconds['total']:.0f}" if manifest else "?",
             f"{one.size / 1e6:.1f}",
         )
     if captures:

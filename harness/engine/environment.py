@@ -4,8 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from ..plan.cell import Cell
+from .manifest import Request
 from .names import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
+from .settings import Device, EngineSettings, Executor, Mode, ModelRunner, Weights
 
 # A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
 _SECRET_WORDS = re.compile(
@@ -43,8 +44,8 @@ def inherited_settings() -> tuple[tuple[str, str], ...]:
     )
 
 
-def server_environment(cell: Cell, package: Path) -> dict[str, str]:
-    """Return the environment in which vLLM is imported: the variant tree first, then the harness.
+def server_environment(settings: EngineSettings, tree: Path, package: Path) -> dict[str, str]:
+    """Build the environment in which vLLM is imported: the variant tree first, then the harness.
 
     `package` is a folder that holds the controller's own `harness` and nothing else.
 
@@ -59,7 +60,7 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
     }
     inherited = env.get("PYTHONPATH")
     env["PYTHONPATH"] = os.pathsep.join(
-        [str(cell.tree), str(package), *([inherited] if inherited else [])]
+        [str(tree), str(package), *([inherited] if inherited else [])]
     )
     if env.get("VLLM_PLUGINS"):  # a user's filter must not filter us out
         env["VLLM_PLUGINS"] += ",pp_harness"
@@ -74,9 +75,9 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
     )
     for name in _OWN_SETTINGS:
         env.pop(name, None)
-    if cell.device == "cpu":
+    if settings.device is Device.CPU:
         env.update(VLLM_CPU_KVCACHE_SPACE="1")
-        if cell.mode == "eager":  # else helper functions compile, at seconds each
+        if settings.mode is Mode.EAGER:  # else helper functions compile, at seconds each
             env.update(TORCHDYNAMO_DISABLE="1")
     else:
         # torch asks the driver's management library for GPUs, not the driver: a process that has
@@ -85,28 +86,27 @@ def server_environment(cell: Cell, package: Path) -> dict[str, str]:
     return env
 
 
-def cell_environment(
-    cell: Cell, folder: Path, devices: tuple[int, ...], *, tracing: bool
-) -> dict[str, str]:
-    """Return what one cell adds to its server's environment."""
+def cell_environment(request: Request, *, tracing: bool) -> dict[str, str]:
+    """Build what one cell adds to its server's environment."""
     env = {
-        CAPTURE_DIR_VARIABLE: str(folder),
+        CAPTURE_DIR_VARIABLE: str(request.folder),
         TRACE_VARIABLE: "1" if tracing else "0",
     }
-    if cell.weights == "random":
-        env[WEIGHTS_VARIABLE] = cell.weights
-    if cell.runner != "auto":
-        env["VLLM_USE_V2_MODEL_RUNNER"] = "1" if cell.runner == "v2" else "0"
-    if cell.partition:
-        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, cell.partition))
-    if cell.device == "cpu":
-        bind = [str(devices[rank % len(devices)]) for rank in range(cell.pp * cell.tp)]
+    devices = request.devices
+    if request.weights is Weights.RANDOM:
+        env[WEIGHTS_VARIABLE] = request.weights
+    if request.runner is not ModelRunner.AUTO:
+        env["VLLM_USE_V2_MODEL_RUNNER"] = "1" if request.runner is ModelRunner.V2 else "0"
+    if request.partition:
+        env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, request.partition))
+    if request.device is Device.CPU:
+        bind = [str(devices[rank % len(devices)]) for rank in range(request.pp * request.tp)]
         env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(bind)
-    elif cell.executor != "ray":  # Ray gives each of its actors the devices that it may see
-        gpus = [device // cell.ranks_per_device for device in devices]
+    elif request.executor is not Executor.RAY:  # Ray gives its actors the devices they may see
+        gpus = [device // request.ranks_per_device for device in devices]
         visible = sorted(set(gpus))
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, visible))
-        if cell.ranks_per_device > 1 and len(devices) > 1:
+        if request.ranks_per_device > 1 and len(devices) > 1:
             env[SHARE_VARIABLE] = ",".join(str(visible.index(gpu)) for gpu in gpus)
             env["VLLM_DISABLE_PYNCCL"] = "1"
     return env

@@ -17,14 +17,23 @@ from typing import Any
 
 from .hooks import stacks
 from .json_lines import first_events, read_lines
+from .manifest import (
+    EFFECTIVE,
+    RESULT,
+    Effective,
+    EngineError,
+    EngineResult,
+    Request,
+    from_json,
+    write_record,
+)
 from .names import LOAD_FORMAT, TRACE_VARIABLE
 from .probes import chunk_tokens, requested_probes, second_pass
 from .run_probes import run_probe
+from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
-_LOAD_FORMATS = {"checkpoint": "auto", "random": LOAD_FORMAT, "dummy": "dummy"}
-# Requests in flight at most; above every probe batch, so that parity sees identical batches.
-_MAX_NUM_SEQS = 32
+_LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
 # The same without questions: the cache of a full-size model is for its weights to leave room.
 _MAX_PROBE_SEQS = 8
 # The smallest block that vLLM uses, in tokens: enough blocks for all sequences at full length.
@@ -92,52 +101,52 @@ def import_model_class(model_path: str) -> None:
                 ModelRegistry.register_model(name, served)
 
 
-def _settings(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the engine.
+def _settings(request: Request) -> dict[str, Any]:
+    """Build the settings that vLLM is given.
 
     In *parity* every PP size sees the same batches and the same cache. *stress* is what users run:
     prompts in chunks, several batches in flight, prefixes from the cache, and asynchronous
     scheduling wherever vLLM itself would have it.
     """
-    max_len = request["max_model_len"]
-    stress = request["profile"] == "stress"
-    sequences = _MAX_NUM_SEQS if request["gsm8k"] else _MAX_PROBE_SEQS
-    share = request["ranks_per_device"]
+    max_len = request.max_model_len
+    stress = request.profile is Profile.STRESS
+    sequences = MAX_SEQUENCES if request.gsm8k else _MAX_PROBE_SEQS
+    share = request.ranks_per_device
     # vLLM measures free memory to size its cache, which nothing can while others take and give.
     memory = {"gpu_memory_utilization": 0.9 / share, "kv_cache_memory_bytes": _SHARED_KV_BYTES}
     blocks_per_sequence = -(-max_len // _BLOCK_TOKENS)
     return {
-        "dtype": request["dtype"],
-        "tensor_parallel_size": request["tp"],
-        "pipeline_parallel_size": request["pp"],
+        "dtype": request.dtype,
+        "tensor_parallel_size": request.tp,
+        "pipeline_parallel_size": request.pp,
         "max_model_len": max_len,
         "max_num_seqs": sequences,
         "max_num_batched_tokens": chunk_tokens(max_len) if stress else max(2048, max_len * 4),
         "num_gpu_blocks_override": (sequences + 1) * blocks_per_sequence,
-        "distributed_executor_backend": request["executor"],
-        "enforce_eager": request["mode"] == "eager",
+        "distributed_executor_backend": str(request.executor),
+        "enforce_eager": request.mode is Mode.EAGER,
         "async_scheduling": None if stress else False,
         "enable_prefix_caching": stress,
         "disable_cascade_attn": not stress,
         "seed": 0,
-        "load_format": _LOAD_FORMATS[request["weights"]],
-        "trust_remote_code": request["trust_remote_code"],
+        "load_format": _LOAD_FORMATS[request.weights],
+        "trust_remote_code": request.trust_remote_code,
         **(memory if share > 1 else {}),
     }
 
 
-def _build(request: dict[str, Any]) -> tuple[Any, Any]:
+def _build(request: Request) -> tuple[Any, Any]:
     """Return the `LLM`, and lm-eval's backend around it where there are questions."""
     settings = _settings(request)
-    if request["gsm8k"] is None:
+    if request.gsm8k is None:
         from vllm import LLM
 
-        return LLM(request["model_path"], skip_tokenizer_init=True, **settings), None
+        return LLM(request.model_path, skip_tokenizer_init=True, **settings), None
     from lm_eval.models.vllm_causallms import VLLM
 
     lm = VLLM(
-        pretrained=request["model_path"],
-        max_gen_toks=request["max_gen_tokens"],
+        pretrained=request.model_path,
+        max_gen_toks=request.max_gen_tokens,
         batch_size="auto",
         **settings,
     )
@@ -157,40 +166,41 @@ def _in_ranks(folder: Path) -> dict[str, str]:
     return {"runner": " and ".join(sorted(runners)), "attention": " and ".join(sorted(backends))}
 
 
-def _effective(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _effective(llm: Any, request: Request) -> Effective:
     """Read back what the engine really is; what was asked for may not be in effect."""
     config = llm.llm_engine.vllm_config
-    return {
-        "pp": config.parallel_config.pipeline_parallel_size,
-        "tp": config.parallel_config.tensor_parallel_size,
-        "dtype": str(config.model_config.dtype).removeprefix("torch."),
-        "enforce_eager": config.model_config.enforce_eager,
-        "async_scheduling": bool(config.scheduler_config.async_scheduling),
-        "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
-        "prefix_caching": bool(config.cache_config.enable_prefix_caching),
-        "kv_blocks": config.cache_config.num_gpu_blocks,
-        "block_size": config.cache_config.block_size,
-        "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
-        "max_num_seqs": config.scheduler_config.max_num_seqs,
-        **_in_ranks(Path(request["folder"])),
-        "architecture": config.model_config.architectures[0],
-        "partition": os.environ.get("VLLM_PP_LAYER_PARTITION"),
-        "ranks_per_device": request["ranks_per_device"],
-        "worker_start": request["worker_start"]
-        if request["device"] == "cpu"
+    scheduler, cache = config.scheduler_config, config.cache_config
+    return Effective(
+        pp=config.parallel_config.pipeline_parallel_size,
+        tp=config.parallel_config.tensor_parallel_size,
+        dtype=str(config.model_config.dtype).removeprefix("torch."),
+        enforce_eager=config.model_config.enforce_eager,
+        async_scheduling=bool(scheduler.async_scheduling),
+        chunked_prefill=bool(scheduler.enable_chunked_prefill),
+        prefix_caching=bool(cache.enable_prefix_caching),
+        kv_blocks=cache.num_gpu_blocks,
+        block_size=cache.block_size,
+        max_num_batched_tokens=scheduler.max_num_batched_tokens,
+        max_num_seqs=scheduler.max_num_seqs,
+        **_in_ranks(request.folder),
+        architecture=config.model_config.architectures[0],
+        partition=os.environ.get("VLLM_PP_LAYER_PARTITION"),
+        ranks_per_device=request.ranks_per_device,
+        worker_start=request.worker_start
+        if request.device is Device.CPU
         else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
-    }
+    )
 
 
-def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
+def _run_probes(llm: Any, request: Request, folder: Path) -> None:
     """Run the probe set; the hooks record it, because each request carries our mark.
 
     PP=1 runs it twice, the second time in another order: the difference is the noise floor.
     `probes.jsonl` gets a line per request.
     """
-    profile, probes = request["profile"], requested_probes(request)
+    profile, probes = request.profile, requested_probes(request)
     with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
-        for again in (False, True) if request["pp"] == 1 else (False,):
+        for again in (False, True) if request.pp == 1 else (False,):
             llm.reset_prefix_cache()
             for probe in second_pass(profile, probes) if again else probes:
                 run_probe(llm, probe, file)
@@ -199,25 +209,25 @@ def _run_probes(llm: Any, request: dict[str, Any], folder: Path) -> None:
 
 def main(request_file: str) -> int:
     """Run one cell; return 0 when the capture is whole."""
-    request = json.loads(Path(request_file).read_text(encoding="utf-8"))
-    folder = Path(request["folder"])
-    if request["device"] == "cpu":
-        os.sched_setaffinity(0, request["devices"])
+    request = from_json(Request, Path(request_file).read_bytes())
+    folder = request.folder
+    if request.device is Device.CPU:
+        os.sched_setaffinity(0, request.devices)
     stacks.arm(folder, "engine")
     phase = _Phases(folder)
-    error: dict[str, str] | None = None
+    error: EngineError | None = None
     peak_bytes: list[int] = []
     try:
         with phase("engine"):
-            if request["executor"] == "ray":
-                from ..capture.ray_cluster import join_cluster
+            if request.executor is Executor.RAY:
+                from .ray_cluster import join_cluster
 
                 join_cluster()
-            if request["device"] == "cpu" and request["worker_start"] == "fork":
+            if request.device is Device.CPU and request.worker_start == "fork":
                 _fork_workers()
-            import_model_class(request["model_path"])
+            import_model_class(request.model_path)
             llm, lm = _build(request)
-            (folder / "effective.json").write_text(json.dumps(_effective(llm, request)))
+            write_record(_effective(llm, request), folder / EFFECTIVE)
         with phase("probes"):
             _run_probes(llm, request, folder)
         if os.environ[TRACE_VARIABLE] != "0":
@@ -225,12 +235,12 @@ def main(request_file: str) -> int:
 
             with phase("sensitivity"):
                 run_sensitivity(llm, request, folder)
-        if lm is not None:
+        if lm is not None and request.gsm8k is not None:
             with phase("gsm8k"):
                 from .questions import run_gsm8k
 
-                run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
-        if request["changes"]:
+                run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
+        if request.changes:
             from .run_changes import run_changes
 
             with phase("changes"):
@@ -240,13 +250,11 @@ def main(request_file: str) -> int:
         with phase("shutdown"):
             llm.llm_engine.engine_core.shutdown()
     except BaseException as problem:
-        error = {
-            "error": f"{type(problem).__name__}: {problem}",
-            "phase": phase.current,
-            "traceback": traceback.format_exc(),
-        }
-    result = {"seconds": phase.seconds, "peak_bytes": peak_bytes, "error": error}
-    partial = folder / "result.json.partial"
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    partial.replace(folder / "result.json")
+        error = EngineError(
+            error=f"{type(problem).__name__}: {problem}",
+            phase=phase.current,
+            traceback=traceback.format_exc(),
+        )
+    result = EngineResult(seconds=phase.seconds, peak_bytes=peak_bytes, error=error)
+    write_record(result, folder / RESULT)
     return 1 if error else 0

@@ -5,9 +5,9 @@ another's output and every cell of a model sees the same inputs (teacher forcing
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+
+from .settings import EngineSettings
 
 # Without a sliding window nothing special happens at any length; this one only spreads lengths.
 _DEFAULT_WINDOW = 32
@@ -115,13 +115,10 @@ def probe_set(
     return (Probe("flood", (*singles, *shrinking)), Probe("revisit", revisit))
 
 
-def requested_probes(request: Mapping[str, Any]) -> tuple[Probe, ...]:
-    """Return the probes of a cell as its process was asked for it (launch.py)."""
+def requested_probes(settings: EngineSettings) -> tuple[Probe, ...]:
+    """Build the probes of an engine."""
     return probe_set(
-        request["profile"],
-        request["vocab_size"],
-        request["sliding_window"],
-        request["max_model_len"],
+        settings.profile, settings.vocab_size, settings.sliding_window, settings.max_model_len
     )
 
 

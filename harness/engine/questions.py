@@ -5,11 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .manifest import Gsm8kSource
+
 # lm-eval's own default: the same examples are shown as `lm_eval` on the command line would show.
 _FEWSHOT_SEED = 1234
 
 
-def task_config(source: dict[str, Any], cache: str) -> dict[str, Any]:
+def task_config(source: Gsm8kSource, cache: str) -> dict[str, Any]:
     """Return lm-eval's gsm8k task with its data replaced by the file named in `source`.
 
     Prompt, target, stop strings, metric and filters are lm-eval's; only where the rows come
@@ -20,9 +22,9 @@ def task_config(source: dict[str, Any], cache: str) -> dict[str, Any]:
 
     path = Path(lm_eval.tasks.__file__).parent / "gsm8k" / "gsm8k.yaml"
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    files = {"test": source["questions"]}
-    if source["fewshot_file"]:
-        files["train"] = source["fewshot_file"]
+    files = {"test": str(source.questions)}
+    if source.fewshot_file:
+        files["train"] = str(source.fewshot_file)
     else:
         config.pop("training_split", None)
         config.pop("fewshot_split", None)
@@ -30,13 +32,13 @@ def task_config(source: dict[str, Any], cache: str) -> dict[str, Any]:
         dataset_path="json",
         dataset_name=None,
         dataset_kwargs={"data_files": files, "cache_dir": cache},
-        num_fewshot=source["fewshot"],
+        num_fewshot=source.fewshot,
     )
     config.pop("tag", None)
     return config
 
 
-def run_gsm8k(lm: Any, source: dict[str, Any], out: Path) -> None:
+def run_gsm8k(lm: Any, source: Gsm8kSource, out: Path) -> None:
     """Evaluate; write a line per question: hashes that pair it, the answer, each filter's score."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
@@ -48,7 +50,7 @@ def run_gsm8k(lm: Any, source: dict[str, Any], out: Path) -> None:
         loaded = TaskManager(include_defaults=False).load([task_config(source, cache)])
         loaded["tasks"]["gsm8k"].set_fewshot_seed(seed=_FEWSHOT_SEED)
         results = evaluate(
-            lm=lm, task_dict=loaded, limit=source["limit"], log_samples=True, bootstrap_iters=0
+            lm=lm, task_dict=loaded, limit=source.limit, log_samples=True, bootstrap_iters=0
         )
     if results is None:
         raise RuntimeError("lm-eval returned no results")

@@ -9,19 +9,20 @@ from typing import Any
 
 from .hooks.perturb import UNPERTURBED, key_names
 from .json_lines import read_lines
+from .manifest import Request
 from .names import SENSITIVITY
 from .probes import sensitivity_request
 from .run_probes import send
 
 
-def run_sensitivity(llm: Any, request: dict[str, Any], folder: Path) -> None:
+def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
     """Run the probe unperturbed, then once for each perturbation; the hooks write the effects."""
-    probe = sensitivity_request(request["vocab_size"], request["max_model_len"])
-    if request["pp"] == 1:
+    probe = sensitivity_request(request.vocab_size, request.max_model_len)
+    if request.pp == 1:
         names = [f"weight:{kind}" for kind in _event(folder / "rank0.jsonl", "weights")["kinds"]]
     else:
-        declared = _event(folder / f"rank{request['tp']}.jsonl", "declared")
-        names = key_names(declared["keys"], request["pp"])
+        declared = _event(folder / f"rank{request.tp}.jsonl", "declared")
+        names = key_names(declared["keys"], request.pp)
     for name in (UNPERTURBED, *names):
         send(llm, (probe,), change=SENSITIVITY + name)
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import main as engine
+from . import main
+from .manifest import Request, from_json
 from .process_groups import end_group
 
 _PR_SET_PDEATHSIG = 1
@@ -44,7 +45,7 @@ def _import_model(request: Path) -> None:
     """Import the model's module here, once for all its cells."""
     # What cannot be imported is the child's to report, in its own log.
     with contextlib.suppress(Exception):
-        engine.import_model_class(json.loads(request.read_text(encoding="utf-8"))["model_path"])
+        main.import_model_class(from_json(Request, request.read_bytes()).model_path)
 
 
 def cuda_started() -> bool:
@@ -72,7 +73,7 @@ def _child(task: dict[str, Any], *, spawn: bool) -> None:
         if spawn:
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         os.chdir(Path(task["request"]).parent)
-        status = engine.main(task["request"])
+        status = main.main(task["request"])
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -7,6 +7,13 @@ the key of a capture, in what the engine is asked for and in the manifest withou
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Marks a field that cannot change a result: a name for people, a place on this machine.
+NOT_IN_KEY = {"in_key": False}
+
+
+# Requests in flight at most; above every probe batch, so that parity sees identical batches.
+MAX_SEQUENCES = 32
+
 
 class Profile(StrEnum):
     """How requests run: identical batches at every PP size, or as vLLM serves them."""

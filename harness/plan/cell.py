@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from .. import engine
+from ..engine.manifest import Gsm8kSource, to_json
+from ..engine.settings import NOT_IN_KEY, EngineSettings
 from .points import Point
 
 # Our own code that runs inside vLLM's processes: a change there makes captures stale.
@@ -14,84 +17,61 @@ _ENGINE = Path(engine.__file__).resolve().parent
 
 
 @dataclass(frozen=True)
-class Gsm8kSource:
-    """The questions of a cell: a JSONL file, its digest, and how many are asked and shown."""
-
-    name: str
-    questions: Path
-    digest: str
-    limit: int | None
-    fewshot: int
-    fewshot_file: Path | None = None
-
-
-@dataclass(frozen=True)
 class Load:
-    """How large a cell is, in bytes as computed in; no result depends on it."""
+    """How large a cell is, in bytes as computed in: for the scheduler."""
 
     weight_bytes: int = 0
     kv_bytes: int = 0
     questions: int = 0
 
 
-@dataclass(frozen=True)
-class Cell:
-    """What one engine is asked to be.
+@dataclass(frozen=True, kw_only=True)
+class Cell(EngineSettings):
+    """One engine that is to be captured: its settings, and what it runs on.
 
-    `variant` and `model` are names for people only, `load` is for the scheduler. `python` is the
-    interpreter of the environment that holds vLLM; None: the controller's own.
+    `python` is the interpreter of the environment that holds vLLM; None: the controller's own.
     """
 
-    variant: str
-    model: str
-    pp: int
-    tree: Path
+    variant: str = field(metadata=NOT_IN_KEY)
+    model: str = field(metadata=NOT_IN_KEY)
+    tree: Path = field(metadata=NOT_IN_KEY)
     tree_digest: str
-    model_path: str
+    model_path: str = field(metadata=NOT_IN_KEY)
     model_digest: str
     gsm8k: Gsm8kSource | None
     pin: str
-    partition: tuple[int, ...] | None = None
-    tp: int = 1
-    dtype: str = "float32"
-    device: str = "cpu"
-    profile: str = "parity"
-    runner: str = "auto"
-    mode: str = "eager"
-    executor: str = "mp"
-    ranks_per_device: int = 1
-    weights: str = "checkpoint"
-    trust_remote_code: bool = False
-    max_model_len: int = 512
-    max_gen_tokens: int = 256
-    vocab_size: int = 0
-    sliding_window: int | None = None
     versions: tuple[tuple[str, str], ...] = ()
     host: str = ""
     inherited: tuple[tuple[str, str], ...] = ()
-    python: Path | None = None
-    load: Load = Load()
+    python: Path | None = field(metadata=NOT_IN_KEY, default=None)
+    load: Load = field(metadata=NOT_IN_KEY, default=Load())
 
     @property
     def id(self) -> str:
-        """Return the readable name, e.g. `fixed-ple-pp2`."""
+        """Its name for people, e.g. `fixed-ple-pp2`."""
         return Point(self.variant, self.model, self.pp, self.profile, self.tp).id
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """Return the sha256 over everything that can change the capture, and nothing else."""
-        content = asdict(self)
-        for name in ("variant", "model", "tree", "model_path", "python", "load"):
-            del content[name]
-        if questions := content["gsm8k"]:
-            content["gsm8k"] = {name: questions[name] for name in ("digest", "limit", "fewshot")}
-        content["inside"] = inside_digest()
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """The sha256 over everything that can change the capture, and nothing else."""
+        content = json.dumps({**_content(self), "engine": engine_digest()}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _content(record: Any) -> dict[str, Any]:
+    """Collect the fields of a dataclass that stand in the key."""
+    values: dict[str, Any] = json.loads(to_json(record))
+    for entry in fields(record):
+        if not entry.metadata.get("in_key", True):
+            del values[entry.name]
+        elif isinstance(value := getattr(record, entry.name), Gsm8kSource):
+            values[entry.name] = _content(value)
+    return values
 
 
 @lru_cache(maxsize=1)
-def inside_digest() -> str:
-    """Return the sha256 of our own code that runs inside the engine's processes."""
+def engine_digest() -> str:
+    """Digest our own code that runs inside vLLM's processes: sha256 of its folder."""
     digest = hashlib.sha256()
     for file in sorted(_ENGINE.rglob("*.py")):
         digest.update(file.relative_to(_ENGINE).as_posix().encode() + b"\0")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-PARITY = "parity"
+from ..engine.settings import Profile
 
 
 @dataclass(frozen=True, order=True)
@@ -16,7 +16,7 @@ class Point:
     variant: str
     model: str
     pp: int
-    profile: str = PARITY
+    profile: Profile = Profile.PARITY
     tp: int = 1
     pin: str = ""
 
@@ -28,7 +28,7 @@ class Point:
     @property
     def id(self) -> str:
         """Its name, as in pytest's item ids; what is at its default is left out."""
-        profile = "" if self.profile == PARITY else f"-{self.profile}"
+        profile = "" if self.profile == Profile.PARITY else f"-{self.profile}"
         tp = f"-tp{self.tp}" if self.tp > 1 else ""
         pin = f"-v{self.pin}" if self.pin else ""
         return f"{self.variant}-{self.model}-pp{self.pp}{profile}{tp}{pin}"

@@ -23,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Register the hooks that other plugins may implement."""
+    from . import newhooks
+
+    pluginmanager.add_hookspecs(newhooks)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options and refuse what cannot be run, before anything is collected."""
     if config.getoption("--pp") is None:

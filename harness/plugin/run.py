@@ -6,27 +6,28 @@ that it compares. Under pytest-xdist the controller runs the engines, and the wo
 
 import time
 from collections.abc import Generator
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from .judging import Captures, Judge
+from .options import options_of
 from .terminal import header, questions_line, show_plan, summarize
 from .workers import distributed, points_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..capture.exchange import Awaited, Published
+    from ..capture.exchange import Published
     from ..capture.order import CellPlan
     from ..capture.runner import Runner
     from ..checks.expectations import Expectations, Judgement
-    from ..checks.finding import Verdict
     from ..plan.points import Point
     from ..plan.sweep import Sweep
-    from ..report.schema import AttributionRecord, CellRecord, ItemRecord
-    from .live import LiveView, PlainLines
+    from ..report.schema import AttributionRecord, ItemRecord
 
 # An item's records on their way: in its stash, then as an attribute of its report, which xdist and
 # reportlog carry along and JUnit does not write. The name is ours in xdist's input of a worker too.
@@ -36,102 +37,163 @@ POINT_FIXTURE = "pp_point"
 
 
 class Run:
-    """One pytest run with `--pp`."""
+    """One pytest run with `--pp`. What it starts stands on `_stack` and ends with the session."""
 
     def __init__(self, config: pytest.Config) -> None:
         """Read the options and refuse what cannot be run.
 
         Raises:
-            BadInputError: naming the option, the thing and the cure.
+            BadInputError: naming the option, the thing and the fix.
         """
+        from ..plan.installation import find_installation
         from ..plan.sweep import plan_sweeps
-        from .options import names, read_options
 
         self._config = config
+        self._stack = ExitStack()
+        self._runner: Runner | None = None
+        self._server: Published | None = None
+        self._captures: Captures | None = None
         self._worker = hasattr(config, "workerinput")
         self._records: list[ItemRecord] = []
         self._failure = ""
         self._plan: CellPlan | None = None
-        self._plan_only = bool(config.getoption("--pp-plan"))
-        if self._plan_only:
+        self.options = options_of(config)
+        if self.options.plan_only:
             config.option.dist = "no"  # before xdist looks: a plan needs no workers
+        self._collect_only = bool(config.getoption("collectonly"))
         self._workers = len(config.getoption("tx")) if distributed(config) else 0
         self._began = time.time()
-        self.sweeps = plan_sweeps(read_options(config), names(config.getoption("--pp-pin")))
+        find = config.hook.pytest_pp_harness_finder(config=config) or find_installation
+        self.sweeps = plan_sweeps(self.options, find=find)
         _ = self.points
-        if not config.getoption("collectonly"):
+        if not self._collect_only:
             # Fail now, not in the first item: device, packages.
             for sweep in self.sweeps.values():
-                _ = sweep.device, sweep.versions, sweep.devices
-            _ = self._expectations
+                _ = sweep.device
+            _ = self._judge
 
     @property
     def points(self) -> "tuple[Point, ...]":
-        """Return every point, those of the first pin first."""
+        """Every point, those of the first pin first."""
         return tuple(point for sweep in self.sweeps.values() for point in sweep.points)
 
     @property
     def _first(self) -> "Sweep":
-        """Return the sweep whose store and devices all share."""
+        """The sweep whose store and devices all share."""
         return next(iter(self.sweeps.values()))
 
     @cached_property
+    def _judge(self) -> Judge:
+        from ..capture.pools import find_pool
+
+        return Judge(self.sweeps, self._expectations(), find_pool(self._first))
+
     def _expectations(self) -> "dict[str, Expectations]":
-        """Return the known findings that hold for this run, by the pin of the points."""
+        """Load the known findings that hold for this run, by the pin of the points."""
         from ..assets import suites_dir
         from ..checks.expectations import Setting, load_expectations
 
-        source = self._config.getoption("--pp-gsm8k")
-        ignored = self._config.getoption("--pp-ignore-expected")
-        found = {}
+        source = self.options.gsm8k
+        expectations = {}
         for label, sweep in self.sweeps.items():
             setting = Setting(
                 pin=sweep.pin.version,
                 series=sweep.subject.name,
                 device=sweep.device,
                 gsm8k=source if source in ("bundled", "hub") else "file",
-                mode=sweep.options.mode,
+                mode=self.options.mode,
             )
-            ignore = ignored or not sweep.subject.is_release_based
-            path = None if ignore else suites_dir() / "expected.toml"
-            found[label] = load_expectations(path, setting)
-        return found
+            ignored = self.options.ignore_expected or not sweep.subject.is_release_based
+            path = None if ignored else suites_dir() / "expected.toml"
+            expectations[label] = load_expectations(path, setting)
+        return expectations
 
-    @cached_property
-    def _watch(self) -> "LiveView | PlainLines | None":
-        """Return the view of what runs, for the terminal that there is."""
-        from .live import watch_for
+    # ---- engines ----------------------------------------------------------------------------
 
-        return watch_for(self._config.pluginmanager.get_plugin("terminalreporter"))
+    def _start_runner(self) -> "Runner":
+        """Start what runs cells, once."""
+        if self._runner is None:
+            from ..capture.launch import launch
+            from ..capture.runner import Runner
+            from ..capture.store import Store
+            from .live import watch_for
 
-    @cached_property
-    def _runner(self) -> "Runner":
-        from ..capture.runner import Runner
-        from ..capture.store import Store
+            watch = watch_for(self._config.pluginmanager.get_plugin("terminalreporter"))
+            if watch is not None:
+                self._stack.enter_context(closing(watch))
+            self._runner = self._stack.enter_context(
+                closing(
+                    Runner(
+                        Store(self._first.store),
+                        self._judge.pool,
+                        jobs=self._workers or None,
+                        phase_timeout=self.options.timeout,
+                        time_limit=self.options.time_limit,
+                        watch=watch,
+                        launcher=self._config.hook.pytest_pp_harness_launcher(config=self._config)
+                        or launch,
+                    )
+                )
+            )
+            self._captures = self._runner
+        return self._runner
 
-        return Runner(
-            Store(self._first.store),
-            self._first.devices,
-            jobs=self._workers or None,
-            phase_timeout=self._config.getoption("--pp-timeout"),
-            time_limit=self._config.getoption("--pp-time-limit"),
-            watch=self._watch,
+    def _start_server(self) -> "Published":
+        """Start what announces captures to the workers of xdist, once."""
+        if self._server is None:
+            from ..capture.exchange import Published
+
+            self._server = self._stack.enter_context(closing(Published(self._start_runner())))
+        return self._server
+
+    def _captured(self) -> Captures:
+        if self._captures is None:
+            from ..capture.exchange import Awaited
+
+            folder = cast("Any", self._config).workerinput[_NAME]
+            self._captures = self._stack.enter_context(closing(Awaited(Path(folder))))
+        return self._captures
+
+    def _queue(self, selected: "set[Point]") -> None:
+        """Run, or only plan, the cells of the selected points and of their baselines.
+
+        Raises:
+            pytest.UsageError: if a cell cannot be made from what was given.
+        """
+        from ..errors import BadInputError
+
+        places = dict.fromkeys(
+            place for point in self.points if point in selected for place in (point, point.baseline)
         )
+        try:
+            cells = [
+                self.sweeps[place.pin].cell(place)
+                for place in places
+                if self._judge.refusal(place) is None
+            ]
+        except BadInputError as error:
+            raise pytest.UsageError(str(error)) from error
+        if cells:
+            self._show_tree_notes()
+        if self.options.plan_only:
+            self._plan = self._start_runner().plan(cells)
+        elif self._workers:
+            self._start_server().submit_all(cells)
+        else:
+            self._start_runner().submit_all(cells)
 
-    @cached_property
-    def _published(self) -> "Published":
-        from ..capture.exchange import Published
+    def _show_tree_notes(self) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        for sweep in self.sweeps.values():
+            for tree in sweep.trees.values():
+                if tree.note and terminal is not None:
+                    terminal.write_line(f"pp-harness: {tree.note}")
 
-        return Published(self._runner)
-
-    @cached_property
-    def _captures(self) -> "Runner | Awaited":
-        """Return where captures come from."""
-        if not self._worker:
-            return self._runner
-        from ..capture.exchange import Awaited
-
-        return Awaited(Path(cast("Any", self._config).workerinput[_NAME]))
+    def _stop(self) -> None:
+        if self._runner is not None:
+            self._runner.stop()
+        if self._server is not None:
+            self._server.stop()
 
     # ---- pytest hooks -----------------------------------------------------------------------
 
@@ -142,7 +204,7 @@ class Run:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Queue the cells that the selected items need."""
-        if self._config.getoption("collectonly") or self._worker:
+        if self._collect_only or self._worker:
             return
         self._queue(
             {
@@ -157,7 +219,7 @@ class Run:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker of xdist where captures are announced."""
-        node.workerinput[_NAME] = str(self._published.folder)
+        node.workerinput[_NAME] = str(self._start_server().folder)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: "Sequence[str]") -> None:
@@ -167,18 +229,18 @@ class Run:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         """Run nothing if only the plan is asked for."""
-        return True if self._plan_only else None
+        return True if self.options.plan_only else None
 
     def pytest_keyboard_interrupt(self) -> None:
-        """End engines, and let go of workers that wait for a capture.
+        """End engines, and release workers that wait for a capture.
 
         Now, not when the session finishes: a second Ctrl-C would get in between.
         """
-        self._let_go()
+        self._stop()
 
     def pytest_internalerror(self) -> None:
-        """Let go of workers that wait for a capture."""
-        self._let_go()
+        """Release workers that wait for a capture."""
+        self._stop()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -196,7 +258,7 @@ class Run:
 
         if report.when == "call" and not self._worker:
             records = getattr(report, _NAME, ())
-            self._records += [ItemRecord.model_validate_json(one) for one in records]
+            self._records += [ItemRecord.model_validate_json(record) for record in records]
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(
@@ -209,38 +271,36 @@ class Run:
         try:
             yield
         finally:
-            for name in ("_published", "_runner"):
-                if name in self.__dict__:
-                    getattr(self, name).close()
-            if watch := self.__dict__.get("_watch"):
-                watch.close()
-        self._report_run(session, exitstatus)
+            self._stack.close()
+        if not (self._worker or self.options.plan_only or self._collect_only):
+            self._check_judged(session, exitstatus)
+            self._write()
 
-    def _report_run(self, session: pytest.Session, exitstatus: int) -> None:
-        if self._worker or self._plan_only or self._config.getoption("collectonly"):
-            return
+    def _check_judged(self, session: pytest.Session, exitstatus: int) -> None:
         quiet = (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-        judged = any(one.verdict.verdict != "not-applicable" for one in self._records)
+        judged = any(record.verdict.verdict != "not-applicable" for record in self._records)
         if not judged and exitstatus in quiet:
             self._failure = (
                 "--pp was given and no point was judged: nothing collected, all skipped, or not "
                 "applicable"
             )
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        folder = self._config.getoption("--pp-report")
-        if folder and self._records:
-            from ..report.write import write_reports
 
-            write_reports(self._report(), Path(folder))
-        history = self._config.getoption("--pp-history")
-        if history and self._records:
-            from ..report.history import append, history_lines
+    def _write(self) -> None:
+        if not self._records:
+            return
+        from ..report.history import append, history_lines
+        from ..report.run_report import run_report
+        from ..report.write import write_job_summary, write_reports
 
-            append(Path(history), history_lines(self._report(), self._began))
-        if self._records:
-            from ..report.write import write_job_summary
-
-            write_job_summary(self._report())
+        report = run_report(
+            self._judge, self._ordered(), self._attribution, self._config.invocation_params.args
+        )
+        if self.options.report is not None:
+            write_reports(report, self.options.report)
+        if self.options.history is not None:
+            append(self.options.history, history_lines(report, self._began))
+        write_job_summary(report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the plan or the verdict table, and why a run without a verdict fails."""
@@ -253,123 +313,22 @@ class Run:
     def judge(
         self, check: str, point: "Point", item: pytest.Item
     ) -> "tuple[Judgement, ItemRecord]":
-        """Return what the expectations make of a check's verdict, and the record of both."""
-        from ..checks.judge import blocked_by, judge
-        from ..report.records import cell_record, item_record, junit_properties
+        """Judge a check of a point; its record goes with the item."""
+        from ..report.records import junit_properties
 
-        sweep = self.sweeps[point.pin]
-        refusal = self._refusal(point)
-        if refusal is not None:
-            engine = refusal
-            verdict = refusal if check == "engine" else blocked_by(refusal)
-            cells: list[CellRecord] = []
-        else:
-            made = {one: sweep.cell(one) for one in (point.baseline, point)}
-            candidate = self._captures.obtain(made[point])
-            baseline = self._captures.obtain(made[point.baseline])
-            both = baseline.capture, candidate.capture
-            engine = judge("engine", *both)
-            verdict = engine if check == "engine" else judge(check, *both, sweep.options.margin)
-            cells = [
-                cell_record(one, cell, came.capture, sweep.pin.version, fresh=came.fresh)
-                for (one, cell), came in zip(made.items(), (baseline, candidate), strict=True)
-            ]
-        outcome = self._expectations[point.pin].judge(check, point, verdict, engine)
-        record = item_record(check, point, sweep.pin.version, verdict, outcome, cells)
+        outcome, record = self._judge(check, point, self._captured())
         item.stash.setdefault(_RECORDS, []).append(record.model_dump_json())
         item.user_properties += junit_properties(record)
         return outcome, record
 
-    def _queue(self, selected: "set[Point]") -> None:
-        """Run, or only plan, the cells of the selected points and of their baselines.
-
-        Raises:
-            pytest.UsageError: if a cell cannot be made from what was given.
-        """
-        from ..errors import BadInputError
-
-        every = dict.fromkeys(
-            one for point in self.points if point in selected for one in (point, point.baseline)
-        )
-        try:
-            cells = [
-                self.sweeps[point.pin].cell(point)
-                for point in every
-                if self._refusal(point) is None
-            ]
-        except BadInputError as error:
-            raise pytest.UsageError(str(error)) from error
-        if cells:
-            self._say_of_trees()
-        if self._plan_only:
-            self._plan = self._runner.plan(cells)
-        elif self._workers:
-            self._published.submit_all(cells)
-        else:
-            self._runner.submit_all(cells)
-
-    def _say_of_trees(self) -> None:
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        for note in (note for sweep in self.sweeps.values() for note in sweep.tree_notes):
-            if terminal is not None:
-                terminal.write_line(f"pp-harness: {note}")
-
-    def _let_go(self) -> None:
-        if "_runner" in self.__dict__:
-            self._runner.stop()
-        if "_published" in self.__dict__:
-            self._published.stop()
-
-    def _refusal(self, point: "Point") -> "Verdict | None":
-        """Return the verdict on a point that needs no engine to be answered."""
-        from ..checks.judge import judge_devices, judge_partition
-
-        sweep = self.sweeps[point.pin]
-        refusal = judge_partition(sweep.partition(point))
-        return refusal or judge_devices(self._first.devices, sweep.cell(point))
-
     def _ordered(self) -> "list[ItemRecord]":
-        """Return the records in the order of the sweep; xdist delivers them as they end."""
+        """The records in the order of the sweep; xdist delivers them as they end."""
         order = {point.id: number for number, point in enumerate(self.points)}
         return sorted(self._records, key=lambda record: order[record.point])
 
-    def _report(self) -> Any:
-        import platform
-
-        from .. import __version__
-        from ..capture.devices import host_identity
-        from ..report.reproduce import lasting
-        from ..report.schema import merge
-
-        sweep = self._first
-        environment = {
-            "pp_harness": __version__,
-            "arguments": lasting(self._config.invocation_params.args),
-            **sweep.facts,
-            "host": host_identity(sweep.device),
-            "device": sweep.device,
-            "devices": len(sweep.devices.ids),
-            **sweep.settings,
-            "gsm8k": self._config.getoption("--pp-gsm8k"),
-            "gsm8k_limit": sweep.options.gsm8k_limit,
-            **({"shard": shard} if (shard := self._config.getoption("--pp-shard")) else {}),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-        if len(self.sweeps) > 1:
-            environment["pins"] = {one.pin.version: one.facts for one in self.sweeps.values()}
-        # An entry that no pin's points fall under.
-        unused = [
-            self._expectations[label].not_applicable(one.points)
-            for label, one in self.sweeps.items()
-        ]
-        nowhere = [reason for reason in unused[0] if all(reason in others for others in unused)]
-        report = merge(self._ordered(), environment, nowhere)
-        return report.model_copy(update={"attribution": self._attribution})
-
     @cached_property
     def _attribution(self) -> "list[AttributionRecord]":
-        """Return which patch did what; once all items are judged."""
+        """Which patch did what; once all items are judged."""
         if self._worker or not self._records:
             return []
         from ..report.attribution import attribution_records
@@ -378,6 +337,6 @@ class Run:
             record
             for label, sweep in self.sweeps.items()
             for record in attribution_records(
-                sweep, [one for one in self.points if one.pin == label], self._records
+                sweep, [point for point in self.points if point.pin == label], self._records
             )
         ]

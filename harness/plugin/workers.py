@@ -35,8 +35,11 @@ def auto_workers(config: pytest.Config) -> int:
     Raises:
         BadInputError: as for the run itself, if its options cannot be used.
     """
+    from ..capture.pools import find_pool
+    from ..plan.installation import find_installation
     from ..plan.sweep import plan_sweeps
-    from .options import names, read_options
+    from .options import options_of
 
-    sweeps = plan_sweeps(read_options(config), names(config.getoption("--pp-pin")))
-    return max(1, len(next(iter(sweeps.values())).devices.ids))
+    find = config.hook.pytest_pp_harness_finder(config=config) or find_installation
+    sweeps = plan_sweeps(options_of(config), find=find)
+    return max(1, len(find_pool(next(iter(sweeps.values()))).ids))

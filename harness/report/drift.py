@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ..checks.accuracy.power import DEFAULT_MARGIN
+from ..plan.options import DEFAULT_MARGIN
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import BadInputError
-from ..plan.sweep import SETTINGS
+from ..plan.options import SETTINGS
 from .drift import Night
 from .schema import CellRecord, Report, VerdictRecord
 

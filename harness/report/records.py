@@ -18,7 +18,7 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
 
     `pin` is the version of vLLM.
     """
-    files = capture.manifest.get("files", {})
+    files = capture.manifest.files
     return CellRecord(
         id=point.id,
         pin=pin,
@@ -28,16 +28,16 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
         tp=cell.tp,
         profile=cell.profile,
         status=capture.status,
-        seconds=capture.seconds,
-        began=capture.manifest.get("began"),
-        phases=capture.manifest.get("phases", {}),
-        devices=capture.manifest["devices"],
-        peak_bytes=capture.manifest.get("peak_bytes", []),
+        seconds=capture.manifest.seconds,
+        began=capture.manifest.began,
+        phases=capture.manifest.phases,
+        devices=list(capture.manifest.devices),
+        peak_bytes=capture.manifest.peak_bytes,
         partition=list(cell.partition) if cell.partition else None,
         fresh=fresh,
         key=cell.key,
         outputs={name: files[file] for name, file in _OUTPUTS.items() if file in files},
-        effective=capture.manifest["effective"],
+        effective=asdict(effective) if (effective := capture.manifest.effective) else None,
     )
 
 

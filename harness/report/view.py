@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..plan.points import Point
@@ -188,7 +188,7 @@ def _place(one: VerdictRecord | FindingRecord) -> _Place:
 
 def _point_id(one: VerdictRecord | FindingRecord) -> str:
     known = one.point if isinstance(one, VerdictRecord) else ""
-    return known or Point.of(one).id
+    return known or replace(Point.of(one), pin="").id
 
 
 def anchor(*parts: str | None) -> str:

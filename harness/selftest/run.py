@@ -12,11 +12,14 @@ from pathlib import Path
 from ..capture.children import ForkServers
 from ..capture.devices import lease
 from ..capture.launch import launch
+from ..capture.pools import find_pool
 from ..capture.record import Capture
 from ..engine.names import SELFTEST
+from ..engine.settings import Profile
 from ..errors import BadInputError
+from ..plan.options import Options
 from ..plan.points import Point
-from ..plan.sweep import Sweep, SweepOptions
+from ..plan.sweep import Sweep
 from .catalogue import Seed
 from .outcome import Pair, Result, Selftest, result_of
 from .split import split
@@ -43,10 +46,10 @@ def run_selftest(
             run by itself.
     """
     sweep = Sweep(
-        SweepOptions(
+        Options(
             pps=tuple(sorted({seed.pp for seed in seeds})),
             variants=(_VARIANT,),
-            profiles=tuple(dict.fromkeys(seed.profile for seed in seeds)),
+            profiles=tuple(dict.fromkeys(Profile(seed.profile) for seed in seeds)),
             gsm8k_limit=questions or 1,
             dtype=dtype,
             store=store,
@@ -55,13 +58,13 @@ def run_selftest(
     seeds = shown_here(seeds, sweep, say)
     found: list[Result | Pair] = []
     servers = ForkServers()
-    pool = sweep.devices
+    pool = find_pool(sweep)
     try:
         # One lease for all engines: they run one after another, and wait for no other run.
         with lease(pool, pool.needed(max(seed.pp for seed in seeds), 1)) as devices:
             for model, profile in sorted({(seed.model, seed.profile) for seed in seeds}):
                 with tempfile.TemporaryDirectory() as scratch:
-                    unchanged = Point(_VARIANT, model, 1, profile)
+                    unchanged = Point(_VARIANT, model, 1, Profile(profile))
                     engines = _Engines(
                         sweep, servers, devices, Path(scratch), unchanged, questions > 0, say
                     )
@@ -90,7 +93,7 @@ def shown_here(
 
 
 def _hindrance(seed: Seed, sweep: Sweep) -> str | None:
-    pool = sweep.devices
+    pool = find_pool(sweep)
     if seed.fine and sweep.dtype == "bfloat16":
         return "in bfloat16 it changes no bit"
     if pool.needed(seed.pp, 1) > len(pool.ids):
@@ -134,6 +137,7 @@ class _Engines:
     ) -> None:
         self._sweep, self._servers, self._devices = sweep, servers, devices
         self._scratch, self._unchanged, self._ask, self._say = scratch, unchanged, ask, say
+        self._pool = find_pool(sweep)
         self._count = 0
 
     def plain(self) -> list[Capture]:
@@ -153,7 +157,7 @@ class _Engines:
     def _launch(self, pp: int, changes: tuple[str, ...]) -> Capture:
         cell = self._sweep.cell(replace(self._unchanged, pp=pp))
         folder = self._folder()
-        devices = self._devices[: self._sweep.devices.needed(pp, 1)]
+        devices = self._devices[: self._pool.needed(pp, 1)]
         manifest = launch(
             cell,
             folder,
@@ -163,11 +167,11 @@ class _Engines:
             changes=changes,
             ask_under_changes=self._ask,
         )
-        self._say(f"{cell.id}: {len(changes)} changes in {manifest['seconds']['total']:.0f} s")
+        self._say(f"{cell.id}: {len(changes)} changes in {manifest.seconds['total']:.0f} s")
         capture = Capture(folder, manifest)
         if capture.status != "ok":
             raise BadInputError(
-                f"{cell.id} did not run: {capture.failure and capture.failure['error']}"
+                f"{cell.id} did not run: {capture.failure and capture.failure.error}"
             )
         return capture
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from builders import EFFECTIVE
 
 from harness.capture.children import ForkServers
-from harness.capture.launch import launch
+from harness.capture.launch import cell_request, launch
 from harness.engine.environment import cell_environment, server_environment
+from harness.engine.manifest import to_json
+from harness.engine.settings import Device, ModelRunner
 
 
 @pytest.fixture
@@ -51,12 +54,13 @@ child = subprocess.Popen(["/bin/sleep", "60"])
 
 def test_whole_engine_is_ok(run):
     """Status 0 with a result is a whole capture, with seconds and the effective configuration."""
-    manifest = run('(folder / "effective.json").write_text(\'{"pp": 2}\'); result()')
-    assert (manifest["status"], manifest["failure"]) == ("ok", None)
-    assert manifest["seconds"]["engine"] == 1.5
-    assert manifest["seconds"]["total"] > 0
-    assert manifest["effective"] == {"pp": 2}
-    assert (manifest["id"], manifest["cell"]["pp"]) == ("fixed-ple-pp2", 2)
+    (run.folder / "effective.json").write_text(to_json(EFFECTIVE))
+    manifest = run("result()")
+    assert (manifest.status, manifest.failure) == ("ok", None)
+    assert manifest.seconds["engine"] == 1.5
+    assert manifest.seconds["total"] > 0
+    assert manifest.effective == EFFECTIVE
+    assert (manifest.cell.id, manifest.cell.pp) == ("fixed-ple-pp2", 2)
 
 
 def test_failed_rank_is_the_cause(run):
@@ -66,16 +70,16 @@ def test_failed_rank_is_the_cause(run):
         "result('RuntimeError: Engine core initialization failed. See root cause above.')\n"
         "sys.exit(1)"
     )
-    assert manifest["status"] == "failed"
-    failure = manifest["failure"]
-    assert (failure["rank"], failure["error"]) == (1, "ValueError: the cause")
-    assert (failure["phase"], failure["place"]) == ("execute_model", "vllm/model.py:3")
+    assert manifest.status == "failed"
+    failure = manifest.failure
+    assert (failure.rank, failure.error) == (1, "ValueError: the cause")
+    assert (failure.phase, failure.place) == ("execute_model", "vllm/model.py:3")
 
 
 def test_earliest_rank_wins(run):
     """The rank that failed first is the cause; the others fell over it."""
     manifest = run("failure(0, 9.5, 'later')\nfailure(2, 9.25, 'first')\nsys.exit(1)")
-    assert (manifest["failure"]["rank"], manifest["failure"]["error"]) == (2, "first")
+    assert (manifest.failure.rank, manifest.failure.error) == (2, "first")
 
 
 def test_cut_failure_file_is_passed_over(run):
@@ -84,7 +88,7 @@ def test_cut_failure_file_is_passed_over(run):
         '(folder / "failure.0.json").write_text(\'{"rank": 0, "ti\')\n'
         "failure(1, 5.0, 'ValueError: whole')\nsys.exit(1)"
     )
-    assert manifest["failure"]["error"] == "ValueError: whole"
+    assert manifest.failure.error == "ValueError: whole"
 
 
 def test_our_own_exception_blocks(run):
@@ -92,8 +96,8 @@ def test_our_own_exception_blocks(run):
     manifest = run(
         "failure(0, 5.0, 'KeyError: 1', file='/x/harness/engine/hooks/tracer.py')\nsys.exit(1)"
     )
-    assert manifest["status"] == "blocked"
-    assert manifest["failure"]["error"] == "KeyError: 1"
+    assert manifest.status == "blocked"
+    assert manifest.failure.error == "KeyError: 1"
 
 
 def test_exception_that_the_tracing_tensors_pass_on_is_the_models(run):
@@ -102,23 +106,23 @@ def test_exception_that_the_tracing_tensors_pass_on_is_the_models(run):
         "failure(1, 5.0, \"AttributeError: no 'get'\", "
         "file='/x/harness/engine/hooks/tensors.py')\nsys.exit(1)"
     )
-    assert manifest["status"] == "failed"
+    assert manifest.status == "failed"
 
 
 def test_refusal_of_the_engine_fails(run):
     """What the engine itself refuses, in the parent, is its failure with its own words."""
     manifest = run("result('ValueError: not a valid Attention layer')\nsys.exit(1)")
-    assert manifest["status"] == "failed"
-    assert manifest["failure"]["error"] == "ValueError: not a valid Attention layer"
-    assert manifest["failure"]["rank"] is None
+    assert manifest.status == "failed"
+    assert manifest.failure.error == "ValueError: not a valid Attention layer"
+    assert manifest.failure.rank is None
 
 
 @pytest.mark.parametrize("phase", ["probes", "gsm8k", "shutdown"])
 def test_failure_around_the_engine_blocks(run, phase):
     """An error of ours or of lm-eval, outside the engine, gives no answer about the model."""
     manifest = run(f"phase({phase!r})\nresult('OSError: disk full')\nsys.exit(1)")
-    assert manifest["status"] == "blocked"
-    assert manifest["failure"]["phase"] == phase
+    assert manifest.status == "blocked"
+    assert manifest.failure.phase == phase
 
 
 def test_cause_comes_from_the_log_when_only_a_wrapper_is_known(run):
@@ -130,14 +134,14 @@ def test_cause_comes_from_the_log_when_only_a_wrapper_is_known(run):
         "result('RuntimeError: Engine core initialization failed. See root cause above.')\n"
         "sys.exit(1)"
     )
-    assert manifest["status"] == "failed"
-    assert manifest["failure"]["error"] == "ValueError: no KV cache source"
+    assert manifest.status == "failed"
+    assert manifest.failure.error == "ValueError: no KV cache source"
 
 
 def test_wrapper_without_a_cause_is_kept(run):
     """With no better line in the log the wrapper is all there is to say."""
     manifest = run("result('RuntimeError: Engine core initialization failed.')\nsys.exit(1)")
-    assert "Engine core initialization failed" in manifest["failure"]["error"]
+    assert "Engine core initialization failed" in manifest.failure.error
 
 
 def test_time_out_blocks_and_leaves_nothing_behind(run):
@@ -145,29 +149,29 @@ def test_time_out_blocks_and_leaves_nothing_behind(run):
     began = time.monotonic()
     manifest = run(SPAWN + "phase('gsm8k')\ntime.sleep(60)", timeout=0.4)
     assert time.monotonic() - began < 20
-    assert manifest["status"] == "blocked"
-    assert manifest["failure"]["error"].startswith("no end of phase gsm8k within")
+    assert manifest.status == "blocked"
+    assert manifest.failure.error.startswith("no end of phase gsm8k within")
     assert gone(grandchild(run))
 
 
 def test_each_phase_has_the_whole_limit(run):
     """The limit holds for a phase, not for the run."""
     manifest = run("for n in range(4):\n    phase(str(n)); time.sleep(0.4)\nresult()", timeout=1.2)
-    assert manifest["status"] == "ok"
+    assert manifest.status == "ok"
 
 
 def test_silence_before_the_first_phase_is_timed_too(run):
     """A child that hangs before it says anything is blocked in phase start."""
     manifest = run('(folder / "phases.jsonl").unlink()\ntime.sleep(60)', timeout=0.4)
-    assert manifest["status"] == "blocked"
-    assert "no end of phase start" in manifest["failure"]["error"]
+    assert manifest.status == "blocked"
+    assert "no end of phase start" in manifest.failure.error
 
 
 def test_time_out_after_a_known_cause_fails(run):
     """A rank failed and the others hang: the cause is known, the time-out only its consequence."""
     manifest = run("failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=0.4)
-    assert manifest["status"] == "failed"
-    assert manifest["failure"]["error"] == "ValueError: x"
+    assert manifest.status == "failed"
+    assert manifest.failure.error == "ValueError: x"
 
 
 def test_ranks_that_wait_for_a_failed_one_are_not_waited_for(run, monkeypatch):
@@ -176,7 +180,7 @@ def test_ranks_that_wait_for_a_failed_one_are_not_waited_for(run, monkeypatch):
     began = time.monotonic()
     manifest = run(SPAWN + "failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=60)
     assert time.monotonic() - began < 20
-    assert (manifest["status"], manifest["failure"]["error"]) == ("failed", "ValueError: x")
+    assert (manifest.status, manifest.failure.error) == ("failed", "ValueError: x")
     assert gone(grandchild(run))
 
 
@@ -184,27 +188,27 @@ def test_ranks_that_wait_for_a_failed_one_are_not_waited_for(run, monkeypatch):
 def test_child_killed_by_a_signal_blocks(run, name):
     """Death by a signal without a cause is silence, and the signal is named."""
     manifest = run(f"os.kill(os.getpid(), signal.{name})")
-    assert manifest["status"] == "blocked"
-    assert name in manifest["failure"]["error"]
+    assert manifest.status == "blocked"
+    assert name in manifest.failure.error
 
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_no_result_blocks(run, status):
     """An end without a result is no answer, even with status 0; the log's tail is the evidence."""
     manifest = run(f"print('last words', flush=True); os._exit({status})")
-    assert manifest["status"] == "blocked"
-    assert f"status {status} and no result" in manifest["failure"]["error"]
-    assert "last words" in manifest["failure"]["traceback"]
+    assert manifest.status == "blocked"
+    assert f"status {status} and no result" in manifest.failure.error
+    assert "last words" in manifest.failure.traceback
 
 
 def test_result_with_a_bad_status_is_not_ok(run):
     """A result without an error from a child that ended badly is not whole."""
-    assert run("result()\nsys.exit(3)")["status"] == "blocked"
+    assert run("result()\nsys.exit(3)").status == "blocked"
 
 
 def test_workers_that_outlive_a_whole_engine_are_gone(run):
     """Even a good end takes the process group with it."""
-    assert run(SPAWN + "result()")["status"] == "ok"
+    assert run(SPAWN + "result()").status == "ok"
     assert gone(grandchild(run))
 
 
@@ -228,8 +232,8 @@ def test_log_holds_both_streams(run):
 
 def environ(cell, tmp_path, devices=(3,), **changes):
     changed = dataclasses.replace(cell, **changes)
-    added = cell_environment(changed, tmp_path, devices, tracing=True)
-    return {**server_environment(changed, Path("/package")), **added}
+    added = cell_environment(cell_request(changed, tmp_path, devices), tracing=True)
+    return {**server_environment(changed, changed.tree, Path("/package")), **added}
 
 
 def test_variant_tree_comes_first(cell, tmp_path, monkeypatch):
@@ -257,7 +261,7 @@ def test_cores_and_gpus(cell, tmp_path, monkeypatch):
     """A CPU cell names a core for each rank; a GPU cell sees its leased GPUs and no other."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     assert environ(cell, tmp_path)["VLLM_CPU_OMP_THREADS_BIND"] == "3|3"
-    gpu = environ(cell, tmp_path, devices=(2, 3), device="cuda")
+    gpu = environ(cell, tmp_path, devices=(2, 3), device=Device.CUDA)
     assert gpu["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in gpu
 
@@ -266,4 +270,6 @@ def test_cores_and_gpus(cell, tmp_path, monkeypatch):
 def test_model_runner(cell, tmp_path, monkeypatch, runner, value):
     """A runner that is asked for is told to vLLM; auto leaves the choice to the release."""
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
-    assert environ(cell, tmp_path, runner=runner).get("VLLM_USE_V2_MODEL_RUNNER") == value
+    assert (
+        environ(cell, tmp_path, runner=ModelRunner(runner)).get("VLLM_USE_V2_MODEL_RUNNER") == value
+    )

@@ -132,7 +132,7 @@ def test_a_time_limit_blocks_what_has_no_capture(runners, counted, engine):
     cells = [quick, *(dataclasses.replace(cell, model_digest=str(n)) for n in range(2))]
     made = [future.result(20).capture for future in runner.submit_all(cells)]
     assert [capture.status for capture in made] == ["ok", "blocked", "blocked"]
-    assert "no capture within 2 s" in made[1].failure["error"]
+    assert "no capture within 2 s" in made[1].failure.error
     assert starts() == 2
     later = dataclasses.replace(cell, model_digest="later")
     assert runner.obtain(later).capture.status == "blocked"
@@ -165,7 +165,7 @@ def test_largest_first(runners, cell, tmp_path, engine):
     ]
     for future in runner.submit_all(cells):
         future.result()
-    began = {one.pp: runner.obtain(one).capture.manifest["began"] for one in cells}
+    began = {one.pp: runner.obtain(one).capture.manifest.began for one in cells}
     assert sorted(began, key=began.get) == [4, 2, 1]
 
 
@@ -178,7 +178,7 @@ def test_jobs_cap_the_engines(runners, cell, tmp_path, engine):
         for n in range(2)
     ]
     captures = [future.result().capture for future in runner.submit_all(cells)]
-    first, second = sorted(one.manifest["began"] for one in captures)
+    first, second = sorted(one.manifest.began for one in captures)
     assert second - first > 0.2
 
 

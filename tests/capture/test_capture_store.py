@@ -114,8 +114,8 @@ def test_manifest_names_every_file(store):
     """The manifest carries its key and a digest of each file."""
     capture = commit(store)
     manifest = json.loads((capture.folder / "capture.json").read_text())
-    assert manifest["key"] == "k"
-    assert set(manifest["files"]) == {"data.txt"}
+    assert manifest.key == "k"
+    assert set(manifest.files) == {"data.txt"}
 
 
 def test_concurrent_commits_leave_one_whole_capture(store):

@@ -11,6 +11,8 @@ SERIES = (
     Prefix("merged", ("0001-merge.patch",)),
     Prefix("fixed", ("0001-merge.patch", "0002-read.patch")),
 )
+
+
 def judged(**variants):
     """Return what `attribute` takes: verdicts by point and check, from verdicts by variant."""
     return {
@@ -66,9 +68,7 @@ def test_variants_that_were_left_out_join_their_patches():
 
 def test_a_checkout_has_no_patches_to_name():
     """Variants without patches are not put in an order."""
-    verdicts = judged(
-        base={"logits": shown("pass")}, worktree={"logits": shown("fail", "LOG001")}
-    )
+    verdicts = judged(base={"logits": shown("pass")}, worktree={"logits": shown("fail", "LOG001")})
     assert attribute((Prefix("base", ()), Prefix("worktree", ())), verdicts) == []
 
 

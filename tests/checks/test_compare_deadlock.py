@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.capture.manifest import Status
 from harness.checks.contract.contract import compare_contract
 from harness.checks.contract.deadlock import deadlocks
 from harness.checks.finding import Outcome
@@ -18,18 +19,13 @@ def late(build, *positions, **failure):
         str(stage): {"rank": stage, "stage": stage, "tp_rank": 0, **position}
         for stage, position in enumerate(positions)
     }
-    builder.manifest["status"] = "blocked"
-    builder.manifest["failure"] = {
-        "rank": None,
-        "place": None,
+    stood_still = {
         "phase": "probes",
         "error": "no end of phase probes within 1 s",
-        "traceback": "",
         "stands_still": True,
         "ranks": ranks,
-        **failure,
     }
-    return builder.save()
+    return builder.fail(Status.BLOCKED, **{**stood_still, **failure}).save()
 
 
 def test_nothing_is_sent(build):

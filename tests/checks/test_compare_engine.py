@@ -5,6 +5,7 @@ import pytest
 from harness.checks.engine import compare_engines, engine_failure
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
+from harness.engine.settings import ModelRunner
 
 PARITY = (
     "dtype",
@@ -28,7 +29,7 @@ def codes(verdict):
 def test_same_engine_passes(build):
     """Engines that differ in PP alone pass, and the runner and the layer split are named."""
     candidate = build(pp=2)
-    candidate.manifest["effective"]["partition"] = "3,5"
+    candidate.got(partition="3,5")
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert verdict.outcome is Outcome.PASS
     assert verdict.summary == "ran on CPUModelRunner, layer split 3,5"
@@ -38,9 +39,10 @@ def test_same_engine_passes(build):
 def test_setting_that_differs_fails(build, name):
     """ENG003: a setting that must be equal between PP sizes and is not makes cells incomparable."""
     candidate = build(pp=2)
-    candidate.manifest["effective"][name] = "other"
-    for asked in ("dtype", "tp"):  # the engine is what was asked for, and the baseline is not
-        candidate.manifest["cell"][asked] = candidate.manifest["effective"][asked]
+    other = 7 if name == "tp" else "other"
+    candidate.got(**{name: other})
+    if name in ("dtype", "tp"):  # the engine is what was asked for, and the baseline is not
+        candidate.asked(**{name: other})
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert verdict.outcome is Outcome.FAIL
     assert codes(verdict) == ["ENG003"]
@@ -50,7 +52,7 @@ def test_setting_that_differs_fails(build, name):
 def test_engine_that_is_not_what_was_asked_for_fails(build):
     """ENG003: an engine that quietly ran at PP=1 is not a PP=2 result."""
     candidate = build(pp=2)
-    candidate.manifest["effective"]["pp"] = 1
+    candidate.got(pp=1)
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert codes(verdict) == ["ENG003"]
     assert "runs PP=1 TP=1 float32, asked for PP=2 TP=1 float32" in verdict.summary
@@ -101,11 +103,11 @@ def test_crash_weighs_more_than_silence(build):
 
 def test_evidence_names_no_folder_of_the_machine(build):
     """A report may be published: a traceback names files from their package on."""
-    capture = build().fail()
-    capture.manifest["failure"]["traceback"] = (
-        'Traceback (most recent call last):\n  File "/home/me/store/trees/vllm-0.20.2-ab/vllm/v1/'
-        'worker/gpu_worker.py", line 7, in load_model\n  File "/opt/lib/python3.11/threading.py", '
-        "line 9, in run\n"
+    capture = build().fail(
+        traceback="Traceback (most recent call last):\n"
+        '  File "/home/me/store/trees/vllm-0.20.2-ab/vllm/v1/worker/gpu_worker.py", line 7, '
+        'in load_model\n  File "/opt/lib/python3.11/threading.py", '
+        "line 9, in run\n",
     )
     saved = capture.save()
     (finding,) = engine_failure(saved).findings
@@ -119,8 +121,7 @@ def test_evidence_names_no_folder_of_the_machine(build):
 def on_runner(build, pp, asked, seen):
     """A capture whose cell asked for one model runner and whose ranks ran another."""
     built = build(pp=pp)
-    built.manifest["cell"]["runner"] = asked
-    built.manifest["effective"]["runner"] = seen
+    built.asked(runner=ModelRunner(asked)).got(runner=seen)
     for rank in built.ranks:
         built.event(rank, "heartbeat")["adapter"] = seen
     return built

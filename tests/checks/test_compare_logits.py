@@ -14,6 +14,7 @@ from harness.checks.finding import Outcome
 from harness.checks.logits.distance import distance, unrelated_distance
 from harness.checks.logits.locate import locate
 from harness.checks.logits.logits import compare_logits
+from harness.engine.settings import Mode, Profile
 
 
 def table(values):
@@ -347,7 +348,7 @@ def noisy(build, *, profile="stress", floor=1e-6, moved=1e-6):
         for values in rows.values():
             values[:] = [x * (1 + size * (0.5 + draw.random())) for x in values]
     for side in sides:
-        side.manifest["cell"]["profile"] = profile
+        side.asked(profile=Profile(profile))
     return sides
 
 
@@ -402,7 +403,7 @@ def test_compiled_code_is_held_against_noise(build):
     for moved, outcome in ((1e-7, Outcome.PASS), (1e-3, Outcome.FAIL)):
         sides = noisy(build, profile="parity", floor=0.0, moved=moved)
         for side in sides:
-            side.manifest["cell"]["mode"] = "compiled"
+            side.asked(mode=Mode.COMPILED)
         assert compare_logits(*(side.save() for side in sides)).outcome is outcome
 
 
@@ -443,7 +444,7 @@ def test_a_floor_as_wide_as_unrelated_rows_tells_nothing(build):
     same = [build(pp=1), build(pp=2)]
     same[0].second = {row: draw.standard_normal(5).tolist() for row in same[0].second}
     for side in same:
-        side.manifest["cell"]["profile"] = "stress"
+        side.asked(profile=Profile.STRESS)
     assert compare_logits(*(side.save() for side in same)).outcome is Outcome.PASS
 
 
@@ -492,7 +493,7 @@ def test_location_beyond_noise(wobbly):
 def test_a_layer_may_round_once_for_each_before_it(wobbly):
     """Rows that moved by less at PP=1 in other batches are no promise: bfloat16 rounds by 0.8 %."""
     for side in wobbly:
-        side.manifest["cell"]["dtype"] = "bfloat16"
+        side.asked(dtype="bfloat16")
     assert locate(*(side.save() for side in wobbly), bits=False) is None
 
 
@@ -501,7 +502,7 @@ def test_a_layer_speaks_where_logits_cannot(wobbly):
     draw = np.random.default_rng(0)
     baseline, candidate = wobbly
     for side in wobbly:
-        side.manifest["cell"]["profile"] = "stress"
+        side.asked(profile=Profile.STRESS)
     for row in baseline.logits:
         baseline.logits[row] = draw.standard_normal(5).tolist()
         baseline.second[row] = candidate.logits[row] = draw.standard_normal(5).tolist()

@@ -87,7 +87,7 @@ def test_unknown_check_is_a_bug(build):
 def test_blocked_by_names_each_code_once(build):
     """The reason of a blocked check lists the codes that block it."""
     candidate = build(pp=2)
-    candidate.manifest["effective"].update(dtype="bfloat16", tp=2)
+    candidate.got(dtype="bfloat16", tp=2)
     verdict = judge("engine", build(pp=1).save(), candidate.save())
     assert blocked_by(verdict).summary.startswith("blocked by ENG003: ")
 

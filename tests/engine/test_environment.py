@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.capture.launch import cell_request
 from harness.engine.environment import (
     cell_environment,
     inherited_settings,
@@ -12,13 +13,14 @@ from harness.engine.environment import (
     server_environment,
 )
 from harness.engine.names import SHARE_VARIABLE
+from harness.engine.settings import Device
 
 
 def on_gpus(cell, tmp_path, devices, ranks_per_device=1):
     cell = dataclasses.replace(
-        cell, device="cuda", pp=len(devices), ranks_per_device=ranks_per_device
+        cell, device=Device.CUDA, pp=len(devices), ranks_per_device=ranks_per_device
     )
-    return cell_environment(cell, tmp_path, devices, tracing=True)
+    return cell_environment(cell_request(cell, tmp_path, devices), tracing=True)
 
 
 def test_a_gpu_for_each_rank(cell, tmp_path):
@@ -50,7 +52,9 @@ def test_one_stage_needs_no_transport(cell, tmp_path):
 
 def test_a_server_for_gpus_leaves_the_driver_alone(cell):
     """A fork of a process that has started the CUDA driver could not use a GPU."""
-    env = server_environment(dataclasses.replace(cell, device="cuda"), Path("/package"))
+    env = server_environment(
+        dataclasses.replace(cell, device=Device.CUDA), cell.tree, Path("/package")
+    )
     assert env["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
     assert env["OMP_NUM_THREADS"] == "1"
 
@@ -76,7 +80,7 @@ def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, s
     """By the words of its name or a password in an address; a quantity of vLLM is none."""
     monkeypatch.setenv(name, value)
     assert is_secret(name, value) == secret
-    env = server_environment(cell, Path("/package"))
+    env = server_environment(cell, cell.tree, Path("/package"))
     assert (name in env) == (not secret)
     assert not secret or name not in dict(inherited_settings())
 
@@ -84,5 +88,7 @@ def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, s
 def test_vllm_has_no_time_limit_of_its_own(cell, monkeypatch):
     """Its limit for a step would end an engine before ours, and without the stacks of its ranks."""
     monkeypatch.setenv("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "1")
-    limit = server_environment(cell, Path("/package"))["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"]
+    limit = server_environment(cell, cell.tree, Path("/package"))[
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
+    ]
     assert int(limit) > 24 * 3600

@@ -9,9 +9,11 @@ from planted import VARIANT, planted_series
 from trust_page import FAULT, Record, write_page
 
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 from harness.source.subject import SubjectOptions
 
 
@@ -25,7 +27,7 @@ def series(tmp_path_factory):
 def sweep(series, tmp_path_factory):
     """Return a sweep over that series, two questions a cell."""
     return Sweep(
-        SweepOptions(
+        Options(
             pps=(2, 3),
             subject=SubjectOptions(series=series),
             models=(MODEL,),
@@ -41,7 +43,7 @@ def healthy(sweep, servers, tmp_path_factory):
     for pp in (2, 3):  # the first waits for the import
         folder = tmp_path_factory.mktemp("healthy")
         cell = sweep.cell(Point(VARIANT, MODEL, pp))
-        devices = sweep.devices.ids[: sweep.devices.needed(pp, 1)]
+        devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, 1)]
         capture = Capture(folder, launch(cell, folder, devices, servers, phase_timeout=ENOUGH))
         assert capture.status == "ok", capture.failure
     return capture
@@ -60,7 +62,7 @@ def run(sweep, servers, tmp_path):
         folder.mkdir()
         (folder / "fault").write_text(fault)
         cell = sweep.cell(Point(VARIANT, MODEL, pp))
-        devices = sweep.devices.ids[: sweep.devices.needed(pp, 1)]
+        devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, 1)]
         out = SimpleNamespace(manifest=None, error=None)
 
         def work():

@@ -19,7 +19,7 @@ def hang_limit(capture):
 
     Hosts differ, and others work on them: four times its longest phase.
     """
-    ran = [end - start for start, end in capture.manifest["phases"].values()]
+    ran = [end - start for start, end in capture.manifest.phases.values()]
     return max(20, round(4 * max(ran)))
 
 

@@ -96,9 +96,9 @@ def test_a_rank(run, healthy, tried, name):
     failure = capture.failure
     assert capture.status == fault.status, failure
     late = f"no end of phase {fault.phase} within {limit} s: "
-    assert failure["error"].startswith(late) == fault.hangs
-    assert fault.cause in failure["error"]
-    assert (failure["rank"], failure["phase"]) == (fault.rank, fault.phase)
+    assert failure.error.startswith(late) == fault.hangs
+    assert fault.cause in failure.error
+    assert (failure.rank, failure.phase) == (fault.rank, fault.phase)
     outcome = {"blocked": Outcome.BLOCKED, "failed": Outcome.FAIL}[fault.status]
     engine = judge("engine", capture, capture)
     assert engine.outcome is outcome
@@ -107,15 +107,13 @@ def test_a_rank(run, healthy, tried, name):
     if fault.status == "blocked" and "memory" not in name:
         alive = {f"rank{rank}" for rank in range(fault.pp) if rank != fault.rank}
         stopped = {f"rank{fault.rank}"} if "SIGSTOP" in name else set()
-        assert {"engine", *alive, *stopped} <= set(failure["stacks"]), "who lives says so"
-        assert engine.findings[0].evidence["stacks"] == failure["stacks"]
+        assert {"engine", *alive, *stopped} <= set(failure.stacks), "who lives says so"
+        assert engine.findings[0].evidence["stacks"] == failure.stacks
     tried(
         name,
         engine.outcome.value,
-        failure["phase"]
-        if failure["rank"] is None
-        else f"rank {failure['rank']}, {failure['phase']}",
-        failure["error"],
+        failure.phase if failure.rank is None else f"rank {failure.rank}, {failure.phase}",
+        failure.error,
     )
 
 
@@ -175,10 +173,10 @@ def test_the_engine_core(run, tried, name):
 
     capture = run(meanwhile=kill)
     assert capture.status == "blocked"
-    assert capture.failure["error"] == "the engine's process was killed by SIGKILL"
-    assert capture.failure["phase"] == phase
+    assert capture.failure.error == "the engine's process was killed by SIGKILL"
+    assert capture.failure.phase == phase
     assert judge("engine", capture, capture).outcome is Outcome.BLOCKED
-    tried(name, "blocked", capture.failure["phase"], capture.failure["error"])
+    tried(name, "blocked", capture.failure.phase, capture.failure.error)
 
 
 @pytest.mark.parametrize("name", [short("kill -9 of the fork server in the probes", False)])
@@ -194,12 +192,12 @@ def test_the_fork_server(run, tried, name):
 
         capture = run(meanwhile=kill, starter=servers)
         assert capture.status == "blocked"
-        assert "SIGKILL" in capture.failure["error"]
-        assert capture.failure["phase"] == "probes"
+        assert "SIGKILL" in capture.failure.error
+        assert capture.failure.phase == "probes"
         assert run(starter=servers).status == "ok"
     finally:
         servers.close()
-    tried(name, "blocked", capture.failure["phase"], capture.failure["error"])
+    tried(name, "blocked", capture.failure.phase, capture.failure.error)
 
 
 @pytest.mark.parametrize("name", [short("kill -9 of the fork server while it imports", False)])
@@ -216,9 +214,9 @@ def test_the_fork_server_while_it_imports(run, tried, name):
         capture = run(meanwhile=kill, starter=servers, seen=False)
     finally:
         servers.close()
-    assert (capture.status, capture.failure["phase"]) == ("blocked", "start")
-    assert "SIGKILL" in capture.failure["error"]
-    tried(name, "blocked", capture.failure["phase"], capture.failure["error"])
+    assert (capture.status, capture.failure.phase) == ("blocked", "start")
+    assert "SIGKILL" in capture.failure.error
+    tried(name, "blocked", capture.failure.phase, capture.failure.error)
 
 
 def test_a_healthy_engine_leaves_nothing_to_explain(healthy):

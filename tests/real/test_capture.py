@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.checks.contract.boundary_cost import boundary_costs
 from harness.checks.contract.contract import compare_contract
 from harness.checks.finding import Outcome, Severity
@@ -26,9 +27,9 @@ def sampled_rows(capture):
     table = capture.logits
     probes = probe_set(
         "parity",
-        capture.manifest["cell"]["vocab_size"],
-        capture.manifest["cell"]["sliding_window"],
-        capture.manifest["cell"]["max_model_len"],
+        capture.manifest.cell.vocab_size,
+        capture.manifest.cell.sliding_window,
+        capture.manifest.cell.max_model_len,
     )
     rows = [
         (request.name, len(request.prompt) - 1 + step)
@@ -60,8 +61,8 @@ def test_forked_workers_compute_what_spawned_ones_do(run):
 def test_every_probe_row_is_captured(run):
     """Prefill and decode of every probe request are there, with one fingerprint per layer."""
     capture = run("fixed", "ple", 2)
-    cell = capture.manifest["cell"]
-    sizes = cell["vocab_size"], cell["sliding_window"], cell["max_model_len"]
+    cell = capture.manifest.cell
+    sizes = cell.vocab_size, cell.sliding_window, cell.max_model_len
     probes = probe_set("parity", *sizes)
     wanted = {
         (request.name, position)
@@ -119,7 +120,7 @@ def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
 def test_the_multimodal_class_is_seen_through(run):
     """Layers are found behind the wrapper, tensors are traced through it, and logits are equal."""
     baseline, candidate = run("fixed", "mm", 1), run("fixed", "mm", 3)
-    assert candidate.manifest["effective"]["architecture"] == "Gemma4ForConditionalGeneration"
+    assert candidate.manifest.effective.architecture == "Gemma4ForConditionalGeneration"
     assert judge("engine", baseline, candidate).outcome is Outcome.PASS
     assert {stage: trace.layers for stage, trace in candidate.stages.items()} == {
         0: (0, 1),
@@ -161,11 +162,11 @@ def test_a_crash_is_recorded_with_its_root_cause(run):
     """The base release crashes on stage 1; the record names rank, file and line."""
     baseline, candidate = run("base", "ple", 1), run("base", "ple", 2)
     assert candidate.status == "failed"
-    assert candidate.failure["rank"] == 1
-    assert candidate.failure["error"] == (
+    assert candidate.failure.rank == 1
+    assert candidate.failure.error == (
         "AttributeError: 'IntermediateTensors' object has no attribute 'get'"
     )
-    assert candidate.failure["place"].startswith("vllm/model_executor/models/gemma4.py:")
+    assert candidate.failure.place.startswith("vllm/model_executor/models/gemma4.py:")
     assert judge("engine", baseline, candidate).outcome is Outcome.FAIL
     codes = {finding.code for finding in judge("contract", baseline, candidate).findings}
     assert codes == {"CON004", "CON005"}
@@ -199,10 +200,10 @@ def _running(group):
 def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp_path, victim):
     """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
     cell = sweep.cell(Point("fixed", "ple", 2))
-    manifest = {}
+    made = []
 
     def work():
-        manifest.update(launch(cell, tmp_path, sweep.devices.ids[:1], servers, phase_timeout=60))
+        made.append(launch(cell, tmp_path, find_pool(sweep).ids[:1], servers, phase_timeout=60))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -217,6 +218,7 @@ def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp
         rank.kill()
     thread.join(timeout=200)
     assert not thread.is_alive()
-    assert manifest["status"] == "blocked", manifest["failure"]
-    assert manifest["failure"]["error"]
+    (manifest,) = made
+    assert manifest.status == "blocked", manifest.failure
+    assert manifest.failure.error
     assert not _running(group)

@@ -3,12 +3,14 @@
 import pytest
 
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.models.shrink import default_config, shrink
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 
 pytestmark = pytest.mark.engine
 
@@ -17,7 +19,7 @@ def test_a_shrunk_llama_is_the_same_at_pp_2(servers, tmp_path):
     """Random weights load in vLLM, the contract is seen, and logits are equal bit by bit."""
     folder = shrink(default_config("LlamaForCausalLM"), tmp_path / "llama")
     sweep = Sweep(
-        SweepOptions(
+        Options(
             pps=(2,),
             variants=("base",),
             models=(str(folder),),
@@ -31,7 +33,7 @@ def test_a_shrunk_llama_is_the_same_at_pp_2(servers, tmp_path):
         work = tmp_path / f"pp{pp}"
         work.mkdir()
         cell = sweep.cell(Point("base", "llama", pp))
-        manifest = launch(cell, work, sweep.devices.ids[:1], servers, phase_timeout=300)
+        manifest = launch(cell, work, find_pool(sweep).ids[:1], servers, phase_timeout=300)
         captures.append(Capture(work, manifest))
     for check in ("engine", "contract", "logits"):
         verdict = judge(check, *captures)

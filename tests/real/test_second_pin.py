@@ -6,13 +6,15 @@ import pytest
 
 from harness.assets import patches_dir
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.engine import compare_engines
 from harness.checks.finding import Outcome
 from harness.checks.logits.logits import compare_logits
 from harness.errors import BadInputError
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.options import Options
+from harness.plan.sweep import Sweep
 from harness.source.subject import SubjectOptions
 
 pytestmark = pytest.mark.engine
@@ -27,9 +29,7 @@ def plan(tmp_path_factory):
 
     def plan(pp=2, **options):
         return Sweep(
-            SweepOptions(
-                pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options
-            )
+            Options(pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options)
         )
 
     try:
@@ -48,7 +48,7 @@ def run(plan, servers, tmp_path_factory):
         (point,) = (one for one in sweep.points if one.variant == variant)
         cell = sweep.cell(point if pp > 1 else point.baseline)
         folder = tmp_path_factory.mktemp(f"{variant}-pp{pp}")
-        manifest = launch(cell, folder, sweep.devices.ids[:1], servers, phase_timeout=300)
+        manifest = launch(cell, folder, find_pool(sweep).ids[:1], servers, phase_timeout=300)
         return Capture(folder, manifest)
 
     return run
@@ -65,11 +65,11 @@ def test_the_second_pin_runs_in_its_own_environment(plan, baseline):
     installed = plan().installed
     assert baseline.status == "ok", baseline.failure
     assert installed.release == VERSION
-    cell = baseline.manifest["cell"]
-    assert cell["pin"] == f"{installed.distribution} {installed.version}"
-    assert cell["python"] == (str(installed.python) if installed.python else None)
-    assert ["torch", installed.package_version("torch")] in cell["versions"]
-    assert baseline.manifest["effective"]["runner"] == "v1"
+    cell = baseline.manifest.cell
+    assert cell.pin == f"{installed.distribution} {installed.version}"
+    assert cell.python == installed.python
+    assert ("torch", installed.package_version("torch")) in cell.versions
+    assert baseline.manifest.effective.runner == "v1"
 
 
 def test_the_merged_change_is_still_wrong_there(run, baseline):
@@ -112,7 +112,7 @@ def baseline_v2(run_v2):
 def test_the_merged_change_is_silent_on_v2_too(run_v2, baseline_v2):
     """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
     candidate = run_v2("v2-on-cpu", 2)
-    assert candidate.manifest["effective"]["runner"] == "v2"
+    assert candidate.manifest.effective.runner == "v2"
     assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
     assert codes(compare_contract(candidate)) == ["CON001"]
     assert codes(compare_logits(baseline_v2, candidate)) == ["LOG001"]
@@ -122,7 +122,7 @@ def test_a_middle_stage_stops_v2(run_v2):
     """At PP=4 stage 1 does not send the key on: V2 fails where V1 reads what is stale."""
     candidate = run_v2("v2-on-cpu", 4)
     failure = candidate.failure
-    assert (failure["rank"], failure["error"]) == (2, "KeyError: 'per_layer_inputs'")
+    assert (failure.rank, failure.error) == (2, "KeyError: 'per_layer_inputs'")
     assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from harness.assets import patches_dir
 from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.logits.logits import compare_logits
+from harness.plan.options import Options
 from harness.plan.points import Point
-from harness.plan.sweep import Sweep, SweepOptions
+from harness.plan.sweep import Sweep
 from harness.source.subject import SubjectOptions
 
 pytestmark = pytest.mark.engine
@@ -50,7 +52,7 @@ def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path)
     fixed_tree = sweep.cell(Point("fixed", "ple", 2)).tree
     series = forgetful_series(fixed_tree, tmp_path / "forgetful-pp")
     forgetful = Sweep(
-        SweepOptions(
+        Options(
             pps=(2,),
             gsm8k_limit=2,
             store=sweep.store,
@@ -60,8 +62,8 @@ def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path)
     folder = tmp_path / "capture"
     folder.mkdir()
     cell = forgetful.cell(Point("forgetful", "ple", 2))
-    manifest = launch(cell, folder, sweep.devices.ids[:1], servers, phase_timeout=300)
-    assert manifest["status"] == "ok", manifest["failure"]
+    manifest = launch(cell, folder, find_pool(sweep).ids[:1], servers, phase_timeout=300)
+    assert manifest.status == "ok", manifest.failure
     candidate = Capture(folder, manifest)
     assert [(f.code, f.key) for f in compare_contract(candidate).findings] == [
         ("CON002", "per_layer_inputs")

@@ -7,10 +7,11 @@ result changed carry information (docs/evidence.md).
 from typing import Any
 
 from ...capture.record import Capture
+from ...plan.options import DEFAULT_MARGIN
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Figure, Need, register
 from .paired import fall_bound, mcnemar
-from .power import ALPHA, DEFAULT_MARGIN
+from .power import ALPHA
 
 # Fixed beforehand, as lm-eval's gsm8k reports it first; the other is shown beside it.
 PRIMARY_FILTER, SECOND_FILTER = "strict-match", "flexible-extract"

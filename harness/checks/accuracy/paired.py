@@ -4,7 +4,7 @@ Of `count` questions asked twice, `lost` turned wrong, `won` turned right, and t
 score. The fall of accuracy is (lost - won) / count, a share of the questions.
 """
 
-from math import asin, ceil, sin, sqrt
+from math import asin, ceil, sqrt
 from statistics import NormalDist
 from typing import Any
 

@@ -10,8 +10,6 @@ from statistics import NormalDist
 ALPHA = 0.05
 # Of it, the chance that the true share of wins lies outside of where `paired` looks for the worst.
 OUTSIDE = 0.001
-# The largest fall of accuracy that is accepted, as a share of the questions.
-DEFAULT_MARGIN = 0.01
 # Assumed before a run: the share of questions that turn right or wrong where outputs differ at all
 # and nothing is broken; and the chance of a PASS that is wanted then.
 FLIP_RATE, POWER = 0.02, 0.8

@@ -8,6 +8,7 @@ V2 copies what was *declared* (an extra key is dropped).
 from collections.abc import Iterable
 from dataclasses import asdict
 
+from ...capture.manifest import Status
 from ...capture.record import Capture, RankTrace
 from ..finding import Finding, Outcome, Severity, Verdict, judged
 from ..registry import Check, Need, register
@@ -29,12 +30,12 @@ def compare_contract(capture: Capture) -> Verdict:
     no arrival, unless what it did see already shows a cause.
     """
     stages, ranks = capture.stages, capture.ranks
-    pp, tp = int(capture.manifest["cell"]["pp"]), int(capture.manifest["cell"]["tp"])
+    pp, tp = capture.cell.pp, capture.cell.tp
     causes = [
         finding
         for stage in sorted(stages)
         for finding in (
-            *_misuses(stages[stage], survived=capture.status == "ok"),
+            *_misuses(stages[stage], survived=capture.status is Status.OK),
             *_nones_in_dummies(stages[stage], pp),
         )
     ]
@@ -77,7 +78,7 @@ register(
 
 def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
     """Why the trace is not enough to judge a boundary, None if it is."""
-    if capture.status != "ok":
+    if capture.status is not Status.OK:
         return "the engine failed before a boundary was crossed"
     for stage in range(pp):
         trace = capture.stages.get(stage)
@@ -102,7 +103,7 @@ def _seen_before_the_end(capture: Capture, pp: int) -> list[Finding]:
     unless it has sent on in turn.
     """
     findings: list[Finding] = []
-    for stage in range(pp - 1 if capture.status == "failed" else 0):
+    for stage in range(pp - 1 if capture.status is Status.FAILED else 0):
         sender, receiver = capture.stages.get(stage), capture.stages.get(stage + 1)
         if sender is None or receiver is None or receiver.declared is None:
             continue

@@ -14,12 +14,12 @@ from ..finding import Finding
 
 def deadlocks(capture: Capture) -> list[Finding]:
     """Findings for the boundaries at which an engine stood still for want of a tensor."""
-    failure = capture.failure or {}
-    if not failure.get("stands_still"):
+    failure = capture.failure
+    if failure is None or not failure.stands_still:
         return []
     positions = {
         (position["stage"], position["tp_rank"]): position
-        for position in failure.get("ranks", {}).values()
+        for position in failure.ranks.values()
         if "stage" in position
     }
     findings = []
@@ -40,7 +40,7 @@ def _held_back(
     if sender["sent"] == receiver["received"] + 1 and sender["unsent"]:
         keys, announced = sender["unsent"], len(sender["keys"])
         sent = f"announced {announced} tensors and sent {announced - len(keys)} of them"
-    elif is_through and sender["sent"] == receiver["received"] and sender["passes"] > sender["sent"]:
+    elif is_through and receiver["received"] == sender["sent"] < sender["passes"]:
         keys = sorted((trace.declared if trace else None) or {})
         sent = f"ran step {sender['passes']} and sent nothing"
     else:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...capture.record import Capture
+from ...engine.settings import EngineSettings, Mode, Profile
 from .distance import LogitDistance, distance
 from .locate import Row
 from .noise import BITS, Tolerance, tolerance
@@ -56,7 +57,7 @@ class RowLimits:
 
 def row_limits(baseline: Capture, rows: int) -> RowLimits:
     """Limits for `rows` rows, from the two passes of PP=1 over the same probes."""
-    cell = baseline.manifest["cell"]
+    cell = baseline.cell
     second = baseline.second_logits
     floor = distance(baseline.logits, second) if second.index else None
     repeats = floor is None or floor.equal_rows == floor.rows
@@ -64,10 +65,10 @@ def row_limits(baseline: Capture, rows: int) -> RowLimits:
         return RowLimits(BITS, BITS, floor)
     layers = max((len(trace.layers) for trace in baseline.stages.values()), default=1)
     moves = (floor.row_rms, floor.row_max) if floor is not None else (np.zeros(0), np.zeros(0))
-    rms, largest = (tolerance(move, rows, cell["dtype"], layers) for move in moves)
+    rms, largest = (tolerance(move, rows, cell.dtype, layers) for move in moves)
     return RowLimits(rms, largest, floor)
 
 
-def bits_expected(cell: dict[str, Any]) -> bool:
+def bits_expected(cell: EngineSettings) -> bool:
     """Whether a cell runs the same batches at every PP, and nothing compiled."""
-    return bool(cell["profile"] == "parity" and cell["mode"] == "eager")
+    return cell.profile is Profile.PARITY and cell.mode is Mode.EAGER

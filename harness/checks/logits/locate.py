@@ -66,7 +66,7 @@ def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Locat
 def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
     before, after = _fingerprints(baseline), _fingerprints(candidate)
     second = _fingerprints(baseline, second_pass=True)
-    dtype = baseline.manifest["cell"]["dtype"]
+    dtype = baseline.cell.dtype
     layers = sorted(set(before["digest"]) & set(after["digest"]))
     for depth, layer in enumerate(layers, start=1):
         floor = _distances(before, second, layer)

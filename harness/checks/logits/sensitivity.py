@@ -19,7 +19,7 @@ def blind_spots(baseline: Capture, candidate: Capture) -> tuple[str, ...]:
     for capture in (baseline, candidate):
         tried = capture.sensitivity
         if not tried.asked:
-            spots.append(f"anything at PP={capture.manifest['cell']['pp']}: nothing was tried")
+            spots.append(f"anything at PP={capture.cell.pp}: nothing was tried")
         spots += [
             name for name in tried.asked if name not in tried.effects and name not in tried.excuses
         ]
@@ -42,7 +42,7 @@ def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
     more = f" and {len(spots) - _NAMED} more" if len(spots) > _NAMED else ""
     finding = Finding(
         "LOG004",
-        f"logits are equal, but this model with {candidate.manifest['cell']['weights']} weights "
+        f"logits are equal, but this model with {candidate.cell.weights} weights "
         f"could not have shown a difference in {', '.join(spots[:_NAMED])}{more}",
         "use real weights, or random ones for which every path matters (pp-harness model shrink)",
         Severity.WARNING,

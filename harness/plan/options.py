@@ -1,0 +1,535 @@
+"""The `--pp` options: each is declared once, as a field of `Options`.
+
+A declaration holds the flag, its group and help (of `pytest --help`, the reference and the README),
+how its text is read and refused, and whether it is a setting of every engine of a run. pytest hands
+over plain text; `read_options` turns it into one typed record. Imports nothing heavy: every start
+of pytest loads this module.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ..engine.settings import Executor, Mode, ModelRunner, Profile
+from ..errors import BadInputError
+
+# The largest drop of accuracy that is accepted, as a share of the questions.
+DEFAULT_MARGIN = 0.01
+# Longest number of shards; Python itself refuses to read one of thousands of digits.
+_DIGITS = 6
+
+
+class Group(StrEnum):
+    """What an option decides."""
+
+    SUBJECT = "what is measured"
+    MODELS = "models and how their layers are split"
+    ENGINES = "how engines run"
+    QUESTIONS = "questions"
+    RUN = "the run"
+    OUTPUT = "what is written"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One flag. `read` turns its text into the value, or raises `ValueError` with the reason.
+
+    `choices` are the words that it takes; `repeat` says that it may be given several times, and
+    that `read` takes all texts; `switch` that it takes none. `setting`: every engine of a run has
+    it, so that figures are compared within one of its values only.
+    """
+
+    flag: str
+    group: Group
+    help: str
+    metavar: str | None = None
+    read: Callable[[Any], Any] = str
+    choices: tuple[str, ...] = ()
+    repeat: bool = False
+    switch: bool = False
+    setting: bool = False
+
+    def value(self, given: Any) -> Any:
+        """Read what pytest was given.
+
+        Raises:
+            BadInputError: naming the flag, the text and the reason.
+        """
+        if self.switch:
+            return bool(given)
+        text = ",".join(given) if self.repeat else given
+        if self.choices and text not in self.choices:
+            raise BadInputError(f"{self.flag} {text}: give {_either(self.choices)}")
+        try:
+            return self.read(given)
+        except ValueError as error:
+            raise BadInputError(f"{self.flag} {text}: {error}") from None
+
+
+def _option(flag: str, default: Any = MISSING, **declared: Any) -> Any:
+    return field(default=default, metadata={"option": Option(flag, **declared)})
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+# ---- how texts are read ----------------------------------------------------------------------
+
+
+def parse_pps(text: str) -> tuple[int, ...]:
+    """Read the PP sizes that `--pp` names, ascending.
+
+    A single N means the powers of two below N, and N; a list means exactly those. PP=1 is always
+    the baseline and is not among them.
+
+    Raises:
+        ValueError: if a size is no whole number above 1.
+    """
+    try:
+        sizes = {int(part) for part in text.split(",")}
+    except ValueError:
+        raise ValueError("give one size (4) or a list (2,3)") from None
+    if min(sizes) < 2:
+        raise ValueError("sizes start at 2; PP=1 is the baseline and always runs")
+    if len(sizes) == 1 and "," not in text:
+        (top,) = sizes
+        power = 2
+        while power < top:
+            sizes.add(power)
+            power *= 2
+    return tuple(sorted(sizes))
+
+
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for text in texts for name in text.split(",") if name)
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise ValueError(f"give a whole number, {least} or more")
+        return number
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError("give seconds, above 0")
+    return seconds
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError("give a share between 0 and 1, e.g. 0.01 for one point of accuracy")
+    return share
+
+
+def _partitions(texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    splits = [_partition(text) for text in texts]
+    if len({len(split) for split in splits}) < len(splits):
+        raise ValueError("give one layer split for each number of stages")
+    return tuple(splits)
+
+
+def _partition(text: str) -> tuple[int, ...]:
+    try:
+        split = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("give layers per stage, e.g. 3,5") from None
+    if min(split) < 1:
+        raise ValueError("every stage needs a layer")
+    return split
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    short = max(len(number), len(count)) <= _DIGITS
+    whole = all(part.isascii() and part.isdecimal() for part in (number, count))
+    if not (short and whole and 1 <= int(number) <= int(count)):
+        raise ValueError("give I/N with I from 1 to N, e.g. 2/4")
+    return int(number), int(count)
+
+
+def _profiles(text: str) -> tuple[Profile, ...]:
+    return tuple(Profile) if text == "both" else (Profile(text),)
+
+
+def _new_folder(text: str) -> Path:
+    """Refuse now what could not be written after an hour of engines; nothing is made yet."""
+    folder = Path(text)
+    absolute = folder.absolute()
+    nearest = next(path for path in (absolute, *absolute.parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} cannot be written to")
+    return folder
+
+
+def _new_file(text: str) -> Path:
+    file = Path(text)
+    if file.is_dir():
+        raise ValueError("is a folder; name a file in it")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError("cannot be written to")
+    _new_folder(str(file.parent))
+    return file
+
+
+# ---- the options -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for; None and empty mean the default that is worked out later."""
+
+    pps: tuple[int, ...] = _option(
+        "--pp",
+        group=Group.SUBJECT,
+        metavar="N|N,M",
+        read=parse_pps,
+        help="pipeline-parallel sizes to compare with PP=1: one N means the powers of two below N, "
+        "and N; a list means exactly those. Without it the plugin does nothing",
+    )
+    variants: tuple[str, ...] = _option(
+        "--pp-variant",
+        (),
+        group=Group.SUBJECT,
+        metavar="NAME",
+        read=_names,
+        repeat=True,
+        help="judge only this variant of the series (repeat, or separate by commas); `base` is the "
+        "release without a patch",
+    )
+    series: Path | None = _option(
+        "--pp-series",
+        None,
+        group=Group.SUBJECT,
+        metavar="DIR",
+        read=Path,
+        help="patch series to measure; every prefix is a variant (default: the pin's own)",
+    )
+    patch: Path | None = _option(
+        "--pp-patch",
+        None,
+        group=Group.SUBJECT,
+        metavar="FILE",
+        read=Path,
+        help="patch file to measure in place of a series, as downloaded from a pull request (.diff "
+        "or .patch); variants `base` and `patched`",
+    )
+    vllm: Path | None = _option(
+        "--pp-vllm",
+        None,
+        group=Group.SUBJECT,
+        metavar="DIR",
+        read=Path,
+        help="git checkout of vLLM to measure in place of a series; variants `base` and `worktree`",
+    )
+    base: str | None = _option(
+        "--pp-base",
+        None,
+        group=Group.SUBJECT,
+        metavar="REV",
+        help="revision that the checkout's branch started from (default: the first that exists of "
+        "upstream/main, origin/main, main, else the nearest release tag)",
+    )
+    base_version: str | None = _option(
+        "--pp-base-version",
+        None,
+        group=Group.SUBJECT,
+        metavar="VERSION",
+        help="release that lends the checkout its compiled files (default: its nearest release tag "
+        "if that is pinned, else the default pin)",
+    )
+    pins: tuple[str, ...] = _option(
+        "--pp-pin",
+        (),
+        group=Group.SUBJECT,
+        metavar="VERSION",
+        read=_names,
+        repeat=True,
+        help="vLLM release to measure, in its own environment (`pp-harness pin install VERSION`); "
+        "repeat, or separate by commas, for a sweep on each (default: the default pin)",
+    )
+    models: tuple[str, ...] = _option(
+        "--pp-model",
+        (),
+        group=Group.MODELS,
+        metavar="NAME|shape:NAME|PATH|HUB_ID",
+        read=_names,
+        repeat=True,
+        help="model to run: a bundled instrument, a published model's shape with random weights, a "
+        "checkpoint folder or a hub id (repeat, or separate by commas; default: all instruments)",
+    )
+    partitions: tuple[tuple[int, ...], ...] = _option(
+        "--pp-partition",
+        (),
+        group=Group.MODELS,
+        metavar="A,B,..",
+        read=_partitions,
+        repeat=True,
+        help="layers of each stage, for the PP size with that many stages (repeat for several; "
+        "default: vLLM's own layer split, or the legal one nearest to balanced)",
+    )
+    load_format: str = _option(
+        "--pp-load-format",
+        "auto",
+        group=Group.MODELS,
+        choices=("auto", "dummy"),
+        setting=True,
+        help="weights of the checkpoint, or vLLM's dummy weights: those show no difference, and "
+        "the logits verdict says so",
+    )
+    trust_pickle: bool = _option(
+        "--pp-trust-pickle",
+        False,
+        group=Group.MODELS,
+        switch=True,
+        help="load pickled weights of a checkpoint that has no others; pickle runs any code",
+    )
+    trust_remote_code: bool = _option(
+        "--pp-trust-remote-code",
+        False,
+        group=Group.MODELS,
+        switch=True,
+        help="run the code that a checkpoint brings along (auto_map)",
+    )
+    device: str = _option(
+        "--pp-device",
+        "auto",
+        group=Group.ENGINES,
+        choices=("auto", "cpu", "cuda"),
+        help="where the ranks run (auto: what the installed vLLM is built for)",
+    )
+    ranks_per_device: int = _option(
+        "--pp-share-device",
+        1,
+        group=Group.ENGINES,
+        metavar="N",
+        read=_whole(1),
+        help="let up to N ranks run on each GPU, with 1/N of its memory each; boundary tensors "
+        "then go through host memory, not NCCL",
+    )
+    tp: int = _option(
+        "--pp-tp",
+        1,
+        group=Group.ENGINES,
+        metavar="N",
+        read=_whole(1),
+        help="tensor-parallel ranks of every stage, PP=1 included",
+    )
+    profiles: tuple[Profile, ...] = _option(
+        "--pp-profile",
+        (Profile.PARITY,),
+        group=Group.ENGINES,
+        choices=("parity", "stress", "both"),
+        read=_profiles,
+        help="how requests run: parity, identical batches at every PP, whose logits must agree bit "
+        "by bit; stress, as vLLM serves (many in flight, chunked prefill, prefix caching, "
+        "asynchronous scheduling), against the noise floor of PP=1; or both",
+    )
+    mode: Mode = _option(
+        "--pp-mode",
+        Mode.EAGER,
+        group=Group.ENGINES,
+        choices=tuple(Mode),
+        read=Mode,
+        setting=True,
+        help="eager, or compiled with CUDA graphs as vLLM serves by default: which keys a stage "
+        "reads and what its layers compute cannot be seen there",
+    )
+    dtype: str = _option(
+        "--pp-dtype",
+        "auto",
+        group=Group.ENGINES,
+        choices=("auto", "float32", "bfloat16", "float16"),
+        setting=True,
+        help="dtype of weights and activations (auto: float32 on CPU, bfloat16 on GPUs)",
+    )
+    runner: ModelRunner = _option(
+        "--pp-runner",
+        ModelRunner.AUTO,
+        group=Group.ENGINES,
+        choices=tuple(ModelRunner),
+        read=ModelRunner,
+        setting=True,
+        help="vLLM's model runner (auto: the one that the release takes for the model); where it "
+        "is not in effect nothing is judged",
+    )
+    executor: Executor = _option(
+        "--pp-executor",
+        Executor.MP,
+        group=Group.ENGINES,
+        choices=tuple(Executor),
+        read=Executor,
+        setting=True,
+        help="mp starts the ranks on this host, ray on a running Ray cluster of GPUs",
+    )
+    gsm8k: str = _option(
+        "--pp-gsm8k",
+        "bundled",
+        group=Group.QUESTIONS,
+        metavar="bundled|hub|FILE.jsonl",
+        help="the questions: the bundled word problems, openai/gsm8k from the hub, or a file in "
+        "GSM8K's format (its examples come from train.jsonl beside it)",
+    )
+    gsm8k_limit: int | None = _option(
+        "--pp-gsm8k-limit",
+        None,
+        group=Group.QUESTIONS,
+        metavar="N",
+        read=_whole(1),
+        help="ask only the first N questions (default: all)",
+    )
+    gsm8k_fewshot: int | None = _option(
+        "--pp-gsm8k-fewshot",
+        None,
+        group=Group.QUESTIONS,
+        metavar="N",
+        read=_whole(0),
+        help="examples before each question (default: 0 for instruments, else 5)",
+    )
+    margin: float = _option(
+        "--pp-margin",
+        DEFAULT_MARGIN,
+        group=Group.QUESTIONS,
+        metavar="SHARE",
+        read=_share,
+        help="largest drop of accuracy that is accepted, as a share of the questions: 0.01 is one "
+        "point",
+    )
+    store: Path | None = _option(
+        "--pp-store",
+        None,
+        group=Group.RUN,
+        metavar="DIR",
+        read=_new_folder,
+        help="where captures are kept (default: the user's cache folder)",
+    )
+    timeout: float = _option(
+        "--pp-timeout",
+        600.0,
+        group=Group.RUN,
+        metavar="SECONDS",
+        read=_seconds,
+        help="longest time for one phase of an engine (import, start, probes, GSM8K) before its "
+        "cell is blocked",
+    )
+    time_limit: float | None = _option(
+        "--pp-time-limit",
+        None,
+        group=Group.RUN,
+        metavar="SECONDS",
+        read=_seconds,
+        help="longest time for all engines together: then those that run are ended, what has no "
+        "capture is blocked, and the rest is judged; the next run goes on from there",
+    )
+    plan_only: bool = _option(
+        "--pp-plan",
+        False,
+        group=Group.RUN,
+        switch=True,
+        help="print the cells, their devices and expected seconds, and run nothing",
+    )
+    shard: tuple[int, int] | None = _option(
+        "--pp-shard",
+        None,
+        group=Group.RUN,
+        metavar="I/N",
+        read=_shard,
+        help="run only the I-th of N parts of the sweep (join their reports by `pp-harness report "
+        "merge`)",
+    )
+    ignore_expected: bool = _option(
+        "--pp-ignore-expected",
+        False,
+        group=Group.RUN,
+        switch=True,
+        help="do not read expected.toml: known findings fail too",
+    )
+    report: Path | None = _option(
+        "--pp-report",
+        None,
+        group=Group.OUTPUT,
+        metavar="DIR",
+        read=_new_folder,
+        help="write `report.json`, `report.md` and `report.html`, a page that needs no network",
+    )
+    history: Path | None = _option(
+        "--pp-history",
+        None,
+        group=Group.OUTPUT,
+        metavar="FILE",
+        read=_new_file,
+        help="append a line per check to this file, for `pp-harness report trend`",
+    )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that all engines of the run have in common, where not at their default.
+
+        What is at its default is left out, so that a history goes on as new options appear.
+        """
+        return {
+            entry.name: str(value)
+            for entry, option in declarations()
+            if option.setting and (value := getattr(self, entry.name)) != entry.default
+        }
+
+
+def declarations() -> Iterator[tuple[Any, Option]]:
+    """Yield the field and the option of each declaration, in order."""
+    for entry in fields(Options):
+        yield entry, entry.metadata["option"]
+
+
+SETTINGS = tuple(entry.name for entry, option in declarations() if option.setting)
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Read texts by flag; what is missing or None is at its default.
+
+    Raises:
+        BadInputError: naming the flag, the text and the reason.
+    """
+    return Options(
+        **{
+            entry.name: option.value(text)
+            for entry, option in declarations()
+            if (text := given.get(option.flag)) not in (None, False)
+        }
+    )
+
+
+def option_table() -> list[str]:
+    """Write the README's table of options, a row for each, by group."""
+    rows = ["| option | meaning |", "|--|--|"]
+    group = None
+    for entry, option in declarations():
+        if option.group is not group:
+            group = option.group
+            rows.append(f"| **{group}** | |")
+        metavar = option.metavar or "|".join(option.choices)
+        name = f"{option.flag} {metavar}".strip().replace("|", "\\|")
+        plain = not isinstance(entry.default, tuple) and entry.default not in (MISSING, None, False)
+        default = f" (default: {entry.default})" if plain else ""
+        rows.append(f"| `{name}` | {option.help}{default} |")
+    return rows

@@ -1,0 +1,66 @@
+"""From a check of a point to its verdict and record: refuse, or compare two captures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..capture.devices import DevicePool
+    from ..capture.runner import Obtained
+    from ..checks.expectations import Expectations, Judgement
+    from ..checks.finding import Verdict
+    from ..plan.cell import Cell
+    from ..plan.points import Point
+    from ..plan.sweep import Sweep
+    from ..report.schema import CellRecord, ItemRecord
+
+
+class Captures(Protocol):
+    """Where the captures of cells come from: this process's runner, or the controller's."""
+
+    def obtain(self, cell: "Cell") -> "Obtained":
+        """Wait for the capture of a cell."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges the points of several sweeps, by the pin of the point."""
+
+    sweeps: "Mapping[str, Sweep]"
+    expectations: "Mapping[str, Expectations]"
+    pool: "DevicePool"
+
+    def refusal(self, point: "Point") -> "Verdict | None":
+        """Give the verdict on a point that needs no engine to be answered."""
+        from ..checks.judge import judge_devices, judge_partition
+
+        sweep = self.sweeps[point.pin]
+        refusal = judge_partition(sweep.partition(point))
+        return refusal or judge_devices(self.pool, sweep.cell(point))
+
+    def __call__(
+        self, check: str, point: "Point", captures: Captures
+    ) -> "tuple[Judgement, ItemRecord]":
+        """Judge a check; return what the expectations make of its verdict, and the record of both."""
+        from ..checks.judge import blocked_by, judge
+        from ..report.records import cell_record, item_record
+
+        sweep = self.sweeps[point.pin]
+        refusal = self.refusal(point)
+        cells: list[CellRecord] = []
+        if refusal is not None:
+            engine = refusal
+            verdict = refusal if check == "engine" else blocked_by(refusal)
+        else:
+            made = {place: sweep.cell(place) for place in (point.baseline, point)}
+            candidate = captures.obtain(made[point])
+            baseline = captures.obtain(made[point.baseline])
+            both = baseline.capture, candidate.capture
+            engine = judge("engine", *both)
+            verdict = engine if check == "engine" else judge(check, *both, sweep.options.margin)
+            cells = [
+                cell_record(place, cell, result.capture, sweep.pin.version, fresh=result.fresh)
+                for (place, cell), result in zip(made.items(), (baseline, candidate), strict=True)
+            ]
+        outcome = self.expectations[point.pin].judge(check, point, verdict, engine)
+        return outcome, item_record(check, point, sweep.pin.version, verdict, outcome, cells)

@@ -1,0 +1,71 @@
+"""The report of one run: what was measured, and the records of its items."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .. import __version__
+from ..plan.host import host_identity
+from .reproduce import lasting
+from .schema import AttributionRecord, ItemRecord, Report, merge
+
+if TYPE_CHECKING:
+    from ..capture.devices import DevicePool
+    from ..checks.expectations import Expectations
+    from ..plan.sweep import Sweep
+
+
+class Judged(Protocol):
+    """What a run judged by: its sweeps and expectations by pin, and its devices."""
+
+    @property
+    def sweeps(self) -> "Mapping[str, Sweep]":
+        """The sweeps by the pin of their points."""
+
+    @property
+    def expectations(self) -> "Mapping[str, Expectations]":
+        """The known findings by the pin of the points."""
+
+    @property
+    def pool(self) -> "DevicePool":
+        """The devices of all sweeps."""
+
+
+def run_report(
+    judged: Judged,
+    records: list[ItemRecord],
+    attribution: list[AttributionRecord],
+    arguments: Iterable[object],
+) -> Report:
+    """Build the report of a run; `arguments` are those that pytest was given."""
+    # An entry that no pin's points fall under.
+    unused = [
+        judged.expectations[label].not_applicable(sweep.points)
+        for label, sweep in judged.sweeps.items()
+    ]
+    nowhere = [reason for reason in unused[0] if all(reason in others for others in unused)]
+    report = merge(records, _environment(judged, arguments), nowhere)
+    return report.model_copy(update={"attribution": attribution})
+
+
+def _environment(judged: Judged, arguments: Iterable[object]) -> dict[str, Any]:
+    sweep = next(iter(judged.sweeps.values()))
+    options = sweep.options
+    environment = {
+        "pp_harness": __version__,
+        "arguments": lasting(arguments),
+        **sweep.facts,
+        "host": host_identity(sweep.device),
+        "device": str(sweep.device),
+        "devices": len(judged.pool.ids),
+        **options.settings,
+        "gsm8k": options.gsm8k,
+        "gsm8k_limit": options.gsm8k_limit,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    if options.shard is not None:
+        environment["shard"] = "{}/{}".format(*options.shard)
+    if len(judged.sweeps) > 1:
+        environment["pins"] = {one.pin.version: one.facts for one in judged.sweeps.values()}
+    return environment
