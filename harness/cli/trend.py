@@ -24,9 +24,9 @@ def append(folder: Path, file: Path) -> None:
 
     For a report that `report merge` joined from shards.
     """
+    from ..report.files import read_report
     from ..report.history import append as append_lines
     from ..report.history import history_lines
-    from ..report.join import read_report
 
     append_lines(file, history_lines(read_report(folder), time.time()))
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..checks.registry import find_check
 from ..errors import BadInputError
 from ..plan.options import SETTINGS
 from .drift import Night
@@ -265,7 +266,8 @@ def _ratio(seconds: dict[str, float]) -> dict[str, float]:
 
 def _outputs(check: str, candidate: CellRecord | None) -> dict[str, str]:
     """Return the digest of what the check looked at, if this run made it."""
-    name = {"logits": "logits", "accuracy": "answers"}.get(check)
-    if name is None or candidate is None or not candidate.fresh or name not in candidate.outputs:
+    registered = find_check(check)
+    name = registered.output if registered else ""
+    if not name or candidate is None or not candidate.fresh or name not in candidate.outputs:
         return {}
     return {name: candidate.outputs[name]}

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
 from ..plan.host import host_identity
+from .attribution import attribution_records
+from .records import collect
 from .reproduce import lasting
-from .schema import AttributionRecord, ItemRecord, Report, merge
+from .schema import ItemRecord, Report
 
 if TYPE_CHECKING:
     from ..capture.devices import DevicePool
+    from ..capture.store import Store
     from ..checks.expectations import Expectations
     from ..plan.sweep import Sweep
 
@@ -32,20 +35,20 @@ class Judged(Protocol):
 
 
 def run_report(
-    judged: Judged,
-    records: list[ItemRecord],
-    attribution: list[AttributionRecord],
-    arguments: Iterable[object],
+    judged: Judged, records: list[ItemRecord], arguments: Iterable[object], store: "Store"
 ) -> Report:
-    """Build the report of a run; `arguments` are those that pytest was given."""
+    """Build the report of a run; `arguments` are those that pytest was given.
+
+    Its captures are in `store`: those at PP=1 tell which patch moved the model itself.
+    """
     # An entry that no pin's points fall under.
     unused = [
         judged.expectations[label].not_applicable(sweep.points)
         for label, sweep in judged.sweeps.items()
     ]
     nowhere = [reason for reason in unused[0] if all(reason in others for others in unused)]
-    report = merge(records, _environment(judged, arguments), nowhere)
-    return report.model_copy(update={"attribution": attribution})
+    report = collect(records, _environment(judged, arguments), nowhere)
+    return report.model_copy(update={"attribution": attribution_records(report, store)})
 
 
 def _environment(judged: Judged, arguments: Iterable[object]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What all pages have in common: one file, our style and scripts, and no text that acts."""
+"""The shell of every page: one file, our style and scripts, and no text that acts."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ _PARTS = Path(__file__).parent / "page"
 
 
 def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
-    """Return a page made from a template of `page/`, as text that is to be written as UTF-8.
+    """Make a page from a template of `page/`, as text that is to be written as UTF-8.
 
     `charts` maps the id of an element to the figure that it shows, in plotly's JSON form. Every
     value is made printable and escaped, and a content security policy lets no script run but the
@@ -69,7 +69,7 @@ def _part(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _plotly() -> str:
-    """Return plotly.js as its Python package ships it."""
+    """Read plotly.js as its Python package ships it."""
     source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
     return source.read_text(encoding="utf-8")
 

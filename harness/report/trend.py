@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..checks.registry import find_check
 from .drift import Alarm, anchor_of, judge_nights, last_green_of
 from .history import History, HistoryLine, Track
 
 _DAY = 86400.0
-# The figure that stands for a check in a table; a contract has none.
-FIGURES = {"logits": "relative_rms", "accuracy": "candidate", "engine": "seconds_ratio"}
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,9 @@ class TrackTrend:
 
     @property
     def figure(self) -> str | None:
-        """Return the name of the figure that stands for the check."""
-        return FIGURES.get(self.track.check)
+        """Return the name of the figure that stands for the check; a contract has none."""
+        check = find_check(self.track.check)
+        return check.trend or None if check else None
 
     @property
     def values(self) -> list[float | None]:

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..capture.record import Capture
-from ..checks.finding import Verdict
-from ..checks.judge import CHECKS, judge
+from ..checks.finding import Outcome, Verdict
+from ..checks.judge import judge
+from ..checks.registry import Need, check_names, checks
 from .catalogue import AFTER_LAYERS, Seed
 
 
@@ -14,7 +15,7 @@ class Result:
     """What each check said of one change, and where the difference was placed."""
 
     seed: Seed
-    verdicts: dict[str, str]
+    verdicts: dict[str, Outcome]
     codes: tuple[str, ...]
     stage: int | None
     layer: int | None
@@ -22,7 +23,7 @@ class Result:
     @property
     def caught_by(self) -> tuple[str, ...]:
         """Return the checks that failed."""
-        return tuple(check for check, said in self.verdicts.items() if said == "fail")
+        return tuple(c for c, outcome in self.verdicts.items() if outcome is Outcome.FAIL)
 
     @property
     def is_located(self) -> bool:
@@ -35,7 +36,7 @@ class Result:
     @property
     def is_quiet(self) -> bool:
         """Whether no check spoke, as must be for a harmless change."""
-        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+        return all(outcome is Outcome.PASS for outcome in self.verdicts.values())
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,18 @@ class Pair:
     """Two unchanged runs, and what the checks say of them; anything but a pass is a false alarm."""
 
     name: str
-    verdicts: dict[str, str]
+    verdicts: dict[str, Outcome]
 
     @classmethod
     def of(cls, name: str, left: Capture, right: Capture) -> "Pair":
         """Judge two captures."""
-        return cls(name, {check: one.outcome.value for check, one in _judged(left, right).items()})
+        verdicts = _judged(left, right)
+        return cls(name, {check: verdict.outcome for check, verdict in verdicts.items()})
 
     @property
     def is_quiet(self) -> bool:
         """Whether every check passed."""
-        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+        return all(outcome is Outcome.PASS for outcome in self.verdicts.values())
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Selftest:
             "localisable": len(places),
             "located": len(placed),
             "location_accuracy": len(placed) / len(places) if places else None,
-            "only": {check: sum(one.caught_by == (check,) for one in faults) for check in CHECKS},
+            "only": {
+                check: sum(one.caught_by == (check,) for one in faults) for check in check_names()
+            },
         }
 
     @property
@@ -131,17 +135,13 @@ def result_of(seed: Seed, reference: Capture, capture: Capture) -> Result:
     verdicts = _judged(reference, capture)
     findings = [one for verdict in verdicts.values() for one in verdict.findings]
     place = next((one for one in findings if one.code == "LOG001"), None)
-    stage, layer = (place.rank, place.layer) if place else (None, None)
+    stage, layer = (place.stage, place.layer) if place else (None, None)
     if place is not None and layer is None:  # no layer differs: it lies behind the last one
         stage, layer = len(capture.stages) - 1, AFTER_LAYERS
-    asked = bool(capture.answers)
     return Result(
         seed,
-        {
-            check: "not asked" if check == "accuracy" and not asked else one.outcome.value
-            for check, one in verdicts.items()
-        },
-        tuple(sorted({one.code for one in findings if one.severity.value == "error"})),
+        {check: verdict.outcome for check, verdict in verdicts.items()},
+        tuple(sorted({code for verdict in verdicts.values() for code in verdict.error_codes})),
         stage,
         layer,
     )
@@ -149,10 +149,10 @@ def result_of(seed: Seed, reference: Capture, capture: Capture) -> Result:
 
 def _judged(left: Capture, right: Capture) -> dict[str, Verdict]:
     verdicts = {}
-    for check in CHECKS:
-        if check == "contract" and len(right.stages) == 1:
-            continue  # one stage has no boundary
-        if check == "accuracy" and not (left.answers and right.answers):
+    for check in checks():
+        if Need.BOUNDARY in check.needs and len(right.stages) == 1:
             continue
-        verdicts[check] = judge(check, left, right)
+        if Need.TOKENIZER in check.needs and not (left.answers and right.answers):
+            continue
+        verdicts[check.name] = judge(check.name, left, right)
     return verdicts

@@ -2,21 +2,24 @@
 
 from collections.abc import Iterator
 
-from ..checks.judge import CHECKS
+from ..checks.finding import Outcome
+from ..checks.registry import check_names
 from .outcome import Result, Selftest
 
-_MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}
+_MARKS = {Outcome.FAIL: "X", Outcome.PASS: ".", Outcome.INCONCLUSIVE: "?", Outcome.BLOCKED: "b"}
 
 
 def lines(selftest: Selftest) -> Iterator[str]:
     """Yield the matrix, then what alarmed, the rates, and what each check is for."""
-    yield f"{'change':26} {'model':6} pp  {'  '.join(CHECKS)}  found"
+    checks = check_names()
+    yield f"{'change':26} {'model':6} pp  {'  '.join(checks)}  found"
     for one in selftest.results:
-        marks = "  ".join(_mark(one, check).center(len(check)) for check in CHECKS)
+        marks = "  ".join(_mark(one, check).center(len(check)) for check in checks)
         yield f"{one.seed.name:26} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
     for alarm in selftest.pairs:
         if not alarm.is_quiet:
-            yield f"FALSE ALARM in {alarm.name}: {alarm.verdicts}"
+            verdicts = ", ".join(f"{check} {verdict}" for check, verdict in alarm.verdicts.items())
+            yield f"FALSE ALARM in {alarm.name}: {verdicts}"
     figures = selftest.figures
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "
@@ -29,7 +32,8 @@ def lines(selftest: Selftest) -> Iterator[str]:
 
 
 def _mark(one: Result, check: str) -> str:
-    return _MARKS.get(one.verdicts.get(check, ""), "-")
+    outcome = one.verdicts.get(check)
+    return _MARKS.get(outcome, "-") if outcome else "-"
 
 
 def _found(one: Result) -> str:
