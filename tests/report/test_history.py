@@ -105,7 +105,7 @@ def test_times_and_bits_of_an_earlier_run_are_not_counted_again(fresh):
 def test_a_finding_is_named_on_the_line_of_its_check():
     """Codes stand where they were found, not on the point's other checks."""
     found = FindingRecord(
-        **WHERE, pp=2, check="logits", code="LOG001", severity="error", message="m", cure="c"
+        **WHERE, pp=2, check="logits", code="LOG001", severity="error", message="m", fix="f"
     )
     contract, logits = history_lines(
         report(verdict("contract"), verdict("logits", "fail"), findings=[found]), 0.0

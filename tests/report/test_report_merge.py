@@ -6,12 +6,14 @@ import pytest
 from click.testing import CliRunner
 
 from harness.capture.store import Store
+from harness.checks.registry import check_names
 from harness.cli.main import cli
 from harness.errors import BadInputError
-from harness.report.join import join_reports, read_report
+from harness.report.files import read_report
+from harness.report.join import join_reports
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
 
-CHECKS = ("engine", "contract", "logits", "accuracy")
+CHECKS = check_names()
 
 
 def shard(points, number=None, *, outcome="pass", fresh=True, expected=False, **environment):
@@ -24,7 +26,7 @@ def shard(points, number=None, *, outcome="pass", fresh=True, expected=False, **
             for check in CHECKS
         ]
         if outcome == "fail":
-            text = {"message": "differs", "cure": "mend it"}
+            text = {"message": "differs", "fix": "repair it"}
             findings.append(
                 FindingRecord(**where, check="logits", code="LOG001", severity="error", **text)
             )
