@@ -1,4 +1,4 @@
-"""The first exception of each rank, as it leaves it in `failure.<R>.json`. Standard library only."""
+"""The first exception of each rank, in `failure.<R>.json`. Standard library only."""
 
 import json
 from dataclasses import dataclass, fields

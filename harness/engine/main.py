@@ -29,7 +29,7 @@ from .manifest import (
 )
 from .names import LOAD_FORMAT, TRACE_VARIABLE
 from .probes import chunk_tokens, requested_probes, second_pass
-from .run_probes import run_probe
+from .run_probes import run_probe, run_sensitivity, run_under_changes
 from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
@@ -231,8 +231,6 @@ def main(request_file: str) -> int:
         with phase("probes"):
             _run_probes(llm, request, folder)
         if os.environ[TRACE_VARIABLE] != "0":
-            from .run_sensitivity import run_sensitivity
-
             with phase("sensitivity"):
                 run_sensitivity(llm, request, folder)
         if lm is not None and request.gsm8k is not None:
@@ -241,10 +239,8 @@ def main(request_file: str) -> int:
 
                 run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
         if request.changes:
-            from .run_changes import run_changes
-
             with phase("changes"):
-                run_changes(llm, lm, request, folder)
+                run_under_changes(llm, lm, request, folder)
                 llm.collective_rpc("pp_harness_flush")
         peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):

@@ -19,7 +19,7 @@ from .shrink_plan import shrunk_config
 from .tiny import default_config, tiny_names
 
 if TYPE_CHECKING:
-    from .weight_effects import Sensitivity
+    from .weight_effects import WeightEffects
 
 __all__ = ["CARD", "default_config", "find_config", "shrink", "shrunk_config"]
 
@@ -116,7 +116,7 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from ..engine import random_weights
-        from . import weight_effects as sensitivity
+        from . import weight_effects
     except ImportError as error:
         raise BadInputError(
             f"shrinking a model needs torch and transformers ({error}); install pp-harness[cpu]"
@@ -137,7 +137,7 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
     model.eval()
     random_weights.fill(model, seed)
     try:
-        seen = sensitivity.measure(model, int(plan["vocab_size"]))
+        seen = weight_effects.measure(model, int(plan["vocab_size"]))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BadInputError(
@@ -184,7 +184,7 @@ def _card(
     plan: Mapping[str, Any],
     architecture: str,
     seed: int,
-    seen: Sensitivity,
+    seen: WeightEffects,
     parameters: int,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:

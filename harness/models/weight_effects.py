@@ -1,7 +1,7 @@
-"""Whether a random model sees what it should: each kind of weight must move its logits.
+"""Effects of a random model's weights: each kind of parameter must move the logits.
 
 An equal result proves something only if an unequal one was possible. Measured in transformers'
-forward, in float32. Only the builder of shrunk models imports this module, which needs torch.
+forward, in float32. Only the builders of random models import this module, which needs torch.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _PER_LAYER_ARGUMENT = "per_layer_input"
 
 
 @dataclass(frozen=True)
-class Sensitivity:
-    """What a model's logits answer to.
+class WeightEffects:
+    """How far each kind of parameter moves a model's logits, and how far these spread.
 
     Attributes:
         effects: relative change of the logits (root mean square of the change over that of the
@@ -51,7 +51,7 @@ class Sensitivity:
 
     @property
     def smallest(self) -> tuple[str, float]:
-        """The kind of parameter that must move the logits and does so least, and by how much."""
+        """The kind of parameter that moves the logits least of those that must, and its effect."""
         judged = {
             kind: effect
             for kind, effect in self.effects.items()
@@ -60,7 +60,7 @@ class Sensitivity:
         return min(judged.items(), key=lambda item: item[1])
 
 
-def measure(model: Any, vocab_size: int) -> Sensitivity:
+def measure(model: Any, vocab_size: int) -> WeightEffects:
     """Disturb one parameter of each kind, and the per-layer inputs, and look at the logits.
 
     The parameter is taken from the middle of the model and rolled by one along its last
@@ -80,8 +80,8 @@ def measure(model: Any, vocab_size: int) -> Sensitivity:
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
-            found: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
-        return found
+            output: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
+        return output
 
     plain = logits()
     _check_spread(plain)
@@ -92,7 +92,7 @@ def measure(model: Any, vocab_size: int) -> Sensitivity:
     if _takes_per_layer_inputs(model):
         with _without_per_layer_inputs(model):
             effects["per-layer inputs of the later half"] = _change(plain, logits())
-    result = Sensitivity(
+    result = WeightEffects(
         effects,
         float(plain.std(-1).mean()),
         float(plain.std(0).mean()),
@@ -123,7 +123,7 @@ def _check_spread(logits: torch.Tensor) -> None:
 
 
 def _one_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give each kind of parameter by its name without numbers, and the middle one of the kind."""
+    """Yield each kind of parameter, a name without numbers, with the middle one of the kind."""
     kinds: dict[str, list[torch.Tensor]] = {}
     for name, tensor in saved_tensors(model).items():
         shape = "x".join(map(str, tensor.shape))

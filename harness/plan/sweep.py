@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import default_store, patches_dir
+from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
 from ..engine.probes import longest_probe
@@ -142,7 +143,7 @@ class Sweep:
         """The dtype that engines run in."""
         if self.options.dtype != "auto":
             return self.options.dtype
-        return "float32" if self.device is Device.CPU else "bfloat16"
+        return KINDS[self.device].default_dtype
 
     @cached_property
     def trees(self) -> dict[str, VariantTree]:

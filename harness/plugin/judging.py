@@ -41,7 +41,7 @@ class Judge:
     def __call__(
         self, check: str, point: "Point", captures: Captures
     ) -> "tuple[Judgement, ItemRecord]":
-        """Judge a check; return what the expectations make of its verdict, and the record of both."""
+        """Judge a check: what the expectations make of its verdict, and the record of both."""
         from ..checks.finding import blocked_by
         from ..checks.judge import judge
         from ..report.records import cell_record, item_record

@@ -65,7 +65,7 @@ def test_queued_again_is_queued_once(published, cell, engine):
 
 def test_failure_of_the_runner_arrives(published, cell, monkeypatch):
     """What goes wrong in the controller is an error in the worker, with its words."""
-    monkeypatch.setattr("harness.capture.runner.launch", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr(published._runner, "_launch", lambda *_a, **_k: 1 / 0)
     published.submit_all([cell])
     with pytest.raises(RuntimeError, match="fixed-ple-pp2: no capture: ZeroDivisionError"):
         Awaited(published.folder).obtain(cell)

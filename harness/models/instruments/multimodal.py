@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from harness.engine import random_weights
-from harness.models import weight_effects as sensitivity
+from harness.models import weight_effects
 from harness.models.instruments.recipes import RandomRecipe
 from harness.models.instruments.tokenizer import write_tokenizer
 
@@ -82,7 +82,7 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     )
     decoder = Gemma4ForCausalLM(text).to(torch.float32).eval()
     random_weights.fill(decoder, recipe.seed)
-    seen = sensitivity.measure(decoder, vocabulary)
+    seen = weight_effects.measure(decoder, vocabulary)
     whole = Gemma4ForConditionalGeneration(config).to(torch.float32)
     random_weights.fill(whole, recipe.seed)
     whole.model.language_model.load_state_dict(decoder.model.state_dict())
