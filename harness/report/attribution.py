@@ -75,9 +75,10 @@ def _is_computed(
 ) -> bool:
     """Whether the computed records tell all that `record` tells."""
     sides = {record.before, record.after}
-    if record.pp > 1:
-        return sides <= variants
-    return all(Point(side, record.model, 1, pin=record.pin) in baselines for side in sides)
+    if not sides <= variants:
+        return False
+    points = (Point(side, record.model, 1, pin=record.pin) for side in sides)
+    return record.pp > 1 or all(point in baselines for point in points)
 
 
 def _in_order(records: list[AttributionRecord], series: list[str]) -> list[AttributionRecord]:

@@ -9,7 +9,7 @@ from .flips import ChangedAnswer, answer_examples, changed_answers
 from .pipe import pipe
 from .schema import FindingRecord, Report
 from .shell import render
-from .view import STATES, PointView, ReportView, extras, state_words
+from .view import STATES, PointView, ReportView, extras, state_of, state_words
 
 # Changed answers that a point shows on the page; report.json has all of them.
 _MOST_FLIPS = 20
@@ -27,6 +27,7 @@ def render_page(report: Report) -> str:
         view=view,
         checks=in_order(verdict.check for verdict in report.verdicts),
         states=STATES,
+        state_of=state_of,
         words=state_words,
         label=lambda check, name: figure_of(check, name).title,
         pipe=lambda point, check: pipe(point, check, view.findings),

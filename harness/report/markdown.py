@@ -8,7 +8,7 @@ from ..checks.registry import check_names, in_order
 from .flips import Answer, changed_answers
 from .schema import Report
 from .text import one_line, printable
-from .view import STATES, FindingView, PointView, ReportView, state_words
+from .view import STATES, FindingView, PointView, ReportView, state_of, state_words
 
 # A job's summary may hold 1 MiB: findings listed, answers shown of a finding, longest text.
 _MOST_FINDINGS, _MOST_FLIPS, _LONGEST = 100, 3, 600
@@ -72,7 +72,7 @@ def _table(view: ReportView) -> list[str]:
 
 def _cell(point: PointView, check: str) -> str:
     verdict = point.verdicts.get(check)
-    return f"{STATES[verdict.state][0]} {state_words(verdict)}" if verdict else ""
+    return f"{STATES[state_of(verdict)][0]} {state_words(verdict)}" if verdict else ""
 
 
 def _findings(findings: Sequence[FindingView]) -> list[str]:

@@ -13,8 +13,6 @@ from ..checks.attribution import Effect
 from ..checks.finding import Outcome, Severity
 
 SCHEMA = "pp-harness-report/1"
-# A verdict that passes although a finding is expected: it fails until the entry is removed.
-UNEXPECTED_PASS = "unexpected-pass"  # noqa: S105 - a state, no password
 
 
 class _Model(BaseModel):
@@ -76,10 +74,9 @@ class VerdictRecord(_Model):
     figures: dict[str, Any] = Field(default_factory=dict)
 
     @property
-    def state(self) -> str:
-        """Its outcome, or UNEXPECTED_PASS: only such a pass has a reason."""
-        is_unexpected = self.verdict is Outcome.PASS and bool(self.reason)
-        return UNEXPECTED_PASS if is_unexpected else self.verdict
+    def is_unexpected_pass(self) -> bool:
+        """Whether it passes although a finding is expected: only such a pass has a reason."""
+        return self.verdict is Outcome.PASS and bool(self.reason)
 
     @property
     def known(self) -> bool:
@@ -89,7 +86,9 @@ class VerdictRecord(_Model):
     @property
     def good(self) -> bool:
         """Whether the run may end green with it."""
-        return self.known or self.state in (Outcome.PASS, Outcome.NOT_APPLICABLE)
+        if self.verdict is Outcome.PASS:
+            return not self.is_unexpected_pass
+        return self.known or self.verdict is Outcome.NOT_APPLICABLE
 
 
 class CellRecord(_Model):

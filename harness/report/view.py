@@ -10,8 +10,10 @@ from ..engine.settings import Profile
 from ..plan.points import Point
 from .order import by_point, point_name
 from .reproduce import reproduce
-from .schema import UNEXPECTED_PASS, FindingRecord, Report, VerdictRecord
+from .schema import FindingRecord, Report, VerdictRecord
 
+# An outcome, or that of a verdict which passes although a finding is expected.
+_UNEXPECTED_PASS = "unexpected-pass"  # noqa: S105 - a state, no password
 # State of a verdict -> (symbol, word).
 STATES: dict[str, tuple[str, str]] = {
     Outcome.PASS: ("✓", "pass"),
@@ -19,15 +21,20 @@ STATES: dict[str, tuple[str, str]] = {
     Outcome.BLOCKED: ("⊘", "blocked"),
     Outcome.INCONCLUSIVE: ("?", "inconclusive"),
     Outcome.NOT_APPLICABLE: ("-", "not applicable"),
-    UNEXPECTED_PASS: ("!", "unexpected pass"),
+    _UNEXPECTED_PASS: ("!", "unexpected pass"),
 }
 # Points that the verdict line names.
 _NAMED = 3
 
 
+def state_of(verdict: VerdictRecord) -> str:
+    """The state of a verdict, a key of STATES."""
+    return _UNEXPECTED_PASS if verdict.is_unexpected_pass else verdict.verdict
+
+
 def state_words(verdict: VerdictRecord) -> str:
     """Name the state of a verdict."""
-    return STATES[verdict.state][1] + (" (known)" if verdict.known else "")
+    return STATES[state_of(verdict)][1] + (" (known)" if verdict.known else "")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class PointView:
     @property
     def state(self) -> str:
         """How it is filtered: `pass`, `known`, or `bad` where it fails the run."""
-        if all(verdict.state == Outcome.PASS for verdict in self.verdicts.values()):
+        if all(state_of(verdict) == Outcome.PASS for verdict in self.verdicts.values()):
             return "pass"
         return "known" if self.good else "bad"
 
