@@ -4,7 +4,7 @@ Of `count` questions asked twice, `lost` turned wrong, `won` turned right, and t
 score. The fall of accuracy is (lost - won) / count, a share of the questions.
 """
 
-from math import asin, ceil, sqrt
+from math import asin, ceil, floor, log, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -106,7 +106,11 @@ def _chances(most: Counts, count: int, fall: float, shares: Floats) -> Floats:
     from scipy.special import bdtr
     from scipy.stats import binom
 
-    won = np.arange(count + 1)[most >= 0]
+    # Further from their mean than this, wins are negligible (Hoeffding 1963, theorem 1).
+    reach = sqrt(count * log(2 / _NEGLIGIBLE) / 2)
+    least = max(0, floor(count * shares.min() - reach))
+    won = np.arange(least, min(count, ceil(count * shares.max() + reach)) + 1)
+    won = won[most[won] >= 0]
     wins = binom.pmf(won, count, shares[:, None])
     kept = (wins > _NEGLIGIBLE).any(axis=0)
     won, wins = won[kept], wins[:, kept]
