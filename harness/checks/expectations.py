@@ -67,7 +67,7 @@ class Setting:
 
 
 class JudgementKind(StrEnum):
-    """How a verdict stands to the expectations; whatever is not among the first three fails."""
+    """Stand of a verdict to the expectations; whatever is not among the first three fails."""
 
     OK = "ok"
     EXPECTED = "expected"

@@ -32,13 +32,13 @@ def render_markdown(report: Report) -> str:
         *_table(view),
     ]
     known = [finding for finding in view.findings if finding.known]
-    told = [
+    failing = [
         finding
         for finding in view.findings
         if not finding.known and finding.record.severity is not Severity.INFO
     ]
-    if told:
-        lines += ["", "### Findings", "", *_findings(told)]
+    if failing:
+        lines += ["", "### Findings", "", *_findings(failing)]
     if known:
         lines += ["", f"<details><summary>{len(known)} known, see expected.toml</summary>", ""]
         lines += [*_findings(known), "", "</details>"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Judged(Protocol):
-    """What a run judged by: its sweeps and expectations by pin, and its devices."""
+    """The sweeps and expectations of a run by pin, and its devices."""
 
     @property
     def sweeps(self) -> "Mapping[str, Sweep]":
@@ -70,5 +70,5 @@ def _environment(judged: Judged, arguments: Iterable[object]) -> dict[str, Any]:
     if options.shard is not None:
         environment["shard"] = "{}/{}".format(*options.shard)
     if len(judged.sweeps) > 1:
-        environment["pins"] = {one.pin.version: one.facts for one in judged.sweeps.values()}
+        environment["pins"] = {sweep.pin.version: sweep.facts for sweep in judged.sweeps.values()}
     return environment

@@ -23,18 +23,23 @@ def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
     page's own two, and nothing load.
     """
     scripts = {"plotly": _plotly(), "page": _markup(_part("page.js"))}
-    return _environment().get_template(template).render(
-        **values,
-        charts=charts,
-        style=_markup(_part("page.css")),
-        scripts=scripts,
-        policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()),
+    page: str = (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            charts=charts,
+            style=_markup(_part("page.css")),
+            scripts=scripts,
+            policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()),
+        )
     )
+    return page
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Any:
-    """Build what templates are compiled in, once: that takes longer than to render a page."""
+def _templates() -> Any:
+    """Make what compiles templates, once: compiling one takes longer than rendering a page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -36,7 +36,7 @@ def header(sweep: "Sweep") -> list[str]:
 
 
 def questions_line(sweep: "Sweep") -> list[str]:
-    """Say which drop of accuracy the questions of a cell can rule out; no line without questions."""
+    """Say which drop of accuracy a cell's questions can rule out; no line if none are asked."""
     from ..checks.accuracy.power import FLIP_RATE, fewest_questions, questions_needed
 
     count, margin, limit = sweep.questions, sweep.options.margin, sweep.options.gsm8k_limit

@@ -59,7 +59,7 @@ class FindingView:
 
     @property
     def state(self) -> str:
-        """How it is filtered: `known`, `bad` where it fails the run, or `pass`."""
+        """Its word in the filter: `known`, `bad` where it fails the run, or `pass`."""
         if self.known:
             return "known"
         return "bad" if self.record.severity is Severity.ERROR else "pass"
@@ -96,7 +96,7 @@ class PointView:
 
     @property
     def state(self) -> str:
-        """How it is filtered: `pass`, `known`, or `bad` where it fails the run."""
+        """Its word in the filter: `pass`, `known`, or `bad` where it fails the run."""
         if all(state_of(verdict) == Outcome.PASS for verdict in self.verdicts.values()):
             return "pass"
         return "known" if self.good else "bad"

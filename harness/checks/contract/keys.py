@@ -1,8 +1,6 @@
 """One key at one boundary: presence in both directions, then form, then content."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -31,8 +29,8 @@ def key_findings(boundary: str, pairs: Pairs, receiver: RankTrace) -> list[Findi
         keys |= set(sender_step.sent or {}) | set(step.reads if step is not None else ())
     findings: list[Finding] = []
     for key in sorted(keys):
-        traffic = _KeyTraffic(key, boundary, receiver, pairs)
-        findings += _presence(traffic) + _form_and_content(traffic)
+        findings += _presence(key, boundary, pairs, receiver)
+        findings += _form_and_content(key, boundary, pairs, receiver)
     return findings
 
 
@@ -48,148 +46,94 @@ def none_finding(stage: int, key: str) -> Finding:
     )
 
 
-@dataclass(frozen=True)
-class _KeyTraffic:
-    """A key at a boundary over all traced steps of the sender."""
+def _presence(key: str, boundary: str, steps: Pairs, receiver: RankTrace) -> list[Finding]:
+    """Declared, sent, received and read must agree, whichever side names the key."""
+    stage, declared = receiver.stage, receiver.declared or {}
+    sent = [sender for sender, _ in steps if key in (sender.sent or {})]
+    pairs = [(sender, step) for sender, step in steps if step is not None]
+    reads = [step.reads[key] for _, step in pairs if key in step.reads]
+    delivered = [step for sender, step in pairs if key in (sender.sent or {})]
+    unread = sum(key not in step.reads for step in delivered)
+    lost = [sender.index for sender, step in pairs if _is_lost(key, declared, sender, step)]
+    is_sent = f"'{key}' is sent over {boundary}"
 
-    key: str
-    boundary: str
-    receiver: RankTrace
-    steps: Pairs
-
-    @property
-    def stage(self) -> int:
-        """The stage that receives."""
-        return self.receiver.stage
-
-    @property
-    def declared(self) -> dict[str, Any]:
-        """Every key that the receiver declares, with its form."""
-        return self.receiver.declared or {}
-
-    @cached_property
-    def pairs(self) -> list[tuple[StepTrace, StepTrace]]:
-        """The steps that both sides ran."""
-        return [(sender, step) for sender, step in self.steps if step is not None]
-
-    @cached_property
-    def sent(self) -> list[StepTrace]:
-        """The sender's steps with the key."""
-        return [sender for sender, _ in self.steps if self.key in (sender.sent or {})]
-
-    @cached_property
-    def reads(self) -> list[str]:
-        """The place of each step's first read of the key."""
-        return [step.reads[self.key] for _, step in self.pairs if self.key in step.reads]
-
-    @cached_property
-    def unread(self) -> int:
-        """How many steps sent the key to a step that did not read it."""
-        return sum(self.key not in step.reads for _, step in self._delivered)
-
-    @cached_property
-    def delivered(self) -> int:
-        """How many steps that both sides ran sent the key."""
-        return len(self._delivered)
-
-    @property
-    def _delivered(self) -> list[tuple[StepTrace, StepTrace]]:
-        return [pair for pair in self.pairs if self.key in (pair[0].sent or {})]
-
-    @cached_property
-    def lost(self) -> list[int]:
-        """Steps whose tensor is missing where the receiver was seen to hold tensors."""
-        return [
-            sender.index
-            for sender, step in self.pairs
-            if (sender.sent or {}).get(self.key) is not None and not self._arrived(step)
-        ]
-
-    def _arrived(self, step: StepTrace) -> bool:
-        received = step.received is None or self.key in step.received
-        copied = step.copied is None or self.key in step.copied or self.key not in self.declared
-        return received and copied
-
-    def finding(self, code: str, message: str, fix: str, **evidence: object) -> Finding:
-        """Build a finding of the receiver, at the place that reads the key."""
+    def finding(code: str, message: str, fix: str, **evidence: object) -> Finding:
         return Finding(
             code,
             message,
             fix,
-            stage=self.stage,
-            boundary=self.boundary,
-            key=self.key,
-            place=self.reads[0] if self.reads else None,
-            evidence={
-                "steps": len(self.steps),
-                "sent": len(self.sent),
-                "read": len(self.reads),
-                **evidence,
-            },
+            stage=stage,
+            boundary=boundary,
+            key=key,
+            place=reads[0] if reads else None,
+            evidence={"steps": len(steps), "sent": len(sent), "read": len(reads), **evidence},
         )
 
-
-def _presence(traffic: _KeyTraffic) -> list[Finding]:
-    """Declared, sent, received and read must agree, whichever side names the key."""
-    key, stage, steps = traffic.key, traffic.stage, len(traffic.steps)
-    is_sent = f"'{key}' is sent over {traffic.boundary}"
     findings: list[Finding] = []
-    if any((step.sent or {})[key] is None for step in traffic.sent):
+    if any((sender.sent or {})[key] is None for sender in sent):
         findings.append(none_finding(stage - 1, key))
-    if traffic.sent and key not in traffic.declared:
+    if sent and key not in declared:
         findings.append(
-            traffic.finding(
+            finding(
                 "CON003",
                 f"{is_sent} but stage {stage} does not declare it",
                 "add the key to make_empty_intermediate_tensors, or stop sending it",
             )
         )
-    if key in traffic.declared and len(traffic.sent) < steps:
+    if key in declared and len(sent) < len(steps):
         findings.append(
-            traffic.finding(
+            finding(
                 "CON002",
-                f"'{key}' is declared by stage {stage} but not sent over {traffic.boundary} in "
-                f"{steps - len(traffic.sent)} of {steps} steps"
-                + (": its buffer holds stale content" if traffic.pairs else ""),
+                f"'{key}' is declared by stage {stage} but not sent over {boundary} in "
+                f"{len(steps) - len(sent)} of {len(steps)} steps"
+                + (": its buffer holds stale content" if pairs else ""),
                 "send the key in every step, or drop it from the declaration",
             )
         )
-    if traffic.receiver.eager and traffic.unread:
-        findings.append(_unread(traffic, is_sent))
-    if traffic.lost:
+    if receiver.eager and unread and not reads:
         findings.append(
-            traffic.finding(
+            finding(
+                "CON001",
+                f"{is_sent} but stage {stage} never reads it",
+                "read the key from intermediate_tensors on every stage after the first "
+                "(and relay it), or stop sending it",
+            )
+        )
+    elif receiver.eager and unread:
+        findings.append(
+            finding(
+                "CON001",
+                f"{is_sent} in {len(delivered)} steps but stage {stage} reads it in "
+                f"{len(delivered) - unread} only",
+                "read the key from intermediate_tensors in every step",
+            )
+        )
+    if lost:
+        findings.append(
+            finding(
                 "CON013",
-                f"{is_sent} but does not arrive at stage {stage} in "
-                f"{len(traffic.lost)} of {len(traffic.pairs)} steps",
+                f"{is_sent} but does not arrive at stage {stage} in {len(lost)} of {len(pairs)} "
+                "steps",
                 "what is sent and declared must reach the buffer that the forward reads",
-                lost=traffic.lost[:EXAMPLES],
+                lost=lost[:EXAMPLES],
             )
         )
     return findings
 
 
-def _unread(traffic: _KeyTraffic, is_sent: str) -> Finding:
-    if not traffic.reads:
-        return traffic.finding(
-            "CON001",
-            f"{is_sent} but stage {traffic.stage} never reads it",
-            "read the key from intermediate_tensors on every stage after the first "
-            "(and relay it), or stop sending it",
-        )
-    return traffic.finding(
-        "CON001",
-        f"{is_sent} in {traffic.delivered} steps but stage {traffic.stage} reads it in "
-        f"{traffic.delivered - traffic.unread} only",
-        "read the key from intermediate_tensors in every step",
-    )
+def _is_lost(key: str, declared: Mapping[str, Any], sender: StepTrace, step: StepTrace) -> bool:
+    """Whether a tensor that was sent is missing where the receiver was seen to hold tensors."""
+    received = step.received is None or key in step.received
+    copied = step.copied is None or key in step.copied or key not in declared
+    return (sender.sent or {}).get(key) is not None and not (received and copied)
 
 
-def _form_and_content(traffic: _KeyTraffic) -> list[Finding]:
+def _form_and_content(key: str, boundary: str, steps: Pairs, receiver: RankTrace) -> list[Finding]:
     """Shape and dtype must be those declared, and the content equal from return to copy."""
-    key, declared = traffic.key, traffic.declared.get(traffic.key)
+    declared = (receiver.declared or {}).get(key)
+    pairs = [(sender, step) for sender, step in steps if step is not None]
     mismatches: dict[tuple[str, str, str], list[Any]] = {}
-    for sender, step in traffic.pairs:
+    for sender, step in pairs:
         if sender.spans != step.spans:
             continue  # CON012 says so; there is nothing to pair
         # In the order in which the tensor travels.
@@ -204,8 +148,8 @@ def _form_and_content(traffic: _KeyTraffic) -> list[Finding]:
         if sent is None:
             continue
         if declared and "shape" in declared:
-            for code, examples in _form_changes(declared, sent):
-                mismatches.setdefault((code, "declared", "sent"), []).append(examples)
+            for code, values in _form_changes(declared, sent):
+                mismatches.setdefault((code, "declared", "sent"), []).append(values)
         rows = sum(span.count for span in sender.spans)
         for (before, first), (after, second) in pairwise(known):
             changes = _form_changes(first, second)[:1]
@@ -216,11 +160,11 @@ def _form_and_content(traffic: _KeyTraffic) -> list[Finding]:
     return [
         Finding(
             code,
-            f"'{key}' {_CHANGES[code][0]} over {traffic.boundary} between {before} and {after} "
-            f"in {len(examples)} of {len(traffic.pairs)} steps: {examples[0]}",
+            f"'{key}' {_CHANGES[code][0]} over {boundary} between {before} and {after} "
+            f"in {len(examples)} of {len(pairs)} steps: {examples[0]}",
             _CHANGES[code][1],
-            stage=traffic.stage if after in ("received", "copied") else traffic.stage - 1,
-            boundary=traffic.boundary,
+            stage=receiver.stage if after in ("received", "copied") else receiver.stage - 1,
+            boundary=boundary,
             key=key,
             evidence={"from": before, "to": after, "examples": examples[:EXAMPLES]},
         )

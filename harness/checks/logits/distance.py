@@ -1,4 +1,4 @@
-"""How far two tables of logits are apart, row by row: bits first, then distances. Pure."""
+"""The distance of two tables of logits, row by row: bits first, then how far. Pure."""
 
 import mmap
 from dataclasses import dataclass

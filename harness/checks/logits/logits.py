@@ -1,5 +1,6 @@
 """The logits check: full-vocabulary logits, teacher-forced, at PP=N compared with PP=1."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def _judge(pair: Comparison) -> Verdict:
     return trusted(compare_logits(pair.baseline, pair.candidate), pair.baseline, pair.candidate)
 
 
+_distance = partial(Figure, is_distance=True)
 LOGITS = register(
     Check(
         name="logits",
@@ -87,26 +89,13 @@ LOGITS = register(
         figures=(
             Figure("rows", "rows compared"),
             Figure("equal_rows", "rows with equal bits"),
-            Figure("max_abs", "largest difference of a logit", is_distance=True),
-            Figure(
-                "relative_rms", "RMS of the difference over RMS of the logits", is_distance=True
-            ),
-            Figure("kl", "largest KL divergence of a row", "nats", is_distance=True),
-            Figure(
-                "kl_reverse",
-                "largest KL divergence of a row, the other way",
-                "nats",
-                is_distance=True,
-            ),
-            Figure("top1", "share of rows with the same highest token", is_distance=True),
-            Figure(
-                "top5", "share of the five highest tokens that stay among them", is_distance=True
-            ),
-            Figure(
-                "smallest_flip_margin",
-                "smallest margin of a token that flipped",
-                is_distance=True,
-            ),
+            _distance("max_abs", "largest difference of a logit"),
+            _distance("relative_rms", "RMS of the difference over RMS of the logits"),
+            _distance("kl", "largest KL divergence of a row", "nats"),
+            _distance("kl_reverse", "largest KL divergence of a row, the other way", "nats"),
+            _distance("top1", "share of rows with the same highest token"),
+            _distance("top5", "share of the five highest tokens that stay among them"),
+            _distance("smallest_flip_margin", "smallest margin of a token that flipped"),
             Figure("noise_limit", "largest relative RMS of a row that rounding explains"),
             Figure(
                 "noise_limit_largest",
