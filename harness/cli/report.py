@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .trend import append, trend
+from .trend import append, diff, trend
 
 if TYPE_CHECKING:
     from ..capture.store import Store
@@ -19,6 +19,7 @@ def report() -> None:
 
 
 report.add_command(append)
+report.add_command(diff)
 report.add_command(trend)
 
 

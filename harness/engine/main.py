@@ -89,6 +89,7 @@ def import_model_class(model_path: str) -> None:
     """
     config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
 
+    import torch
     from vllm.model_executor.models.registry import ModelRegistry
 
     for name in config.get("architectures") or ():
@@ -97,7 +98,8 @@ def import_model_class(model_path: str) -> None:
     for name, entry in list(ModelRegistry.models.items()):
         if getattr(entry, "module_name", None) in sys.modules:
             served = entry.load_model_cls()
-            if isinstance(served, type):  # releases after 0.26.0 have entries that are no class
+            # Releases after 0.26.0 have entries that are no class, or one of no module.
+            if isinstance(served, type) and issubclass(served, torch.nn.Module):
                 ModelRegistry.register_model(name, served)
 
 

@@ -1,4 +1,4 @@
-"""Every rule of the lint: code, severity, what it means, how each runner shows it, the cure.
+"""Every rule of the lint: code, severity, what it means, how each runner shows it, the fix.
 
 `pp-harness lint --explain CODE` and docs/lint.md are made from these records.
 
@@ -26,7 +26,7 @@ class Rule:
     v1: str
     v2: str
     explanation: str
-    cure: str
+    fix: str
 
 
 _RULES = (
@@ -170,15 +170,6 @@ _RULES = (
         "the claim.",
     ),
     Rule(
-        "PP302",
-        "attribute-on-wrong-module",
-        _E,
-        "loud: AttributeError",
-        "loud: AttributeError",
-        "make_empty_intermediate_tensors is taken from a module whose class does not have it.",
-        "Take it from the module that holds the layers.",
-    ),
-    Rule(
         "PP303",
         "intermediate-tensors-dropped",
         _E,
@@ -207,15 +198,6 @@ _RULES = (
         "The class claims SupportsPP, but no path of its forward returns IntermediateTensors "
         "before the last rank.",
         "Return IntermediateTensors when this is not the last rank, or drop the claim.",
-    ),
-    Rule(
-        "PP306",
-        "forward-without-intermediate-tensors",
-        _I,
-        "loud: vLLM refuses PP for the model",
-        "loud: vLLM refuses PP for the model",
-        "The class claims SupportsPP but its forward has no parameter intermediate_tensors.",
-        "Add the parameter, or drop the claim.",
     ),
     Rule(
         "PP307",
@@ -275,15 +257,6 @@ _RULES = (
         "On some rank a module is a PPMissingLayer, and code that runs on that rank asks it for "
         "an attribute such as weight.",
         "Run this only on the rank that holds the module, or build the module there too.",
-    ),
-    Rule(
-        "PP406",
-        "layer-type-asserted",
-        _E,
-        "loud: AssertionError on a PPMissingLayer",
-        "loud: AssertionError on a PPMissingLayer",
-        "A loop over all layers asserts the class of each; layers of other ranks fail it.",
-        "Skip layers that are not of the class.",
     ),
     Rule(
         "PP407",
@@ -358,7 +331,7 @@ _RULES = (
     Rule(
         "PP605",
         "received-state-transformed-again",
-        _W,
+        _E,
         SILENT,
         SILENT,
         "What belongs to the embedding (a scale, a norm) is also applied to the received hidden "
@@ -405,6 +378,28 @@ _RULES = (
         "loud: UnboundLocalError",
         "A variable is set on the path of the first rank alone, and used on later ranks.",
         "Set it on every path, or receive it in IntermediateTensors.",
+    ),
+    Rule(
+        "PP610",
+        "last-rank-work-before-the-boundary",
+        _E,
+        SILENT,
+        SILENT,
+        "What belongs behind the last layer of the whole model (the final norm, a head, a pooling) "
+        "is applied behind the last layer of every rank, and its result is sent on.",
+        "Apply it under is_last_rank only.",
+    ),
+    Rule(
+        "PP611",
+        "state-in-a-shared-object",
+        _E,
+        SILENT,
+        SILENT,
+        "Layers share a buffer, a dict or another object of one process; one layer leaves state "
+        "in it that later layers read. Layers of the next rank have an object of their own, which "
+        "nobody filled.",
+        "Send what later layers read under a key of its own and put it back there, or assert that "
+        "the layers are all on one rank.",
     ),
     Rule(
         "PP901",
@@ -460,5 +455,5 @@ def explain(code: str) -> str:
     return (
         f"{rule.code} {rule.name} ({rule.severity}; counts toward exit status 1: {counts})\n\n"
         f"{rule.explanation}\n\n"
-        f"V1 runner: {rule.v1}\nV2 runner: {rule.v2}\n\nCure: {rule.cure}\n"
+        f"V1 runner: {rule.v1}\nV2 runner: {rule.v2}\n\nFix: {rule.fix}\n"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..capture.devices import DevicePool
-    from ..capture.runner import Obtained
+    from ..capture.runner import CaptureResult
     from ..checks.expectations import Expectations, Judgement
     from ..checks.finding import Verdict
     from ..plan.cell import Cell
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Captures(Protocol):
     """Where the captures of cells come from: this process's runner, or the controller's."""
 
-    def obtain(self, cell: "Cell") -> "Obtained":
+    def obtain(self, cell: "Cell") -> "CaptureResult":
         """Wait for the capture of a cell."""
 
 

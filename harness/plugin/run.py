@@ -21,7 +21,7 @@ from .workers import distributed, points_named
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..capture.exchange import Published
+    from ..capture.exchange import CaptureServer
     from ..capture.order import CellPlan
     from ..capture.runner import Runner
     from ..checks.expectations import Expectations, Judgement
@@ -51,7 +51,7 @@ class Run:
         self._config = config
         self._stack = ExitStack()
         self._runner: Runner | None = None
-        self._server: Published | None = None
+        self._server: CaptureServer | None = None
         self._captures: Captures | None = None
         self._worker = hasattr(config, "workerinput")
         self._records: list[ItemRecord] = []
@@ -116,11 +116,9 @@ class Run:
             from ..capture.launch import launch
             from ..capture.runner import Runner
             from ..capture.store import Store
-            from .live import watch_for
+            from .progress import VisibleRunner, progress_lines
 
-            watch = watch_for(self._config.pluginmanager.get_plugin("terminalreporter"))
-            if watch is not None:
-                self._stack.enter_context(closing(watch))
+            lines = progress_lines(self._config)
             self._runner = self._stack.enter_context(
                 closing(
                     Runner(
@@ -129,29 +127,29 @@ class Run:
                         jobs=self._workers or None,
                         phase_timeout=self.options.timeout,
                         time_limit=self.options.time_limit,
-                        watch=watch,
+                        listener=lines,
                         launcher=self._config.hook.pytest_pp_harness_launcher(config=self._config)
                         or launch,
                     )
                 )
             )
-            self._captures = self._runner
+            self._captures = VisibleRunner(self._runner, lines) if lines else self._runner
         return self._runner
 
-    def _start_server(self) -> "Published":
+    def _start_server(self) -> "CaptureServer":
         """Start what announces captures to the workers of xdist, once."""
         if self._server is None:
-            from ..capture.exchange import Published
+            from ..capture.exchange import CaptureServer
 
-            self._server = self._stack.enter_context(closing(Published(self._start_runner())))
+            self._server = self._stack.enter_context(closing(CaptureServer(self._start_runner())))
         return self._server
 
     def _captured(self) -> Captures:
         if self._captures is None:
-            from ..capture.exchange import Awaited
+            from ..capture.exchange import CaptureClient
 
             folder = cast("Any", self._config).workerinput[_NAME]
-            self._captures = self._stack.enter_context(closing(Awaited(Path(folder))))
+            self._captures = self._stack.enter_context(closing(CaptureClient(Path(folder))))
         return self._captures
 
     def _queue(self, selected: "set[Point]") -> None:

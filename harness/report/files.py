@@ -13,13 +13,13 @@ from .schema import Report
 REPORT, PAGE, MARKDOWN = "report.json", "report.html", "report.md"
 
 
-def read_report(folder: Path) -> Report:
-    """Read `report.json` of a folder, whatever version wrote it.
+def read_report(path: Path) -> Report:
+    """Read a report file, or `report.json` of a folder, whatever version wrote it.
 
     Raises:
         BadInputError: if it is not there or is no report of ours.
     """
-    path = folder / REPORT
+    path = path if path.is_file() else path / REPORT
     try:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -15,14 +15,14 @@ from .text import figure, printable
 _PARTS = Path(__file__).parent / "page"
 
 
-def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
-    """Make a page from a template of `page/`, as text that is to be written as UTF-8.
+def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: Any) -> str:
+    """Fill a template of `page/`, as text that is to be written as UTF-8.
 
     `charts` maps the id of an element to the figure that it shows, in plotly's JSON form. Every
     value is made printable and escaped, and a content security policy lets no script run but the
-    page's own two, and nothing load.
+    page's own two, none on a page without charts, and nothing load.
     """
-    scripts = {"plotly": _plotly(), "page": _markup(_part("page.js"))}
+    scripts = {} if charts is None else {"plotly": _plotly(), "page": _markup(_part("page.js"))}
     page: str = (
         _templates()
         .get_template(template)
@@ -31,7 +31,7 @@ def render(template: str, *, charts: Mapping[str, Any], **values: Any) -> str:
             charts=charts,
             style=_markup(_part("page.css")),
             scripts=scripts,
-            policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()),
+            policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()) or "'none'",
         )
     )
     return page

@@ -8,7 +8,7 @@ from ..checks.registry import in_order
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .schema import FindingRecord, ItemRecord, Report, VerdictRecord
-from .text import figure, one_line
+from .text import aligned, figure, one_line
 
 if TYPE_CHECKING:
     from ..capture.order import CellPlan
@@ -61,13 +61,13 @@ def questions_line(sweep: "Sweep") -> list[str]:
 def plan_lines(planned: "CellPlan") -> list[str]:
     """Show the schedule of a sweep: cells as they start, and the whole beside its lower bound."""
     lines = [f"{'start':>7}  {'seconds':>7}  {'devices':>7}  {'from':6}  cell"]
-    for placed in planned.plan.placed:
-        job = placed.job
+    for scheduled in planned.jobs:
+        job = scheduled.job
         cell, source = planned.cells[job.name], planned.expected[job.name].source
         lines.append(
-            f"{placed.start:7.0f}  {job.seconds:7.0f}  {job.width:7}  {source:6}  {cell.id}"
+            f"{scheduled.start:7.0f}  {job.seconds:7.0f}  {job.width:7}  {source:6}  {cell.id}"
         )
-    makespan, bound = planned.plan.makespan, planned.plan.bound
+    makespan, bound = planned.makespan, planned.bound
     ratio = f", {makespan / bound:.2f} times that" if bound else ""
     return [
         *lines,
@@ -101,11 +101,7 @@ def verdict_table(verdicts: Sequence[VerdictRecord], checks: Collection[str] = (
                 *(cells.get(column, "-") for column in columns),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
+    return aligned(table)
 
 
 def finding_lines(report: Report) -> list[str]:

@@ -1,6 +1,7 @@
 """Text for people from text that nobody vouches for: model output, file names, tracebacks."""
 
 import unicodedata
+from collections.abc import Sequence
 
 # Control, format (bidirectional overrides, zero-width), surrogate, private, unassigned, and the
 # separators that are line ends to some readers.
@@ -36,6 +37,16 @@ def figure(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Set rows of equal length in columns; texts are printable and on one line."""
+    table = [[one_line(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
 
 
 def _code(sign: str) -> str:

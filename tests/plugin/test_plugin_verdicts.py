@@ -181,11 +181,11 @@ def test_history_gets_a_line_per_check(suite):
     for _ in range(2):
         suite("--pp", "2", "--pp-model", "ple", "--pp-history", "nights/history.jsonl")
     history = read(suite.pytester.path / "nights" / "history.jsonl")
-    assert {len(lines) for lines in history.tracks.values()} == {2}
+    assert {len(lines) for lines in history.tracks} == {2}
     assert {(line.variant, line.check) for line in history.lines} == {
         (variant, check) for variant in ("base", "merged", "fixed") for check in CHECKS
     }
-    assert not [alarm for one in trends(history, 2) for alarm in one.alarms]
+    assert not [alarm for trend in trends(history, 2) for alarm in trend.alarms]
 
 
 def test_an_unexpected_pass_turns_the_night_red(suite, monkeypatch):
@@ -194,10 +194,11 @@ def test_an_unexpected_pass_turns_the_night_red(suite, monkeypatch):
     assert suite(*options).ret == 0
     monkeypatch.setenv("FAKE_ENGINES", "cured")
     assert suite(*options).ret == pytest.ExitCode.TESTS_FAILED
-    found = trends(read(suite.pytester.path / "history.jsonl"), 2)
-    red = {(one.track.variant, one.track.check): one.alarms for one in found if one.alarms}
-    assert ("merged", "logits") in red
-    assert red["merged", "logits"][0].message.startswith("not green: unexpected pass: LOG001")
+    nights = trends(read(suite.pytester.path / "history.jsonl"), 2)
+    alarms = {(trend.last.variant, trend.last.check): trend.alarms for trend in nights}
+    code, message = alarms["merged", "logits"][0]
+    assert code == "TRD001"
+    assert message.startswith("not green: unexpected pass: LOG001 is expected here")
 
 
 def test_several_pins_are_one_run(suite):

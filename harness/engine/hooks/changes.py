@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from .site import Change, Site
-from .tracer import RowSpan, Tracer
+from .step import RowSpan
+from .tracer import Tracer
 
 # Finds a change by its name without the prefix; raises LookupError if the family has none.
 Resolver = Callable[[str], Change]

@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import torch
 
+from .wrap import names_of_vllm, wrap
+
 _BYTES = 1024
 
 
@@ -37,7 +39,8 @@ class Position:
         """Begin to write the position of `rank`."""
         path = folder / f"position.{rank}.json"
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        self._facts = {"rank": rank, "phase": None, "doing": None, "passes": 0, "received": 0}
+        phase = self._facts.get("phase")  # of the call that opens it
+        self._facts = {"rank": rank, "phase": phase, "doing": None, "passes": 0, "received": 0}
         self._set(sent=0, keys=[], unsent=[])
 
     def stage(self, stage: int, tp_rank: int) -> None:
@@ -46,15 +49,12 @@ class Position:
 
     @contextmanager
     def phase(self, name: str, *, passes: int) -> Iterator[None]:
-        """Say that the rank is in a method of its worker, which makes `passes` forward passes."""
-        outer = self._facts.get("phase")
+        """Say that the rank is in a call of its worker, which makes `passes` forward passes."""
         self._set(phase=name)
         try:
             yield
         finally:
-            # A worker's method may call that of its base class.
-            done = 0 if outer == name else passes
-            self._set(phase=outer, passes=self._facts.get("passes", 0) + done)
+            self._set(phase=None, passes=self._facts.get("passes", 0) + passes)
 
     def receiving(self) -> None:
         """Say that the rank waits for the stage before it."""
@@ -101,18 +101,13 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def install(position: Position) -> None:
     """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
-    from vllm.distributed.parallel_state import GroupCoordinator
-    from vllm.v1.worker import gpu_worker
-
-    from .wrap import wrap
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import GroupCoordinator
+        from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
     wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, position))
     wrap(GroupCoordinator, "irecv_tensor_dict", functools.partial(_with_receive, position))
-    wrap(
-        gpu_worker.AsyncIntermediateTensors,
-        "wait_for_comm",
-        functools.partial(_with_wait, position),
-    )
+    wrap(AsyncIntermediateTensors, "wait_for_comm", functools.partial(_with_wait, position))
     isend = torch.distributed.isend
 
     @functools.wraps(isend)
@@ -124,8 +119,11 @@ def install(position: Position) -> None:
 
 
 def _with_send(position: Position, method: Any) -> Any:
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
+
     def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if not self.unique_name.startswith("pp"):
+        if self is not get_pp_group():
             return method(self, tensor_dict, *args, **kwargs)
         return position.send(tensor_dict, lambda: method(self, tensor_dict, *args, **kwargs))
 
@@ -133,8 +131,11 @@ def _with_send(position: Position, method: Any) -> Any:
 
 
 def _with_receive(position: Position, method: Any) -> Any:
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
+
     def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.unique_name.startswith("pp"):
+        if self is not get_pp_group():
             return method(self, *args, **kwargs)
         position.receiving()
         tensors, handles, after = method(self, *args, **kwargs)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .tracer import RowSpan
+    from .step import RowSpan
 
 
 @dataclass(frozen=True)
