@@ -1,4 +1,4 @@
-"""How far a difference reaches: by layer and position, small enough to be drawn."""
+"""The reach of a difference by layer and position, small enough to be drawn."""
 
 from collections.abc import Mapping
 from math import isfinite
@@ -13,7 +13,7 @@ _COLUMNS = 160
 
 
 def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | None:
-    """Return the map of what differs between two captures, None if no layer of any row does.
+    """Map of the outputs that differ between two captures, None if no layer of any row does.
 
     Fields: `layers`, those that both captures hold; `stages`, the stage of each of them in
     `candidate`; `columns`, each `[request, first position, count]` in the order in which the rows
@@ -29,17 +29,18 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
     columns = _columns(rows)
     changed, norm = [], []
     for layer in layers:
-        moved = [_moved(column, digests[0][layer], digests[1][layer]) for column in columns]
+        before, after = digests[0][layer], digests[1][layer]
+        moved = [[row for row in column if before[row] != after[row]] for column in columns]
         changed.append(
-            [round(len(one) / len(column), 3) for one, column in zip(moved, columns, strict=True)]
+            [round(len(rows) / len(column), 3) for rows, column in zip(moved, columns, strict=True)]
         )
-        norm.append([_apart(one, norms[0][layer], norms[1][layer]) for one in moved])
+        norm.append([_norm_change(rows, norms[0][layer], norms[1][layer]) for rows in moved])
     if not any(share for line in changed for share in line):
         return None
     return {
         "layers": layers,
         "stages": [_stage_of(candidate.stages, layer) for layer in layers],
-        "columns": [[column[0][0], column[0][1], len(column)] for column in columns],
+        "columns": [[*column[0], len(column)] for column in columns],
         "changed": changed,
         "norm": norm,
     }
@@ -51,25 +52,26 @@ def _columns(rows: list[Row]) -> list[list[Row]]:
     for row in rows:
         requests.setdefault(row[0], []).append(row)
     width = 1
-    while sum(-(-len(one) // width) for one in requests.values()) > max(_COLUMNS, len(requests)):
+    while sum(-(-len(group) // width) for group in requests.values()) > max(
+        _COLUMNS, len(requests)
+    ):
         width += 1
     return [
         positions[start : start + width]
-        for one in requests.values()
-        for positions in [sorted(one)]
+        for group in requests.values()
+        for positions in [sorted(group)]
         for start in range(0, len(positions), width)
     ]
 
 
-def _moved(column: list[Row], left: Mapping[Row, Any], right: Mapping[Row, Any]) -> list[Row]:
-    return [row for row in column if left[row] != right[row]]
-
-
-def _apart(moved: list[Row], left: Mapping[Row, float], right: Mapping[Row, float]) -> float | None:
+def _norm_change(
+    moved: list[Row], before: Mapping[Row, float], after: Mapping[Row, float]
+) -> float | None:
+    """Largest relative change of the norm of rows that moved, None where none is finite."""
     if not moved:
         return 0.0
-    found = [abs(left[row] - right[row]) / left[row] for row in moved if left[row] > 0]
-    finite = [value for value in found if isfinite(value)]
+    changes = [abs(before[row] - after[row]) / before[row] for row in moved if before[row] > 0]
+    finite = [change for change in changes if isfinite(change)]
     return float(f"{max(finite):.3g}") if finite else None
 
 
