@@ -38,6 +38,10 @@ _FAILURE_CODES = {
 _FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
 
 
+# Of the exception that ended an engine: what it was, where, and whether our own code raised it.
+_RAISED = ("type", "file", "line", "ours")
+
+
 def engine_failure(capture: Capture) -> Verdict | None:
     """Verdict on a capture without an answer, None if it is whole.
 
@@ -56,7 +60,9 @@ def engine_failure(capture: Capture) -> Verdict | None:
     if is_baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
     is_blocked = capture.status is Status.BLOCKED
-    if not is_blocked:
+    if failure.ours:
+        fix = "pp-harness raised it, not the model: `pp-harness pin check VERSION`, then report it"
+    elif not is_blocked:
         fix = "fix the cause; the traceback is evidence"
     elif capture.manifest.devices:
         fix = "see log.txt in the capture's folder of the store"
@@ -71,6 +77,7 @@ def engine_failure(capture: Capture) -> Verdict | None:
         evidence={
             "traceback": _without_folders(failure.traceback),
             "capture": capture.folder.name,
+            **{name: value for name in _RAISED if (value := getattr(failure, name))},
             # Where each rank was, and the innermost frames of those that could still say so.
             **({"ranks": failure.ranks} if failure.ranks else {}),
             **({"stacks": failure.stacks} if failure.stacks else {}),

@@ -168,3 +168,15 @@ def test_another_runner_at_another_size_fails(build):
     """ENG003: vLLM chose V1 here and V2 at PP=1, so that more than PP differs."""
     baseline, candidate = on_runner(build, 1, "auto", "v2"), on_runner(build, 2, "auto", "v1")
     assert codes(compare_engines(baseline.save(), candidate.save())) == ["ENG003"]
+
+
+def test_whose_code_raised_is_evidence(build):
+    """An exception of ours blocks, says so, and names its type, file and line."""
+    raised = {"type": "HookError", "file": "harness/engine/hooks/wrap.py", "line": 30}
+    capture = build(pp=2).fail("blocked", rank=1, ours=True, **raised).save()
+    (finding,) = engine_failure(capture).findings
+    assert raised.items() <= finding.evidence.items()
+    assert finding.evidence["ours"]
+    assert "pp-harness raised it" in finding.fix
+    (model,) = engine_failure(build(pp=2).fail(rank=1).save()).findings
+    assert "ours" not in model.evidence
