@@ -85,9 +85,10 @@ def test_it_has_a_trend(run, suite):
     result = CliRunner().invoke(
         cli, ["report", "trend", str(suite.pytester.path / "history.jsonl")]
     )
-    (row,) = [line for line in result.output.splitlines() if "latency[fixed-ple-pp2]" in line]
-    assert "slowdown" in row
-    assert "1.25" in row
+    (row,) = [
+        line for line in result.output.splitlines() if line.startswith("latency[fixed-ple-pp2")
+    ]
+    assert row.split()[1:7] == ["pass", "2", "slowdown", "1.25", "1.25", "1.25"]
 
 
 def test_its_findings_can_be_expected(tmp_path, latency, monkeypatch):
