@@ -118,7 +118,7 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
     }
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
         buffer = call.args[0] if last_name(call.func) == "register_buffer" and call.args else None
-        if isinstance(buffer, ast.Constant):
+        if isinstance(buffer, ast.Constant) and isinstance(buffer.value, str):
             made[f"self.{buffer.value}"] = call
     shared: dict[str, str] = {}
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
