@@ -258,10 +258,6 @@ def _layout(stage: Stage, key: str, entry: Entry, module: Module, symbol: str) -
     slot = lookup(declared.entries, key) if declared is not None else None
     if slot is None or not isinstance(slot.value, Opaque) or not isinstance(entry.value, Opaque):
         return
-    sent_dims, wanted_dims = entry.value.ndim, slot.value.ndim
-    if sent_dims and wanted_dims and sent_dims != wanted_dims:
-        text = f'"{key}" is sent with {sent_dims} dimensions and declared with {wanted_dims}'
-        yield finding("PP203", module, entry.line, text, symbol=symbol)
     other = kinds(entry.value, "dtype:") - kinds(slot.value, "dtype:")
     if other and "made" in slot.value.tags:
         declared_as = " or ".join(sorted(kinds(slot.value, "dtype:"))) or "the model's dtype"

@@ -995,27 +995,20 @@ class Walker:
             case _ if name in _PASS_THROUGH and first is not None and self._is_function(node.func):
                 return self.eval(node.args[-1] if name == "cast" else first, env)
             case _ if name in _TENSOR_MAKERS and first is not None:
-                return self._made(node, name, env)
+                return self._made(node, env)
         return None
 
     def _is_function(self, node: ast.expr) -> bool:
         """A plain name, or one of a module such as `typing.cast`: no method of an object."""
         return isinstance(node, ast.Name) or dotted(node).count(".") == 1
 
-    def _made(self, node: ast.Call, name: str, env: Env) -> Value:
-        """A tensor that the code makes: how many dimensions it has, and which dtype."""
+    def _made(self, node: ast.Call, env: Env) -> Value:
+        """A tensor that the code makes, and its dtype."""
         self.eval(node.args[0], env)
         dtype = keyword(node, "dtype")
         given = self.eval(dtype, env) if dtype is not None else UNKNOWN
-        size = node.args[0]
-        if name.endswith("_like"):
-            ndim = 0
-        elif isinstance(size, ast.Tuple | ast.List):
-            ndim = 0 if any(isinstance(e, ast.Starred) for e in size.elts) else len(size.elts)
-        else:
-            ndim = len(node.args) if len(node.args) > 1 and name != "full" else 0
-        cast_to = {f"dtype:{d}" for d in kinds(given, "is:")}
-        return Opaque(Null.NO, frozenset({"made"} | cast_to), ndim=ndim)
+        cast_to = {f"dtype:{name}" for name in kinds(given, "is:")}
+        return Opaque(Null.NO, frozenset({"made"} | cast_to))
 
     def _pack(self, node: ast.Call, env: Env) -> Value:
         source = argument(node, 0, "tensors")
@@ -1124,7 +1117,6 @@ class Walker:
                 tags |= {f"dtype:{name}" for name in names}
             else:
                 tags |= {t for t in function.tags if t.startswith("dtype:")}
-            value = replace(value, ndim=notes.dimensions(func.attr, given.node))
         tags |= self._applied(given.node, lambda: notes.changes(given.node), function, *given.all)
         return replace(value, tags=tags)
 

@@ -157,12 +157,6 @@ def returned_items(returns: Iterable[Value]) -> list[tuple[Null, frozenset[str]]
     return items
 
 
-def dimensions(name: str, call: ast.Call) -> int:
-    """Number of dimensions of `x.view(a, b, c)`; 0 for another method."""
-    lists_all = len(call.args) > 1 and not any(isinstance(a, ast.Starred) for a in call.args)
-    return len(call.args) if name in ("view", "reshape") and lists_all else 0
-
-
 # ---- operations outside of the loops over layers
 
 

@@ -43,8 +43,6 @@ class Opaque:
 
     null: Null = Null.UNKNOWN
     tags: frozenset[str] = NO_TAGS
-    ndim: int = 0
-    """Number of dimensions; 0 when the code does not tell."""
 
 
 @dataclass(frozen=True)
@@ -303,7 +301,6 @@ def join(left: Value, right: Value) -> Value:
         return Opaque(
             _join_null(left.null, right.null),
             left.tags | right.tags,
-            left.ndim if left.ndim == right.ndim else 0,
         )
     if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
         return _join_payload(left, right)
