@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
+from harness.lint.engine import Engine
 from harness.lint.importers import importers_of
-from harness.lint.interpreter import Engine
 from harness.lint.judge import JudgedFile, judge_file
 from harness.lint.project import Project
 from harness.lint.report import Finding, LintReport

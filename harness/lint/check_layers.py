@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.loops import layer_calls
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
 from harness.lint.project import Module

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 
 from harness.lint.emit import finding
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.liveness import Slot, is_read, slot_text, written
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module
@@ -37,10 +37,10 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
 def _of_layer(
     engine: Engine, layer: ClassRef, maker: Function, model_forward: Function
 ) -> Iterator[Finding]:
-    found = engine.project.find_method(layer, "forward")
-    if found is None:
+    definition = engine.project.find_method(layer, "forward")
+    if definition is None:
         return
-    owner, written_forward = found
+    owner, written_forward = definition
     shared = {
         **dict.fromkeys(_globals_of(owner.module), ""),
         **_injected(engine, layer, maker),
@@ -96,10 +96,10 @@ def _globals_of(module: Module) -> Iterator[str]:
 
 def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str]:
     """Attributes of a layer that hold one object of all layers, and the model's name for it."""
-    found = engine.project.find_method(layer, "__init__")
-    if found is None:
+    definition = engine.project.find_method(layer, "__init__")
+    if definition is None:
         return {}
-    constructor = found[1]
+    constructor = definition[1]
     names = parameter_names(constructor)[1:]
     attributes = {
         part.value.id: f"self.{part.targets[0].attr}"

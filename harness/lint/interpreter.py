@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from harness.lint import conditions, containers, notes
-from harness.lint.binding import Arguments, bind, bind_lambda, options_given, switches
+from harness.lint.binding import Arguments, bind, bind_lambda, options_given
 from harness.lint.conditions import place_of, refine
 from harness.lint.loops import counts
 from harness.lint.project import ClassRef, Module, Project
@@ -65,11 +66,6 @@ from harness.lint.values import (
 )
 
 _MOST_DEPTH = 7
-_MOST_STEPS = 40_000
-_MOST_NESTED = 8
-_HARMLESS = frozenset(
-    {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
-)
 _EMBEDS = frozenset({"embed_input_ids", "get_input_embeddings", "embed_tokens"})
 _TENSOR_MAKERS = frozenset(
     {"zeros", "empty", "ones", "full", "rand", "randn", "zeros_like", "empty_like"}
@@ -96,109 +92,22 @@ _DTYPES = {
 _CASTS = frozenset({"to", "type_as", "type", "float", "half", "double", "bfloat16"})
 
 
-class OutOfStepsError(Exception):
-    """The walk became too long; what was asked for cannot be followed."""
+class World(Protocol):
+    """What a walk asks of the models around it."""
 
-
-def is_harmless(base: str) -> bool:
-    """Can a base class that was not read be known to define nothing that PP needs?
-
-    vLLM's own protocols are stubs, and nn.Module and the like know nothing of PP.
-    """
-    name = base.split(".")[-1]
-    return name in _HARMLESS or name.startswith(("Supports", "HasInner", "IsHybrid"))
-
-
-class Engine:
-    """Runs walkers, keeps what `__init__` makes of each class, and bounds the work."""
-
-    def __init__(self, project: Project) -> None:
-        """One engine serves one analysis of many classes."""
-        self.project = project
-        self._attributes: dict[tuple[Instance, Role], Env] = {}
-        self._traces: dict[tuple[Instance, Role], Trace] = {}
-        self._alike: dict[ClassRef, bool] = {}
-        self._busy: set[tuple[Instance, Role]] = set()
-        self._steps = 0
-        self._assigned: dict[FunctionNode, frozenset[str]] = {}
-
-    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
-        """Variables that plain assignments of the function set."""
-        if function not in self._assigned:
-            self._assigned[function] = notes.assigned_names(function)
-        return self._assigned[function]
+    project: Project
 
     def step(self) -> None:
-        """Count one step of work.
-
-        Raises:
-            OutOfStepsError: The bound for one analysis is reached.
-        """
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            raise OutOfStepsError
-
-    def start(self) -> None:
-        """Begin a new analysis with a full allowance."""
-        self._steps = 0
-
-    def is_closed(self, cls: ClassRef) -> bool:
-        """Are all bases of the class known, or known to be harmless?"""
-        lineage = self.project.lineage(cls)
-        return not lineage.cyclic and all(map(is_harmless, lineage.unknown))
+        """Count one step of work."""
 
     def attributes(self, instance: Instance, role: Role) -> Env:
         """`self.<name>` of an object after its `__init__`, as that rank builds it."""
-        return self.known_attributes(instance, role) or {}
 
     def known_attributes(self, instance: Instance, role: Role) -> Env | None:
         """The same; None where the classes contain each other too deeply to tell."""
-        if role is not Role.MIDDLE and self._is_alike(instance.cls):
-            return self.known_attributes(instance, Role.MIDDLE)
-        key = (instance, role)
-        if key in self._attributes:
-            return self._attributes[key]
-        if key in self._busy or len(self._busy) > _MOST_NESTED:
-            return None
-        constructor = self.project.find_method(instance.cls, "__init__")
-        trace = Trace(role)
-        entries: Env = {}
-        if constructor is not None:
-            self._busy.add(key)
-            owner, method = constructor
-            walker = Walker(self, trace, owner.module, instance, owner)
-            given: Env = {"self": instance, **dict(instance.options)}
-            for name, default in switches(method):
-                given.setdefault(name, walker.eval(default, {}))
-            try:
-                _, entries = walker.run(method, owner, instance, given, {})
-            finally:
-                self._busy.discard(key)
-        self._attributes[key] = entries
-        self._traces[key] = trace
-        return entries
 
-    def _is_alike(self, cls: ClassRef) -> bool:
-        """Does every rank build the object's own attributes alike?"""
-        if cls not in self._alike:
-            classes = self.project.lineage(cls).classes
-            self._alike[cls] = not any(ref.asks_for_rank for ref in classes)
-        return self._alike[cls]
-
-    def forget(self, module: Module) -> None:
-        """Free what is known about a module that will not be asked for again."""
-        classes = list(module.refs.values())
-        if self.project.forget(module):
-            self._assigned.clear()
-            self._alike.clear()
-            for key in [key for key in self._attributes if key[0].cls in classes]:
-                del self._attributes[key], self._traces[key]
-
-    def init_trace(self, instance: Instance, role: Role) -> Trace:
-        """What happened while `__init__` was walked."""
-        self.attributes(instance, role)
-        played = Role.MIDDLE if self._is_alike(instance.cls) else role
-        return self._traces.get((instance, played), Trace(role))
+    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
+        """Variables that plain assignments of the function set."""
 
 
 class Walker:
@@ -206,7 +115,7 @@ class Walker:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: World,
         trace: Trace,
         module: Module,
         self_value: Instance | None,
@@ -895,9 +804,9 @@ class Walker:
 
     def _class_attribute(self, owner: Instance, name: str, entries: Env) -> Value | None:
         """What the class of an object has under a name; `entries` are the attributes of self."""
-        found = self.project.find_method(owner.cls, name)
-        if found is not None:
-            holder, method = found
+        definition = self.project.find_method(owner.cls, name)
+        if definition is not None:
+            holder, method = definition
             if any(dotted(d).endswith("property") for d in method.decorator_list):
                 return self.run(method, holder, owner, {"self": owner}, entries)[0]
             return Bound(owner, name)
@@ -1122,10 +1031,10 @@ class Walker:
 
     def _run_module(self, module: Instance, given: Arguments) -> Value:
         """`module(...)`: walk its forward when it takes part in PP, else read off its result."""
-        found = self.project.find_method(module.cls, "forward")
-        if found is None:
+        definition = self.project.find_method(module.cls, "forward")
+        if definition is None:
             return self._unknown(given)
-        owner, method = found
+        owner, method = definition
         wants = "intermediate_tensors" in parameter_names(method)
         if not wants and not notes.takes_part(method):
             step = self._applied(given.node, lambda: notes.changes(given.node), *given.all)
@@ -1186,12 +1095,12 @@ class Walker:
                 return NONE
             case ClassValue():
                 # `Base.__init__(self, ...)`
-                found = self.project.find_method(owner.cls, name)
+                definition = self.project.find_method(owner.cls, name)
                 of_self = bool(given.args) and isinstance(given.args[0], Instance)
-                if found is None or not of_self or self.self_value is None:
+                if definition is None or not of_self or self.self_value is None:
                     return self._unknown(given)
                 rest = given.without_first()
-                return self._run_method(*found, self.self_value, rest, env)
+                return self._run_method(*definition, self.self_value, rest, env)
             case Instance():
                 return self._run_own_method(owner, name, given, env)
             case Inner():
@@ -1218,14 +1127,14 @@ class Walker:
         if name.startswith("super:"):
             _, start, name = name.split(":")
             after = self.project.find_class(self.module, start) if start else self.owner
-            found = self.project.find_method(owner.cls, name, after=after or self.owner)
+            definition = self.project.find_method(owner.cls, name, after=after or self.owner)
         else:
-            found = self.project.find_method(owner.cls, name)
-        if found is None:
+            definition = self.project.find_method(owner.cls, name)
+        if definition is None:
             return self._unknown(given)
         if not own:
             env = dict(self.engine.attributes(owner, self.trace.role))
-        return self._run_method(*found, owner, given, env)
+        return self._run_method(*definition, owner, given, env)
 
     def _run_method(
         self,

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.project import ClassRef
 from harness.lint.trace import Role
 from harness.lint.tree import Function, dotted
@@ -72,13 +72,13 @@ def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
 
 def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
     """Expressions under `base` that name a list of layers: `self.layers`, `self.model.layers`."""
-    found: dict[str, Layers] = {}
+    paths: dict[str, Layers] = {}
     for part in parts:
         if part.path == base or part.path.startswith(f"{base}."):
             head = "self" + part.path.removeprefix(base)
             for name, layers in part.layers.items():
-                found[f"{head}.{name}"] = layers
-    return found
+                paths[f"{head}.{name}"] = layers
+    return paths
 
 
 def iterated(node: ast.expr) -> tuple[str, bool]:
