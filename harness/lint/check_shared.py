@@ -16,6 +16,7 @@ from harness.lint.stage import Stage, asserts_start
 from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
 from harness.lint.values import Instance, options_of
 
+_OF_EVERY_RANK = frozenset({"self", "positions", "input_ids", "attn_metadata"})
 _MADE = (ast.Dict, ast.List, ast.Call, ast.DictComp, ast.ListComp)
 
 
@@ -47,7 +48,7 @@ def _of_layer(
     }
     if not shared:
         return
-    forward = _Inliner(engine, layer).visit(copy.deepcopy(written_forward))
+    forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
             if is_read(Slot(text), forward.body) and not _crosses(model_forward, expression):
@@ -59,11 +60,27 @@ def _of_layer(
 
 
 class _Inliner(ast.NodeTransformer):
-    """Puts the body of a layer's own methods before the statement that calls them."""
+    """Puts the body of a layer's own methods before the statement that calls them.
 
-    def __init__(self, engine: Engine, layer: ClassRef) -> None:
+    What a layer computes if it is not there yet, of nothing that goes from layer to layer, counts
+    as computed by each: the first layer of every rank does it.
+    """
+
+    def __init__(self, engine: Engine, layer: ClassRef, forward: Function) -> None:
         self.engine = engine
         self.layer = layer
+        self.state = frozenset(parameter_names(forward)) - _OF_EVERY_RANK
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        asks = isinstance(node.test, ast.Compare) and isinstance(
+            node.test.ops[0], ast.NotIn | ast.Is
+        )
+        stores = [statement for statement in node.body if isinstance(statement, ast.Assign)]
+        if not asks or len(stores) != len(node.body) or node.orelse:
+            return node
+        names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
+        return node if names & self.state else node.body
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt]:
         return self._inlined(node)
