@@ -22,7 +22,6 @@ from pathlib import Path
 
 from harness.lint.sources import model_files
 
-
 # Imported by none, by a few and by very many of the other model files.
 _CHANGED = ("opt.py", "whisper.py", "qwen2.py")
 

@@ -1,5 +1,5 @@
 # right
-"""The residual is added in float32 and sent in the dtype that is declared."""
+"""The residual is cast to float32, and back before it is sent, in the dtype that is declared."""
 
 from itertools import islice
 
@@ -55,8 +55,8 @@ class Model(nn.Module):
             residual = intermediate_tensors["residual"]
         for layer in islice(self.layers, self.start_layer, self.end_layer):
             hidden_states, residual = layer(positions, hidden_states, residual)
-        residual = (residual.float() + hidden_states.float()).to(hidden_states.dtype)
-        hidden_states = torch.zeros_like(residual)
+        residual = residual.float()
+        residual = residual.to(hidden_states.dtype)
         if not get_pp_group().is_last_rank:
             return IntermediateTensors({"hidden_states": hidden_states, "residual": residual})
         return self.norm(hidden_states, residual)[0]
