@@ -101,7 +101,7 @@ def _inside(root: Path, path: Path) -> Path:
 def _earlier(
     touched: Sequence[Path], before: Mapping[Path, str], root: Path | None
 ) -> set[tuple[str, ...]]:
-    """What the importers' findings were before the change."""
+    """Identify the findings that the importers had before the change."""
     engine = Engine(Project(root, {path.absolute(): text for path, text in before.items()}))
     return {_identity(f) for path in touched for f in judge_file(engine, path).findings}
 

@@ -26,13 +26,13 @@ class Rule:
     explanation: str
     fix: str
     v1: str = "-"
-    """How the V1 model runner shows it."""
+    """The V1 model runner shows it so."""
     other: str = ""
-    """How the V2 model runner shows it, where that differs."""
+    """The V2 model runner shows it so, where that differs."""
 
     @property
     def v2(self) -> str:
-        """How the V2 model runner shows it."""
+        """The V2 model runner shows it so."""
         return self.other or self.v1
 
 
@@ -201,7 +201,7 @@ _RULES = (
         "loud: AttributeError on a PPMissingLayer",
     ),
     Rule(
-        "PP407", "cut-without-handover", _E,
+        "PP407", "split-without-handover", _E,
         "A module builds its layers with make_layers, which leaves only this rank's part of "
         "them, and its forward runs over the list without taking from, or sending to, other "
         "ranks. An encoder that every rank needs whole is then run in part.",

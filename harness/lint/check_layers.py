@@ -30,10 +30,10 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         if not paths:
             continue
         in_pp = bool(stage.senders[0].sends)
-        cut = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
+        split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls):
             memo = method.owner.module.memo
-            key = ("layers", method.node, cut, in_pp)
+            key = ("layers", method.node, split, in_pp)
             if key not in memo:
                 memo[key] = list(_method(method, paths, in_pp=in_pp))
             yield from memo[key]
@@ -116,7 +116,9 @@ def _loop(
             text = f"every rank holds and runs all of {listed}"
             yield finding("PP402", module, node, text, symbol=name)
     elif called and layers.partial and not aware and method.node.name == "forward":
-        text = f"{listed} is cut by make_layers, but what this rank's part computes is not sent on"
+        text = (
+            f"{listed} is split by make_layers, but what this rank's part computes is not sent on"
+        )
         yield finding("PP407", module, node, text, symbol=name)
     elif layers.partial and not _is_aware(node) and layer:
         yield from _assumed(node, layer, listed, module, name)

@@ -116,7 +116,7 @@ class Engine:
                 del self._attributes[key], self._traces[key]
 
     def init_trace(self, instance: Instance, role: Role) -> Trace:
-        """What happened while `__init__` was walked."""
+        """The trace of the walk through `__init__`."""
         self.attributes(instance, role)
         played = Role.MIDDLE if self._is_alike(instance.cls) else role
         return self._traces.get((instance, played), Trace(role))

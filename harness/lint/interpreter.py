@@ -93,7 +93,7 @@ _CASTS = frozenset({"to", "type_as", "type", "float", "half", "double", "bfloat1
 
 
 class World(Protocol):
-    """What a walk asks of the models around it."""
+    """A walk asks these things of the models around it."""
 
     project: Project
 
@@ -592,7 +592,7 @@ class Walker:
         return str(value.value) if isinstance(value, Const) else "*"
 
     def _global(self, name: str) -> Value:
-        """What a name means at the top of the module."""
+        """A name as the top of the module defines it."""
         if name == "self" and self.self_value is not None:
             return self.self_value
         memo, key = self.module.memo, ("global", name)
@@ -803,7 +803,7 @@ class Walker:
         return UNKNOWN
 
     def _class_attribute(self, owner: Instance, name: str, entries: Env) -> Value | None:
-        """What the class of an object has under a name; `entries` are the attributes of self."""
+        """The class's own attribute of an object; `entries` are the attributes of self."""
         definition = self.project.find_method(owner.cls, name)
         if definition is not None:
             holder, method = definition
@@ -1050,7 +1050,7 @@ class Walker:
     def _layer_result(
         self, module: Instance, owner: ClassRef, method: FunctionNode, given: Arguments
     ) -> Value:
-        """What a layer returns: which items are None on every path, and to what they are cast."""
+        """A layer returns items that are None on every path, or cast to a dtype on some."""
         memo = owner.module.memo
         key = ("returns", method, module.cls)
         if key not in memo:
@@ -1177,7 +1177,7 @@ class Walker:
 
 
 def _loop_item(layers: Layers | None, items: Value, node: Loop) -> Value:
-    """What the loop variable holds."""
+    """The loop variable holds a layer, a number and a layer, or something else."""
     if layers is None or counts(node.iter):
         return Opaque(tags=derived(tags_of(items)))
     if isinstance(node.target, ast.Tuple) and len(node.target.elts) == 2:

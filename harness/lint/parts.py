@@ -82,7 +82,7 @@ def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
 
 
 def iterated(node: ast.expr) -> tuple[str, bool]:
-    """What a `for` runs over: the dotted list, and whether all of it.
+    """A `for` runs over a dotted list, and over all of it or a part.
 
     Looks through enumerate, zip, reversed, list and islice.
     """

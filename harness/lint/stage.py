@@ -36,7 +36,7 @@ DECLARE = "make_empty_intermediate_tensors"
 
 @dataclass(frozen=True)
 class View:
-    """What one rank does."""
+    """The walk of forward as one rank runs it."""
 
     role: Role
     trace: Trace
@@ -63,7 +63,7 @@ class View:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `make_empty_intermediate_tensors` gives."""
+    """The receive buffers that `make_empty_intermediate_tensors` gives."""
 
     payload: Payload | None
     """None where nothing declares, or an inner model does that is picked at run time."""
@@ -126,7 +126,7 @@ def matches(pattern: str, other: str) -> bool:
 
 
 def _ends(pattern: str) -> tuple[str, str]:
-    """What stands before the first `*` and behind the last one; all of it where there is none."""
+    """The text before the first `*` and behind the last one; all of it where there is none."""
     return pattern.split("*")[0], pattern.rsplit("*", 1)[-1]
 
 

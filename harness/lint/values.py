@@ -162,7 +162,7 @@ class Partial:
 
 @dataclass(frozen=True, eq=False)
 class Factory:
-    """What `make_empty_intermediate_tensors_factory` returned."""
+    """The function that `make_empty_intermediate_tensors_factory` returned."""
 
     payload: Payload
 
@@ -215,7 +215,7 @@ def nullness(value: Value) -> Null:
 
 
 def tags_of(value: Value) -> frozenset[str]:
-    """Where the value (or a part of it) comes from."""
+    """The tags of the value and of its parts."""
     if isinstance(value, Opaque):
         return value.tags
     if isinstance(value, Seq):
@@ -238,7 +238,7 @@ def derived(tags: frozenset[str]) -> frozenset[str]:
 
 
 def kinds(value: Value, mark: str) -> frozenset[str]:
-    """What the tags of a kind name: `kinds(value, "dtype:")` the dtypes that it was cast to."""
+    """The names in tags of a kind: `kinds(value, "dtype:")` are the dtypes that it was cast to."""
     return frozenset(t.removeprefix(mark) for t in tags_of(value) if t.startswith(mark))
 
 

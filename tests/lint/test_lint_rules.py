@@ -291,7 +291,7 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "PP407",
-        "an encoder that is cut",
+        "an encoder that is split",
         [
             (
                 "class ToyForCausalLM",
