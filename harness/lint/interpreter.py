@@ -888,7 +888,7 @@ class Walker:
             case "partial" if first is not None:
                 given = self._arguments(node, env)
                 return Partial(given.args[0], tuple(given.args[1:]), tuple(given.keywords.items()))
-            case "ModuleList" if first is not None:
+            case "ModuleList" | "ModuleDict" if first is not None:
                 return self._module_list(first, env)
             case "getattr" if len(node.args) >= 2:
                 return self._getattr(node, env)
@@ -942,6 +942,8 @@ class Walker:
 
     def _module_list(self, first: ast.expr, env: Env) -> Value:
         items = self.eval(first, env)
+        if isinstance(items, Payload):
+            items = Seq(tuple(entry.value for entry in items.entries.values()))
         if isinstance(items, Seq) and items.items:
             element = items.items[0]
             for item in items.items[1:]:

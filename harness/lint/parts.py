@@ -42,7 +42,7 @@ class Method:
 def parts_of(
     engine: Engine, instance: Instance, path: str = "self", deep: int = 0
 ) -> Iterator[Part]:
-    """The class itself and the modules below it, decoder layers left out."""
+    """The class itself and the modules below it, the decoder layers left out."""
     attributes = engine.attributes(instance, Role.MIDDLE)
     layers = {
         name.removeprefix("self."): option
@@ -54,10 +54,15 @@ def parts_of(
     if deep >= _DEEP:
         return
     for name, value in attributes.items():
-        for option in options_of(value):
-            if isinstance(option, Instance) and name.startswith("self."):
-                attribute = name.removeprefix("self.")
+        for option in options_of(value) if name.startswith("self.") else ():
+            attribute = name.removeprefix("self.")
+            if isinstance(option, Instance):
                 yield from parts_of(engine, option, f"{path}.{attribute}", deep + 1)
+            elif isinstance(option, Layers) and not option.partial:
+                for element in options_of(option.element):
+                    # Blocks of an encoder are many and hold no layers of their own.
+                    if isinstance(element, Instance) and element.cls.asks_for_rank:
+                        yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
 
 
 def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
