@@ -29,9 +29,9 @@ class Failure:
     """The root cause of a capture that is not whole.
 
     `rank` is vLLM's global rank, `place` the innermost file:line of vLLM; of an exception `type`,
-    and `file` and `line` of its innermost frame; `ours` says that our own code raised it. `ranks` and `stacks` are where each rank was, and the
-    innermost frames of the processes that could still say so. `stands_still`: no rank raised, and
-    none went on.
+    and `file` and `line` of its innermost frame; `ours` says that our own code raised it. `ranks`
+    and `stacks` are where each rank was, and the innermost frames of the processes that could still
+    say so. `stands_still`: no rank raised, and none went on.
     """
 
     error: str

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
+from harness.lint.engine import Engine
 from harness.lint.importers import importers_of
-from harness.lint.interpreter import Engine
 from harness.lint.judge import JudgedFile, judge_file
 from harness.lint.project import Project
 from harness.lint.report import Finding, LintReport
@@ -101,7 +101,7 @@ def _inside(root: Path, path: Path) -> Path:
 def _earlier(
     touched: Sequence[Path], before: Mapping[Path, str], root: Path | None
 ) -> set[tuple[str, ...]]:
-    """What the importers' findings were before the change."""
+    """Identify the findings that the importers had before the change."""
     engine = Engine(Project(root, {path.absolute(): text for path, text in before.items()}))
     return {_identity(f) for path in touched for f in judge_file(engine, path).findings}
 

@@ -133,7 +133,7 @@ def not_given(name: str, default: ast.expr | None, role: Role) -> Value:
 
 
 def from_runner(self_value: Instance, forward: Function, role: Role) -> Env:
-    """What the model runner hands to forward on a rank."""
+    """The model runner hands these arguments to forward on a rank."""
     given: Env = {}
     defaults = defaults_of(forward)
     for name in parameter_names(forward):

@@ -33,7 +33,7 @@ def check(stage: Stage) -> Iterator[Finding]:
 
 
 def _sent(view: View, key: str) -> Entry | None:
-    """How a rank sends a key: certain only when every payload that it can return has it."""
+    """The entry of a key that a rank sends is certain only if every payload has it."""
     entries = [lookup(payload.entries, key) for payload in view.sends]
     known = [entry for entry in entries if entry is not None]
     if not known:
@@ -232,18 +232,18 @@ def _methods(stage: Stage) -> Iterator[Finding]:
 
 
 def _values(stage: Stage) -> Iterator[Finding]:
-    said: set[tuple[str, int]] = set()
+    reported: set[tuple[str, int]] = set()
     for view in stage.senders:
         for payload in view.sends:
             for key, entry in payload.entries.items():
-                if (key, entry.line) in said:
+                if (key, entry.line) in reported:
                     continue
                 module = payload.module or owner_module(stage)
                 symbol = f"{stage.cls.name}.{key}"
                 null = nullness(entry.value)
                 # Put in under a condition: likely the one under which there is a tensor.
                 if null is Null.YES or (null is Null.MAYBE and entry.certain):
-                    said.add((key, entry.line))
+                    reported.add((key, entry.line))
                     sure = null is Null.YES
                     text = (
                         f'"{key}" {"is" if sure else "can be"} None when the {view.role} rank sends'
@@ -258,10 +258,6 @@ def _layout(stage: Stage, key: str, entry: Entry, module: Module, symbol: str) -
     slot = lookup(declared.entries, key) if declared is not None else None
     if slot is None or not isinstance(slot.value, Opaque) or not isinstance(entry.value, Opaque):
         return
-    sent_dims, wanted_dims = entry.value.ndim, slot.value.ndim
-    if sent_dims and wanted_dims and sent_dims != wanted_dims:
-        text = f'"{key}" is sent with {sent_dims} dimensions and declared with {wanted_dims}'
-        yield finding("PP203", module, entry.line, text, symbol=symbol)
     other = kinds(entry.value, "dtype:") - kinds(slot.value, "dtype:")
     if other and "made" in slot.value.tags:
         declared_as = " or ".join(sorted(kinds(slot.value, "dtype:"))) or "the model's dtype"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.interpreter import Engine
-from harness.lint.loops import layer_calls
+from harness.lint.engine import Engine
+from harness.lint.loops import carried_names, layer_calls
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
 from harness.lint.project import Module
 from harness.lint.report import Finding
@@ -18,6 +19,7 @@ from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
 _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
+_FIRST_RANK = re.compile(r"^(?!not ).*is_first_rank|intermediate_tensors is None")
 _ASKS_ONE = ("hasattr", "getattr", "isinstance")
 _ASKS = ("isinstance", "is_pp_missing_parameter", "issubclass", "type")
 
@@ -30,10 +32,10 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         if not paths:
             continue
         in_pp = bool(stage.senders[0].sends)
-        cut = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
+        split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls):
             memo = method.owner.module.memo
-            key = ("layers", method.node, cut, in_pp)
+            key = ("layers", method.node, split, in_pp)
             if key not in memo:
                 memo[key] = list(_method(method, paths, in_pp=in_pp))
             yield from memo[key]
@@ -112,14 +114,27 @@ def _loop(
         if layers.partial and not _is_aware(node):
             text = f"{listed} holds PPMissingLayer for the layers of other ranks"
             yield finding("PP401", module, node, text, symbol=name)
-        elif not layers.partial and in_pp and not _is_aware(node):
+        elif not layers.partial and in_pp and _runs_everywhere(node, method):
             text = f"every rank holds and runs all of {listed}"
             yield finding("PP402", module, node, text, symbol=name)
     elif called and layers.partial and not aware and method.node.name == "forward":
-        text = f"{listed} is cut by make_layers, but what this rank's part computes is not sent on"
+        text = (
+            f"{listed} is split by make_layers, but what this rank's part computes is not sent on"
+        )
         yield finding("PP407", module, node, text, symbol=name)
     elif layers.partial and not _is_aware(node) and layer:
         yield from _assumed(node, layer, listed, module, name)
+
+
+def _runs_everywhere(node: ast.For, method: Method) -> bool:
+    """Does every rank take the state of the model through the list?"""
+    on_first = (
+        part
+        for part in walk(method.node)
+        if isinstance(part, ast.If) and _FIRST_RANK.search(ast.unparse(part.test))
+    )
+    inside = any(node in walk(statement) for part in on_first for statement in part.body)
+    return bool(carried_names(node)) and not inside and not _is_aware(node)
 
 
 def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 
 from harness.lint.emit import finding
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.liveness import Slot, is_read, slot_text, written
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module
@@ -16,6 +16,7 @@ from harness.lint.stage import Stage, asserts_start
 from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
 from harness.lint.values import Instance, options_of
 
+_OF_EVERY_RANK = frozenset({"self", "positions", "input_ids", "attn_metadata"})
 _MADE = (ast.Dict, ast.List, ast.Call, ast.DictComp, ast.ListComp)
 
 
@@ -37,17 +38,17 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
 def _of_layer(
     engine: Engine, layer: ClassRef, maker: Function, model_forward: Function
 ) -> Iterator[Finding]:
-    found = engine.project.find_method(layer, "forward")
-    if found is None:
+    definition = engine.project.find_method(layer, "forward")
+    if definition is None:
         return
-    owner, written_forward = found
+    owner, written_forward = definition
     shared = {
         **dict.fromkeys(_globals_of(owner.module), ""),
         **_injected(engine, layer, maker),
     }
     if not shared:
         return
-    forward = _Inliner(engine, layer).visit(copy.deepcopy(written_forward))
+    forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
             if is_read(Slot(text), forward.body) and not _crosses(model_forward, expression):
@@ -59,11 +60,27 @@ def _of_layer(
 
 
 class _Inliner(ast.NodeTransformer):
-    """Puts the body of a layer's own methods before the statement that calls them."""
+    """Puts the body of a layer's own methods before the statement that calls them.
 
-    def __init__(self, engine: Engine, layer: ClassRef) -> None:
+    What a layer computes if it is not there yet, of nothing that goes from layer to layer, counts
+    as computed by each: the first layer of every rank does it.
+    """
+
+    def __init__(self, engine: Engine, layer: ClassRef, forward: Function) -> None:
         self.engine = engine
         self.layer = layer
+        self.state = frozenset(parameter_names(forward)) - _OF_EVERY_RANK
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        asks = isinstance(node.test, ast.Compare) and isinstance(
+            node.test.ops[0], ast.NotIn | ast.Is
+        )
+        stores = [statement for statement in node.body if isinstance(statement, ast.Assign)]
+        if not asks or len(stores) != len(node.body) or node.orelse:
+            return node
+        names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
+        return node if names & self.state else node.body
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt]:
         return self._inlined(node)
@@ -96,10 +113,10 @@ def _globals_of(module: Module) -> Iterator[str]:
 
 def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str]:
     """Attributes of a layer that hold one object of all layers, and the model's name for it."""
-    found = engine.project.find_method(layer, "__init__")
-    if found is None:
+    definition = engine.project.find_method(layer, "__init__")
+    if definition is None:
         return {}
-    constructor = found[1]
+    constructor = definition[1]
     names = parameter_names(constructor)[1:]
     attributes = {
         part.value.id: f"self.{part.targets[0].attr}"
@@ -118,8 +135,8 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
     }
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
         buffer = call.args[0] if last_name(call.func) == "register_buffer" and call.args else None
-        if isinstance(buffer, ast.Constant):
-            made[f"self.{buffer.value!s}"] = call
+        if isinstance(buffer, ast.Constant) and isinstance(buffer.value, str):
+            made[f"self.{buffer.value}"] = call
     shared: dict[str, str] = {}
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
         offset = 1 if last_name(call.func) == "partial" else 0

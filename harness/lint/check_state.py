@@ -26,7 +26,7 @@ def check(stage: Stage) -> Iterator[Finding]:
 
 
 def _repeated_ends(stage: Stage) -> Iterator[Finding]:
-    """What belongs before the first layer or behind the last one, done once more on each rank."""
+    """Each rank repeats an operation that belongs before the first layer or behind the last."""
     first, middle, last = (stage.views[role].trace for role in Role)
     for name, carried in middle.carried.items():
         for step, spot in middle.applied.items():

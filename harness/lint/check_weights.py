@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import finding
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.parts import methods_of, parts_of
 from harness.lint.project import ClassRef
 from harness.lint.report import Finding, Severity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.report import Finding
 from harness.lint.stage import DECLARE, Stage
 from harness.lint.trace import Role

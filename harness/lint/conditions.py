@@ -1,4 +1,4 @@
-"""What conditions mean: on which rank they hold, and what their outcome says about variables."""
+"""Conditions decide by the rank, and their outcome tells something about variables."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def _is_one_of(value: Value, names: set[str]) -> bool | None:
 
 
 def supposes_none(test: ast.expr, env: Env) -> bool | None:
-    """Which branch of a test supposes that an argument, of which nothing is known, is None?
+    """A test on an argument of which nothing is known supposes, in one branch, that it is None.
 
-    True: the body; False: the else branch; None: neither.
+    True: the body does; False: the else branch; None: neither.
     """
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         return None
@@ -127,7 +127,7 @@ def supposes_none(test: ast.expr, env: Env) -> bool | None:
 
 
 def refine(node: ast.expr, env: Env, truth: bool) -> Env:
-    """What a condition's outcome says about the variables in it; changes `env`."""
+    """Narrow the variables of `env`, in place, by a condition's outcome."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return refine(node.operand, env, not truth)
     if isinstance(node, ast.BoolOp):

@@ -93,7 +93,7 @@ def contains(container: Value, item: Value) -> bool | None:
 def declared_by(keys: Value, line: int) -> Payload:
     """The declaration that `make_empty_intermediate_tensors_factory` makes of a list of keys."""
     payload = Payload({}, packed=True, line=line)
-    slot = Opaque(Null.NO, frozenset({"made"}), ndim=2)
+    slot = Opaque(Null.NO, frozenset({"made"}))
     for option in options_of(keys):
         if not isinstance(option, Seq):
             payload = replace(payload, open=True)

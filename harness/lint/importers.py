@@ -1,4 +1,4 @@
-"""Which files import a file, directly or through others, without parsing any of them."""
+"""Import statements lead to the files that use a file, without parsing any of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IMPORT = re.compile(
 )
 
 _LIBRARIES = frozenset({"utils", "interfaces", "interfaces_base", "registry", "models"})
-"""What every model imports, and no model is made of."""
+"""Files that every model imports, and no model is made of."""
 
 _OF_A_FOLDER = ("from . import", "from .. import", "models import")
 

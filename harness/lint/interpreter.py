@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol
 
 from harness.lint import conditions, containers, notes
-from harness.lint.binding import Arguments, bind, bind_lambda, options_given, switches
+from harness.lint.binding import Arguments, bind, bind_lambda, options_given
 from harness.lint.conditions import place_of, refine
 from harness.lint.loops import counts
 from harness.lint.project import ClassRef, Module, Project
@@ -65,11 +66,6 @@ from harness.lint.values import (
 )
 
 _MOST_DEPTH = 7
-_MOST_STEPS = 40_000
-_MOST_NESTED = 8
-_HARMLESS = frozenset(
-    {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
-)
 _EMBEDS = frozenset({"embed_input_ids", "get_input_embeddings", "embed_tokens"})
 _TENSOR_MAKERS = frozenset(
     {"zeros", "empty", "ones", "full", "rand", "randn", "zeros_like", "empty_like"}
@@ -96,109 +92,22 @@ _DTYPES = {
 _CASTS = frozenset({"to", "type_as", "type", "float", "half", "double", "bfloat16"})
 
 
-class OutOfStepsError(Exception):
-    """The walk became too long; what was asked for cannot be followed."""
+class World(Protocol):
+    """A walk asks these things of the models around it."""
 
-
-def is_harmless(base: str) -> bool:
-    """Can a base class that was not read be known to define nothing that PP needs?
-
-    vLLM's own protocols are stubs, and nn.Module and the like know nothing of PP.
-    """
-    name = base.split(".")[-1]
-    return name in _HARMLESS or name.startswith(("Supports", "HasInner", "IsHybrid"))
-
-
-class Engine:
-    """Runs walkers, keeps what `__init__` makes of each class, and bounds the work."""
-
-    def __init__(self, project: Project) -> None:
-        """One engine serves one analysis of many classes."""
-        self.project = project
-        self._attributes: dict[tuple[Instance, Role], Env] = {}
-        self._traces: dict[tuple[Instance, Role], Trace] = {}
-        self._alike: dict[ClassRef, bool] = {}
-        self._busy: set[tuple[Instance, Role]] = set()
-        self._steps = 0
-        self._assigned: dict[FunctionNode, frozenset[str]] = {}
-
-    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
-        """Variables that plain assignments of the function set."""
-        if function not in self._assigned:
-            self._assigned[function] = notes.assigned_names(function)
-        return self._assigned[function]
+    project: Project
 
     def step(self) -> None:
-        """Count one step of work.
-
-        Raises:
-            OutOfStepsError: The bound for one analysis is reached.
-        """
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            raise OutOfStepsError
-
-    def start(self) -> None:
-        """Begin a new analysis with a full allowance."""
-        self._steps = 0
-
-    def is_closed(self, cls: ClassRef) -> bool:
-        """Are all bases of the class known, or known to be harmless?"""
-        lineage = self.project.lineage(cls)
-        return not lineage.cyclic and all(map(is_harmless, lineage.unknown))
+        """Count one step of work."""
 
     def attributes(self, instance: Instance, role: Role) -> Env:
         """`self.<name>` of an object after its `__init__`, as that rank builds it."""
-        return self.known_attributes(instance, role) or {}
 
     def known_attributes(self, instance: Instance, role: Role) -> Env | None:
         """The same; None where the classes contain each other too deeply to tell."""
-        if role is not Role.MIDDLE and self._is_alike(instance.cls):
-            return self.known_attributes(instance, Role.MIDDLE)
-        key = (instance, role)
-        if key in self._attributes:
-            return self._attributes[key]
-        if key in self._busy or len(self._busy) > _MOST_NESTED:
-            return None
-        constructor = self.project.find_method(instance.cls, "__init__")
-        trace = Trace(role)
-        entries: Env = {}
-        if constructor is not None:
-            self._busy.add(key)
-            owner, method = constructor
-            walker = Walker(self, trace, owner.module, instance, owner)
-            given: Env = {"self": instance, **dict(instance.options)}
-            for name, default in switches(method):
-                given.setdefault(name, walker.eval(default, {}))
-            try:
-                _, entries = walker.run(method, owner, instance, given, {})
-            finally:
-                self._busy.discard(key)
-        self._attributes[key] = entries
-        self._traces[key] = trace
-        return entries
 
-    def _is_alike(self, cls: ClassRef) -> bool:
-        """Does every rank build the object's own attributes alike?"""
-        if cls not in self._alike:
-            classes = self.project.lineage(cls).classes
-            self._alike[cls] = not any(ref.asks_for_rank for ref in classes)
-        return self._alike[cls]
-
-    def forget(self, module: Module) -> None:
-        """Free what is known about a module that will not be asked for again."""
-        classes = list(module.refs.values())
-        if self.project.forget(module):
-            self._assigned.clear()
-            self._alike.clear()
-            for key in [key for key in self._attributes if key[0].cls in classes]:
-                del self._attributes[key], self._traces[key]
-
-    def init_trace(self, instance: Instance, role: Role) -> Trace:
-        """What happened while `__init__` was walked."""
-        self.attributes(instance, role)
-        played = Role.MIDDLE if self._is_alike(instance.cls) else role
-        return self._traces.get((instance, played), Trace(role))
+    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
+        """Variables that plain assignments of the function set."""
 
 
 class Walker:
@@ -206,7 +115,7 @@ class Walker:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: World,
         trace: Trace,
         module: Module,
         self_value: Instance | None,
@@ -683,7 +592,7 @@ class Walker:
         return str(value.value) if isinstance(value, Const) else "*"
 
     def _global(self, name: str) -> Value:
-        """What a name means at the top of the module."""
+        """A name as the top of the module defines it."""
         if name == "self" and self.self_value is not None:
             return self.self_value
         memo, key = self.module.memo, ("global", name)
@@ -894,10 +803,10 @@ class Walker:
         return UNKNOWN
 
     def _class_attribute(self, owner: Instance, name: str, entries: Env) -> Value | None:
-        """What the class of an object has under a name; `entries` are the attributes of self."""
-        found = self.project.find_method(owner.cls, name)
-        if found is not None:
-            holder, method = found
+        """The class's own attribute of an object; `entries` are the attributes of self."""
+        definition = self.project.find_method(owner.cls, name)
+        if definition is not None:
+            holder, method = definition
             if any(dotted(d).endswith("property") for d in method.decorator_list):
                 return self.run(method, holder, owner, {"self": owner}, entries)[0]
             return Bound(owner, name)
@@ -979,7 +888,7 @@ class Walker:
             case "partial" if first is not None:
                 given = self._arguments(node, env)
                 return Partial(given.args[0], tuple(given.args[1:]), tuple(given.keywords.items()))
-            case "ModuleList" if first is not None:
+            case "ModuleList" | "ModuleDict" if first is not None:
                 return self._module_list(first, env)
             case "getattr" if len(node.args) >= 2:
                 return self._getattr(node, env)
@@ -995,27 +904,20 @@ class Walker:
             case _ if name in _PASS_THROUGH and first is not None and self._is_function(node.func):
                 return self.eval(node.args[-1] if name == "cast" else first, env)
             case _ if name in _TENSOR_MAKERS and first is not None:
-                return self._made(node, name, env)
+                return self._made(node, env)
         return None
 
     def _is_function(self, node: ast.expr) -> bool:
         """A plain name, or one of a module such as `typing.cast`: no method of an object."""
         return isinstance(node, ast.Name) or dotted(node).count(".") == 1
 
-    def _made(self, node: ast.Call, name: str, env: Env) -> Value:
-        """A tensor that the code makes: how many dimensions it has, and which dtype."""
+    def _made(self, node: ast.Call, env: Env) -> Value:
+        """A tensor that the code makes, and its dtype."""
         self.eval(node.args[0], env)
         dtype = keyword(node, "dtype")
         given = self.eval(dtype, env) if dtype is not None else UNKNOWN
-        size = node.args[0]
-        if name.endswith("_like"):
-            ndim = 0
-        elif isinstance(size, ast.Tuple | ast.List):
-            ndim = 0 if any(isinstance(e, ast.Starred) for e in size.elts) else len(size.elts)
-        else:
-            ndim = len(node.args) if len(node.args) > 1 and name != "full" else 0
-        cast_to = {f"dtype:{d}" for d in kinds(given, "is:")}
-        return Opaque(Null.NO, frozenset({"made"} | cast_to), ndim=ndim)
+        cast_to = {f"dtype:{name}" for name in kinds(given, "is:")}
+        return Opaque(Null.NO, frozenset({"made"} | cast_to))
 
     def _pack(self, node: ast.Call, env: Env) -> Value:
         source = argument(node, 0, "tensors")
@@ -1040,6 +942,8 @@ class Walker:
 
     def _module_list(self, first: ast.expr, env: Env) -> Value:
         items = self.eval(first, env)
+        if isinstance(items, Payload):
+            items = Seq(tuple(entry.value for entry in items.entries.values()))
         if isinstance(items, Seq) and items.items:
             element = items.items[0]
             for item in items.items[1:]:
@@ -1124,16 +1028,15 @@ class Walker:
                 tags |= {f"dtype:{name}" for name in names}
             else:
                 tags |= {t for t in function.tags if t.startswith("dtype:")}
-            value = replace(value, ndim=notes.dimensions(func.attr, given.node))
         tags |= self._applied(given.node, lambda: notes.changes(given.node), function, *given.all)
         return replace(value, tags=tags)
 
     def _run_module(self, module: Instance, given: Arguments) -> Value:
         """`module(...)`: walk its forward when it takes part in PP, else read off its result."""
-        found = self.project.find_method(module.cls, "forward")
-        if found is None:
+        definition = self.project.find_method(module.cls, "forward")
+        if definition is None:
             return self._unknown(given)
-        owner, method = found
+        owner, method = definition
         wants = "intermediate_tensors" in parameter_names(method)
         if not wants and not notes.takes_part(method):
             step = self._applied(given.node, lambda: notes.changes(given.node), *given.all)
@@ -1149,7 +1052,7 @@ class Walker:
     def _layer_result(
         self, module: Instance, owner: ClassRef, method: FunctionNode, given: Arguments
     ) -> Value:
-        """What a layer returns: which items are None on every path, and to what they are cast."""
+        """A layer returns items that are None on every path, or cast to a dtype on some."""
         memo = owner.module.memo
         key = ("returns", method, module.cls)
         if key not in memo:
@@ -1194,12 +1097,12 @@ class Walker:
                 return NONE
             case ClassValue():
                 # `Base.__init__(self, ...)`
-                found = self.project.find_method(owner.cls, name)
+                definition = self.project.find_method(owner.cls, name)
                 of_self = bool(given.args) and isinstance(given.args[0], Instance)
-                if found is None or not of_self or self.self_value is None:
+                if definition is None or not of_self or self.self_value is None:
                     return self._unknown(given)
                 rest = given.without_first()
-                return self._run_method(*found, self.self_value, rest, env)
+                return self._run_method(*definition, self.self_value, rest, env)
             case Instance():
                 return self._run_own_method(owner, name, given, env)
             case Inner():
@@ -1226,14 +1129,14 @@ class Walker:
         if name.startswith("super:"):
             _, start, name = name.split(":")
             after = self.project.find_class(self.module, start) if start else self.owner
-            found = self.project.find_method(owner.cls, name, after=after or self.owner)
+            definition = self.project.find_method(owner.cls, name, after=after or self.owner)
         else:
-            found = self.project.find_method(owner.cls, name)
-        if found is None:
+            definition = self.project.find_method(owner.cls, name)
+        if definition is None:
             return self._unknown(given)
         if not own:
             env = dict(self.engine.attributes(owner, self.trace.role))
-        return self._run_method(*found, owner, given, env)
+        return self._run_method(*definition, owner, given, env)
 
     def _run_method(
         self,
@@ -1276,7 +1179,7 @@ class Walker:
 
 
 def _loop_item(layers: Layers | None, items: Value, node: Loop) -> Value:
-    """What the loop variable holds."""
+    """The loop variable holds a layer, a number and a layer, or something else."""
     if layers is None or counts(node.iter):
         return Opaque(tags=derived(tags_of(items)))
     if isinstance(node.target, ast.Tuple) and len(node.target.elts) == 2:

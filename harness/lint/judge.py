@@ -18,7 +18,7 @@ from harness.lint import (
 )
 from harness.lint.catalogue import RULES
 from harness.lint.emit import finding
-from harness.lint.interpreter import Engine, OutOfStepsError, is_harmless
+from harness.lint.engine import Engine, OutOfStepsError, is_harmless
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, build_module
 from harness.lint.report import Finding, Severity

@@ -122,7 +122,7 @@ def _looked_at(node: ast.AST, root: str) -> Iterable[str]:
 
 
 class _Fate(Enum):
-    """What statements do with a variable first."""
+    """Statements do one of these with a variable first."""
 
     READ = "read"
     """Some path looks at it."""

@@ -23,13 +23,13 @@ from harness.lint.values import (
     with_tags,
 )
 
-# Methods and functions that change what a tensor holds; the others move, cast or cut it.
+# Methods and functions that change what a tensor holds; the others move, cast or slice it.
 _CHANGING = frozenset(
     {"repeat", "repeat_interleave", "tile", "expand", "einsum", "matmul", "mm", "bmm", "linear"}
     | {"mul", "div", "add", "sub", "pow", "neg", "square", "sqrt", "rsqrt", "exp", "mean", "sum"}
     | {"cumsum", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"}
 )
-# Modules of the model that only move, cast or cut what they are given.
+# Modules of the model that only move, cast or slice what they are given.
 _MOVING = ("gather", "scatter", "chunk", "shard", "pad", "cast", "dtype", "dropout", "identity")
 _BEHIND_THE_LAYERS = ("norm", "ln_f", "head", "pool", "proj", "classifier")
 _OPERATORS: dict[type[ast.operator], str] = {
@@ -157,12 +157,6 @@ def returned_items(returns: Iterable[Value]) -> list[tuple[Null, frozenset[str]]
     return items
 
 
-def dimensions(name: str, call: ast.Call) -> int:
-    """Number of dimensions of `x.view(a, b, c)`; 0 for another method."""
-    lists_all = len(call.args) > 1 and not any(isinstance(a, ast.Starred) for a in call.args)
-    return len(call.args) if name in ("view", "reshape") and lists_all else 0
-
-
 # ---- operations outside of the loops over layers
 
 
@@ -178,7 +172,7 @@ def arithmetic(operator: ast.operator, other: ast.expr) -> str:
 
 
 def changes(call: ast.Call) -> str:
-    """What a call applies, if it changes what a tensor holds: `self.norm`, `.repeat(1, 4)`."""
+    """The text of a call that changes what a tensor holds: `self.norm`, `.repeat(1, 4)`."""
     func = call.func
     name = dotted(func)
     head, _, attribute = name.rpartition(".")

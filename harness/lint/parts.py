@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.lint.interpreter import Engine
+from harness.lint.engine import Engine
 from harness.lint.project import ClassRef
 from harness.lint.trace import Role
 from harness.lint.tree import Function, dotted
@@ -42,7 +42,7 @@ class Method:
 def parts_of(
     engine: Engine, instance: Instance, path: str = "self", deep: int = 0
 ) -> Iterator[Part]:
-    """The class itself and the modules below it, decoder layers left out."""
+    """The class itself and the modules below it, the decoder layers left out."""
     attributes = engine.attributes(instance, Role.MIDDLE)
     layers = {
         name.removeprefix("self."): option
@@ -54,10 +54,15 @@ def parts_of(
     if deep >= _DEEP:
         return
     for name, value in attributes.items():
-        for option in options_of(value):
-            if isinstance(option, Instance) and name.startswith("self."):
-                attribute = name.removeprefix("self.")
+        for option in options_of(value) if name.startswith("self.") else ():
+            attribute = name.removeprefix("self.")
+            if isinstance(option, Instance):
                 yield from parts_of(engine, option, f"{path}.{attribute}", deep + 1)
+            elif isinstance(option, Layers) and not option.partial:
+                for element in options_of(option.element):
+                    # Blocks of an encoder are many and hold no layers of their own.
+                    if isinstance(element, Instance) and element.cls.asks_for_rank:
+                        yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
 
 
 def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
@@ -72,17 +77,17 @@ def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
 
 def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
     """Expressions under `base` that name a list of layers: `self.layers`, `self.model.layers`."""
-    found: dict[str, Layers] = {}
+    paths: dict[str, Layers] = {}
     for part in parts:
         if part.path == base or part.path.startswith(f"{base}."):
             head = "self" + part.path.removeprefix(base)
             for name, layers in part.layers.items():
-                found[f"{head}.{name}"] = layers
-    return found
+                paths[f"{head}.{name}"] = layers
+    return paths
 
 
 def iterated(node: ast.expr) -> tuple[str, bool]:
-    """What a `for` runs over: the dotted list, and whether all of it.
+    """A `for` runs over a dotted list, and over all of it or a part.
 
     Looks through enumerate, zip, reversed, list and islice.
     """

@@ -1,13 +1,13 @@
-"""What the lint hands out: findings, the severity they carry, and the report that holds them."""
+"""Findings, the severity that they carry, and the report that holds them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 
 
-class Severity(str, Enum):
-    """How much a finding weighs. Errors and warnings make the exit status 1; info never does."""
+class Severity(StrEnum):
+    """Errors and warnings make the exit status 1; info never does."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -34,7 +34,7 @@ class Finding:
     symbol: str = ""
     """The class (and key) that it is about: stable where line numbers move."""
     runners: tuple[tuple[str, str], ...] = field(default=())
-    """How each model runner of vLLM shows the fault: (("V1", "silent"), ("V2", "loud"))."""
+    """Each model runner of vLLM, and how it shows the fault: (("V1", "silent"), ("V2", "loud"))."""
 
     def at(self, path: str) -> Finding:
         """The same finding with its file named otherwise."""
@@ -51,7 +51,7 @@ class LintReport:
     """The outcome of one lint: findings in order, what was looked at, and what was waived."""
 
     findings: tuple[Finding, ...] = ()
-    """What decides the exit status: of a change its own findings, and none that is known."""
+    """These decide the exit status: of a change its own findings, and none that is known."""
     others: tuple[Finding, ...] = ()
     """Findings of files that a change touches, and those that a baseline knows."""
     files: int = 0
@@ -62,7 +62,7 @@ class LintReport:
     """Classes that claim pipeline parallelism (by themselves or through a base class)."""
     waived: int = 0
     hidden: tuple[str, ...] = ()
-    """What `shown` left out, in words."""
+    """The words for each kind of finding that `shown` left out."""
 
     def shown(self, *, verbose: bool, everything: bool) -> LintReport:
         """Return the report without what the user did not ask for.

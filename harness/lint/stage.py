@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.lint.binding import from_runner
-from harness.lint.interpreter import Engine, Walker
+from harness.lint.engine import Engine
+from harness.lint.interpreter import Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
 from harness.lint.tree import Function as FunctionNode
@@ -35,7 +36,7 @@ DECLARE = "make_empty_intermediate_tensors"
 
 @dataclass(frozen=True)
 class View:
-    """What one rank does."""
+    """The walk of forward as one rank runs it."""
 
     role: Role
     trace: Trace
@@ -62,7 +63,7 @@ class View:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `make_empty_intermediate_tensors` gives."""
+    """The receive buffers that `make_empty_intermediate_tensors` gives."""
 
     payload: Payload | None
     """None where nothing declares, or an inner model does that is picked at run time."""
@@ -125,7 +126,7 @@ def matches(pattern: str, other: str) -> bool:
 
 
 def _ends(pattern: str) -> tuple[str, str]:
-    """What stands before the first `*` and behind the last one; all of it where there is none."""
+    """The text before the first `*` and behind the last one; all of it where there is none."""
     return pattern.split("*")[0], pattern.rsplit("*", 1)[-1]
 
 
@@ -147,19 +148,19 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
     """
     engine.start()
     instance = Instance(cls)
-    found = engine.project.find_method(cls, "forward")
+    definition = engine.project.find_method(cls, "forward")
     views: dict[Role, View] = {}
     for role in Role:
         trace = Trace(role)
         attributes = dict(engine.attributes(instance, role))
         result: Value = UNKNOWN
-        if found is not None:
-            owner, function = found
+        if definition is not None:
+            owner, function = definition
             walker = Walker(engine, trace, owner.module, instance, owner)
             given = from_runner(instance, function, role)
             result, _ = walker.run(function, owner, instance, given, attributes)
         views[role] = View(role, trace, result)
-    forward_owner, forward = found if found is not None else (None, None)
+    forward_owner, forward = definition if definition is not None else (None, None)
     lineage = engine.project.lineage(cls).classes
     return Stage(instance, forward, forward_owner, views, _declaration(engine, instance), lineage)
 
@@ -201,10 +202,10 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
             inner = engine.attributes(owner, walker.trace.role).get(f"self.{value.name}")
             if inner is not None:
                 return _called(engine, walker, inner)
-            found = engine.project.find_method(owner.cls, value.name)
-            if found is None:
+            definition = engine.project.find_method(owner.cls, value.name)
+            if definition is None:
                 return UNKNOWN
-            holder, method = found
+            holder, method = definition
             attributes = dict(engine.attributes(owner, walker.trace.role))
             given = {name: Opaque(Null.NO) for name in parameter_names(method)}
             result, _ = walker.run(method, holder, owner, {**given, "self": owner}, attributes)

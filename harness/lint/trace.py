@@ -1,17 +1,17 @@
-"""What the interpreter writes down while it walks a forward pass."""
+"""The interpreter writes these events down while it walks a forward pass."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from harness.lint.project import Module
 from harness.lint.tree import Function
 
 
-class Role(str, Enum):
-    """Which pipeline rank is being played. With two ranks there is no middle."""
+class Role(StrEnum):
+    """The pipeline rank that is being played. With two ranks there is no middle."""
 
     FIRST = "first"
     MIDDLE = "middle"
@@ -66,7 +66,7 @@ class Step:
     phase: str
     """`before` the first loop over layers, or `after` one."""
     text: str
-    """What is applied, without the operand: `self.norm`, `* self.scale`."""
+    """The operation without its operand: `self.norm`, `* self.scale`."""
 
     @property
     def tag(self) -> str:

@@ -43,8 +43,6 @@ class Opaque:
 
     null: Null = Null.UNKNOWN
     tags: frozenset[str] = NO_TAGS
-    ndim: int = 0
-    """Number of dimensions; 0 when the code does not tell."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class Partial:
 
 @dataclass(frozen=True, eq=False)
 class Factory:
-    """What `make_empty_intermediate_tensors_factory` returned."""
+    """The function that `make_empty_intermediate_tensors_factory` returned."""
 
     payload: Payload
 
@@ -217,7 +215,7 @@ def nullness(value: Value) -> Null:
 
 
 def tags_of(value: Value) -> frozenset[str]:
-    """Where the value (or a part of it) comes from."""
+    """The tags of the value and of its parts."""
     if isinstance(value, Opaque):
         return value.tags
     if isinstance(value, Seq):
@@ -240,7 +238,7 @@ def derived(tags: frozenset[str]) -> frozenset[str]:
 
 
 def kinds(value: Value, mark: str) -> frozenset[str]:
-    """What the tags of a kind name: `kinds(value, "dtype:")` the dtypes that it was cast to."""
+    """The names in tags of a kind: `kinds(value, "dtype:")` are the dtypes that it was cast to."""
     return frozenset(t.removeprefix(mark) for t in tags_of(value) if t.startswith(mark))
 
 
@@ -303,7 +301,6 @@ def join(left: Value, right: Value) -> Value:
         return Opaque(
             _join_null(left.null, right.null),
             left.tags | right.tags,
-            left.ndim if left.ndim == right.ndim else 0,
         )
     if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
         return _join_payload(left, right)

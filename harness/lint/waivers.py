@@ -88,7 +88,7 @@ def apply_waivers(
     Args:
         findings: All findings.
         waivers: The waivers of each file, by the path that findings carry.
-        unjudged: Files of which not all findings are there: nothing is said of their waivers.
+        unjudged: Files of which not all findings are known: their waivers are not judged.
     """
     kept: list[Finding] = []
     used: set[tuple[str, int, str]] = set()

@@ -97,7 +97,7 @@ def test_importers_are_followed_through_files_in_between(tree):
 
 
 def test_old_findings_of_importers_do_not_count(tree):
-    """What an importer had wrong before is shown among the others, and status 0 is left."""
+    """A fault that an importer had before is shown among the others, and status 0 is left."""
     wrapper = BROKEN.replace("from .utils", "from .encoder import ToyEncoder\nfrom .utils")
     root = tree(encoder=WHOLE_ENCODER, wrapper=wrapper)
     report = lint_change(root, [MODELS / "encoder.py"])

@@ -55,7 +55,7 @@ def test_finding_is_status_1_and_a_line_of_text(broken):
 
 
 def test_info_is_shown_on_demand_and_never_counts(tmp_path):
-    """What is only info does not fail a push, and is shown with --verbose."""
+    """Info alone does not fail a push, and is shown with --verbose."""
     path = tmp_path / "toy.py"
     path.write_text(
         changed(
@@ -98,7 +98,7 @@ def test_github_annotation(broken):
 
 
 class Strict(BaseModel):
-    """What SARIF 2.1.0 asks of the properties that we write; no other property is written.
+    """SARIF 2.1.0 asks this of the properties that we write; no other property is written.
 
     Written from the standard by hand: no package carries its schema file.
     """
@@ -288,7 +288,7 @@ def test_empty_folder(tmp_path):
 
 
 def test_files_without_pp_are_clean_named_or_in_a_folder(tmp_path):
-    """What has nothing to do with PP passes, by itself and in its folder, and the text says so."""
+    """A file without PP passes, by itself and in its folder, and the text says so."""
     path = tmp_path / "a.py"
     path.write_text("print(1)\n")
     for target in (path, tmp_path):
@@ -307,7 +307,7 @@ def test_files_without_pp_are_clean_named_or_in_a_folder(tmp_path):
     ],
 )
 def test_unreadable_file(tmp_path, content, text):
-    """What cannot be read is reported with the reason, status 2, and the rest is still linted."""
+    """A file that cannot be read is reported with the reason, status 2; the rest is linted."""
     (tmp_path / "bad.py").write_bytes(content)
     (tmp_path / "toy.py").write_text(BROKEN)
     result = run(tmp_path)
@@ -349,7 +349,7 @@ def test_deep_nesting_does_not_end_the_run(tmp_path):
 
 @given(st.text(max_size=200))
 def test_any_text_gives_a_report(tmp_path_factory, text):
-    """Whatever stands in a file, the lint ends with a report."""
+    """The lint ends with a report on any text."""
     path = tmp_path_factory.getbasetemp() / "any.py"
     path.write_text("# SupportsPP\n" + text, encoding="utf-8", errors="replace")
     assert lint_paths([path]).files == 1

@@ -150,22 +150,6 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
-        "PP203",
-        "another number of dimensions",
-        [
-            (
-                DECLARED,
-                "        def make(batch_size, dtype, device):\n"
-                "            return IntermediateTensors({\n"
-                '                "hidden_states": torch.zeros((batch_size, 4, 8), dtype=dtype),\n'
-                '                "residual": torch.zeros((batch_size, 8), dtype=dtype),\n'
-                "            })\n"
-                "        self.make_empty_intermediate_tensors = make\n",
-            ),
-            (AFTER, "        hidden_states = torch.zeros((3, 8), dtype=dtype)\n"),
-        ],
-    ),
-    (
         "PP204",
         "another dtype",
         [(AFTER, "        residual = torch.zeros((3, 8), dtype=torch.float32)\n")],
@@ -307,7 +291,7 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ),
     (
         "PP407",
-        "an encoder that is cut",
+        "an encoder that is split",
         [
             (
                 "class ToyForCausalLM",
@@ -434,11 +418,6 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         "PP204",
         "a cast before sending",
         [(AFTER, "        residual = residual.to(torch.float32)\n")],
-    ),
-    (
-        "PP203",
-        "a view before sending",
-        [(AFTER, "        hidden_states = hidden_states.view(-1, 4, 8)\n")],
     ),
     (
         "PP607",
