@@ -23,7 +23,7 @@ from ..source.subject import Subject, SubjectOptions, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
 from .cost import modelled_seconds
-from .host import host_identity
+from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
 from .options import Options
 from .points import Point

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from ..plan.host import host_identity
+from ..plan.hosts import host_identity
 from .attribution import attribution_records
 from .records import collect
 from .reproduce import lasting
