@@ -60,7 +60,7 @@ def test_pins_are_read(tmp_path):
         (GOOD.replace('"vllm/a.py"', '"../a.py"'), "pin.0.files"),
         (GOOD.replace('{ cuda = "vllm" }', "{}"), "pin.1.distributions"),
         (GOOD.replace('{ cuda = "vllm" }', '{ tpu = "vllm" }'), "pin.1.distributions"),
-        ('default = "1.2.3"\npin = []\n', "pin: List should have at least 1 item"),
+        ('default = "1.2.3"\npin = []\n', "pin: Tuple should have at least 1 item"),
     ],
 )
 def test_bad_pins_file(tmp_path, text, says):

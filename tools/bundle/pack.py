@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from harness.errors import BadInputError
-from harness.source.pin import sha256_of
+from harness.files import sha256_of
 
 SUMS = "SHA256SUMS"
 NEEDS = "needs.txt"
