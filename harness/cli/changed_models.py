@@ -77,7 +77,7 @@ def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> Sh
     A checkpoint is kept and taken again while its configuration stays. Raises `BadInputError` if
     there is no class with one, or a model cannot be built.
     """
-    from ..models.shrink import CARD
+    from ..models.instruments import CARD
     from ..models.tiny import default_config, tiny_names
 
     checkpoints: list[Path] = []

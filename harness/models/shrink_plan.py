@@ -13,8 +13,8 @@ from math import gcd
 from typing import Any
 
 from ..errors import BadInputError
+from .config import Decoder, text_config
 from .instruments.recipes import VOCAB_SIZE
-from .partition import kv_sources, layer_count, layer_kinds, text_config
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
 _HIDDEN, _HEAD = 128, 32
@@ -97,7 +97,7 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     for key in _DROPPED:
         text.pop(key, None)
-    _cut_layers(text, layers, total=layer_count(config))
+    _cut_layers(text, layers, total=Decoder.of(config).layers)
     for key in _CAPS.keys() & text.keys():
         text[key] = _capped(text[key], _CAPS[key])
     _cut_heads(text)
@@ -112,7 +112,7 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return which layers of the original the tiny model has, ascending.
+    """Choose the layers of the original that the tiny model has, ascending.
 
     A repeating pattern is kept in whole periods. Of any other, the first layers are kept, with
     the first of each kind. A KV-shared tail keeps its share of the layers, short enough that
@@ -122,12 +122,14 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
         BadInputError: the config has no layers, or its layer pattern contradicts itself.
 
     """
-    total, kinds = layer_count(config), layer_kinds(config)
+    decoder = Decoder.of(config)
+    total, kinds = decoder.layers, decoder.kinds
     if isinstance(pattern := text_config(config).get("hybrid_override_pattern"), str):
         kinds = tuple(pattern)
     period = _period(kinds, text_config(config))
-    wanted = min(total, _multiple_within(period))
-    shared = len(kv_sources(config))
+    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
+    wanted = min(total, fitting[0] if fitting else MAX_LAYERS)
+    shared = len(decoder.kv_sources)
     if shared:
         first = total - shared
         opening = 1 + max(kinds.index(kind) for kind in set(kinds[first:]))
@@ -155,12 +157,6 @@ def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:
         if isinstance(value, int) and value > 1:
             period = period * value // gcd(period, value)
     return period
-
-
-def _multiple_within(period: int) -> int:
-    """Return the smallest multiple of a period from 8 to 12, else 12."""
-    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
-    return fitting[0] if fitting else MAX_LAYERS
 
 
 def _capped(value: Any, cap: int) -> Any:

@@ -14,7 +14,7 @@ from harness.cli.changed_models import changed_models, shrink_models, suite_comm
 from harness.cli.main import cli
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
-from harness.models.shrink import CARD
+from harness.models.instruments import CARD
 from harness.source.registry import ModelClass, generating_models
 
 REGISTRY = """

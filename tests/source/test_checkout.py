@@ -253,7 +253,7 @@ REFUSED = {
     "link": (link, {}, "is a symbolic link; replace it"),
     "committed link": (committed_link, {}, "is a symbolic link in commit"),
     "unrelated": (orphan, {}, "HEAD and main share no commit"),
-    "unnamed": (unnamed, {}, "no release tag; say with --pp-base REV"),
+    "unnamed": (unnamed, {}, "no release tag; name with --pp-base REV"),
     "unknown revision": (None, {"base": "gone"}, "has no commit 'gone'"),
     "option as revision": (None, {"base": "--all"}, "has no commit '--all'"),
     "unknown release": (None, {"version": "0.0.1"}, "no pin for vLLM 0.0.1; known: 1.2.3, 9.9.9"),

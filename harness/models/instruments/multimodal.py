@@ -27,10 +27,10 @@ from transformers import (
     Gemma4VisionConfig,
 )
 
-from harness.engine import random_weights
-from harness.models import weight_effects as sensitivity
-from harness.models.instruments.recipes import RandomRecipe
-from harness.models.instruments.tokenizer import write_tokenizer
+from ...engine import random_weights
+from .. import weight_effects
+from .recipes import RandomRecipe
+from .tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,7 +52,7 @@ MARKS = {
 
 
 def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str, object]:
-    """Write all but the card to ``folder``; return what was measured.
+    """Write all but the card to ``folder``; return the measurements.
 
     Weights depend on the seed and on their names alone.
 
@@ -82,7 +82,7 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     )
     decoder = Gemma4ForCausalLM(text).to(torch.float32).eval()
     random_weights.fill(decoder, recipe.seed)
-    seen = sensitivity.measure(decoder, vocabulary)
+    effects = weight_effects.measure(decoder, vocabulary)
     whole = Gemma4ForConditionalGeneration(config).to(torch.float32)
     random_weights.fill(whole, recipe.seed)
     whole.model.language_model.load_state_dict(decoder.model.state_dict())
@@ -95,11 +95,11 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     whole.config.save_pretrained(folder)
     write_tokenizer(tokenizer, folder, text.max_position_embeddings, MARKS)
     _write_processor(recipe, folder)
-    kind, effect = seen.smallest
+    kind, effect = effects.smallest
     return {
         "smallest_effect": effect,
         "smallest_effect_of": kind,
-        "top_tokens": seen.top_tokens,
+        "top_tokens": effects.top_tokens,
     }
 
 

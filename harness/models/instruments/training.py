@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
-from harness.models.instruments.recipes import Recipe
+from ..kv_weights import add_shared_weights
+from .recipes import Recipe
 
 IGNORED = -100
 MAX_GRADIENT_NORM = 1.0
@@ -141,26 +142,13 @@ def without_ple(model: Gemma4ForCausalLM, first_layer: int) -> Iterator[None]:
 
 
 def checkpoint_tensors(model: Gemma4ForCausalLM) -> dict[str, torch.Tensor]:
-    """Return the tensors of a bfloat16 checkpoint that transformers and vLLM both load.
-
-    transformers gives KV-shared layers no key and value weights, and vLLM refuses a checkpoint
-    without their ``k_norm``. The published checkpoints carry them; here they are copies of the
-    source layer's, and no engine computes with them.
-    """
+    """Return the tensors of a bfloat16 checkpoint that transformers and vLLM both load."""
     tensors = {
         name: tensor.detach().to(torch.bfloat16).contiguous().clone()
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embedding
     }
-    config = model.config
-    first_shared = config.num_hidden_layers - config.num_kv_shared_layers
-    for index in range(first_shared, config.num_hidden_layers):
-        kind = config.layer_types[index]
-        source = max(i for i in range(first_shared) if config.layer_types[i] == kind)
-        for part in ("k_proj", "v_proj", "k_norm"):
-            old = f"model.layers.{source}.self_attn.{part}.weight"
-            if old in tensors:
-                tensors[f"model.layers.{index}.self_attn.{part}.weight"] = tensors[old].clone()
+    add_shared_weights(tensors, model.config.to_dict())
     return tensors
 
 
