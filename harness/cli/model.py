@@ -14,7 +14,7 @@ from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan
 
 @click.group()
 def model() -> None:
-    """Instruments, shapes and pipeline partitions."""
+    """Instruments, tiny models and layer splits."""
 
 
 @model.command("list")

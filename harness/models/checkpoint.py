@@ -41,7 +41,7 @@ class ModelSource:
     """A checkpoint on this machine.
 
     Attributes:
-        name: how the user named it, shortened to a word for item ids.
+        name: the user's name for it, shortened to a word for item ids.
         path: the folder with its files; a hub checkpoint's is the local snapshot.
         hub_id: ``owner/name`` if it came from the hub.
         config: the content of ``config.json``.

@@ -29,7 +29,7 @@ Config = Mapping[str, Any]
 _COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Layers of these kinds hold a recurrent state and no key-value cache.
 _NO_KV_KINDS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent", "mlp", "moe"})
-# Above every model that exists: a config must not cost more memory than a model's own.
+# Above every model that exists: plans hold an entry for each layer.
 _MOST_LAYERS = 10_000
 
 
@@ -77,11 +77,11 @@ class Decoder(BaseModel):
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Read the decoder of a config; a nested ``text_config`` is found.
+        """Read the decoder of a config, from its nested ``text_config`` if it has one.
 
         Raises:
-            BadInputError: the config has no number of layers, or a value that is no number, a
-                name where names belong, or out of all proportion; the message names the key.
+            BadInputError: the config has no number of layers, or a value of another type or out
+                of all proportion; the message names the key.
 
         """
         named = {**text_config(config), "architectures": config.get("architectures")}
@@ -115,7 +115,7 @@ class Decoder(BaseModel):
 
     @cached_property
     def kv_sources(self) -> dict[int, int]:
-        """The layer that owns the key-value cache of each layer that shares one.
+        """The layer whose key-value cache each layer without a cache of its own reads.
 
         The last ``num_kv_shared_layers`` layers have no cache; each reads that of the last layer
         of its own kind before them.

@@ -89,7 +89,7 @@ def plan_partition(
     and judged.
 
     Args:
-        config: the content of a ``config.json``; a nested ``text_config`` is found.
+        config: the content of a ``config.json``.
         pp: number of pipeline ranks.
         requested: layers of each rank.
 

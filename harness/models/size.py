@@ -74,7 +74,7 @@ def kv_bytes(config: Config, tokens: int, itemsize: int) -> int:
 
 
 def _attention(decoder: Decoder, text: Config, kind: str) -> int:
-    """Query, key, value and output maps. KV-shared layers carry unused key and value maps too."""
+    """Count query, key, value and output maps; KV-shared layers carry unused key and value maps."""
     heads = decoder.num_attention_heads
     kv_heads = decoder.num_key_value_heads or heads
     head = decoder.head_dim or decoder.hidden_size // heads
@@ -88,7 +88,7 @@ def _attention(decoder: Decoder, text: Config, kind: str) -> int:
 
 
 def _feed_forward(decoder: Decoder, text: Config, layer: int) -> int:
-    """Gated MLP, experts, or both side by side."""
+    """Count a gated MLP, experts, or both side by side."""
     hidden, width = decoder.hidden_size, decoder.intermediate_size
     if layer in decoder.kv_sources and text.get("use_double_wide_mlp"):
         width *= 2

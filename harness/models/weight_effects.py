@@ -1,4 +1,4 @@
-"""Whether a random model sees what it should: each kind of weight must move its logits.
+"""The effect of each kind of weight of a random model on its logits: each must move them.
 
 An equal result proves something only if an unequal one was possible. Measured in transformers'
 forward, in float32. Only the builder of shrunk models imports this module, which needs torch.
@@ -32,8 +32,8 @@ _PER_LAYER_ARGUMENT = "per_layer_input"
 
 
 @dataclass(frozen=True)
-class Sensitivity:
-    """What a model's logits answer to.
+class WeightEffects:
+    """The effects of a model's weights on its logits.
 
     Attributes:
         effects: relative change of the logits (root mean square of the change over that of the
@@ -60,8 +60,8 @@ class Sensitivity:
         return min(judged.items(), key=lambda item: item[1])
 
 
-def measure(model: Any, vocab_size: int) -> Sensitivity:
-    """Disturb one parameter of each kind, and the per-layer inputs, and look at the logits.
+def measure(model: Any, vocab_size: int) -> WeightEffects:
+    """Disturb a parameter of each kind, and the per-layer inputs, and compare the logits.
 
     The parameter is taken from the middle of the model and rolled by one along its last
     dimension: a norm that follows cannot undo that, as it undoes a scaling.
@@ -80,19 +80,19 @@ def measure(model: Any, vocab_size: int) -> Sensitivity:
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
-            found: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
-        return found
+            computed: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
+        return computed
 
     plain = logits()
     _check_spread(plain)
     effects = {}
-    for kind, tensor in _one_of_each_kind(model):
+    for kind, tensor in _middle_of_each_kind(model):
         with _disturbed(tensor):
             effects[kind] = _change(plain, logits())
-    if _takes_per_layer_inputs(model):
+    if getattr(model.config, "hidden_size_per_layer_input", 0) and _decoder_layers(model):
         with _without_per_layer_inputs(model):
             effects["per-layer inputs of the later half"] = _change(plain, logits())
-    result = Sensitivity(
+    result = WeightEffects(
         effects,
         float(plain.std(-1).mean()),
         float(plain.std(0).mean()),
@@ -122,8 +122,8 @@ def _check_spread(logits: torch.Tensor) -> None:
         )
 
 
-def _one_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Give each kind of parameter by its name without numbers, and the middle one of the kind."""
+def _middle_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each kind of parameter by its name without numbers, and the middle tensor of it."""
     kinds: dict[str, list[torch.Tensor]] = {}
     for name, tensor in saved_tensors(model).items():
         shape = "x".join(map(str, tensor.shape))
@@ -153,12 +153,6 @@ def _decoder_layers(model: Any) -> list[Any]:
         for module in model.modules()
         if _PER_LAYER_ARGUMENT in inspect.signature(module.forward).parameters
     ]
-
-
-def _takes_per_layer_inputs(model: Any) -> bool:
-    return bool(getattr(model.config, "hidden_size_per_layer_input", 0)) and bool(
-        _decoder_layers(model)
-    )
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class PinEnvironment:
 
     @property
     def search_path(self) -> list[Path]:
-        """Where the packages lie."""
+        """The folders of the packages."""
         return sorted(self.path.glob("lib/python3.*/site-packages"))
 
     def locate(self, pin: Pin) -> InstalledVllm:

@@ -1,6 +1,6 @@
-"""Which vLLM is under test: the pins in `patches/pins.toml`, and the one that is installed.
+"""The vLLM under test: the pins in `patches/pins.toml`, and the installed release.
 
-Nothing here imports vLLM or torch: what is installed is read from its metadata.
+Nothing here imports vLLM or torch: an installation is read from its metadata.
 """
 
 import base64
@@ -30,7 +30,7 @@ _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True)
 class Pin:
-    """A vLLM release: what to install for it and which files it is known by.
+    """A vLLM release: the packages to install for it, and the files that identify it.
 
     `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `requirements`
     are what an engine needs beside it; `overrides` are the requirements that uv needs as overrides
@@ -49,7 +49,7 @@ class Pin:
     python: _PythonVersion = "3.10"
 
     def requirements_for(self, device: str) -> tuple[str, ...]:
-        """Return all that an environment of this pin holds on purpose, vLLM first."""
+        """Return the requirements of an environment of this pin, vLLM first."""
         return (f"{self.distributions[device]}=={self.version}", *self.requirements)
 
     def install_command(self, device: str | None = None) -> str:
@@ -65,7 +65,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Pins:
-    """All pins, and the one that is meant where none is named."""
+    """All pins, and the default for users who name none."""
 
     default: Pin
     all: tuple[Pin, ...]
@@ -81,7 +81,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class InstalledVllm:
-    """A vLLM found on disk: its version and distribution, and where both lie.
+    """An installed vLLM: its version and distribution, and the folders of both.
 
     `python` is the interpreter of the environment that holds it; None: the controller's own.
     """
@@ -198,7 +198,7 @@ def locate_vllm(
 
 
 def read_record(installed: InstalledVllm) -> dict[str, RecordedFile]:
-    """Read the files of the package from the distribution's RECORD, without those of `.pyc`.
+    """Read the files of the package from the distribution's RECORD, `.pyc` left out.
 
     Raises `BadInputError` if RECORD is missing or cannot be read.
     """

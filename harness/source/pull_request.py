@@ -58,7 +58,7 @@ class _Section:
 
     @property
     def is_below_vllm(self) -> bool:
-        """Whether any of the names that it gives lies below vllm/."""
+        """Whether any of the names in the header lies below vllm/."""
         return any(_BELOW_VLLM.search(names) for names in self._names())
 
     @property
@@ -112,7 +112,7 @@ def read_patch_file(path: Path) -> PatchFile:
 
 
 def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where each mail begins and ends; a file that is no mail is one piece."""
+    """Find where each mail begins and ends; a file that is no mail is a single piece."""
     starts = [i for i, line in enumerate(lines) if _MAIL.fullmatch(line)]
     if not starts or starts[0]:
         starts = [0, *starts]

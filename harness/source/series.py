@@ -70,12 +70,12 @@ class Series:
         """The name of the folder."""
         return self.path.name
 
-    def variants(self, base_name: str = "base") -> tuple[Variant, ...]:
+    def variants(self) -> tuple[Variant, ...]:
         """Return every prefix, shortest first: no patch, the first, the first two, ...
 
         Raises `BadInputError` if two of them have one name.
         """
-        names = [base_name]
+        names = ["base"]
         for patch in self.patches:
             if patch.variant in names:
                 raise BadInputError(

@@ -141,7 +141,7 @@ def test_attention_stays_grouped_as_it_was(heads, kv_heads, kept):
 
 
 def test_state_space_heads_fill_their_width():
-    """What transformers asserts of falcon_h1 holds after shrinking."""
+    """The assertions of transformers on falcon_h1 hold after shrinking."""
     plan = shrunk_config(
         {
             "model_type": "falcon_h1", "num_hidden_layers": 24, "hidden_size": 2048,

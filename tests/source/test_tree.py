@@ -44,16 +44,16 @@ BASE = Variant("base", ())
 
 def snapshot(root):
     """Return all that a write to the installed package would change."""
-    found = {}
+    files = {}
     for path in sorted(root.rglob("*")):
         status = path.lstat()
         content = path.read_bytes() if path.is_file() else None
-        found[path] = (status.st_ino, status.st_mtime_ns, status.st_mode, content)
-    return found
+        files[path] = (status.st_ino, status.st_mtime_ns, status.st_mode, content)
+    return files
 
 
 def test_tree_is_the_package_with_the_patch(site, variant, tmp_path):
-    """What no patch touches is the installed file itself; what one touches is a file of its own."""
+    """An untouched file is the installed file itself; a patched one is a file of the tree's own."""
     site.install()
     built = build_tree(site.locate(), variant(CHANGE), tmp_path / "cache")
     assert built.variant.name == "patched"
@@ -106,32 +106,32 @@ def test_tree_is_the_distribution_vllm(site, tmp_path, name, version, expected):
     site.install(name, version)
     installed = site.locate()
     built = build_tree(installed, BASE, tmp_path / "cache")
-    (found,) = importlib.metadata.distributions(name="vllm", path=[str(built.path)])
-    assert found.version == expected == tree_version(installed)
-    assert found.metadata["Name"] == "vllm"
-    assert found.requires == ["torch"]
-    assert [(point.group, point.name, point.value) for point in found.entry_points] == [
+    (vllm,) = importlib.metadata.distributions(name="vllm", path=[str(built.path)])
+    assert vllm.version == expected == tree_version(installed)
+    assert vllm.metadata["Name"] == "vllm"
+    assert vllm.requires == ["torch"]
+    assert [(point.group, point.name, point.value) for point in vllm.entry_points] == [
         ("vllm.general_plugins", "resolver", "vllm.a:b"),
         ("vllm.general_plugins", "pp_harness", "harness.engine.plugin:register"),
     ]
-    assert "Name: not a header\nVersion: nor this, ü" in found.read_text("METADATA")
+    assert "Name: not a header\nVersion: nor this, ü" in vllm.read_text("METADATA")
 
 
 def test_digest_names_the_content(site, variant, tmp_path):
     """The digest depends on release and patched content, not on headers, names or the place."""
     site.install()
     installed, cache = site.locate(), tmp_path / "cache"
-    one = build_tree(installed, variant(CHANGE), cache)
+    first = build_tree(installed, variant(CHANGE), cache)
     same = build_tree(installed, variant(f"Subject: words\n---\n{CHANGE}", name="other"), cache)
-    assert (one.digest, one.path) == (same.digest, same.path)
+    assert (first.digest, first.path) == (same.digest, same.path)
     assert same.variant.name == "other"
     others = {
         build_tree(installed, each, cache).digest
         for each in (BASE, variant(CHANGE.replace("TWO", "2")), variant(CHANGE, DELETE))
     }
-    assert len(others | {one.digest}) == 4
+    assert len(others | {first.digest}) == 4
     elsewhere = build_tree(installed, variant(CHANGE), tmp_path / "cache2")
-    assert elsewhere.digest == one.digest
+    assert elsewhere.digest == first.digest
 
 
 def test_standing_tree_is_reused(site, variant, tmp_path):
@@ -190,7 +190,7 @@ def test_changed_tree_is_built_anew(site, variant, tmp_path, caplog, name, chang
 
 
 def test_edited_installation_is_refused(site, tmp_path):
-    """If the installed package is not what RECORD says, there is no base to measure against."""
+    """An installed package that differs from its RECORD is no base to compare with."""
     site.install()
     installed = site.locate()
     built = build_tree(installed, BASE, tmp_path / "cache")
@@ -237,7 +237,7 @@ def test_failed_build_leaves_nothing(site, variant, tmp_path, monkeypatch):
 
 
 def test_killed_build_is_cleared_away(site, variant, tmp_path):
-    """What a killed build has left is removed by the next one of the same tree."""
+    """The remains of a killed build are removed by the next build of the same tree."""
     site.install()
     cache = tmp_path / "cache"
     built = build_tree(site.locate(), variant(CHANGE), cache)
@@ -340,7 +340,7 @@ def test_two_processes_build_one_tree(site, variant, tmp_path):
 
 @pytest.mark.vllm
 def test_real_trees_are_built_in_time(real_pin, real_vllm, tmp_path):
-    """The trees of the default series stand in under 3 s each and hold what their names say."""
+    """The trees of the default series stand in under 3 s each and hold what their names promise."""
     trees = {}
     for each in load_series(patches_dir() / real_pin.series).variants():
         started = time.process_time()  # of this process: a busy machine is not our doing

@@ -96,7 +96,7 @@ TEMPLATES = (
 
 
 def make_problems(count: int, seed: int) -> tuple[Problem, ...]:
-    """``count`` distinct problems, the same for the same ``seed``; templates take turns.
+    """Make ``count`` distinct problems, the same for the same ``seed``; templates take turns.
 
     Numbers: ``a`` in 21..59, ``b`` and ``c`` in 2..9, so that every result is a positive integer.
     """
@@ -119,7 +119,7 @@ def prompt_of(question: str) -> str:
 
 
 def target_of(answer: str) -> str:
-    """Return what is to follow the prompt: lm-eval's target delimiter is one space."""
+    """Return the text that follows the prompt: lm-eval's target delimiter is one space."""
     return f" {answer}"
 
 

@@ -1,4 +1,4 @@
-"""Train an instrument with torch and transformers. Nothing else in the harness imports this."""
+"""Train an instrument with torch and transformers. Only the builder imports this module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on a set of examples.
+    """The score of a model on a set of examples.
 
     Attributes:
         accuracy: share of examples whose whole answer greedy decoding gives, token for token.
@@ -107,7 +107,7 @@ def train(
 def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int = 32) -> Score:
     """Score greedy decoding without decoding.
 
-    One pass over prompt and answer tells whether each answer token is the most likely one after
+    One pass over prompt and answer tells whether each answer token is the most likely after
     the right tokens before it; if all are, greedy decoding gives exactly this answer.
     """
     model.eval()
@@ -160,7 +160,7 @@ def round_weights(model: Gemma4ForCausalLM) -> None:
 
 
 def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean loss of each example's answer tokens, (batch,), in nats a token."""
+    """Compute the mean loss of each example's answer tokens, (batch,), in nats a token."""
     wanted = labels[:, 1:]
     each = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
@@ -171,7 +171,7 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def _ple_contrast(
     model: Gemma4ForCausalLM, inputs: torch.Tensor, labels: torch.Tensor, *, stale: bool
 ) -> torch.Tensor:
-    """How far a pass with PLE broken in the later half is from wrong enough: 0 when it is.
+    """Measure how far a pass with PLE broken in the later half is from wrong enough; 0: it is.
 
     Broken: PLE left out, or (``stale``) the token part of it taken from the token before. Half
     the batch is enough to learn this from.
@@ -210,7 +210,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (batch, longest), padded on the right with 0 and IGNORED."""
+    """Build token ids and labels, both (batch, longest), padded right with 0 and IGNORED."""
     width = max(len(example.prompt) + len(example.answer) for example in examples)
     inputs = torch.zeros(len(examples), width, dtype=torch.long)
     labels = torch.full((len(examples), width), IGNORED)
