@@ -1,7 +1,5 @@
 """Find a checkpoint by instrument name, path or hub id, and identify its content. No torch."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import dataclass
@@ -43,11 +41,10 @@ class ModelSource:
     Attributes:
         name: the user's name for it, shortened to a word for item ids.
         path: the folder with its files; a hub checkpoint's is the local snapshot.
-        hub_id: ``owner/name`` if it came from the hub.
-        config: the content of ``config.json``.
+        hub_id: `owner/name` if it came from the hub.
+        config: the content of `config.json`.
         digest: sha256 of its files, in hexadecimal; see `content_digest`.
         is_shape: it has a config alone; the engine draws weights (shape.py).
-
     """
 
     name: str
@@ -72,14 +69,13 @@ def resolve_model(
 ) -> ModelSource:
     """Find and identify a checkpoint.
 
-    A bundled instrument's name comes first, then a folder, then a hub id (``owner/name``). Write
-    ``./ple`` for a folder that has the name of an instrument. ``shape:NAME`` is a config without a
-    checkpoint, written below ``shapes_dir``.
+    A bundled instrument's name comes first, then a folder, then a hub id (`owner/name`). Write
+    `./ple` for a folder that has the name of an instrument. `shape:NAME` is a config without a
+    checkpoint, written below `shapes_dir`.
 
     Raises:
         BadInputError: there is no such checkpoint, it is incomplete, the hub does not give it, or
             it has only pickled weights or asks for code of its own and that is not allowed.
-
     """
     if name_or_path.startswith(PREFIX) and shapes_dir is not None:
         name, shape = read_shape(name_or_path)

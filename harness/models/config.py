@@ -4,8 +4,6 @@ A config comes from anywhere. Everything goes by the keys that it has, never by 
 model family.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -77,12 +75,11 @@ class Decoder(BaseModel):
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Read the decoder of a config, from its nested ``text_config`` if it has one.
+        """Read the decoder of a config, from its nested `text_config` if it has one.
 
         Raises:
             BadInputError: the config has no number of layers, or a value of another type or out
                 of all proportion; the message names the key.
-
         """
         named = {**text_config(config), "architectures": config.get("architectures")}
         try:
@@ -101,11 +98,10 @@ class Decoder(BaseModel):
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
-        """The kind of each layer; ``full_attention`` where the config does not tell.
+        """The kind of each layer; `full_attention` where the config does not tell.
 
         Raises:
             BadInputError: the config lists more or fewer kinds than layers.
-
         """
         if self.layer_types and len(self.layer_types) != self.layers:
             raise BadInputError(
@@ -117,12 +113,11 @@ class Decoder(BaseModel):
     def kv_sources(self) -> dict[int, int]:
         """The layer whose key-value cache each layer without a cache of its own reads.
 
-        The last ``num_kv_shared_layers`` layers have no cache; each reads that of the last layer
+        The last `num_kv_shared_layers` layers have no cache; each reads that of the last layer
         of its own kind before them.
 
         Raises:
             BadInputError: a shared layer's kind does not occur before the shared tail.
-
         """
         shared, first = self.num_kv_shared_layers, self.layers - self.num_kv_shared_layers
         if not shared:
@@ -153,17 +148,16 @@ class Decoder(BaseModel):
 
 
 def text_config(config: Config) -> Config:
-    """Return the part that describes the text decoder: a nested ``text_config``, or the whole."""
+    """Return the part that describes the text decoder: a nested `text_config`, or the whole."""
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) else config
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a ``config.json``, given as the file or the folder that holds it.
+    """Read a `config.json`, given as the file or the folder that holds it.
 
     Raises:
         BadInputError: there is none, or it is not a JSON object.
-
     """
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():

@@ -39,7 +39,6 @@ def download(hub_id: str, patterns: Sequence[str]) -> Path:
 
     Raises:
         BadInputError: the hub does not give them, or its client is not installed.
-
     """
     try:
         from huggingface_hub import snapshot_download

@@ -1,7 +1,7 @@
 """Weights of layers that share a key-value cache: no engine computes with them, vLLM asks for them.
 
 transformers neither has nor saves them; published checkpoints carry them, and vLLM refuses one
-without ``k_norm``.
+without `k_norm`.
 """
 
 from typing import Any

@@ -1,12 +1,10 @@
 """Layer splits: how a model's layers are placed on pipeline ranks, from its config alone.
 
 vLLM builds a layer only on the rank that runs it. A layer that shares its key-value cache with an
-earlier one (``num_kv_shared_layers``) needs that source on the same rank; across a boundary vLLM
+earlier one (`num_kv_shared_layers`) needs that source on the same rank; across a boundary vLLM
 refuses to load. So not every layer split is legal, and at some sizes vLLM's own is not. No torch,
 no vLLM.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +23,10 @@ class RankPlan:
 
     Attributes:
         first_layer: index of its first decoder layer.
-        layers: number of decoder layers; the last has index ``first_layer + layers - 1``.
+        layers: number of decoder layers; the last has index `first_layer + layers - 1`.
         kv_layers: how many of them own a key-value cache.
         parameters: weights in these decoder layers, None where the config does not tell.
             Embeddings and the output head come on top.
-
     """
 
     rank: int
@@ -41,7 +38,7 @@ class RankPlan:
 
 @dataclass(frozen=True)
 class PartitionPlan:
-    """A layer split of a model over ``pp`` ranks, and whether vLLM can load it.
+    """A layer split of a model over `pp` ranks, and whether vLLM can load it.
 
     Attributes:
         layers_per_rank: the split that is proposed, or the requested one.
@@ -49,7 +46,6 @@ class PartitionPlan:
         illegal_reason: why the split cannot be loaded; None if it is legal.
         note: one sentence for the reader, or nothing.
         ranks: the part of each rank; empty where the split does not fit the model.
-
     """
 
     layers_per_rank: tuple[int, ...]
@@ -70,7 +66,7 @@ class PartitionPlan:
 
     @property
     def value(self) -> str:
-        """The split as a value for ``VLLM_PP_LAYER_PARTITION``."""
+        """The split as a value for `VLLM_PP_LAYER_PARTITION`."""
         return as_value(self.layers_per_rank)
 
     @property
@@ -82,20 +78,19 @@ class PartitionPlan:
 def plan_partition(
     config: Config, pp: int, requested: Sequence[int] | None = None
 ) -> PartitionPlan:
-    """Plan the layer split of a model over ``pp`` ranks.
+    """Plan the layer split of a model over `pp` ranks.
 
     Without a request this is vLLM's own split if it is legal, else the legal split nearest to
     balanced, else vLLM's own split with the reason that it is illegal. A request is kept as it is
     and judged.
 
     Args:
-        config: the content of a ``config.json``.
+        config: the content of a `config.json`.
         pp: number of pipeline ranks.
         requested: layers of each rank.
 
     Raises:
-        BadInputError: ``pp`` is below 1, or the config cannot be planned with.
-
+        BadInputError: `pp` is below 1, or the config cannot be planned with.
     """
     if pp < 1:
         raise BadInputError(f"a pipeline needs at least one rank, got {pp}")
@@ -174,7 +169,7 @@ def balanced_split(decoder: Decoder, pp: int) -> tuple[int, ...] | None:
 
 
 def as_value(split: Sequence[int]) -> str:
-    """Write a layer split as vLLM's variable has it: ``2,3,3``."""
+    """Write a layer split as vLLM's variable has it: `2,3,3`."""
     return ",".join(map(str, split))
 
 

@@ -4,8 +4,6 @@
 with other numbers. `shapes.toml` holds the shapes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile

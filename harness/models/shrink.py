@@ -1,7 +1,5 @@
 """Shrink a model: a tiny checkpoint of the same structure, whose every weight moves the logits."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -25,12 +23,11 @@ _KIND = "random"
 def find_config(name: str) -> dict[str, Any]:
     """Find the configuration that a user names.
 
-    An instrument comes first, then a shape (``shape:NAME``), a file or folder, a hub id, of which
-    only ``config.json`` is fetched, and a known family or architecture (its tiny default).
+    An instrument comes first, then a shape (`shape:NAME`), a file or folder, a hub id, of which
+    only `config.json` is fetched, and a known family or architecture (its tiny default).
 
     Raises:
         BadInputError: nothing is found by that name.
-
     """
     if name in instrument_names():
         return read_config(instrument_path(name))
@@ -49,20 +46,19 @@ def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
     """Build a tiny random checkpoint of a configuration's structure; return its folder.
 
     Weights depend on the seed and on their names alone. They are checked before anything is
-    left in ``out``: each kind of parameter, and the per-layer inputs of a model that has them,
+    left in `out`: each kind of parameter, and the per-layer inputs of a model that has them,
     must move the logits. The folder appears whole or not at all, and replaces an older shrunk
     model of the same path.
 
     Args:
-        config: the content of a ``config.json``, of any size; the text part of a multimodal one
+        config: the content of a `config.json`, of any size; the text part of a multimodal one
             is taken.
         out: the folder to make.
         seed: of the weights.
 
     Raises:
         BadInputError: the config cannot be shrunk or built by transformers, its model does not
-            see one of its parameters, or ``out`` holds something else.
-
+            see one of its parameters, or `out` holds something else.
     """
     plan = shrunk_config(config)
     _check_replaceable(out)
@@ -77,7 +73,7 @@ def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Raise `BadInputError` if ``out`` holds what this module did not make."""
+    """Raise `BadInputError` if `out` holds what this module did not make."""
     if not out.exists():
         return
     try:

@@ -5,8 +5,6 @@ capped, ratios that the code asserts are kept, and lists with an entry for each 
 with the layers.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from math import gcd
@@ -76,11 +74,10 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer's).
 
     Args:
-        config: the content of a ``config.json``; of a multimodal one the text part is taken.
+        config: the content of a `config.json`; of a multimodal one the text part is taken.
 
     Raises:
         BadInputError: the config has no layers or no model type, or wants code of its own.
-
     """
     if config.get("auto_map"):
         raise BadInputError(
@@ -120,7 +117,6 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
 
     Raises:
         BadInputError: the config has no layers, or its layer pattern contradicts itself.
-
     """
     decoder = Decoder.of(config)
     total, kinds = decoder.layers, decoder.kinds

@@ -1,7 +1,5 @@
 """The size of a model: the weights of each layer, of a checkpoint once loaded, of its KV cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .config import Config, Decoder, text_config

@@ -5,8 +5,6 @@ of vLLM has), a window that the probes cross, the vocabulary of the bundled toke
 layers that four ranks hold more than one kind each.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -105,12 +103,11 @@ def default_config(architecture: str) -> dict[str, Any]:
     """Return a copy of a tiny configuration, ready for `shrink`.
 
     Args:
-        architecture: vLLM's architecture (``LlamaForCausalLM``), transformers' model type
-            (``gemma3_text``) or a short name from `tiny_names`.
+        architecture: vLLM's architecture (`LlamaForCausalLM`), transformers' model type
+            (`gemma3_text`) or a short name from `tiny_names`.
 
     Raises:
         BadInputError: none is known by that name; the message lists the known ones.
-
     """
     for name, config in TINY.items():
         if architecture in (name, config["model_type"], *config["architectures"]):

@@ -4,8 +4,6 @@ An equal result proves something only if an unequal one was possible. Measured i
 forward, in float32. Only the builder of shrunk models imports this module, which needs torch.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -37,11 +35,10 @@ class WeightEffects:
 
     Attributes:
         effects: relative change of the logits (root mean square of the change over that of the
-            logits) for each kind of parameter, named with ``*`` for layer and expert numbers.
+            logits) for each kind of parameter, named with `*` for layer and expert numbers.
         spread_over_tokens: standard deviation of the logits over the vocabulary, mean.
         spread_over_positions: the same over positions of one prompt.
         top_tokens: how many different tokens are the most likely one somewhere in the prompt.
-
     """
 
     effects: dict[str, float]
@@ -73,7 +70,6 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
     Raises:
         BadInputError: logits are not finite, constant, or do not move; the message names the
             parameter.
-
     """
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, vocab_size, (1, PROBE_TOKENS), generator=generator)

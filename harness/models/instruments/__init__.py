@@ -26,7 +26,6 @@ def instrument_path(name: str) -> Path:
 
     Raises:
         BadInputError: no instrument has that name, or this installation lacks its files.
-
     """
     folder = CHECKPOINTS / recipe_of(name).name
     if not (folder / "model.safetensors").is_file():

@@ -31,7 +31,7 @@ TOKENIZER_SEED = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a build: ``step`` of ``steps`` done, with the training loss in nats a token."""
+    """One step of a build: `step` of `steps` done, with the training loss in nats a token."""
 
     step: int
     steps: int
@@ -45,7 +45,7 @@ def build_instrument(
     on_progress: Callable[[Progress], None] = lambda _: None,
     check: bool = True,
 ) -> dict[str, object]:
-    """Make the instrument of a recipe and write its checkpoint to the folder ``out``.
+    """Make the instrument of a recipe and write its checkpoint to the folder `out`.
 
     The folder appears whole or not at all, and replaces an older instrument of the same path.
 
@@ -59,10 +59,9 @@ def build_instrument(
         The card of the instrument.
 
     Raises:
-        BadInputError: ``out`` exists and is no instrument; torch or transformers are not
+        BadInputError: `out` exists and is no instrument; torch or transformers are not
             installed.
         HarnessError: the model misses the accuracy, does not see its weights, or is too large.
-
     """
     if out.exists() and not (out / CARD).is_file():
         raise BadInputError(f"{out} exists and holds no instrument; choose another --out")

@@ -52,13 +52,12 @@ MARKS = {
 
 
 def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str, object]:
-    """Write all but the card to ``folder``; return the measurements.
+    """Write all but the card to `folder`; return the measurements.
 
     Weights depend on the seed and on their names alone.
 
     Raises:
         BadInputError: a kind of weight of the text decoder does not move the logits.
-
     """
     tokenizer.add_special_tokens(list(MARKS.values()))
     vocabulary = tokenizer.get_vocab_size()
@@ -104,7 +103,7 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
 
 
 def _write_processor(recipe: RandomRecipe, folder: Path) -> None:
-    """Write ``processor_config.json``; the tokenizer, which it names, is in ``folder`` already."""
+    """Write `processor_config.json`; the tokenizer, which it names, is in `folder` already."""
     sizes = {"patch_size": recipe.vision["patch_size"], "max_soft_tokens": SOFT_TOKENS}
     processor = Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),

@@ -1,7 +1,5 @@
 """The shapes and training settings of the bundled instruments, as plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -39,11 +37,10 @@ class Recipe:
     """The recipe of an instrument that is trained.
 
     Attributes:
-        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
-        steps: optimiser steps; ``batch`` of the ``problems`` are seen in each.
+        shape: keyword arguments of `Gemma4TextConfig`, without vocabulary sizes.
+        steps: optimiser steps; `batch` of the `problems` are seen in each.
         learning_rate: peak of a warm-up and cosine schedule.
         ple_gain: start value of the norm weight that scales what PLE adds in each layer.
-
     """
 
     name: str
@@ -62,9 +59,8 @@ class RandomRecipe:
     """The recipe of an instrument with random weights: a text decoder behind a multimodal class.
 
     Attributes:
-        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
-        vision: keyword arguments of ``Gemma4VisionConfig``.
-
+        shape: keyword arguments of `Gemma4TextConfig`, without vocabulary sizes.
+        vision: keyword arguments of `Gemma4VisionConfig`.
     """
 
     name: str
@@ -156,7 +152,6 @@ def recipe_of(name: str) -> Recipe | RandomRecipe:
 
     Raises:
         BadInputError: no instrument has that name.
-
     """
     try:
         return RECIPES[name]

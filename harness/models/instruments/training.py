@@ -1,7 +1,5 @@
 """Train an instrument with torch and transformers. Only the builder imports this module."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +33,6 @@ class Score:
     Attributes:
         accuracy: share of examples whose whole answer greedy decoding gives, token for token.
         margin: smallest logit distance of an answer token to its best rival (negative: a miss).
-
     """
 
     accuracy: float
@@ -43,7 +40,7 @@ class Score:
 
 
 def make_config(recipe: Recipe, vocab_size: int) -> Gemma4TextConfig:
-    """Return the recipe's transformers configuration, for ``vocab_size`` tokens."""
+    """Return the recipe's transformers configuration, for `vocab_size` tokens."""
     return Gemma4TextConfig(
         vocab_size=vocab_size,
         vocab_size_per_layer_input=vocab_size,
@@ -76,7 +73,7 @@ def train(
     examples: Sequence[Example],
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Fit ``model`` in place on the answers of ``examples``; ``on_step`` gets step and loss.
+    """Fit `model` in place on the answers of `examples`; `on_step` gets step and loss.
 
     A model with PLE is also trained to be wrong when PLE is broken in its later half: by itself
     it memorises the answers in ways that hardly need PLE, and would not notice its loss.
@@ -129,7 +126,7 @@ def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int =
 
 @contextmanager
 def without_ple(model: Gemma4ForCausalLM, first_layer: int) -> Iterator[None]:
-    """Inside the block, layers from ``first_layer`` on skip what PLE adds."""
+    """Inside the block, layers from `first_layer` on skip what PLE adds."""
     layers = list(model.model.layers)[first_layer:]
     widths = [layer.hidden_size_per_layer_input for layer in layers]
     try:
@@ -173,7 +170,7 @@ def _ple_contrast(
 ) -> torch.Tensor:
     """Measure how far a pass with PLE broken in the later half is from wrong enough; 0: it is.
 
-    Broken: PLE left out, or (``stale``) the token part of it taken from the token before. Half
+    Broken: PLE left out, or (`stale`) the token part of it taken from the token before. Half
     the batch is enough to learn this from.
     """
     half = len(inputs) // 2
