@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from harness.capture.schedule import Job, plan
+from harness.capture.schedule import Job, lower_bound, makespan, schedule
 
 CELLS = (10, 30, 100, 300, 1000)
 DEVICES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
@@ -60,9 +60,9 @@ def main() -> None:
                     fitting = (job for job in made if job.width <= devices)
                     jobs = list(itertools.islice(fitting, cells))
                     began = time.process_time()
-                    planned = plan(jobs, devices)
+                    scheduled = schedule(jobs, devices)
                     slowest[cells] = max(slowest[cells], time.process_time() - began)
-                    ratio = planned.makespan / planned.bound
+                    ratio = makespan(scheduled) / lower_bound(jobs, devices)
                     worst[kind, cells] = max(worst[kind, cells], ratio)
     print(f"makespan over lower bound, the worst of {len(DEVICES) * options.seeds} sweeps each")
     print(f"{'cells':>6}" + "".join(f"{kind:>8}" for kind in KINDS) + f"{'slowest plan (cpu)':>22}")

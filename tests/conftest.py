@@ -14,7 +14,7 @@ pytest_plugins = ["pytester"]
 def pytest_addoption(parser):
     """Register what the harness's own tests take."""
     parser.addoption("--docs-all", action="store_true", help="run every command of the pages")
-    parser.addoption("--write-trust", action="store_true", help="renew the table of docs/trust.md")
+    parser.addoption("--write-trust", action="store_true", help="renew results/notes/faults.md")
 
 
 # No deadline: the first example often pays for an import, and machines are shared.

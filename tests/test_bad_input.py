@@ -19,8 +19,8 @@ from harness.models.size import kv_bytes, weight_bytes
 from harness.plan.options import parse_pps
 from harness.plan.sweep import _check_questions
 from harness.plugin.options import _cut, _shard, names
+from harness.report.files import read_report
 from harness.report.history import read as read_history
-from harness.report.join import read_report
 from harness.source.pin import load_pins
 from harness.source.pull_request import read_patch_file
 

@@ -12,6 +12,7 @@ from command_blocks import PAGES, ROOT, Command, blocks, unmarked
 
 from harness.assets import patches_dir
 from harness.cli.main import _COMMANDS
+from harness.plan.options import declarations
 from harness.source.pin import load_pins, locate_vllm
 
 LIMIT = 1800  # seconds for one command
@@ -108,8 +109,7 @@ def test_reference_is_whole():
     """The generated pages hold every option of the plugin and every command with its own help."""
     from tools.reference import commands_page, options_page
 
-    source = (ROOT / "harness/plugin/options.py").read_text(encoding="utf-8")
-    declared = re.findall(r'\badd\(\s*"(--pp[a-z0-9-]*)"', source)
+    declared = [option.flag for _, option in declarations()]
     assert re.findall(r"^\| `(--pp[a-z0-9-]*)", options_page(), re.MULTILINE) == declared
     page = commands_page()
     for name in _COMMANDS:

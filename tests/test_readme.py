@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import _COMMANDS
+from harness.plan.options import declarations
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,9 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_every_option_of_the_plugin_is_named():
     """No option is left for --help alone, and none is named that is gone."""
-    source = (ROOT / "harness" / "plugin" / "options.py").read_text(encoding="utf-8")
-    options = set(re.findall(r'\badd\(\s*"(--pp[a-z0-9-]*)"', source))
-    assert "--pp-variant" in options
+    options = {option.flag for _, option in declarations()}
     assert options == set(re.findall(r"--pp\b[a-z0-9-]*", README))
 
 
@@ -25,9 +24,22 @@ def test_every_command_is_in_the_table():
     assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) == set(_COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+PAGES = [
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"),
+    *(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("docs", "results")
+        for path in sorted((ROOT / folder).rglob("*.md"))
+    ),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_linked_files_exist(page):
-    """A relative link or a named page of docs/ leads somewhere."""
+    """A relative link, or a page of docs/ or results/ that the text names, leads somewhere."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    named = re.findall(r"\]\(([^):]+)\)", text) + re.findall(r"\bdocs/\w+\.md", text)
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^):#]+)(?:#[\w-]*)?\)", text)
+    named = re.findall(r"\b(?:docs|results)/[\w./-]*\w", text)
+    missing = [name for name in links if not (ROOT / page).parent.joinpath(name).is_file()]
+    assert missing + [name for name in named if not (ROOT / name).exists()] == []

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -129,6 +130,17 @@ def _memory_per_core(cores: int, root: Path = Path("/sys/fs/cgroup")) -> float:
     return total / max(cores, os.cpu_count() or 1)
 
 
+class _Holder(Enum):
+    NOBODY = "nobody"
+    THIS_RUN = "this run"
+    ANOTHER_RUN = "another run"
+
+
+# Lock files that this process holds, and what makes taking or freeing one and noting it one step.
+_OURS: set[Path] = set()
+_NOTING = threading.Lock()
+
+
 @contextmanager
 def lease(
     pool: DevicePool,
@@ -138,7 +150,8 @@ def lease(
 ) -> Iterator[tuple[int, ...]]:
     """Hold `count` devices until the block ends; wait while others hold them, or until `stop`.
 
-    `waits` is called before each pause.
+    `waits` is called before each pause for which another run is the reason: what this process
+    holds itself, its own cells will give back.
 
     Every lock is a file that the kernel frees when its holder dies; two pytest runs on one host
     see the same files. Devices are taken all at once, and the guard is held while a cell waits for
@@ -156,50 +169,59 @@ def lease(
     folder.mkdir(mode=0o700, exist_ok=True)
     # One guard for each set of devices: who waits for some must not keep others from the rest.
     ids = hashlib.sha256(repr(pool.ids).encode()).hexdigest()[:12]
+
+    def wait(holder: _Holder) -> None:
+        if holder is _Holder.ANOTHER_RUN:
+            waits()
+        _pause(stop)
+
     with ExitStack() as held:
-        guard = FileLock(folder / f"{pool.kind}-{ids}.lock", thread_local=False)
-        with _waited_for(guard, stop, waits):
-            while (taken := _take(pool, count, folder, held)) is None:
-                waits()
-                _pause(stop)
+        with ExitStack() as guard:
+            path = folder / f"{pool.kind}-{ids}.lock"
+            while (holder := _lock(path, guard)) is not _Holder.NOBODY:
+                wait(holder)
+            while isinstance(taken := _take(pool, count, folder, held), _Holder):
+                wait(taken)
         if pool.kind == "cuda" and pool.ranks_per_device == 1:  # else others use them rightly
             _settle(taken, stop)
         yield taken
 
 
-def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[int, ...] | None:
-    """Lock `count` devices into `held`, or none."""
+def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[int, ...] | _Holder:
+    """Lock `count` devices into `held`; or none, and who keeps them from us."""
     taken: list[int] = []
+    holders = {_Holder.THIS_RUN}
     with ExitStack() as attempt:
         for device in pool.ids:
-            # Not a singleton and not reentrant: two threads must exclude each other too.
-            lock = FileLock(folder / f"{pool.kind}{device}.lock", thread_local=False)
-            try:
-                attempt.enter_context(lock.acquire(blocking=False))
-            except Timeout:
+            holder = _lock(folder / f"{pool.kind}{device}.lock", attempt)
+            if holder is not _Holder.NOBODY:
+                holders.add(holder)
                 continue
             taken.append(device)
             if len(taken) == count:
                 held.enter_context(attempt.pop_all())
                 return tuple(taken)
-    return None
+    return _Holder.ANOTHER_RUN if _Holder.ANOTHER_RUN in holders else _Holder.THIS_RUN
 
 
-@contextmanager
-def _waited_for(
-    lock: FileLock, stop: threading.Event | None, waits: Callable[[], None]
-) -> Iterator[None]:
-    while True:
+def _lock(path: Path, held: ExitStack) -> _Holder:
+    """Lock a file until `held` closes, if nobody holds it; else say who does."""
+    # Not a singleton and not reentrant: two threads must exclude each other too.
+    lock = FileLock(path, thread_local=False)
+    with _NOTING:
         try:
             lock.acquire(blocking=False)
-            break
         except Timeout:
-            waits()
-            _pause(stop)
-    try:
-        yield
-    finally:
+            return _Holder.THIS_RUN if path in _OURS else _Holder.ANOTHER_RUN
+        _OURS.add(path)
+    held.callback(_unlock, path, lock)
+    return _Holder.NOBODY
+
+
+def _unlock(path: Path, lock: FileLock) -> None:
+    with _NOTING:
         lock.release()
+        _OURS.discard(path)
 
 
 def _pause(stop: threading.Event | None, seconds: float = _POLL_SECONDS) -> None:

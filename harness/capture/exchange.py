@@ -22,14 +22,14 @@ from ..engine.manifest import from_json, to_json
 from ..plan.cell import Cell
 from .manifest import Manifest
 from .record import Capture
-from .runner import Obtained, Runner
+from .runner import CaptureResult, Runner
 from .scratch import Scratch
 
 _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 1.0
 
 
-class Published:
+class CaptureServer:
     """The controller's side: what its runner makes, for all workers to see."""
 
     def __init__(self, runner: Runner) -> None:
@@ -59,16 +59,16 @@ class Published:
         self._alive.release()
         self._scratch.close()
 
-    def _publish(self, key: str, future: "Future[Obtained]") -> None:
+    def _publish(self, key: str, future: "Future[CaptureResult]") -> None:
         if future.cancelled():
             content: dict[str, Any] = {"error": "the run was stopped"}
         elif error := future.exception():
             content = {"error": f"{type(error).__name__}: {error}"}
         else:
-            obtained = future.result()
-            capture = obtained.capture
+            result = future.result()
+            capture = result.capture
             content = {"folder": str(capture.folder), "manifest": to_json(capture.manifest)}
-            content["fresh"] = obtained.fresh
+            content["fresh"] = result.fresh
         half = self._path(key, "half")
         try:
             half.write_text(json.dumps(content), encoding="utf-8")
@@ -80,13 +80,13 @@ class Published:
         return self.folder / f"{key}.{kind}"
 
 
-class Awaited:
+class CaptureClient:
     """A worker's side: waits for the controller's captures, and for nothing that will not come."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def obtain(self, cell: Cell) -> Obtained:
+    def obtain(self, cell: Cell) -> CaptureResult:
         """Return the capture of a cell as soon as the controller has it.
 
         Raises:
@@ -97,8 +97,8 @@ class Awaited:
         while True:
             # In this order: what was published before the controller stopped counts.
             closed = not self._folder.is_dir() or (self._folder / "closed").exists()
-            if obtained := self._published(cell):
-                return obtained
+            if result := self._published(cell):
+                return result
             if closed:
                 raise RuntimeError(f"{cell.id}: the controller has stopped")
             if not (self._folder / f"{cell.key}.queued").exists():
@@ -111,7 +111,7 @@ class Awaited:
     def close(self) -> None:
         """Do nothing: the engines are the controller's."""
 
-    def _published(self, cell: Cell) -> Obtained | None:
+    def _published(self, cell: Cell) -> CaptureResult | None:
         try:
             content = json.loads((self._folder / f"{cell.key}.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class Awaited:
         if "error" in content:
             raise RuntimeError(f"{cell.id}: no capture: {content['error']}")
         capture = Capture(Path(content["folder"]), from_json(Manifest, content["manifest"]))
-        return Obtained(capture, bool(content["fresh"]))
+        return CaptureResult(capture, bool(content["fresh"]))
 
     def _check_alive(self, cell: Cell) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a cell will cost: seconds from earlier cells, else from a model; memory on the CPU. Pure."""
+"""Expected cost of a cell on this host: from earlier captures, else from the model. Pure."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -19,30 +19,30 @@ class Expected:
 
 
 def expected_seconds(cell: Cell, manifests: Iterable[Manifest] = ()) -> Expected:
-    """Return the seconds that a cell will hold its devices, its server's imports left out.
+    """Seconds that a cell will hold its devices, its server's imports left out.
 
     `manifests` are those of earlier captures. The median over those of the same variant, model,
     questions and shape speaks first, then over those of other variants, then the model.
     """
-    alike = [one for one in manifests if one.status is not Status.BLOCKED and _alike(cell, one)]
-    same = [one for one in alike if one.cell.variant == cell.variant]
-    taken = [_busy(one.seconds) for one in same or alike]
+    alike = [
+        known
+        for known in manifests
+        if known.status is not Status.BLOCKED and _load_of(known.cell) == _load_of(cell)
+    ]
+    same = [known for known in alike if known.cell.variant == cell.variant]
+    taken = [_busy(known.seconds) for known in same or alike]
     if taken:
         return Expected(statistics.median(taken), "record")
     return Expected(modelled_seconds(cell), "model")
 
 
 def devices_needed(cell: Cell, pool: DevicePool) -> int:
-    """Return how many devices of a pool a cell takes."""
+    """Number of devices of a pool that a cell takes."""
     return pool.needed(cell.pp, cell.tp, expected_bytes(cell))
 
 
-def _alike(cell: Cell, manifest: Manifest) -> bool:
-    """Whether an earlier cell asks as much of the same machine; its tree may differ."""
-    return _load_of(cell) == _load_of(manifest.cell)
-
-
 def _load_of(cell: Cell) -> tuple[object, ...]:
+    """What decides how long a cell takes; its tree hardly does."""
     questions = (cell.gsm8k.digest, cell.gsm8k.limit) if cell.gsm8k else None
     same = (cell.model_digest, cell.pp, cell.tp, cell.device, cell.profile, cell.mode)
     return *same, cell.executor, cell.host, questions

@@ -1,4 +1,4 @@
-"""From cells to the schedule in which they run. Pure."""
+"""The schedule in which cells run on the devices of this host. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,19 +8,25 @@ from ..plan.cost import import_seconds
 from .devices import DevicePool
 from .expect import Expected, devices_needed, expected_seconds
 from .manifest import Manifest
-from .schedule import Job, Plan, lower_bound, plan, simulate
+from .schedule import Job, ScheduledJob, lower_bound, makespan, schedule, simulate
 
 
 @dataclass(frozen=True)
 class CellPlan:
     """The schedule of cells, by key, and where their seconds are from; `stored` need not run."""
 
-    plan: Plan
+    jobs: tuple[ScheduledJob, ...]
+    bound: float
     cells: dict[str, Cell]
     expected: dict[str, Expected]
     devices: int
     engines: int
     stored: tuple[Cell, ...] = ()
+
+    @property
+    def makespan(self) -> float:
+        """Seconds from the first start to the last end, as expected."""
+        return makespan(self.jobs)
 
 
 def plan_cells(
@@ -29,7 +35,7 @@ def plan_cells(
     pool: DevicePool,
     engines: int,
 ) -> CellPlan:
-    """Return the schedule of cells with at most `engines` at once.
+    """Schedule cells with at most `engines` at once.
 
     The first cell of each variant tree waits for its fork server to import vLLM, and is longer by
     that. `manifests` are those of earlier captures.
@@ -37,17 +43,21 @@ def plan_cells(
     Raises:
         ValueError: if a cell needs more devices than the pool has.
     """
-    known = list(manifests)
+    known, devices = list(manifests), len(pool.ids)
     expected = {cell.key: expected_seconds(cell, known) for cell in cells}
     jobs = [Job(cell.key, devices_needed(cell, pool), expected[cell.key].seconds) for cell in cells]
     by_key = {cell.key: cell for cell in cells}
-    order, seen = [], set()
-    for job in plan(jobs, len(pool.ids), engines).order:
+    order, imported = [], set()
+    for job in (scheduled.job for scheduled in schedule(jobs, devices, engines)):
         cell = by_key[job.name]
-        if cell.tree not in seen:
-            seen.add(cell.tree)
-            job = replace(job, seconds=job.seconds + import_seconds(cell.device))  # noqa: PLW2901
-        order.append(job)
-    devices = len(pool.ids)
-    schedule = Plan(simulate(order, devices, engines), lower_bound(order, devices, engines))
-    return CellPlan(schedule, by_key, expected, devices, engines)
+        seconds = 0.0 if cell.tree in imported else import_seconds(cell.device)
+        imported.add(cell.tree)
+        order.append(replace(job, seconds=job.seconds + seconds))
+    return CellPlan(
+        simulate(order, devices, engines),
+        lower_bound(order, devices, engines),
+        by_key,
+        expected,
+        devices,
+        engines,
+    )

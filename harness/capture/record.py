@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..engine.json_lines import first_events, read_lines
 from ..engine.packed import unpacked
+from ..engine.perturbations import key_names, weight_name
 from ..engine.probes import AGAIN, ProbeRequest
 from ..plan.cell import Cell
 from .manifest import Failure, Manifest, Status, load_manifest
@@ -187,16 +188,17 @@ class Capture:
         first = first_events(read_lines(self.folder / "rank0.jsonl"))
         if len(self.stages) > 1:
             keys = self.stages[1].declared or {}
-            asked = [f"key:{one}:{key}" for one in range(len(self.stages) - 1) for key in keys]
+            asked = key_names(keys, len(self.stages))
         else:
-            asked = [f"weight:{kind}" for kind in first.get("weights", {}).get("kinds", ())]
+            asked = [weight_name(kind) for kind in first.get("weights", {}).get("kinds", ())]
         effects: dict[str, float] = {}
         for line in read_lines(self.folder / "sensitivity.jsonl"):
             if line["effect"] != 0:  # NaN has moved too
                 known = effects.get(line["change"], 0.0)
                 effects[line["change"]] = max(known, float(line["effect"]))
         excuses = {
-            f"weight:{kind}": why for kind, why in first.get("excuses", {}).get("kinds", {}).items()
+            weight_name(kind): why
+            for kind, why in first.get("excuses", {}).get("kinds", {}).items()
         }
         return Sensitivity(
             tuple(asked), effects, {name: excuses[name] for name in asked if name in excuses}

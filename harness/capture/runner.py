@@ -1,12 +1,10 @@
 """Make captures: each cell once, several side by side in the order of the schedule."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from filelock import Timeout
 
@@ -16,12 +14,12 @@ from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
 from .launch import launch
+from .listener import ProgressListener, ProgressReporter
 from .manifest import Manifest, unwritten
 from .order import CellPlan, plan_cells
 from .record import Capture
-from .schedule import Job, next_start
+from .schedule import Job, first_fit
 from .store import Store
-from .watch import Watch
 
 _POLL_SECONDS = 0.2
 # Runs the engine of a cell into a folder, as `launch` does.
@@ -29,7 +27,7 @@ Launcher = Callable[..., Manifest]
 
 
 @dataclass(frozen=True)
-class Obtained:
+class CaptureResult:
     """A capture; `fresh` says that this run started its engine."""
 
     capture: Capture
@@ -39,10 +37,10 @@ class Obtained:
 class Runner:
     """Runs cells on a pool of devices into a store; a cell that is there already is not run.
 
-    `jobs` caps the engines at once. A cell starts when `schedule.next_start` says so; its thread
-    then leases its devices, which other runs on this host may still hold. `time_limit` seconds
-    after the first was queued nothing starts any more, engines are ended, and the cells that have
-    no capture then are blocked.
+    `jobs` caps the engines at once. A cell starts when it is the first of the schedule's list that
+    fits; its thread then leases its devices, which other runs on this host may still hold.
+    `time_limit` seconds after the first was queued nothing starts any more, engines are ended, and
+    the cells that have no capture then are blocked.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class Runner:
         jobs: int | None = None,
         phase_timeout: float = 600,
         time_limit: float | None = None,
-        watch: Watch | None = None,
+        listener: ProgressListener | None = None,
         launcher: Launcher = launch,
     ) -> None:
         self._store = store
@@ -62,23 +60,23 @@ class Runner:
         self._time_limit = time_limit
         self._timer: threading.Timer | None = None
         self._late = False
-        self._watch = watch
+        self._listener = listener
         self._launch = launcher
         self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
         self._threads = ThreadPoolExecutor(max(1, self._jobs))
         self._servers = ForkServers()
         self._stop = threading.Event()
         self._lock = threading.RLock()
-        self._futures: dict[str, Future[Obtained]] = {}
+        self._futures: dict[str, Future[CaptureResult]] = {}
         self._cells: dict[str, Cell] = {}
         self._waiting: list[Job] = []
-        self._running: dict[str, tuple[float, int]] = {}  # key -> expected end, devices
+        self._running: dict[str, int] = {}  # key -> devices
 
-    def submit(self, cell: Cell) -> "Future[Obtained]":
+    def submit(self, cell: Cell) -> "Future[CaptureResult]":
         """Queue a cell unless it is queued already; the future gives its capture."""
         return self.submit_all([cell])[0]
 
-    def submit_all(self, cells: Sequence[Cell]) -> "list[Future[Obtained]]":
+    def submit_all(self, cells: Sequence[Cell]) -> "list[Future[CaptureResult]]":
         """Queue the cells that are not queued yet, in the order of the shortest schedule."""
         with self._lock:
             if self._time_limit is not None and self._timer is None:
@@ -90,7 +88,7 @@ class Runner:
             self._cells.update(new)
             for key, cell in new.items():
                 if capture := self._store.find(key):
-                    self._futures[key].set_result(Obtained(capture, fresh=False))
+                    self._futures[key].set_result(CaptureResult(capture, fresh=False))
                 elif self._late:
                     self._futures[key].set_result(self._too_late(cell))
                 elif (needed := devices_needed(cell, self._pool)) > len(self._pool.ids):
@@ -100,13 +98,12 @@ class Runner:
                             f"{needed} {self._pool.kind} devices are needed, {have} can be used"
                         )
                     )
-                elif self._watch and (reason := self._store.damaged(key)):
-                    # Here, where pytest prints: what a thread says during an item, pytest keeps.
-                    self._watch.dropped(cell, reason)
+                elif self._listener and (reason := self._store.damaged(key)):
+                    self._listener.dropped(cell, reason)
             missing = [cell for key, cell in new.items() if not self._futures[key].done()]
             if missing:
                 todo = [*(self._cells[job.name] for job in self._waiting), *missing]
-                self._waiting = list(self._schedule(todo).plan.order)
+                self._waiting = [scheduled.job for scheduled in self._schedule(todo).jobs]
                 self._dispatch()
             return [self._futures[cell.key] for cell in cells]
 
@@ -119,7 +116,7 @@ class Runner:
     def _schedule(self, cells: Sequence[Cell]) -> CellPlan:
         return plan_cells(cells, self._store.manifests(), self._pool, self._jobs)
 
-    def obtain(self, cell: Cell) -> Obtained:
+    def obtain(self, cell: Cell) -> CaptureResult:
         """Return the capture of a cell, whenever it is there.
 
         Raises:
@@ -153,25 +150,24 @@ class Runner:
         for job in waiting:
             self._futures[job.name].set_result(self._too_late(self._cells[job.name]))
 
-    def _too_late(self, cell: Cell) -> Obtained:
+    def _too_late(self, cell: Cell) -> CaptureResult:
         error = f"no capture within {self._time_limit:g} s; one more run goes on from here"
         return self._unwritten(cell, error, "time limit", fresh=False)
 
-    def _unwritten(self, cell: Cell, error: str, phase: str, *, fresh: bool) -> Obtained:
+    def _unwritten(self, cell: Cell, error: str, phase: str, *, fresh: bool) -> CaptureResult:
         manifest = unwritten(cell, error, phase)
-        return Obtained(Capture(self._store.folder(cell.key), manifest), fresh)
+        return CaptureResult(Capture(self._store.folder(cell.key), manifest), fresh)
 
     def _dispatch(self) -> None:
         """Start whatever is to start now."""
         with self._lock:
             while len(self._running) < self._jobs and not self._stop.is_set():
-                now = time.monotonic()
-                free = len(self._pool.ids) - sum(width for _, width in self._running.values())
-                index = next_start(self._waiting, free, self._running.values(), now)
+                free = len(self._pool.ids) - sum(self._running.values())
+                index = first_fit(self._waiting, free)
                 if index is None:
                     return
                 job = self._waiting.pop(index)
-                self._running[job.name] = (now + job.seconds, job.width)
+                self._running[job.name] = job.width
                 self._threads.submit(self._run, job)
 
     def _run(self, job: Job) -> None:
@@ -186,20 +182,20 @@ class Runner:
                 del self._running[key]
             self._dispatch()
 
-    def _make(self, cell: Cell, expected: float) -> Obtained:
+    def _make(self, cell: Cell, expected: float) -> CaptureResult:
         """Return the capture of a cell, made now unless another run was first.
 
         A machine that lets nothing be written, a full disk, blocks the cell as a time-out does.
         """
         try:
             with (
-                _Telling(self._watch, cell, expected) as telling,
-                self._locked(cell.key, telling.waits),
+                ProgressReporter(self._listener, cell, expected) as progress,
+                self._locked(cell.key, progress.waits),
             ):
                 if capture := self._store.find(cell.key):
-                    telling.status = "found"
-                    return Obtained(capture, fresh=False)
-                return self._run_engine(cell, telling)
+                    progress.status = "found"
+                    return CaptureResult(capture, fresh=False)
+                return self._run_engine(cell, progress)
         except InterruptedError:  # an OSError too: the run was stopped
             if self._late:
                 return self._too_late(cell)
@@ -207,13 +203,13 @@ class Runner:
         except OSError as error:
             return self._unwritten(cell, f"{type(error).__name__}: {error}", "store", fresh=True)
 
-    def _run_engine(self, cell: Cell, telling: "_Telling") -> Obtained:
+    def _run_engine(self, cell: Cell, progress: ProgressReporter) -> CaptureResult:
         needed = devices_needed(cell, self._pool)
         with (
-            lease(self._pool, needed, self._stop, telling.waits) as devices,
+            lease(self._pool, needed, self._stop, progress.waits) as devices,
             self._store.workspace() as folder,
         ):
-            telling.started(folder, devices)
+            progress.started(devices)
             manifest = self._launch(
                 cell,
                 folder,
@@ -222,8 +218,8 @@ class Runner:
                 phase_timeout=self._phase_timeout,
                 stop=self._stop,
             )
-            telling.status = manifest.status
-            return Obtained(self._store.commit(cell.key, folder, manifest), fresh=True)
+            progress.status = manifest.status
+            return CaptureResult(self._store.commit(cell.key, folder, manifest), fresh=True)
 
     @contextmanager
     def _locked(self, key: str, waits: Callable[[], None]) -> Iterator[None]:
@@ -241,34 +237,3 @@ class Runner:
             yield
         finally:
             lock.release()
-
-
-class _Telling:
-    """Tells a watch of one cell: once that it waits, that it starts, and what it ended with.
-
-    A cell that neither waited nor started is not spoken of.
-    """
-
-    def __init__(self, watch: Watch | None, cell: Cell, expected: float) -> None:
-        self._watch = watch
-        self._cell = cell
-        self._expected = expected
-        self._began: float | None = None  # when it was first spoken of, or started
-        self.status = "stopped"
-
-    def waits(self) -> None:
-        if self._watch and self._began is None:
-            self._began = time.monotonic()
-            self._watch.waits(self._cell, self._expected)
-
-    def started(self, folder: Path, devices: tuple[int, ...]) -> None:
-        if self._watch:
-            self._began = time.monotonic()
-            self._watch.started(self._cell, folder, devices, self._expected)
-
-    def __enter__(self) -> "_Telling":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watch and self._began is not None:
-            self._watch.ended(self._cell, self.status, time.monotonic() - self._began)

@@ -1,18 +1,13 @@
-"""Which cell starts next on which number of devices: pure, for the runner, `--pp-plan`, benchmarks.
+"""List scheduling of engines on devices: pure, for the runner, `--pp-plan` and the benchmark.
 
-Scheduling rigid parallel jobs: a cell takes `width` devices at once for a time that is known only
-roughly. List scheduling with a reservation for the head of the list ("EASY" backfilling, Lifka,
-The ANL/IBM SP scheduling system, 1995): a smaller cell may overtake the head only if that does not
-delay it, so that a wide cell never starves.
+A cell takes `width` devices at once for seconds that are known only roughly. Whenever devices are
+free, the first cell of a list that fits starts (Graham, Bounds on multiprocessing timing
+anomalies, 1969); the list is longest first, or widest or largest first where that ends earlier.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-# Denominators of the dual feasible functions tried for the lower bound: enough for hosts of any
-# size, since a width of less than 1/32 of the devices packs well anyway.
-_DENOMINATORS = range(1, 33)
 
 
 @dataclass(frozen=True)
@@ -25,70 +20,36 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A job with its time, in seconds after the first start."""
+class ScheduledJob:
+    """A job with its start, in seconds after the first start."""
 
     job: Job
     start: float
 
     @property
     def end(self) -> float:
-        """Return when the job is expected to end."""
+        """Seconds after the first start at which the job is expected to end."""
         return self.start + self.job.seconds
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A whole schedule, in the order of starts."""
-
-    placed: tuple[Placed, ...]
-    bound: float
-
-    @property
-    def makespan(self) -> float:
-        """Return the seconds from the first start to the last end."""
-        return max((one.end for one in self.placed), default=0.0)
-
-    @property
-    def order(self) -> tuple[Job, ...]:
-        """Return the jobs in the order in which they start."""
-        return tuple(one.job for one in self.placed)
+_ORDERS: tuple[Callable[[Job], tuple[float, ...]], ...] = (
+    lambda job: (-job.seconds, -job.width),
+    lambda job: (-job.width, -job.seconds),
+    lambda job: (-job.seconds * job.width, -job.width),
+)
 
 
-def next_start(
-    waiting: Sequence[Job],
-    free: int,
-    running: Iterable[tuple[float, int]],
-    now: float,
-) -> int | None:
-    """Return the index in `waiting` of the job to start now, None if all have to wait.
-
-    `waiting` is in the order in which the jobs should start, `running` holds (expected end, width)
-    of what runs. The head starts as soon as it fits. Until then another may start if by
-    expectation it has ended when the head's devices are free, or leaves it enough of them.
-    """
-    if not waiting or free < 1:
-        return None
-    head = waiting[0]
-    if head.width <= free:
-        return 0
-    there, begins = free, now
-    for end, width in sorted(running):
-        there += width
-        begins = max(end, now)
-        if there >= head.width:
-            break
-    spare = there - head.width
-    for index, job in enumerate(waiting):
-        if job.width <= free and (job.width <= spare or now + job.seconds <= begins):
-            return index
-    return None
+def first_fit(waiting: Sequence[Job], free: int) -> int | None:
+    """Index of the first job that `free` devices are enough for, None if there is none."""
+    return next((index for index, job in enumerate(waiting) if job.width <= free), None)
 
 
-def simulate(order: Sequence[Job], devices: int, engines: int | None = None) -> tuple[Placed, ...]:
-    """Return when each job starts on `devices` devices if all take as long as expected.
+def simulate(
+    order: Sequence[Job], devices: int, engines: int | None = None
+) -> tuple[ScheduledJob, ...]:
+    """Start the jobs of a list as the runner does, if all take as long as expected.
 
-    `engines` caps the jobs at once.
+    `engines` caps the jobs at once. The result is in the order of starts.
 
     Raises:
         ValueError: if a job is wider than the devices.
@@ -97,81 +58,42 @@ def simulate(order: Sequence[Job], devices: int, engines: int | None = None) -> 
         raise ValueError(f"a job is wider than {devices} devices")
     waiting, free, now = list(order), devices, 0.0
     running: list[tuple[float, int]] = []
-    placed = []
+    scheduled = []
     while waiting:
-        capped = len(running) == engines
-        index = None if capped else next_start(waiting, free, running, now)
+        index = None if len(running) == engines else first_fit(waiting, free)
         if index is None:
             now, width = heapq.heappop(running)
             free += width
             continue
         job = waiting.pop(index)
-        placed.append(Placed(job, now))
+        scheduled.append(ScheduledJob(job, now))
         free -= job.width
         heapq.heappush(running, (now + job.seconds, job.width))
-    return tuple(placed)
+    return tuple(scheduled)
+
+
+def schedule(
+    jobs: Sequence[Job], devices: int, engines: int | None = None
+) -> tuple[ScheduledJob, ...]:
+    """Take the shortest schedule of the three lists; arguments and errors as of `simulate`."""
+    lists = (sorted(jobs, key=order) for order in _ORDERS)
+    return min((simulate(each, devices, engines) for each in lists), key=makespan)
+
+
+def makespan(scheduled: Sequence[ScheduledJob]) -> float:
+    """Seconds from the first start to the last end."""
+    return max((each.end for each in scheduled), default=0.0)
 
 
 def lower_bound(jobs: Sequence[Job], devices: int, engines: int | None = None) -> float:
-    """Return seconds below which no schedule of `jobs` on `devices` devices can end.
+    """Seconds below which no schedule of `jobs` can end.
 
-    The longest job, and the work over the devices (the seconds over `engines`, if those are
-    capped); where widths do not pack (three devices of eight leave two idle) dual feasible
-    functions say so (Fekete and Schepers, New classes of fast lower bounds for bin packing
-    problems, 2001).
+    The longest job; the work over the devices; the seconds over the engines; and the seconds of
+    the jobs that take more than half of the devices, since no two of those run side by side.
     """
-    if not jobs:
-        return 0.0
-    longest = max(job.seconds for job in jobs)
-    packed = (
-        sum(job.seconds * _share(job.width, devices, k) for job in jobs) for k in _DENOMINATORS
+    return max(
+        max((job.seconds for job in jobs), default=0.0),
+        sum(job.seconds * job.width for job in jobs) / devices,
+        sum(job.seconds for job in jobs) / (engines or devices),
+        sum(job.seconds for job in jobs if 2 * job.width > devices),
     )
-    work = sum(job.seconds * job.width for job in jobs) / devices
-    capped = sum(job.seconds for job in jobs) / (engines or devices)
-    return max(longest, work, capped, *packed)
-
-
-def _share(width: int, devices: int, k: int) -> float:
-    """Return the share of a host that a job takes at least, by the dual feasible function k.
-
-    For any jobs that fit side by side these shares add up to at most 1.
-    """
-    whole, rest = divmod(width * (k + 1), devices)
-    return width / devices if rest == 0 else whole / k
-
-
-def _widest(job: Job) -> tuple[float, ...]:
-    return -job.width, -job.seconds
-
-
-def _longest(job: Job) -> tuple[float, ...]:
-    return -job.seconds, -job.width
-
-
-def _largest(job: Job) -> tuple[float, ...]:
-    return -job.seconds * job.width, -job.width
-
-
-_ORDERS: tuple[Callable[[Job], tuple[float, ...]], ...] = (_widest, _longest, _largest)
-
-
-def plan(jobs: Sequence[Job], devices: int, engines: int | None = None) -> Plan:
-    """Return the shortest schedule among a few orders: widest, longest or largest first.
-
-    `engines` caps the jobs at once.
-
-    Raises:
-        ValueError: if a job is wider than the devices.
-    """
-    bound = lower_bound(jobs, devices, engines)
-    best: tuple[Placed, ...] | None = None
-    makespan = float("inf")
-    for order in _ORDERS:
-        placed = simulate(sorted(jobs, key=order), devices, engines)
-        ends = max((one.end for one in placed), default=0.0)
-        if best is None or ends < makespan:
-            best, makespan = placed, ends
-        if makespan <= bound * 1.0001:
-            break
-    assert best is not None
-    return Plan(best, bound)

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from ..assets import ENVIRONMENTS_VARIABLE, patches_dir
-from ..source.environments import constraints_of, environment_of, install_pin, lock_pin
+from ..engine.hooks.surface import check_surface
+from ..errors import BadInputError
+from ..source.environments import constraints_of, environment_of, find_vllm, install_pin, lock_pin
 from ..source.pin import Pin, installed_releases, load_pins
 
 _VERSION = click.argument("version")
@@ -73,6 +75,42 @@ def lock(version: str, device: str | None, upgrade: bool) -> None:
     chosen = load_pins(patches_dir()).get(version)
     for each in (device,) if device else tuple(chosen.distributions):
         click.echo(lock_pin(chosen, each, upgrade=upgrade))
+
+
+@pin.command()
+@click.argument("release", metavar="VERSION|DIR")
+@_DEVICE
+@click.pass_context
+def check(context: click.Context, release: str, device: str | None) -> None:
+    """Check that the hooks fit a vLLM: that it has every name that they rely on.
+
+    VERSION is an installed pin. DIR holds the package vllm: a checkout, an unpacked wheel or source
+    archive, a site-packages folder. Only source is read; nothing is imported.
+    """
+    folder = _package_folder(release, device)
+    findings = check_surface(folder)
+    missing = [finding for finding in findings if not finding.is_present]
+    for finding in missing:
+        click.echo(
+            f"{finding.name}: {finding.state}: {finding.found} "
+            f"(for {finding.need}; harness/engine/{finding.used_by})"
+        )
+    present = len(findings) - len(missing)
+    click.echo(f"{present} of {len(findings)} names that the hooks rely on are in {folder}")
+    if missing:
+        context.exit(1)
+
+
+def _package_folder(release: str, device: str | None) -> Path:
+    """Find the folder that holds the package of a release."""
+    folder = Path(release)
+    if not folder.is_dir():
+        if "/" in release:
+            raise BadInputError(f"{release}: no folder is there; name one that holds vllm/")
+        return find_vllm(load_pins(patches_dir()).get(release), device or "auto").package_dir.parent
+    if not (folder / "vllm" / "__init__.py").is_file():
+        raise BadInputError(f"{release}: holds no vllm/__init__.py; name the folder above vllm/")
+    return folder
 
 
 def _place(chosen: Pin, device: str, folder: Path | None) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from ..engine.seeded import SeededChange, declared
 from ..errors import BadInputError
-from ..selftest.catalogue import SEEDS, Seed
 
 
 @click.command("selftest")
@@ -33,39 +33,43 @@ def selftest(
 
     Exit status 1 if a fault escapes, a harmless change alarms, or too many are placed wrongly.
     """
-    seeds = chosen(only, quick=quick)
+    changes = select_changes(only, quick=quick)
     if listing:
-        for seed in seeds:
-            click.echo(f"{seed.name:26} {seed.kind:16} {seed.model} PP={seed.pp}: {seed.what}")
+        for change in changes:
+            click.echo(
+                f"{change.name:26} {change.kind:16} {change.model} PP={change.pp}: "
+                f"{change.description}"
+            )
         return
     from ..selftest.run import QUESTIONS, run_selftest
     from ..selftest.table import lines
 
-    result = run_selftest(
-        seeds, 0 if quick else QUESTIONS, store, dtype, lambda text: click.echo(text, err=True)
+    report = run_selftest(
+        changes, 0 if quick else QUESTIONS, store, dtype, lambda text: click.echo(text, err=True)
     )
-    for line in lines(result):
+    for line in lines(report):
         click.echo(line)
     if target is not None:
-        target.write_text(json.dumps(result.document(), indent=1) + "\n", encoding="utf-8")
-    raise SystemExit(0 if result.is_good else 1)
+        target.write_text(json.dumps(report.document(), indent=1) + "\n", encoding="utf-8")
+    raise SystemExit(0 if report.is_good else 1)
 
 
-def chosen(only: tuple[str, ...], *, quick: bool) -> tuple[Seed, ...]:
-    """Return the seeds of the classes or names in `only`, or all of them.
+def select_changes(only: tuple[str, ...], *, quick: bool) -> tuple[SeededChange, ...]:
+    """The changes of the classes or names in `only`, or all of them; with `quick` those of the CI.
 
     Raises:
-        BadInputError: if one of them names nothing, or nothing is left of them.
+        BadInputError: if one of `only` names nothing, or nothing of them is in the subset.
     """
+    every = declared()
     for asked in only:
-        if not any(asked in (seed.name, seed.kind) for seed in SEEDS):
-            kinds = ", ".join(dict.fromkeys(seed.kind for seed in SEEDS))
+        if not any(asked in (change.name, change.kind) for change in every):
+            kinds = ", ".join(dict.fromkeys(change.kind for change in every))
             raise BadInputError(f"--only {asked}: no fault and no class; classes are {kinds}")
-    seeds = tuple(
-        seed
-        for seed in SEEDS
-        if (not only or seed.name in only or seed.kind in only) and (seed.quick or not quick)
+    selected = tuple(
+        change
+        for change in every
+        if (not only or change.name in only or change.kind in only) and (change.quick or not quick)
     )
-    if not seeds:
+    if not selected:
         raise BadInputError(f"--only {' '.join(only)} --quick: nothing of it is in the subset")
-    return seeds
+    return selected

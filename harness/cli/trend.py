@@ -1,8 +1,6 @@
-"""`pp-harness report append` and `trend`: nights in a row, and what got worse."""
+"""`pp-harness report append`, `trend` and `diff`: runs in a row, and what got worse."""
 
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +9,12 @@ import click
 from ..errors import BadInputError
 
 if TYPE_CHECKING:
-    from ..report.trend import TrackTrend
+    from collections.abc import Sequence
+
+    from ..report.trend import Trend
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_REPORT = click.Path(path_type=Path)
 
 
 @click.command()
@@ -24,11 +25,34 @@ def append(folder: Path, file: Path) -> None:
 
     For a report that `report merge` joined from shards.
     """
+    from ..report.files import read_report
     from ..report.history import append as append_lines
     from ..report.history import history_lines
-    from ..report.join import read_report
 
     append_lines(file, history_lines(read_report(folder), time.time()))
+
+
+@click.command()
+@click.argument("old", type=_REPORT)
+@click.argument("new", type=_REPORT)
+def diff(old: Path, new: Path) -> None:
+    """Show what changed from the report OLD to NEW: verdicts, codes, figures, bits of outputs.
+
+    OLD and NEW are folders that --pp-report wrote, or their report.json. Exit status: 0 nothing got
+    worse, 1 something did, 2 the reports cannot be read or have no check in common.
+    """
+    from ..report.files import read_report
+    from ..report.report_diff import diff_reports
+    from ..report.text import one_line
+
+    result = diff_reports(read_report(old), read_report(new))
+    for condition in result.conditions:
+        click.echo(f"not the same {one_line(condition)}")
+    for change in result.changes:
+        click.echo(f"{change.effect:7}  {one_line(f'{change.name}: {change.message}')}")
+    click.echo(f"{result.compared} checks compared, {result.worse} changes for the worse")
+    if result.worse:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -47,14 +71,10 @@ def append(folder: Path, file: Path) -> None:
     help="Append a new anchor: the levels as they are now, and why they are right.",
 )
 @click.option(
-    "--html",
-    "page",
-    type=_FILE,
-    metavar="PAGE",
-    help="Write a page too: drift, accuracy and seconds over the nights.",
+    "--html", "page", type=_FILE, metavar="PAGE", help="Write a page of each check's nights too."
 )
 def trend(file: Path, within: float, accept: str | None, page: Path | None) -> None:
-    """Hold the last night in the history FILE against the last green one and the anchor.
+    """Compare the last night in the history FILE with the last green one and the anchor.
 
     FILE is what --pp-history wrote. The anchor is each check's first green night, until somebody
     accepts other levels. Exit status: 0 as good as it was, 1 an alarm, 2 FILE cannot be used.
@@ -70,58 +90,47 @@ def trend(file: Path, within: float, accept: str | None, page: Path | None) -> N
         newest = max(line.time for line in history.lines)
         append_lines(file, [AnchorLine(schema=SCHEMA, time=newest, reason=accept)])
         history = read(file)
-    found = trends(history, within)
     for number in history.damaged:
-        click.echo(f"{file}:{number}: cannot be read (cut short?), left out", err=True)
-    _print(found)
+        click.echo(f"{file}:{number}: cannot be read (incomplete?), left out", err=True)
+    tracks = trends(history, within)
+    _print(tracks)
     if page is not None:
-        _write_page(page, found)
-    if any(one.alarms for one in found):
+        _write_page(page, tracks)
+    if any(track.alarms for track in tracks):
         raise SystemExit(1)
 
 
-def _write_page(page: Path, found: "Sequence[TrackTrend]") -> None:
-    from ..report.trend_page import render_trend
+def _write_page(page: Path, tracks: "Sequence[Trend]") -> None:
+    from ..report.trend import render_trend
 
     try:
-        page.write_text(render_trend(found), encoding="utf-8")
+        page.write_text(render_trend(tracks), encoding="utf-8")
     except OSError as error:
         raise BadInputError(f"{page}: cannot be written: {error.strerror}") from error
     click.echo(page)
 
 
-def _print(found: "Sequence[TrackTrend]") -> None:
+def _print(tracks: "Sequence[Trend]") -> None:
     """Print a row for each check that is judged, the alarms, and what is not judged any more."""
-    from rich.console import Console
-    from rich.table import Table
+    from ..report.text import aligned, one_line
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("check", "pin", "last", "figure"):
-        table.add_column(title, no_wrap=True)
-    for title in ("nights", "first", "before", "now"):
-        table.add_column(title, justify="right", no_wrap=True)
-    current = [one for one in found if one.current]
-    for one in current:
-        values = one.values
-        table.add_row(
-            one.track.name,
-            one.track.pin,
-            "ALARM" if one.alarms else one.lines[-1].outcome,
-            one.figure or "-",
-            str(len(one.lines)),
-            *(_number(value) for value in (values[0], values[-2:][0], values[-1])),
-        )
-    # Not the terminal's width: a table that a job's log wraps cannot be read.
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
-    for one in current:
-        for alarm in one.alarms:
-            click.echo(f"{alarm.code} {one.track.name}: {alarm.message}")
-    for one in found:
-        if not one.current:
-            click.echo(f"not judged since {one.lines[-1].run}: {one.track.name}")
-    alarms = sum(len(one.alarms) for one in found)
-    click.echo(f"{len(current)} checks, {alarms} {'alarm' if alarms == 1 else 'alarms'}")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    current = [track for track in tracks if track.current]
+    rows = [("check", "last", "nights", "figure", "anchor", "green", "now", "series and setting")]
+    for track in current:
+        anchor, green, now = ("-" if level is None else f"{level:.4g}" for level in track.levels)
+        last = "ALARM" if track.alarms else track.last.state
+        levels = (track.figure or "-", anchor, green, now)
+        nights = str(len(track.lines))
+        rows.append((track.last.name, last, nights, *levels, track.last.conditions))
+    lines = [
+        f"{code} {one.last.name}: {message}" for one in current for code, message in one.alarms
+    ]
+    lines += [
+        f"not judged since {track.last.run}: {track.last.name}"
+        for track in tracks
+        if not track.current
+    ]
+    alarms = sum(len(track.alarms) for track in tracks)
+    lines.append(f"{len(current)} checks, {alarms} {'alarm' if alarms == 1 else 'alarms'}")
+    for line in (*aligned(rows), *map(one_line, lines)):
+        click.echo(line)

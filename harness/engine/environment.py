@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from .devices import KINDS
 from .manifest import Request
-from .names import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
-from .settings import Device, EngineSettings, Executor, Mode, ModelRunner, Weights
+from .names import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
+from .settings import EngineSettings, ModelRunner, Weights
 
 # A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
 _SECRET_WORDS = re.compile(
@@ -75,14 +76,7 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
     )
     for name in _OWN_SETTINGS:
         env.pop(name, None)
-    if settings.device is Device.CPU:
-        env.update(VLLM_CPU_KVCACHE_SPACE="1")
-        if settings.mode is Mode.EAGER:  # else helper functions compile, at seconds each
-            env.update(TORCHDYNAMO_DISABLE="1")
-    else:
-        # torch asks the driver's management library for GPUs, not the driver: a process that has
-        # started the driver cannot be forked into one that uses it.
-        env.update(PYTORCH_NVML_BASED_CUDA_CHECK="1")
+    env.update(KINDS[settings.device].server_environment(settings.mode))
     return env
 
 
@@ -92,21 +86,11 @@ def cell_environment(request: Request, *, tracing: bool) -> dict[str, str]:
         CAPTURE_DIR_VARIABLE: str(request.folder),
         TRACE_VARIABLE: "1" if tracing else "0",
     }
-    devices = request.devices
     if request.weights is Weights.RANDOM:
         env[WEIGHTS_VARIABLE] = request.weights
     if request.runner is not ModelRunner.AUTO:
         env["VLLM_USE_V2_MODEL_RUNNER"] = "1" if request.runner is ModelRunner.V2 else "0"
     if request.partition:
         env["VLLM_PP_LAYER_PARTITION"] = ",".join(map(str, request.partition))
-    if request.device is Device.CPU:
-        bind = [str(devices[rank % len(devices)]) for rank in range(request.pp * request.tp)]
-        env["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(bind)
-    elif request.executor is not Executor.RAY:  # Ray gives its actors the devices they may see
-        gpus = [device // request.ranks_per_device for device in devices]
-        visible = sorted(set(gpus))
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, visible))
-        if request.ranks_per_device > 1 and len(devices) > 1:
-            env[SHARE_VARIABLE] = ",".join(str(visible.index(gpu)) for gpu in gpus)
-            env["VLLM_DISABLE_PYNCCL"] = "1"
+    env.update(KINDS[request.device].cell_environment(request))
     return env

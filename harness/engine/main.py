@@ -29,7 +29,7 @@ from .manifest import (
 )
 from .names import LOAD_FORMAT, TRACE_VARIABLE
 from .probes import chunk_tokens, requested_probes, second_pass
-from .run_probes import run_probe
+from .run_probes import run_probe, run_sensitivity, run_under_changes
 from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
@@ -89,6 +89,7 @@ def import_model_class(model_path: str) -> None:
     """
     config = json.loads((Path(model_path) / "config.json").read_text(encoding="utf-8"))
 
+    import torch
     from vllm.model_executor.models.registry import ModelRegistry
 
     for name in config.get("architectures") or ():
@@ -97,7 +98,8 @@ def import_model_class(model_path: str) -> None:
     for name, entry in list(ModelRegistry.models.items()):
         if getattr(entry, "module_name", None) in sys.modules:
             served = entry.load_model_cls()
-            if isinstance(served, type):  # releases after 0.26.0 have entries that are no class
+            # Releases after 0.26.0 have entries that are no class, or one of no module.
+            if isinstance(served, type) and issubclass(served, torch.nn.Module):
                 ModelRegistry.register_model(name, served)
 
 
@@ -231,8 +233,6 @@ def main(request_file: str) -> int:
         with phase("probes"):
             _run_probes(llm, request, folder)
         if os.environ[TRACE_VARIABLE] != "0":
-            from .run_sensitivity import run_sensitivity
-
             with phase("sensitivity"):
                 run_sensitivity(llm, request, folder)
         if lm is not None and request.gsm8k is not None:
@@ -241,10 +241,8 @@ def main(request_file: str) -> int:
 
                 run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
         if request.changes:
-            from .run_changes import run_changes
-
             with phase("changes"):
-                run_changes(llm, lm, request, folder)
+                run_under_changes(llm, lm, request, folder)
                 llm.collective_rpc("pp_harness_flush")
         peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):

@@ -1,7 +1,7 @@
 """Records that the controller and the process of a cell hand to each other, as JSON files.
 
-`request.json` goes in; `effective.json` and `result.json` come back (main.py). vLLM brings pydantic,
-which checks types at the file edge.
+`request.json` goes in; `effective.json` and `result.json` come back (main.py). vLLM brings
+pydantic, which checks types at the file edge.
 """
 
 from collections.abc import Callable

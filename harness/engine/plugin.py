@@ -7,7 +7,14 @@ nothing here may import what it lacks: the standard library, torch and vLLM alon
 
 import os
 
-from .names import CAPTURE_DIR_VARIABLE, SHARE_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
+from .names import (
+    CAPTURE_DIR_VARIABLE,
+    SELFTEST,
+    SENSITIVITY,
+    SHARE_VARIABLE,
+    TRACE_VARIABLE,
+    WEIGHTS_VARIABLE,
+)
 
 _installed = False
 
@@ -21,10 +28,14 @@ def register() -> None:
     _installed = True
     from pathlib import Path
 
-    from .hooks import share, shm
+    from . import seeded
+    from .hooks import changes, share, shm
+    from .hooks.perturb import perturbation
     from .hooks.tracer import Tracer
     from .hooks.workers import install
 
+    changes.register_family(SENSITIVITY, perturbation)
+    changes.register_family(SELFTEST, seeded.resolve)
     shm.install()
     if os.environ.get(WEIGHTS_VARIABLE):
         from .hooks import random_load

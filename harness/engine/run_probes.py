@@ -1,59 +1,127 @@
-"""Probe requests on a running engine, marked so that the hooks know them."""
+"""Probe requests on a running engine: the probe set, known perturbations, changes of the self-test.
+
+Each request carries a mark by which the hooks know it: its name, the token ids that it is forced to
+take, and the change under which it runs, if there is one (hooks/changes.py).
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
-from .probes import Probe, ProbeRequest
+from .json_lines import read_lines
+from .manifest import Request
+from .names import REQUEST_MARK, SENSITIVITY
+from .perturbations import UNPERTURBED, key_names, weight_name
+from .probes import Probe, ProbeRequest, requested_probes, sensitivity_request
+from .questions import run_gsm8k
 
 
-def run_probe(llm: Any, probe: Probe, file: IO[str], change: str | None = None) -> None:
-    """Send a probe and note in `file` what each of its requests asked and found in the cache.
+def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
+    """Send a probe and write a line for each of its requests to `file`.
 
     A line holds the ids of the tokens and how many of the prompt came from the prefix cache.
     """
-    cached = send(llm, probe.requests, change)
-    for one in probe.requests:
-        line = {"probe": probe.name, **asdict(one), "cached": cached[one.name]}
+    cached = _send(llm, probe.requests, change)
+    for request in probe.requests:
+        line = {"probe": probe.name, **asdict(request), "cached": cached[request.name]}
         file.write(json.dumps(line) + "\n")
 
 
-def send(llm: Any, requests: Sequence[ProbeRequest], change: str | None = None) -> dict[str, int]:
+def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
+    """Run a short probe unperturbed, then once under each known perturbation.
+
+    At PP=1 one weight of each kind is perturbed, at PP=N each key at each boundary; each costs one
+    short prefill and one decode step. The hooks write how far the logits moved.
+    """
+    probe = sensitivity_request(request.vocab_size, request.max_model_len)
+    if request.pp == 1:
+        kinds = _first_event(folder / "rank0.jsonl", "weights")["kinds"]
+        names = [weight_name(kind) for kind in kinds]
+    else:
+        declared = _first_event(folder / f"rank{request.tp}.jsonl", "declared")
+        names = key_names(declared["keys"], request.pp)
+    for name in (UNPERTURBED, *names):
+        _send(llm, (probe,), SENSITIVITY + name)
+
+
+def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None:
+    """Run the probe set, and the questions if asked to, under each change of the request in turn.
+
+    What the hooks record carries the change's name; requests are written to
+    `probes.<change>.jsonl`, answers to `gsm8k.<change>.jsonl`.
+    """
+    probes = requested_probes(request)
+    for change in request.changes:
+        llm.reset_prefix_cache()  # of what was computed without the change
+        with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
+            for probe in probes:
+                run_probe(llm, probe, file, change)
+        if lm is not None and request.gsm8k is not None and request.ask_under_changes:
+            with _every_request_marked(llm, change):
+                run_gsm8k(lm, request.gsm8k, folder / f"gsm8k.{change}.jsonl")
+
+
+def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, int]:
     """Hand `requests` to the engine together and check that it took the forced ids.
 
-    `change` names what every rank alters while these requests run (hooks/changes.py). Returns the
-    tokens of each prompt that came from the prefix cache, by the request's name.
+    Returns the tokens of each prompt that came from the prefix cache, by the request's name.
 
     Raises:
         RuntimeError: if the engine took other ids: then later rows have other inputs.
     """
     from vllm import SamplingParams
 
-    prompts = [{"prompt_token_ids": list(one.prompt)} for one in requests]
+    prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
     params = [
         SamplingParams(
             temperature=0.0,
-            max_tokens=len(one.forced),
+            max_tokens=len(request.forced),
             ignore_eos=True,
             detokenize=False,
             extra_args={
-                "pp_harness": {
-                    "request": one.name,
-                    "forced": list(one.forced),
-                    **({"change": change} if change else {}),
+                REQUEST_MARK: {
+                    "request": request.name,
+                    "forced": list(request.forced),
+                    "change": change,
                 }
             },
         )
-        for one in requests
+        for request in requests
     ]
     cached = {}
     outputs = llm.generate(prompts, params, use_tqdm=False)
-    for one, output in zip(requests, outputs, strict=True):
+    for request, output in zip(requests, outputs, strict=True):
         taken = tuple(output.outputs[0].token_ids)
-        if taken != one.forced:
+        if taken != request.forced:
             raise RuntimeError(
-                f"probe {one.name}: the engine took {taken} and was to take {one.forced}"
+                f"probe {request.name}: the engine took {taken} and was to take {request.forced}"
             )
-        cached[one.name] = int(output.num_cached_tokens or 0)
+        cached[request.name] = int(output.num_cached_tokens or 0)
     return cached
+
+
+@contextmanager
+def _every_request_marked(llm: Any, change: str) -> Iterator[None]:
+    """Mark every request that lm-eval hands to `llm` with a change."""
+    generate = llm.generate
+
+    def marked(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        for params in sampling_params:
+            params.extra_args = {REQUEST_MARK: {"change": change}}
+        return generate(prompts, sampling_params=sampling_params, **options)
+
+    llm.generate = marked
+    try:
+        yield
+    finally:
+        del llm.generate
+
+
+def _first_event(file: Path, kind: str) -> dict[str, Any]:
+    for event in read_lines(file):
+        if event["kind"] == kind:
+            return event
+    raise LookupError(f"{file.name} holds no event {kind!r}")

@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from . import main
+from .devices import KINDS
 from .manifest import Request, from_json
 from .process_groups import end_group
+from .settings import Device
 
 _PR_SET_PDEATHSIG = 1
 
 
-def _import_everything(device: str) -> None:
+def _import_everything(device: Device) -> None:
     """Import what every cell needs, and what vLLM would import in each rank while it loads."""
     modules = [
-        # First: since 0.26.0 it replaces functions that other modules import by name.
-        *(["vllm.v1.worker.cpu_worker"] if device == "cpu" else []),
+        *KINDS[device].first_imports,
         "lm_eval.evaluator",
         "lm_eval.models.vllm_causallms",
         # Any model that supports torch.compile imports this, and inductor with it, even in
@@ -46,16 +47,6 @@ def _import_model(request: Path) -> None:
     # What cannot be imported is the child's to report, in its own log.
     with contextlib.suppress(Exception):
         main.import_model_class(from_json(Request, request.read_bytes()).model_path)
-
-
-def cuda_started() -> bool:
-    """Whether this process has started the CUDA driver; no fork of it could use a GPU then."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    # Any call before cuInit answers CUDA_ERROR_NOT_INITIALIZED (3).
-    return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) == 0)
 
 
 def _child(task: dict[str, Any], *, spawn: bool) -> None:
@@ -96,7 +87,7 @@ class _Lines:
         yield from lines
 
 
-def serve(device: str) -> None:
+def serve(device: Device) -> None:
     """Import, then fork and reap until stdin ends."""
     reply_to = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with replies
@@ -116,7 +107,7 @@ def serve(device: str) -> None:
                         for line in lines.read():
                             task = json.loads(line)
                             _import_model(Path(task["request"]))
-                            spawn = device == "cuda" and cuda_started()
+                            spawn = KINDS[device].must_spawn()
                             pid = os.fork()
                             if pid == 0:
                                 _child(task, spawn=spawn)
@@ -137,4 +128,4 @@ def serve(device: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Device(sys.argv[1]))

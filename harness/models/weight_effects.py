@@ -1,7 +1,7 @@
 """The effect of each kind of weight of a random model on its logits: each must move them.
 
 An equal result proves something only if an unequal one was possible. Measured in transformers'
-forward, in float32. Only the builder of shrunk models imports this module, which needs torch.
+forward, in float32. Only the builders of random models import this module, which needs torch.
 """
 
 import inspect
@@ -48,7 +48,7 @@ class WeightEffects:
 
     @property
     def smallest(self) -> tuple[str, float]:
-        """The kind of parameter that must move the logits and does so least, and by how much."""
+        """The kind of parameter that moves the logits least of those that must, and its effect."""
         judged = {
             kind: effect
             for kind, effect in self.effects.items()

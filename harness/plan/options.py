@@ -69,8 +69,8 @@ class Option:
             raise BadInputError(f"{self.flag} {text}: {error}") from None
 
 
-def _option(flag: str, default: Any = MISSING, **declared: Any) -> Any:
-    return field(default=default, metadata={"option": Option(flag, **declared)})
+def _option(flag: str, default: Any, group: Group, help: str, **declared: Any) -> Any:
+    return field(default=default, metadata={"option": Option(flag, group, help, **declared)})
 
 
 def _either(words: Sequence[str]) -> str:
@@ -196,291 +196,198 @@ def _new_file(text: str) -> Path:
 # ---- the options -----------------------------------------------------------------------------
 
 
+# Each reads as: flag, default, group; help; how its text is read. The formatter would part them.
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What the user asked for; None and empty mean the default that is worked out later."""
 
     pps: tuple[int, ...] = _option(
-        "--pp",
-        group=Group.SUBJECT,
-        metavar="N|N,M",
-        read=parse_pps,
-        help="pipeline-parallel sizes to compare with PP=1: one N means the powers of two below N, "
+        "--pp", MISSING, Group.SUBJECT,
+        "pipeline-parallel sizes to compare with PP=1: one N means the powers of two below N, "
         "and N; a list means exactly those. Without it the plugin does nothing",
+        metavar="N|N,M", read=parse_pps
     )
     variants: tuple[str, ...] = _option(
-        "--pp-variant",
-        (),
-        group=Group.SUBJECT,
-        metavar="NAME",
-        read=_names,
-        repeat=True,
-        help="judge only this variant of the series (repeat, or separate by commas); `base` is the "
+        "--pp-variant", (), Group.SUBJECT,
+        "judge only this variant of the series (repeat, or separate by commas); `base` is the "
         "release without a patch",
+        metavar="NAME", read=_names, repeat=True
     )
     series: Path | None = _option(
-        "--pp-series",
-        None,
-        group=Group.SUBJECT,
-        metavar="DIR",
-        read=Path,
-        help="patch series to measure; every prefix is a variant (default: the pin's own)",
+        "--pp-series", None, Group.SUBJECT,
+        "patch series to measure; every prefix is a variant (default: the pin's own)",
+        metavar="DIR", read=Path
     )
     patch: Path | None = _option(
-        "--pp-patch",
-        None,
-        group=Group.SUBJECT,
-        metavar="FILE",
-        read=Path,
-        help="patch file to measure in place of a series, as downloaded from a pull request (.diff "
+        "--pp-patch", None, Group.SUBJECT,
+        "patch file to measure in place of a series, as downloaded from a pull request (.diff "
         "or .patch); variants `base` and `patched`",
+        metavar="FILE", read=Path
     )
     vllm: Path | None = _option(
-        "--pp-vllm",
-        None,
-        group=Group.SUBJECT,
-        metavar="DIR",
-        read=Path,
-        help="git checkout of vLLM to measure in place of a series; variants `base` and `worktree`",
+        "--pp-vllm", None, Group.SUBJECT,
+        "git checkout of vLLM to measure in place of a series; variants `base` and `worktree`",
+        metavar="DIR", read=Path
     )
     base: str | None = _option(
-        "--pp-base",
-        None,
-        group=Group.SUBJECT,
-        metavar="REV",
-        help="revision that the checkout's branch started from (default: the first that exists of "
+        "--pp-base", None, Group.SUBJECT,
+        "revision that the checkout's branch started from (default: the first that exists of "
         "upstream/main, origin/main, main, else the nearest release tag)",
+        metavar="REV"
     )
     base_version: str | None = _option(
-        "--pp-base-version",
-        None,
-        group=Group.SUBJECT,
-        metavar="VERSION",
-        help="release that lends the checkout its compiled files (default: its nearest release tag "
+        "--pp-base-version", None, Group.SUBJECT,
+        "release that lends the checkout its compiled files (default: its nearest release tag "
         "if that is pinned, else the default pin)",
+        metavar="VERSION"
     )
     pins: tuple[str, ...] = _option(
-        "--pp-pin",
-        (),
-        group=Group.SUBJECT,
-        metavar="VERSION",
-        read=_names,
-        repeat=True,
-        help="vLLM release to measure, in its own environment (`pp-harness pin install VERSION`); "
+        "--pp-pin", (), Group.SUBJECT,
+        "vLLM release to measure, in its own environment (`pp-harness pin install VERSION`); "
         "repeat, or separate by commas, for a sweep on each (default: the default pin)",
+        metavar="VERSION", read=_names, repeat=True
     )
     models: tuple[str, ...] = _option(
-        "--pp-model",
-        (),
-        group=Group.MODELS,
-        metavar="NAME|shape:NAME|PATH|HUB_ID",
-        read=_names,
-        repeat=True,
-        help="model to run: a bundled instrument, a published model's shape with random weights, a "
-        "checkpoint folder or a hub id (repeat, or separate by commas; default: all instruments)",
+        "--pp-model", (), Group.MODELS,
+        "model to run: a bundled instrument, a published model's shape with random weights, a "
+        "checkpoint folder or a hub id (repeat, or separate by commas; default: all "
+        "instruments)",
+        metavar="NAME|shape:NAME|PATH|HUB_ID", read=_names, repeat=True
     )
     partitions: tuple[tuple[int, ...], ...] = _option(
-        "--pp-partition",
-        (),
-        group=Group.MODELS,
-        metavar="A,B,..",
-        read=_partitions,
-        repeat=True,
-        help="layers of each stage, for the PP size with that many stages (repeat for several; "
+        "--pp-partition", (), Group.MODELS,
+        "layers of each stage, for the PP size with that many stages (repeat for several; "
         "default: vLLM's own layer split, or the legal one nearest to balanced)",
+        metavar="A,B,..", read=_partitions, repeat=True
     )
     load_format: str = _option(
-        "--pp-load-format",
-        "auto",
-        group=Group.MODELS,
-        choices=("auto", "dummy"),
-        setting=True,
-        help="weights of the checkpoint, or vLLM's dummy weights: those show no difference, and "
-        "the logits verdict says so",
+        "--pp-load-format", "auto", Group.MODELS,
+        "weights of the checkpoint, or vLLM's dummy weights: those show no difference, and the "
+        "logits verdict says so",
+        choices=("auto", "dummy"), setting=True
     )
     trust_pickle: bool = _option(
-        "--pp-trust-pickle",
-        False,
-        group=Group.MODELS,
-        switch=True,
-        help="load pickled weights of a checkpoint that has no others; pickle runs any code",
+        "--pp-trust-pickle", False, Group.MODELS,
+        "load pickled weights of a checkpoint that has no others; pickle runs any code",
+        switch=True
     )
     trust_remote_code: bool = _option(
-        "--pp-trust-remote-code",
-        False,
-        group=Group.MODELS,
-        switch=True,
-        help="run the code that a checkpoint brings along (auto_map)",
+        "--pp-trust-remote-code", False, Group.MODELS,
+        "run the code that a checkpoint brings along (auto_map)",
+        switch=True
     )
     device: str = _option(
-        "--pp-device",
-        "auto",
-        group=Group.ENGINES,
-        choices=("auto", "cpu", "cuda"),
-        help="where the ranks run (auto: what the installed vLLM is built for)",
+        "--pp-device", "auto", Group.ENGINES,
+        "where the ranks run (auto: what the installed vLLM is built for)",
+        choices=("auto", "cpu", "cuda")
     )
     ranks_per_device: int = _option(
-        "--pp-share-device",
-        1,
-        group=Group.ENGINES,
-        metavar="N",
-        read=_whole(1),
-        help="let up to N ranks run on each GPU, with 1/N of its memory each; boundary tensors "
-        "then go through host memory, not NCCL",
+        "--pp-share-device", 1, Group.ENGINES,
+        "let up to N ranks run on each GPU, with 1/N of its memory each; boundary tensors then "
+        "go through host memory, not NCCL",
+        metavar="N", read=_whole(1)
     )
     tp: int = _option(
-        "--pp-tp",
-        1,
-        group=Group.ENGINES,
-        metavar="N",
-        read=_whole(1),
-        help="tensor-parallel ranks of every stage, PP=1 included",
+        "--pp-tp", 1, Group.ENGINES,
+        "tensor-parallel ranks of every stage, PP=1 included",
+        metavar="N", read=_whole(1)
     )
     profiles: tuple[Profile, ...] = _option(
-        "--pp-profile",
-        (Profile.PARITY,),
-        group=Group.ENGINES,
-        choices=("parity", "stress", "both"),
-        read=_profiles,
-        help="how requests run: parity, identical batches at every PP, whose logits must agree bit "
+        "--pp-profile", (Profile.PARITY,), Group.ENGINES,
+        "how requests run: parity, identical batches at every PP, whose logits must agree bit "
         "by bit; stress, as vLLM serves (many in flight, chunked prefill, prefix caching, "
         "asynchronous scheduling), against the noise floor of PP=1; or both",
+        choices=("parity", "stress", "both"), read=_profiles
     )
     mode: Mode = _option(
-        "--pp-mode",
-        Mode.EAGER,
-        group=Group.ENGINES,
-        choices=tuple(Mode),
-        read=Mode,
-        setting=True,
-        help="eager, or compiled with CUDA graphs as vLLM serves by default: which keys a stage "
+        "--pp-mode", Mode.EAGER, Group.ENGINES,
+        "eager, or compiled with CUDA graphs as vLLM serves by default: which keys a stage "
         "reads and what its layers compute cannot be seen there",
+        choices=tuple(Mode), read=Mode, setting=True
     )
     dtype: str = _option(
-        "--pp-dtype",
-        "auto",
-        group=Group.ENGINES,
-        choices=("auto", "float32", "bfloat16", "float16"),
-        setting=True,
-        help="dtype of weights and activations (auto: float32 on CPU, bfloat16 on GPUs)",
+        "--pp-dtype", "auto", Group.ENGINES,
+        "dtype of weights and activations (auto: float32 on CPU, bfloat16 on GPUs)",
+        choices=("auto", "float32", "bfloat16", "float16"), setting=True
     )
     runner: ModelRunner = _option(
-        "--pp-runner",
-        ModelRunner.AUTO,
-        group=Group.ENGINES,
-        choices=tuple(ModelRunner),
-        read=ModelRunner,
-        setting=True,
-        help="vLLM's model runner (auto: the one that the release takes for the model); where it "
-        "is not in effect nothing is judged",
+        "--pp-runner", ModelRunner.AUTO, Group.ENGINES,
+        "vLLM's model runner (auto: the one that the release takes for the model); where it is "
+        "not in effect nothing is judged",
+        choices=tuple(ModelRunner), read=ModelRunner, setting=True
     )
     executor: Executor = _option(
-        "--pp-executor",
-        Executor.MP,
-        group=Group.ENGINES,
-        choices=tuple(Executor),
-        read=Executor,
-        setting=True,
-        help="mp starts the ranks on this host, ray on a running Ray cluster of GPUs",
+        "--pp-executor", Executor.MP, Group.ENGINES,
+        "mp starts the ranks on this host, ray on a running Ray cluster of GPUs",
+        choices=tuple(Executor), read=Executor, setting=True
     )
     gsm8k: str = _option(
-        "--pp-gsm8k",
-        "bundled",
-        group=Group.QUESTIONS,
-        metavar="bundled|hub|FILE.jsonl",
-        help="the questions: the bundled word problems, openai/gsm8k from the hub, or a file in "
+        "--pp-gsm8k", "bundled", Group.QUESTIONS,
+        "the questions: the bundled word problems, openai/gsm8k from the hub, or a file in "
         "GSM8K's format (its examples come from train.jsonl beside it)",
+        metavar="bundled|hub|FILE.jsonl"
     )
     gsm8k_limit: int | None = _option(
-        "--pp-gsm8k-limit",
-        None,
-        group=Group.QUESTIONS,
-        metavar="N",
-        read=_whole(1),
-        help="ask only the first N questions (default: all)",
+        "--pp-gsm8k-limit", None, Group.QUESTIONS,
+        "ask only the first N questions (default: all)",
+        metavar="N", read=_whole(1)
     )
     gsm8k_fewshot: int | None = _option(
-        "--pp-gsm8k-fewshot",
-        None,
-        group=Group.QUESTIONS,
-        metavar="N",
-        read=_whole(0),
-        help="examples before each question (default: 0 for instruments, else 5)",
+        "--pp-gsm8k-fewshot", None, Group.QUESTIONS,
+        "examples before each question (default: 0 for instruments, else 5)",
+        metavar="N", read=_whole(0)
     )
     margin: float = _option(
-        "--pp-margin",
-        DEFAULT_MARGIN,
-        group=Group.QUESTIONS,
-        metavar="SHARE",
-        read=_share,
-        help="largest drop of accuracy that is accepted, as a share of the questions: 0.01 is one "
+        "--pp-margin", DEFAULT_MARGIN, Group.QUESTIONS,
+        "largest drop of accuracy that is accepted, as a share of the questions: 0.01 is one "
         "point",
+        metavar="SHARE", read=_share
     )
     store: Path | None = _option(
-        "--pp-store",
-        None,
-        group=Group.RUN,
-        metavar="DIR",
-        read=_new_folder,
-        help="where captures are kept (default: the user's cache folder)",
+        "--pp-store", None, Group.RUN,
+        "where captures are kept (default: the user's cache folder)",
+        metavar="DIR", read=_new_folder
     )
     timeout: float = _option(
-        "--pp-timeout",
-        600.0,
-        group=Group.RUN,
-        metavar="SECONDS",
-        read=_seconds,
-        help="longest time for one phase of an engine (import, start, probes, GSM8K) before its "
-        "cell is blocked",
+        "--pp-timeout", 600.0, Group.RUN,
+        "longest time for one phase of an engine (import, start, probes, GSM8K) before its cell"
+        " is blocked",
+        metavar="SECONDS", read=_seconds
     )
     time_limit: float | None = _option(
-        "--pp-time-limit",
-        None,
-        group=Group.RUN,
-        metavar="SECONDS",
-        read=_seconds,
-        help="longest time for all engines together: then those that run are ended, what has no "
+        "--pp-time-limit", None, Group.RUN,
+        "longest time for all engines together: then those that run are ended, what has no "
         "capture is blocked, and the rest is judged; the next run goes on from there",
+        metavar="SECONDS", read=_seconds
     )
     plan_only: bool = _option(
-        "--pp-plan",
-        False,
-        group=Group.RUN,
-        switch=True,
-        help="print the cells, their devices and expected seconds, and run nothing",
+        "--pp-plan", False, Group.RUN,
+        "print the cells, their devices and expected seconds, and run nothing",
+        switch=True
     )
     shard: tuple[int, int] | None = _option(
-        "--pp-shard",
-        None,
-        group=Group.RUN,
-        metavar="I/N",
-        read=_shard,
-        help="run only the I-th of N parts of the sweep (join their reports by `pp-harness report "
+        "--pp-shard", None, Group.RUN,
+        "run only the I-th of N parts of the sweep (join their reports by `pp-harness report "
         "merge`)",
+        metavar="I/N", read=_shard
     )
     ignore_expected: bool = _option(
-        "--pp-ignore-expected",
-        False,
-        group=Group.RUN,
-        switch=True,
-        help="do not read expected.toml: known findings fail too",
+        "--pp-ignore-expected", False, Group.RUN,
+        "do not read expected.toml: known findings fail too",
+        switch=True
     )
     report: Path | None = _option(
-        "--pp-report",
-        None,
-        group=Group.OUTPUT,
-        metavar="DIR",
-        read=_new_folder,
-        help="write `report.json`, `report.md` and `report.html`, a page that needs no network",
+        "--pp-report", None, Group.OUTPUT,
+        "write `report.json`, `report.md` and `report.html`, a page that needs no network",
+        metavar="DIR", read=_new_folder
     )
     history: Path | None = _option(
-        "--pp-history",
-        None,
-        group=Group.OUTPUT,
-        metavar="FILE",
-        read=_new_file,
-        help="append a line per check to this file, for `pp-harness report trend`",
+        "--pp-history", None, Group.OUTPUT,
+        "append a line per check to this file, for `pp-harness report trend`",
+        metavar="FILE", read=_new_file
     )
+    # fmt: on
 
     @property
     def settings(self) -> dict[str, str]:

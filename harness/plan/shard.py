@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A group is taken apart, and its baseline run twice, only if the longest shard shrinks by so much.
-_WORTH = 0.9
+# A group that is more than this part of a fair shard is halved, and its baseline runs twice.
+_LARGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -16,52 +16,29 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Return what the group costs on one machine."""
+        """Seconds that the group takes on one machine."""
         return self.baseline + sum(seconds for _, seconds in self.points)
 
     def halves(self) -> "tuple[Group, Group]":
-        """Return two groups of about the same cost, each with the baseline."""
-        sides: tuple[list[tuple[str, float]], ...] = ([], [])
-        for point in sorted(self.points, key=lambda one: (-one[1], one[0])):
-            min(sides, key=lambda side: sum(seconds for _, seconds in side)).append(point)
-        return Group(self.baseline, tuple(sides[0])), Group(self.baseline, tuple(sides[1]))
+        """Two groups of about the same cost, each with the baseline."""
+        points = sorted(self.points, key=lambda point: (-point[1], point[0]))
+        return Group(self.baseline, tuple(points[::2])), Group(self.baseline, tuple(points[1::2]))
 
 
 def split(groups: Sequence[Group], count: int) -> tuple[frozenset[str], ...]:
-    """Return the names of the points of each of `count` shards.
+    """Share points out to `count` shards: each group whole to the shard with the least to do.
 
-    Groups go whole to the shard with the least to do, largest first (Graham, Bounds on
-    multiprocessing timing anomalies, 1969). Where that leaves shards empty or one much longer than
-    the others, the largest group is taken apart.
+    The largest groups go first; those above a fair share, and the largest where there are fewer
+    groups than shards, are taken apart before. A shard is empty only if there are too few points.
     """
-    parts = list(groups)
-    bins = _assign(parts, count)
-    while True:
-        largest = max(
-            (part for part in parts if len(part.points) > 1),
-            key=lambda part: (part.seconds, part.points),
-            default=None,
-        )
-        if largest is None:
+    parts, fair = list(groups), sum(group.seconds for group in groups) / count
+    while divisible := [part for part in parts if len(part.points) > 1]:
+        largest = max(divisible, key=lambda part: (part.seconds, part.points))
+        if len(parts) >= count and largest.seconds <= _LARGE * fair:
             break
-        finer = [part for part in parts if part is not largest] + list(largest.halves())
-        tried = _assign(finer, count)
-        if all(bins) and _longest(tried) > _WORTH * _longest(bins):
-            break
-        parts, bins = finer, tried
-    return tuple(frozenset(name for part in side for name, _ in part.points) for side in bins)
-
-
-def _assign(parts: Sequence[Group], count: int) -> list[list[Group]]:
-    bins: list[list[Group]] = [[] for _ in range(count)]
-    for part in sorted(parts, key=lambda one: (-one.seconds, one.points)):
-        min(bins, key=_seconds).append(part)
-    return bins
-
-
-def _seconds(side: Sequence[Group]) -> float:
-    return sum(part.seconds for part in side)
-
-
-def _longest(bins: Sequence[Sequence[Group]]) -> float:
-    return max(map(_seconds, bins))
+        parts.remove(largest)
+        parts += largest.halves()
+    shards: list[list[Group]] = [[] for _ in range(count)]
+    for part in sorted(parts, key=lambda part: (-part.seconds, part.points)):
+        min(shards, key=lambda shard: sum(group.seconds for group in shard)).append(part)
+    return tuple(frozenset(name for part in shard for name, _ in part.points) for shard in shards)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import default_store, patches_dir
+from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
 from ..engine.probes import longest_probe
@@ -23,7 +24,7 @@ from ..source.subject import Subject, SubjectOptions, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
 from .cost import modelled_seconds
-from .host import host_identity
+from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
 from .options import Options
 from .points import Point
@@ -143,7 +144,7 @@ class Sweep:
         """The dtype that engines run in."""
         if self.options.dtype != "auto":
             return self.options.dtype
-        return "float32" if self.device is Device.CPU else "bfloat16"
+        return KINDS[self.device].default_dtype
 
     @cached_property
     def trees(self) -> dict[str, VariantTree]:

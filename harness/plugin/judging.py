@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..capture.devices import DevicePool
-    from ..capture.runner import Obtained
+    from ..capture.runner import CaptureResult
     from ..checks.expectations import Expectations, Judgement
     from ..checks.finding import Verdict
     from ..plan.cell import Cell
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Captures(Protocol):
     """Where the captures of cells come from: this process's runner, or the controller's."""
 
-    def obtain(self, cell: "Cell") -> "Obtained":
+    def obtain(self, cell: "Cell") -> "CaptureResult":
         """Wait for the capture of a cell."""
 
 
@@ -32,7 +32,7 @@ class Judge:
 
     def refusal(self, point: "Point") -> "Verdict | None":
         """Give the verdict on a point that needs no engine to be answered."""
-        from ..checks.judge import judge_devices, judge_partition
+        from ..checks.refusals import judge_devices, judge_partition
 
         sweep = self.sweeps[point.pin]
         refusal = judge_partition(sweep.partition(point))
@@ -41,8 +41,9 @@ class Judge:
     def __call__(
         self, check: str, point: "Point", captures: Captures
     ) -> "tuple[Judgement, ItemRecord]":
-        """Judge a check; return what the expectations make of its verdict, and the record of both."""
-        from ..checks.judge import blocked_by, judge
+        """Judge a check: what the expectations make of its verdict, and the record of both."""
+        from ..checks.finding import blocked_by
+        from ..checks.judge import judge
         from ..report.records import cell_record, item_record
 
         sweep = self.sweeps[point.pin]

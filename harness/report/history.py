@@ -1,184 +1,160 @@
-"""The history of nightly runs: an append-only file, one JSON line per point and check.
+"""The history of runs: an append-only file, one JSON line per run, point and check.
 
-Several jobs may append to one file at a time. A line that a dying writer cut short is left where
-it is, and said; a line of a newer version is refused, since to skip it would lose a night.
+Several jobs may append to one file at a time. A line that a dying writer left incomplete stays
+where it is, and is reported; a line of a newer version is refused, since to skip it would lose a
+night.
 """
 
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..checks.finding import Outcome
+from ..checks.registry import ENGINE, find_check
 from ..errors import BadInputError
 from ..plan.options import SETTINGS
-from .drift import Night
+from ..plan.points import Point
 from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
-# What is the same for all points of a run and makes its figures comparable with another's.
-_SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
+# What all points of a run share; nights are compared only where it is equal.
+SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
 # The phases in which the engine works: not the import, which a server does once for many cells.
 _WORK = ("engine", "probes", "gsm8k")
 
 
-class _Line(BaseModel):
-    # Not "forbid": within version 1 fields are added, and an older reader passes over them.
+class HistoryLine(VerdictRecord):
+    """One verdict of one run; `run` is its start in UTC, `time` the same as epoch.
+
+    `outcome` is ok for a pass, expected for a known finding or where the check does not apply,
+    else unexpected. `inputs` is the key of the capture, which covers all that can change its bits;
+    `outputs` maps what the check compares to the digest of those bits. Fields are added within
+    version 1, and older readers ignore them.
+    """
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_: str = Field(default=SCHEMA, alias="schema")
-
-
-class HistoryLine(_Line):
-    """One check of one point in one run; `run` is its start in UTC, `time` the same as epoch."""
-
     kind: Literal["check"] = "check"
     run: str
     time: float
-    pin: str
     series: str
     setting: dict[str, str]
-    variant: str
-    model: str
-    pp: int
-    tp: int = 1
-    profile: str = "parity"
-    check: str
-    verdict: str
+    expected: bool = False
     outcome: Literal["ok", "expected", "unexpected"]
-    summary: str
     codes: list[str] = Field(default_factory=list)
-    figures: dict[str, float] = Field(default_factory=dict)
-    seconds: dict[str, float] = Field(default_factory=dict)
     tree: str = ""
     inputs: str = ""
     outputs: dict[str, str] = Field(default_factory=dict)
 
     @property
-    def track(self) -> "Track":
-        """Return what this line is a night of."""
-        setting = tuple(sorted(self.setting.items()))
-        where = (self.variant, self.model, self.pp, self.tp, self.profile)
-        return Track(self.pin, self.series, setting, *where, self.check)
+    def name(self) -> str:
+        """The check and its point, as in pytest's item ids."""
+        return f"{self.check}[{Point.of(self).id}]"
 
     @property
-    def night(self) -> Night:
-        """Return the line as the comparison takes it."""
-        return Night(
-            run=self.run,
-            time=self.time,
-            good=self.outcome != "unexpected",
-            green=self.outcome == "ok",
-            summary=self.summary,
-            figures=self.figures,
-            inputs=self.inputs,
-            # Under stress the batches differ from run to run, and so may the bits.
-            outputs=self.outputs if self.profile == "parity" else {},
-        )
+    def state(self) -> str:
+        """The verdict, and whether it is a known finding's."""
+        known = self.outcome == "expected" and self.verdict is not Outcome.NOT_APPLICABLE
+        return f"{self.verdict} (expected)" if known else self.verdict
+
+    @property
+    def conditions(self) -> str:
+        """Series and setting in words."""
+        setting = (f"{name} {value}" for name, value in sorted(self.setting.items()))
+        return ", ".join([self.series, *setting])
+
+    @property
+    def track(self) -> tuple[str, Point, str]:
+        """The conditions, point and check of which this line is a night."""
+        return self.conditions, Point.of(self), self.check
 
 
-class AnchorLine(_Line):
+class AnchorLine(BaseModel):
     """A person accepts the levels as they were at `time` (epoch) and says why: the new anchor."""
 
+    schema_: str = Field(default=SCHEMA, alias="schema")
     kind: Literal["anchor"] = "anchor"
     time: float
     reason: str
 
 
-@dataclass(frozen=True, order=True)
-class Track:
-    """One check of one point over the nights, under one setting."""
-
-    pin: str
-    series: str
-    setting: tuple[tuple[str, str], ...]
-    variant: str
-    model: str
-    pp: int
-    tp: int
-    profile: str
-    check: str
-
-    @property
-    def name(self) -> str:
-        """Return the track in words, without what is at its default."""
-        extras = [self.profile] if self.profile != "parity" else []
-        extras += [f"tp{self.tp}"] if self.tp > 1 else []
-        return " ".join([f"{self.check}[{self.variant}-{self.model}-pp{self.pp}]", *extras])
-
-
 @dataclass(frozen=True)
 class History:
-    """A file read back: its lines, the anchor in force, and the numbers of unreadable lines."""
+    """A file read back: its lines, the time of the accepted anchor, the numbers of bad lines."""
 
     lines: tuple[HistoryLine, ...]
     anchor: float | None
     damaged: tuple[int, ...]
 
     @property
-    def tracks(self) -> dict[Track, list[HistoryLine]]:
-        """Return the lines of each track, oldest first."""
-        found: dict[Track, list[HistoryLine]] = {}
+    def tracks(self) -> list[tuple[HistoryLine, ...]]:
+        """The lines of each check of each point, oldest first."""
+        tracks: dict[tuple[str, Point, str], list[HistoryLine]] = defaultdict(list)
         for line in sorted(self.lines, key=lambda line: line.time):
-            found.setdefault(line.track, []).append(line)
-        return found
+            tracks[line.track].append(line)
+        return [tuple(tracks[track]) for track in sorted(tracks)]
 
 
 def history_lines(report: Report, time: float) -> list[HistoryLine]:
-    """Return the lines that a run leaves; `time` is its start in seconds since the epoch."""
+    """Build the lines that a run leaves; `time` is its start in seconds since the epoch."""
     environment = report.environment
-    setting = {name: str(environment[name]) for name in _SETTING if environment.get(name)}
     run = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
-    cells = {_place(cell): cell for cell in report.cells}
+    setting = {name: str(environment[name]) for name in SETTING if environment.get(name)}
+    cells = {Point.of(cell): cell for cell in report.cells}
+    codes: dict[tuple[Point, str], set[str]] = defaultdict(set)
+    for finding in report.findings:
+        codes[Point.of(finding), finding.check].add(finding.code)
     lines = []
     for verdict in report.verdicts:
-        candidate = cells.get(_place(verdict))
-        baseline = cells.get(_place(verdict.model_copy(update={"pp": 1})))
-        same_place = [f for f in report.findings if (*_place(f), f.check) == _check(verdict)]
-        seconds = _seconds(candidate, baseline) if verdict.check == "engine" else {}
-        outputs = _outputs(verdict.check, candidate)
-        lines.append(
-            HistoryLine(
-                schema=SCHEMA,
-                run=run,
-                time=time,
-                pin=verdict.pin or str(environment["pin"]),
-                series=str(environment.get("pins", {}).get(verdict.pin, environment)["series"]),
-                setting=setting,
-                variant=verdict.variant,
-                model=verdict.model,
-                pp=verdict.pp,
-                tp=verdict.tp,
-                profile=verdict.profile,
-                check=verdict.check,
-                verdict=verdict.verdict,
-                outcome=_outcome(verdict),
-                summary=verdict.reason or verdict.summary,
-                codes=sorted({finding.code for finding in same_place}),
-                figures={**_numbers(verdict.figures), **_ratio(seconds)},
-                seconds=seconds,
-                tree=str(environment.get("trees", {}).get(verdict.variant, "")),
-                inputs=candidate.key if candidate else "",
-                outputs=outputs,
-            )
-        )
+        point, check = Point.of(verdict), verdict.check
+        cell, baseline = cells.get(point), cells.get(point.baseline)
+        # JSON has finite numbers alone; figures may be text or lists, too.
+        figures = {
+            name: float(value)
+            for name, value in verdict.figures.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        if check == ENGINE and cell and baseline:
+            figures |= _seconds_ratio(cell, baseline)
+        registered = find_check(check)
+        output = registered.output if registered else ""
+        facts = environment.get("pins", {}).get(point.pin, environment)
+        line = verdict.model_dump() | {
+            "schema": SCHEMA,
+            "run": run,
+            "time": time,
+            "pin": point.pin or str(environment["pin"]),
+            "series": str(facts["series"]),
+            "setting": setting,
+            "outcome": _outcome(verdict),
+            "codes": sorted(codes[point, check]),
+            "figures": figures,
+            "tree": str(environment.get("trees", {}).get(point.variant, "")),
+            "inputs": cell.key if cell else "",
+            "outputs": {output: cell.outputs[output]} if cell and output in cell.outputs else {},
+        }
+        lines.append(HistoryLine.model_validate(line))
     return lines
 
 
-def append(path: Path, lines: Iterable[_Line]) -> None:
+def append(path: Path, lines: Iterable[HistoryLine | AnchorLine]) -> None:
     """Append lines in one write, under a lock that other writers of the file take too."""
     text = "".join(line.model_dump_json(by_alias=True) + "\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")), path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # cut short: what we write must not become its tail
+            if file.read(1) != b"\n":  # incomplete: what we write must not become its end
                 text = "\n" + text
         file.write(text.encode())
         file.flush()
@@ -195,77 +171,37 @@ def read(path: Path) -> History:
         content = path.read_bytes()
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}") from error
-    lines: list[HistoryLine] = []
-    anchor: float | None = None
-    damaged: list[int] = []
+    lines, anchor, damaged = [], None, []
     for number, raw in enumerate(content.split(b"\n"), start=1):
         if not raw.strip():
             continue
         try:
             fields = json.loads(raw)
-            schema = fields["schema"]
-            if schema != SCHEMA:
+            if fields["schema"] != SCHEMA:
                 raise BadInputError(
-                    f"{path}:{number}: {schema} is not {SCHEMA}; read it with the pp-harness that "
-                    "wrote it, or a newer one"
+                    f"{path}:{number}: {fields['schema']} is not {SCHEMA}; read it with the "
+                    "pp-harness that wrote it, or a newer one"
                 )
             if fields["kind"] == "anchor":
                 anchor = AnchorLine.model_validate(fields).time
             else:
                 lines.append(HistoryLine.model_validate(fields))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            RecursionError,
-        ):  # pydantic's errors are ValueErrors
+        # pydantic's and json's errors are ValueErrors.
+        except (ValueError, KeyError, TypeError, RecursionError):
             damaged.append(number)
     return History(tuple(lines), anchor, tuple(damaged))
 
 
-def _place(record: Any) -> tuple[str, str, str, int, int, str]:
-    return record.pin, record.variant, record.model, record.pp, record.tp, record.profile
-
-
-def _check(verdict: VerdictRecord) -> tuple[Any, ...]:
-    return (*_place(verdict), verdict.check)
-
-
 def _outcome(verdict: VerdictRecord) -> Literal["ok", "expected", "unexpected"]:
-    if verdict.expected:
+    if verdict.expected or verdict.verdict is Outcome.NOT_APPLICABLE:
         return "expected"
-    # A pass with a reason is a cured finding, whose entry is still there.
-    return "ok" if verdict.verdict == "pass" and not verdict.reason else "unexpected"
+    return "ok" if verdict.good else "unexpected"
 
 
-def _numbers(figures: dict[str, Any]) -> dict[str, float]:
-    """Return the figures that are finite numbers; JSON has no others."""
-    return {
-        name: float(value)
-        for name, value in figures.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
-
-
-def _seconds(candidate: CellRecord | None, baseline: CellRecord | None) -> dict[str, float]:
-    """Return the engine's seconds here and at PP=1, if this run started both; else nothing."""
-    if candidate is None or baseline is None or not (candidate.fresh and baseline.fresh):
-        return {}
-    both = {"candidate": candidate, "baseline": baseline}
-    return {
-        name: round(sum(cell.seconds.get(phase, 0.0) for phase in _WORK), 3)
-        for name, cell in both.items()
-    }
-
-
-def _ratio(seconds: dict[str, float]) -> dict[str, float]:
-    whole = seconds and all(seconds.values())
-    return {"seconds_ratio": seconds["candidate"] / seconds["baseline"]} if whole else {}
-
-
-def _outputs(check: str, candidate: CellRecord | None) -> dict[str, str]:
-    """Return the digest of what the check looked at, if this run made it."""
-    name = {"logits": "logits", "accuracy": "answers"}.get(check)
-    if name is None or candidate is None or not candidate.fresh or name not in candidate.outputs:
-        return {}
-    return {name: candidate.outputs[name]}
+def _seconds_ratio(candidate: CellRecord, baseline: CellRecord) -> dict[str, float]:
+    """Divide the engine's seconds by those at PP=1, if this run started both engines."""
+    seconds, base = (
+        sum(cell.seconds.get(phase, 0.0) for phase in _WORK) for cell in (candidate, baseline)
+    )
+    started = candidate.fresh and baseline.fresh and seconds and base
+    return {"seconds_ratio": seconds / base} if started else {}

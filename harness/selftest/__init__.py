@@ -1,1 +1,1 @@
-"""The self-test: seeded faults and harmless changes, and which check catches what."""
+"""The self-test: it runs engines under seeded faults and shows which check catches what."""

@@ -1,158 +1,185 @@
-"""What a self-test found: a matrix of faults and checks, and three rates."""
+"""Results of a self-test: a matrix of changes and checks, and three rates."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..capture.record import Capture
-from ..checks.finding import Verdict
-from ..checks.judge import CHECKS, judge
-from .catalogue import AFTER_LAYERS, Seed
+from ..checks.finding import Outcome, Verdict
+from ..checks.judge import judge
+from ..checks.registry import Need, check_names, checks
+from ..engine.seeded import AFTER_LAYERS, SeededChange
+
+# The share of faults with a place that must be placed rightly.
+_LEAST_LOCATED = 0.95
+# The finding that names the stage and the layer of the first difference.
+_PLACE = "LOG001"
 
 
 @dataclass(frozen=True)
-class Result:
-    """What each check said of one change, and where the difference was placed."""
+class ChangeResult:
+    """The outcome of each check under one change, and where the first difference was found.
 
-    seed: Seed
-    verdicts: dict[str, str]
+    A check that could not be asked has no outcome. `stage` and `layer` are None where no check
+    names a place, AFTER_LAYERS where all layers are equal and logits are not.
+    """
+
+    change: SeededChange
+    outcomes: dict[str, Outcome]
     codes: tuple[str, ...]
     stage: int | None
     layer: int | None
 
+    @classmethod
+    def of(cls, change: SeededChange, reference: Capture, capture: Capture) -> "ChangeResult":
+        """Judge a capture under a change against the unchanged one at PP=1."""
+        verdicts = _verdicts(reference, capture)
+        findings = [finding for verdict in verdicts.values() for finding in verdict.findings]
+        place = next((finding for finding in findings if finding.code == _PLACE), None)
+        stage, layer = (place.stage, place.layer) if place else (None, None)
+        if place is not None and layer is None:
+            stage, layer = len(capture.stages) - 1, AFTER_LAYERS
+        errors = {code for verdict in verdicts.values() for code in verdict.error_codes}
+        return cls(change, _outcomes(verdicts), tuple(sorted(errors)), stage, layer)
+
     @property
     def caught_by(self) -> tuple[str, ...]:
-        """Return the checks that failed."""
-        return tuple(check for check, said in self.verdicts.items() if said == "fail")
+        """The checks that failed."""
+        return tuple(name for name, outcome in self.outcomes.items() if outcome is Outcome.FAIL)
+
+    @property
+    def is_localisable(self) -> bool:
+        """Whether there is a layer to name."""
+        return self.change.layer is not None
 
     @property
     def is_located(self) -> bool:
         """Whether there is a place to name, and stage and layer are the right ones."""
-        return self.seed.is_localisable and (self.stage, self.layer) == (
-            self.seed.stage,
-            self.seed.layer,
-        )
+        expected = (self.change.stage, self.change.layer)
+        return self.is_localisable and (self.stage, self.layer) == expected
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no check spoke, as must be for a harmless change."""
-        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+        """Whether every check passes, as must be for a harmless change."""
+        return _all_pass(self.outcomes)
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two unchanged runs, and what the checks say of them; anything but a pass is a false alarm."""
+class UnchangedPair:
+    """Two unchanged runs and the outcome of each check; anything but a pass is a false alarm."""
 
     name: str
-    verdicts: dict[str, str]
+    outcomes: dict[str, Outcome]
 
     @classmethod
-    def of(cls, name: str, left: Capture, right: Capture) -> "Pair":
+    def of(cls, name: str, left: Capture, right: Capture) -> "UnchangedPair":
         """Judge two captures."""
-        return cls(name, {check: one.outcome.value for check, one in _judged(left, right).items()})
+        return cls(name, _outcomes(_verdicts(left, right)))
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every check passed."""
-        return all(said in ("pass", "not asked") for said in self.verdicts.values())
+        """Whether every check passes."""
+        return _all_pass(self.outcomes)
 
 
 @dataclass(frozen=True)
-class Selftest:
-    """All results of a run."""
+class SelftestReport:
+    """All results of one self-test."""
 
-    results: tuple[Result, ...]
-    pairs: tuple[Pair, ...]
-
-    @property
-    def faults(self) -> list[Result]:
-        """Return the results of faults."""
-        return [one for one in self.results if not one.seed.harmless]
+    results: tuple[ChangeResult, ...]
+    pairs: tuple[UnchangedPair, ...]
 
     @property
-    def harmless(self) -> list[Result]:
-        """Return the results of harmless changes."""
-        return [one for one in self.results if one.seed.harmless]
+    def faults(self) -> list[ChangeResult]:
+        """The results of faults."""
+        return [result for result in self.results if not result.change.harmless]
+
+    @property
+    def harmless(self) -> list[ChangeResult]:
+        """The results of harmless changes."""
+        return [result for result in self.results if result.change.harmless]
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Return the counts and the three rates; `only` counts by the one check that caught."""
-        faults = self.faults
-        quiet: list[Result | Pair] = [*self.harmless, *self.pairs]
-        caught = [one for one in faults if one.caught_by]
-        places = [one for one in faults if one.seed.is_localisable]
-        placed = [one for one in places if one.is_located]
-        alarms = [one for one in quiet if not one.is_quiet]
+        """Counts and three rates; `only` counts the faults that one check alone caught."""
+        faults, harmless = self.faults, self.harmless
+        caught = sum(bool(result.caught_by) for result in faults)
+        localisable = sum(result.is_localisable for result in faults)
+        located = sum(result.is_located for result in faults)
+        expected_quiet: list[ChangeResult | UnchangedPair] = [*harmless, *self.pairs]
         return {
             "faults": len(faults),
-            "caught": len(caught),
-            "mutation_score": len(caught) / len(faults) if faults else None,
-            "harmless": len(self.harmless),
+            "caught": caught,
+            "mutation_score": caught / len(faults) if faults else None,
+            "harmless": len(harmless),
             "aa_pairs": len(self.pairs),
-            "false_alarms": len(alarms),
-            "localisable": len(places),
-            "located": len(placed),
-            "location_accuracy": len(placed) / len(places) if places else None,
-            "only": {check: sum(one.caught_by == (check,) for one in faults) for check in CHECKS},
+            "false_alarms": sum(not result.is_quiet for result in expected_quiet),
+            "localisable": localisable,
+            "located": located,
+            "location_accuracy": located / localisable if localisable else None,
+            "only": {
+                check: sum(result.caught_by == (check,) for result in faults)
+                for check in check_names()
+            },
         }
 
     @property
     def is_good(self) -> bool:
-        """Whether every fault is caught and nothing harmless is."""
+        """Whether every fault is caught, nothing harmless alarms, and enough is placed rightly."""
         figures = self.figures
         located = figures["location_accuracy"]
         return (
             figures["caught"] == figures["faults"]
             and figures["false_alarms"] == 0
-            and (located is None or located >= 0.95)
+            and (located is None or located >= _LEAST_LOCATED)
         )
 
     def document(self) -> dict[str, Any]:
-        """Return all of it as JSON would have it."""
+        """All of it as `--json` writes it."""
         return {
             "schema": "pp-harness-selftest/1",
             "figures": self.figures,
-            "results": [
-                {
-                    **asdict(one.seed),
-                    "verdicts": one.verdicts,
-                    "codes": list(one.codes),
-                    "caught_by": list(one.caught_by),
-                    "found_stage": one.stage,
-                    "found_layer": one.layer,
-                }
-                for one in self.results
-            ],
-            "aa_pairs": [{"name": one.name, "verdicts": one.verdicts} for one in self.pairs],
+            "results": [_record(result) for result in self.results],
+            "aa_pairs": [{"name": pair.name, "verdicts": pair.outcomes} for pair in self.pairs],
         }
 
 
-def result_of(seed: Seed, reference: Capture, capture: Capture) -> Result:
-    """Judge what ran under a change against the unchanged run at PP=1."""
-    verdicts = _judged(reference, capture)
-    findings = [one for verdict in verdicts.values() for one in verdict.findings]
-    place = next((one for one in findings if one.code == "LOG001"), None)
-    stage, layer = (place.rank, place.layer) if place else (None, None)
-    if place is not None and layer is None:  # no layer differs: it lies behind the last one
-        stage, layer = len(capture.stages) - 1, AFTER_LAYERS
-    asked = bool(capture.answers)
-    return Result(
-        seed,
-        {
-            check: "not asked" if check == "accuracy" and not asked else one.outcome.value
-            for check, one in verdicts.items()
-        },
-        tuple(sorted({one.code for one in findings if one.severity.value == "error"})),
-        stage,
-        layer,
-    )
+def _record(result: ChangeResult) -> dict[str, Any]:
+    change = result.change
+    return {
+        "name": change.name,
+        "kind": change.kind,
+        "what": change.description,
+        "model": change.model,
+        "pp": change.pp,
+        "profile": change.profile,
+        "stage": change.stage,
+        "layer": change.layer,
+        "harmless": change.harmless,
+        "quick": change.quick,
+        "fine": change.fine,
+        "verdicts": result.outcomes,
+        "codes": list(result.codes),
+        "caught_by": list(result.caught_by),
+        "found_stage": result.stage,
+        "found_layer": result.layer,
+    }
 
 
-def _judged(left: Capture, right: Capture) -> dict[str, Verdict]:
+def _verdicts(left: Capture, right: Capture) -> dict[str, Verdict]:
+    """The verdict of each check that two captures can be asked."""
     verdicts = {}
-    for check in CHECKS:
-        if check == "contract" and len(right.stages) == 1:
-            continue  # one stage has no boundary
-        if check == "accuracy" and not (left.answers and right.answers):
+    for check in checks():
+        if Need.BOUNDARY in check.needs and len(right.stages) == 1:
             continue
-        verdicts[check] = judge(check, left, right)
+        if Need.TOKENIZER in check.needs and not (left.answers and right.answers):
+            continue
+        verdicts[check.name] = judge(check.name, left, right)
     return verdicts
+
+
+def _outcomes(verdicts: dict[str, Verdict]) -> dict[str, Outcome]:
+    return {check: verdict.outcome for check, verdict in verdicts.items()}
+
+
+def _all_pass(outcomes: dict[str, Outcome]) -> bool:
+    return all(outcome is Outcome.PASS for outcome in outcomes.values())

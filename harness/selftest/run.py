@@ -1,45 +1,51 @@
 """Run the engines of a self-test and judge each change by the checks of the sweep.
 
-One engine for each model and PP: its changes are switched between its probes. The reference is the
-unchanged run at PP=1.
+One engine runs all changes of a model, a profile and a PP size, one after another. Each is
+compared with the unchanged run at PP=1.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..capture.children import ForkServers
-from ..capture.devices import lease
+from ..capture.devices import DevicePool, lease
 from ..capture.launch import launch
+from ..capture.manifest import Status
 from ..capture.pools import find_pool
 from ..capture.record import Capture
 from ..engine.names import SELFTEST
+from ..engine.seeded import UNCHANGED, SeededChange
 from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..plan.options import Options
 from ..plan.points import Point
 from ..plan.sweep import Sweep
-from .catalogue import Seed
-from .outcome import Pair, Result, Selftest, result_of
-from .split import split
+from .by_change import captures_by_change
+from .outcome import ChangeResult, SelftestReport, UnchangedPair
 
 _VARIANT = "fixed"
-_TIMEOUT = 600.0
+# Seconds that a phase of an engine may take, and more for each change.
+_TIMEOUT, _TIMEOUT_PER_CHANGE = 600.0, 20.0
 # Enough for the exact test to speak: five lost of five have p = 0.03.
 QUESTIONS = 16
 
+Progress = Callable[[str], None]
+
 
 def run_selftest(
-    seeds: tuple[Seed, ...],
+    changes: tuple[SeededChange, ...],
     questions: int,
     store: Path | None,
     dtype: str,
-    say: Callable[[str], None],
-) -> Selftest:
-    """Run those of `seeds` that this host and `dtype` can show, and return what each check said.
+    progress: Progress,
+) -> SelftestReport:
+    """Run those of `changes` that this host and `dtype` can show, and judge them.
 
-    `questions` are asked under each change; none with 0, and accuracy then says nothing.
+    `questions` are asked under each change; with 0 there is no accuracy check. `progress` is
+    handed a line for each engine and for each change that is left out.
 
     Raises:
         BadInputError: if vLLM is not there, nothing can be shown, or an engine of `fixed` does not
@@ -47,136 +53,137 @@ def run_selftest(
     """
     sweep = Sweep(
         Options(
-            pps=tuple(sorted({seed.pp for seed in seeds})),
+            pps=tuple(sorted({change.pp for change in changes})),
             variants=(_VARIANT,),
-            profiles=tuple(dict.fromkeys(Profile(seed.profile) for seed in seeds)),
+            profiles=tuple(dict.fromkeys(change.profile for change in changes)),
             gsm8k_limit=questions or 1,
             dtype=dtype,
             store=store,
         )
     )
-    seeds = shown_here(seeds, sweep, say)
-    found: list[Result | Pair] = []
-    servers = ForkServers()
     pool = find_pool(sweep)
-    try:
-        # One lease for all engines: they run one after another, and wait for no other run.
-        with lease(pool, pool.needed(max(seed.pp for seed in seeds), 1)) as devices:
-            for model, profile in sorted({(seed.model, seed.profile) for seed in seeds}):
-                with tempfile.TemporaryDirectory() as scratch:
-                    unchanged = Point(_VARIANT, model, 1, Profile(profile))
-                    engines = _Engines(
-                        sweep, servers, devices, Path(scratch), unchanged, questions > 0, say
-                    )
-                    mine = [s for s in seeds if (s.model, s.profile) == (model, profile)]
-                    found += _of_engines(engines, unchanged, tuple(mine))
-    finally:
-        servers.close()
-    return Selftest(
-        tuple(one for one in found if isinstance(one, Result)),
-        tuple(one for one in found if isinstance(one, Pair)),
-    )
+    changes = possible_here(changes, pool, sweep.dtype, progress)
+    results: list[ChangeResult] = []
+    pairs: list[UnchangedPair] = []
+    # One lease for all engines: they run one after another, and wait for no other run.
+    needed = pool.needed(max(change.pp for change in changes), 1)
+    with closing(ForkServers()) as servers, lease(pool, needed) as devices:
+        for model, profile in sorted({(change.model, change.profile) for change in changes}):
+            unchanged = Point(_VARIANT, model, 1, profile)
+            own = [
+                change for change in changes if (change.model, change.profile) == (model, profile)
+            ]
+            with tempfile.TemporaryDirectory() as scratch:
+                engines = _Engines(
+                    sweep=sweep,
+                    pool=pool,
+                    servers=servers,
+                    devices=devices,
+                    scratch=Path(scratch),
+                    unchanged=unchanged,
+                    with_questions=questions > 0,
+                    progress=progress,
+                )
+                of_engines = _judge_engines(engines, own)
+            results += of_engines.results
+            pairs += of_engines.pairs
+    return SelftestReport(tuple(results), tuple(pairs))
 
 
-def shown_here(
-    seeds: tuple[Seed, ...], sweep: Sweep, say: Callable[[str], None]
-) -> tuple[Seed, ...]:
-    """Return the seeds that can be shown here, and say why the others cannot."""
-    why = {seed.name: reason for seed in seeds if (reason := _hindrance(seed, sweep))}
-    for name, reason in why.items():
-        say(f"{name} is left out: {reason}")
-    shown = tuple(seed for seed in seeds if seed.name not in why)
-    if not shown:
-        first = next(iter(why))
-        raise BadInputError(f"no chosen fault can be shown here; {first}: {why[first]}")
-    return shown
+def possible_here(
+    changes: tuple[SeededChange, ...], pool: DevicePool, dtype: str, progress: Progress
+) -> tuple[SeededChange, ...]:
+    """The changes that can be shown on these devices and in this dtype; the others are reported.
+
+    Raises:
+        BadInputError: if nothing is left.
+    """
+    obstacles = {
+        change.name: obstacle for change in changes if (obstacle := _obstacle(change, pool, dtype))
+    }
+    for name, obstacle in obstacles.items():
+        progress(f"{name} is left out: {obstacle}")
+    possible = tuple(change for change in changes if change.name not in obstacles)
+    if not possible:
+        name, obstacle = next(iter(obstacles.items()))
+        raise BadInputError(f"no chosen fault can be shown here; {name}: {obstacle}")
+    return possible
 
 
-def _hindrance(seed: Seed, sweep: Sweep) -> str | None:
-    pool = find_pool(sweep)
-    if seed.fine and sweep.dtype == "bfloat16":
+def _obstacle(change: SeededChange, pool: DevicePool, dtype: str) -> str | None:
+    if change.fine and dtype == "bfloat16":
         return "in bfloat16 it changes no bit"
-    if pool.needed(seed.pp, 1) > len(pool.ids):
-        return f"PP={seed.pp} needs a GPU for each rank, here are {len(pool.ids)}"
+    if pool.needed(change.pp, 1) > len(pool.ids):
+        return f"PP={change.pp} needs a GPU for each rank, here are {len(pool.ids)}"
     return None
 
 
-def _of_engines(
-    engines: "_Engines", unchanged: Point, seeds: tuple[Seed, ...]
-) -> Iterator[Result | Pair]:
-    """Yield what the checks say of the seeds of a model and profile, and of its unchanged runs."""
-    model = unchanged.model + ("" if unchanged.profile == "parity" else f" {unchanged.profile}")
-    reference, *again = engines.plain()
-    for one in again:
-        yield Pair.of(f"{model} PP=1 again", reference, one)
-    for pp in sorted({seed.pp for seed in seeds}):
-        mine = tuple(seed for seed in seeds if seed.pp == pp)
-        captures = engines.changed(pp, mine)
-        for seed in mine:
-            yield result_of(seed, reference, captures[SELFTEST + seed.name])
-        before, after = captures[""], captures[SELFTEST + "last"]
-        yield Pair.of(f"{model} PP=1, PP={pp}", reference, before)
-        yield Pair.of(f"{model} PP=1, PP={pp} after all changes", reference, after)
-        yield Pair.of(f"{model} PP={pp} before and after", before, after)
-        yield Pair.of(f"{model} PP={pp}, two engines", before, engines.fresh(pp))
-        yield Pair.of(f"{model} PP=1 of another engine, PP={pp}", again[-1], before)
-
-
+@dataclass(frozen=True, kw_only=True)
 class _Engines:
-    """The engines of one model in one profile; `unchanged` is its point at PP=1."""
+    """Engines of one model in one profile; `unchanged` is its point at PP=1."""
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        servers: ForkServers,
-        devices: tuple[int, ...],
-        scratch: Path,
-        unchanged: Point,
-        ask: bool,
-        say: Callable[[str], None],
-    ) -> None:
-        self._sweep, self._servers, self._devices = sweep, servers, devices
-        self._scratch, self._unchanged, self._ask, self._say = scratch, unchanged, ask, say
-        self._pool = find_pool(sweep)
-        self._count = 0
+    sweep: Sweep
+    pool: DevicePool
+    servers: ForkServers
+    devices: tuple[int, ...]
+    scratch: Path
+    unchanged: Point
+    with_questions: bool
+    progress: Progress
 
-    def plain(self) -> list[Capture]:
-        """Return three unchanged runs at PP=1: two of one engine, one of another."""
-        once = self._launch(1, (SELFTEST + "nothing",))
-        return [*split(once, (SELFTEST + "nothing",), self._folder()).values(), self.fresh(1)]
+    def captures(self, pp: int, *names: str) -> dict[str, Capture]:
+        """Run one engine without any change and then under each of `names`.
 
-    def fresh(self, pp: int) -> Capture:
-        """Return the unchanged run of another engine."""
-        return split(self._launch(pp, ()), (), self._folder())[""]
+        Returns:
+            The captures by the name of the change; "" is the one without any.
 
-    def changed(self, pp: int, seeds: tuple[Seed, ...]) -> dict[str, Capture]:
-        """Return a capture for each seed, "" before all of them and `last` after them."""
-        names = [SELFTEST + seed.name for seed in seeds] + [SELFTEST + "last"]
-        return split(self._launch(pp, tuple(names)), names, self._folder())
-
-    def _launch(self, pp: int, changes: tuple[str, ...]) -> Capture:
-        cell = self._sweep.cell(replace(self._unchanged, pp=pp))
-        folder = self._folder()
-        devices = self._devices[: self._pool.needed(pp, 1)]
+        Raises:
+            BadInputError: if the engine fails.
+        """
+        cell = self.sweep.cell(replace(self.unchanged, pp=pp))
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        changes = tuple(SELFTEST + name for name in names)
         manifest = launch(
             cell,
             folder,
-            devices,
-            self._servers,
-            phase_timeout=_TIMEOUT + 20 * len(changes),
+            self.devices[: self.pool.needed(pp, 1)],
+            self.servers,
+            phase_timeout=_TIMEOUT + _TIMEOUT_PER_CHANGE * len(changes),
             changes=changes,
-            ask_under_changes=self._ask,
+            ask_under_changes=self.with_questions,
         )
-        self._say(f"{cell.id}: {len(changes)} changes in {manifest.seconds['total']:.0f} s")
-        capture = Capture(folder, manifest)
-        if capture.status != "ok":
-            raise BadInputError(
-                f"{cell.id} did not run: {capture.failure and capture.failure.error}"
-            )
-        return capture
+        self.progress(f"{cell.id}: {len(changes)} changes in {manifest.seconds['total']:.0f} s")
+        whole = Capture(folder, manifest)
+        if whole.status is not Status.OK:
+            raise BadInputError(f"{cell.id} did not run: {whole.failure and whole.failure.error}")
+        parts = captures_by_change(whole, changes, folder / "by-change")
+        return {change.removeprefix(SELFTEST): part for change, part in parts.items()}
 
-    def _folder(self) -> Path:
-        self._count += 1
-        folder = self._scratch / str(self._count)
-        folder.mkdir()
-        return folder
+
+def _judge_engines(engines: _Engines, changes: list[SeededChange]) -> SelftestReport:
+    """Judge the changes of one model and profile, and pairs of its unchanged runs."""
+    unchanged = engines.unchanged
+    model = unchanged.model + (
+        "" if unchanged.profile is Profile.PARITY else f" {unchanged.profile}"
+    )
+    first, other = engines.captures(1, UNCHANGED), engines.captures(1)
+    reference = first[""]
+    results: list[ChangeResult] = []
+    to_compare = [
+        ("PP=1 again", reference, first[UNCHANGED]),
+        ("PP=1, two engines", reference, other[""]),
+    ]
+    for pp in sorted({change.pp for change in changes}):
+        own = [change for change in changes if change.pp == pp]
+        captures = engines.captures(pp, *(change.name for change in own), UNCHANGED)
+        results += [ChangeResult.of(change, reference, captures[change.name]) for change in own]
+        before, after = captures[""], captures[UNCHANGED]
+        to_compare += [
+            (f"PP=1, PP={pp}", reference, before),
+            (f"PP=1, PP={pp} after all changes", reference, after),
+            (f"PP={pp} before and after", before, after),
+            (f"PP={pp}, two engines", before, engines.captures(pp)[""]),
+            (f"PP=1 of another engine, PP={pp}", other[""], before),
+        ]
+    pairs = [UnchangedPair.of(f"{model} {name}", left, right) for name, left, right in to_compare]
+    return SelftestReport(tuple(results), tuple(pairs))

@@ -2,22 +2,35 @@
 
 from collections.abc import Iterator
 
-from ..checks.judge import CHECKS
-from .outcome import Result, Selftest
+from ..checks.finding import Outcome
+from ..checks.registry import check_names
+from ..engine.seeded import AFTER_LAYERS
+from .outcome import ChangeResult, SelftestReport
 
-_MARKS = {"fail": "X", "pass": ".", "inconclusive": "?", "blocked": "b"}
+_MARKS = {
+    Outcome.FAIL: "X",
+    Outcome.PASS: ".",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.BLOCKED: "b",
+}
+_NOT_ASKED = "-"
 
 
-def lines(selftest: Selftest) -> Iterator[str]:
-    """Yield the matrix, then what alarmed, the rates, and what each check is for."""
-    yield f"{'change':26} {'model':6} pp  {'  '.join(CHECKS)}  found"
-    for one in selftest.results:
-        marks = "  ".join(_mark(one, check).center(len(check)) for check in CHECKS)
-        yield f"{one.seed.name:26} {one.seed.model:6} {one.seed.pp:<3} {marks}  {_found(one)}"
-    for alarm in selftest.pairs:
-        if not alarm.is_quiet:
-            yield f"FALSE ALARM in {alarm.name}: {alarm.verdicts}"
-    figures = selftest.figures
+def lines(report: SelftestReport) -> Iterator[str]:
+    """Yield the matrix, then false alarms, the rates, and what each check alone catches."""
+    checks = check_names()
+    yield f"{'change':26} {'model':6} pp  {'  '.join(checks)}  found"
+    for result in report.results:
+        change = result.change
+        marks = "  ".join(_mark(result, check).center(len(check)) for check in checks)
+        yield f"{change.name:26} {change.model:6} {change.pp:<3} {marks}  {_conclusion(result)}"
+    for pair in report.pairs:
+        if not pair.is_quiet:
+            outcomes = ", ".join(
+                f"{check} {outcome.value}" for check, outcome in pair.outcomes.items()
+            )
+            yield f"FALSE ALARM in {pair.name}: {outcomes}"
+    figures = report.figures
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "
         f"{figures['located']} of {figures['localisable']} placed rightly, "
@@ -28,17 +41,25 @@ def lines(selftest: Selftest) -> Iterator[str]:
     yield f"faults that one check alone catches: {alone}"
 
 
-def _mark(one: Result, check: str) -> str:
-    return _MARKS.get(one.verdicts.get(check, ""), "-")
+def _mark(result: ChangeResult, check: str) -> str:
+    outcome = result.outcomes.get(check)
+    return _MARKS.get(outcome, _NOT_ASKED) if outcome else _NOT_ASKED
 
 
-def _found(one: Result) -> str:
-    if one.seed.harmless:
-        return "quiet" if one.is_quiet else "FALSE ALARM"
-    if not one.caught_by:
+def _conclusion(result: ChangeResult) -> str:
+    if result.change.harmless:
+        return "quiet" if result.is_quiet else "FALSE ALARM"
+    if not result.caught_by:
         return "ESCAPED"
-    if not one.seed.is_localisable:
+    if not result.is_localisable:
         return "caught, no layer to name"
-    where = f"stage {one.stage}, layer {one.layer}" if one.layer != -1 else f"stage {one.stage}"
-    wanted = f" (is stage {one.seed.stage}, layer {one.seed.layer})"
-    return where + ("" if one.is_located else wanted)
+    place = _place(result.stage, result.layer)
+    if result.is_located:
+        return place
+    return f"{place} (is {_place(result.change.stage, result.change.layer)})"
+
+
+def _place(stage: int | None, layer: int | None) -> str:
+    if stage is None:
+        return "no place named"
+    return f"stage {stage}" if layer == AFTER_LAYERS else f"stage {stage}, layer {layer}"

@@ -10,6 +10,7 @@ import pytest
 SERVER = """\
 import json, os, pathlib, signal, subprocess, sys, time
 from harness.engine import main as engine, server
+from harness.engine.failures import RankFailure, is_ours
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
@@ -29,9 +30,10 @@ def main(request_file):
 
     def failure(rank, at, error, file="/site/vllm/model.py"):
         trace = f'Traceback\\n  File "{file}", line 3, in forward\\n    x\\n{error}'
-        content = {"rank": rank, "phase": "execute_model", "time": at, "error": error,
-                   "place": "vllm/model.py:3", "traceback": trace}
-        (folder / f"failure.{rank}.json").write_text(json.dumps(content))
+        kind, _, message = error.partition(": ")
+        RankFailure(rank=rank, phase="execute_model", time=at, type=kind, message=message,
+                    file=file, line=3, place="vllm/model.py:3", ours=is_ours(trace),
+                    traceback=trace).write(folder)
 
     phase("engine")
     try:

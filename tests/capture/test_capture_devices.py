@@ -43,9 +43,9 @@ def holder():
         process.stdout.close()
 
 
-def in_background(count, taken):
+def in_background(count, taken, waits=lambda: None):
     def hold():
-        with lease(POOL, count) as held:
+        with lease(POOL, count, waits=waits) as held:
             taken.append(held)
 
     thread = threading.Thread(target=hold)
@@ -94,6 +94,26 @@ def test_wide_lease_does_not_starve(holder):
     for thread in (wide, *narrow):
         thread.join(20)
     assert order == [4, 1, 1, 1, 1, 1, 1]
+
+
+def test_only_another_run_is_reported(holder):
+    """What this process holds, devices or the guard, is no reason to name another run."""
+    reported, taken = [], []
+    with lease(POOL, 4):
+        threads = [in_background(3, taken, lambda: reported.append("ours")) for _ in range(3)]
+        time.sleep(0.7)
+        assert taken == reported == []
+    for thread in threads:
+        thread.join(10)
+    assert len(taken) == 3
+    process, _ = holder(2)
+    thread = in_background(3, taken, lambda: reported.append("theirs"))
+    while not reported:
+        time.sleep(0.02)
+    process.kill()
+    thread.join(10)
+    assert len(taken) == 4
+    assert set(reported) == {"theirs"}
 
 
 def test_other_devices_are_not_waited_for():

@@ -1,8 +1,11 @@
 """The runner: each cell once, side by side, and nothing left when it is closed."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -167,6 +170,77 @@ def test_largest_first(runners, cell, tmp_path, engine):
         future.result()
     began = {one.pp: runner.obtain(one).capture.manifest.began for one in cells}
     assert sorted(began, key=began.get) == [4, 2, 1]
+
+
+class Recorder:
+    """A listener that keeps what it is told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        return lambda cell, *_: self.calls.append((name, cell.key))
+
+
+def test_a_run_does_not_wait_for_itself(runners, cell, engine):
+    """Cells that start together never report that another run holds their devices."""
+    engine("result()")
+    recorder = Recorder()
+    runner = runners(ids=tuple(range(8)), listener=recorder)
+    cells = [dataclasses.replace(cell, model_digest=str(n)) for n in range(8)]
+    assert {f.result().capture.status for f in runner.submit_all(cells)} == {"ok"}
+    runner.close()
+    for name in ("started", "ended"):
+        assert sorted(key for call, key in recorder.calls if call == name) == sorted(
+            each.key for each in cells
+        )
+    assert len(recorder.calls) == 2 * len(cells)
+
+
+@pytest.mark.parametrize("held", ["device", "capture"])
+def test_a_cell_that_waits_for_another_run_is_reported_once(runners, cell, tmp_path, engine, held):
+    """Another process that holds the device, or makes the capture, is the reason for a wait."""
+    engine("result()")
+    recorder = Recorder()
+    runner = runners(ids=(0,), listener=recorder)
+    with another_run(held, tmp_path / "store", cell.key):
+        future = runner.submit(cell)
+        while not recorder.calls:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        assert recorder.calls == [("waits", cell.key)]
+    assert future.result(20).fresh
+    runner.close()
+    assert [name for name, _ in recorder.calls] == ["waits", "started", "ended"]
+
+
+HOLD = """\
+import sys
+from pathlib import Path
+from harness.capture.devices import DevicePool, lease
+from harness.capture.store import Store
+held, store, key = sys.argv[1:]
+with lease(DevicePool("cpu", (0,)), 1) if held == "device" else Store(Path(store)).lock(key):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_run(held, store, key):
+    """Another process that holds device 0, or the lock of a capture, until the block ends."""
+    process = subprocess.Popen(
+        # Not sys.executable, which the engine fixture replaces.
+        [f"{sys.prefix}/bin/python", "-c", HOLD, held, str(store), key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield
+    finally:
+        process.communicate("")
 
 
 def test_jobs_cap_the_engines(runners, cell, tmp_path, engine):

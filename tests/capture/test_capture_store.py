@@ -1,13 +1,12 @@
 """The store: whole or absent, never half, and safe for several at once."""
 
-import json
 import threading
 
 import pytest
+from builders import make_cell
 
+from harness.capture.manifest import Manifest, Status, load_manifest
 from harness.capture.store import Store, damage
-
-MANIFEST = {"status": "ok", "failure": None, "seconds": {}, "cell": {"pp": 1}}
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def store(tmp_path):
 def commit(store, key="k", status="ok", text="content"):
     with store.workspace() as folder:
         (folder / "data.txt").write_text(text)
-        return store.commit(key, folder, {**MANIFEST, "status": status})
+        return store.commit(key, folder, Manifest(cell=make_cell(), status=Status(status)))
 
 
 def test_committed_capture_is_found(store):
@@ -76,7 +75,10 @@ def flip(folder, old, new):
         (lambda folder: (folder / "data.txt").write_text(""), "data.txt differs"),
         (lambda folder: (folder / "data.txt").unlink(), "data.txt is missing"),
         (lambda folder: (folder / "rank9.jsonl").touch(), "rank9.jsonl was added"),
-        (lambda folder: flip(folder, '"status": "ok"', '"status": "no"'), "capture.json differs"),
+        (
+            lambda folder: flip(folder, '"status": "ok"', '"status": "failed"'),
+            "capture.json differs",
+        ),
         (lambda folder: flip(folder, '"key": "k"', '"key": "j"'), "capture.json differs"),
     ],
 )
@@ -113,7 +115,7 @@ def test_unreadable_manifest_is_absent(store, text):
 def test_manifest_names_every_file(store):
     """The manifest carries its key and a digest of each file."""
     capture = commit(store)
-    manifest = json.loads((capture.folder / "capture.json").read_text())
+    manifest = load_manifest(capture.folder)
     assert manifest.key == "k"
     assert set(manifest.files) == {"data.txt"}
 

@@ -6,9 +6,11 @@ import sys
 import time
 
 import pytest
+from builders import make_cell
 from click.testing import CliRunner
 
 from harness.assets import default_store
+from harness.capture.manifest import Manifest, Status
 from harness.capture.store import Store
 from harness.cli.main import cli
 from harness.errors import BadInputError
@@ -21,9 +23,8 @@ def store(tmp_path):
     for key in ("aa", "bb"):
         with store.workspace() as folder:
             (folder / "log.txt").write_text("log")
-            store.commit(
-                key, folder, {"id": f"cell-{key}", "status": "ok", "seconds": {"total": 7}}
-            )
+            cell = make_cell(variant=key)
+            store.commit(key, folder, Manifest(cell=cell, status=Status.OK, seconds={"total": 7}))
     past = time.time() - 10 * 86400
     os.utime(store.folder("bb"), (past, past))
     return store
@@ -43,8 +44,8 @@ def keys(store):
 def test_ls_shows_each_capture_oldest_first(store):
     """Every capture is a line with its cell, status, age and seconds; the last line counts them."""
     lines = run(store, "ls").output.splitlines()
-    assert lines[1].split() == ["bb", "cell-bb", "ok", "10.0", "7", "0.0"]
-    assert lines[2].split()[:3] == ["aa", "cell-aa", "ok"]
+    assert lines[1].split() == ["bb", "bb-ple-pp2", "ok", "10.0", "7", "0.0"]
+    assert lines[2].split()[:3] == ["aa", "aa-ple-pp2", "ok"]
     assert lines[-1].endswith("2 captures")
 
 

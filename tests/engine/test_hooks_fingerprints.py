@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, 
 
 from harness.engine.hooks import fingerprints  # noqa: E402 - needs torch
 from harness.engine.hooks.digest import row_digests, row_norms, row_sketches  # noqa: E402
-from harness.engine.hooks.fingerprints import Fingerprints  # noqa: E402
+from harness.engine.hooks.fingerprints import FingerprintCollector  # noqa: E402
 from harness.engine.packed import unpacked  # noqa: E402
 
 ROWS = 3
@@ -18,10 +18,10 @@ def output(layer: int, *width: int) -> "torch.Tensor":
     return torch.randn(ROWS + 2, *(width or (8,)), generator=generator).to(torch.bfloat16)
 
 
-def by_name(prints: Fingerprints) -> "dict[str, dict[str, list[object]]]":
+def by_name(prints: FingerprintCollector) -> "dict[str, dict[str, list[object]]]":
     """The fingerprints of each tensor; what was not taken of it is missing."""
     found = {}
-    for group in prints.take().on_host():
+    for group in prints.collect().on_host():
         arrays = {kind: unpacked(text) for kind, text in group.items() if kind != "of"}
         for place, name in enumerate(group["of"]):
             found[name] = {kind: values[place] for kind, values in arrays.items() if values[place:]}
@@ -40,9 +40,9 @@ def test_each_layer_gets_its_own(monkeypatch: pytest.MonkeyPatch, limit: int):
     """However many are reduced at a time, and whatever their widths."""
     monkeypatch.setattr(fingerprints, "_KEPT_ELEMENTS", limit)
     outputs = {"2": output(2), "3": output(3), "4": output(4, 12), "5": output(5)}
-    prints = Fingerprints(ROWS)
+    prints = FingerprintCollector(ROWS)
     for name, tensor in outputs.items():
-        prints.add(name, tensor, far=True)
+        prints.add(name, tensor, with_norms=True)
     found = by_name(prints)
     assert found.keys() == outputs.keys()
     for name, tensor in outputs.items():
@@ -52,9 +52,9 @@ def test_each_layer_gets_its_own(monkeypatch: pytest.MonkeyPatch, limit: int):
 def test_what_crosses_a_boundary_is_told_apart_by_its_bits_only():
     """Among layers of its shape, before and after them, and of a shape of its own."""
     tensors = {"first": output(1), "ple": output(2, 3, 5), "layer": output(3), "last": output(4)}
-    prints = Fingerprints(ROWS)
+    prints = FingerprintCollector(ROWS)
     for name, tensor in tensors.items():
-        prints.add(name, tensor, far=name == "layer")
+        prints.add(name, tensor, with_norms=name == "layer")
     found = by_name(prints)
     check(found.pop("layer"), tensors["layer"])
     assert found == {
@@ -67,8 +67,8 @@ def test_what_is_overwritten_later_is_seen_as_it_was():
     """A fused norm writes into the residual of the layer before it."""
     tensor = output(0)
     before = tensor.clone()
-    prints = Fingerprints(ROWS)
-    prints.add("layer", tensor, far=True)
+    prints = FingerprintCollector(ROWS)
+    prints.add("layer", tensor, with_norms=True)
     tensor.zero_()
     check(by_name(prints)["layer"], before)
 
@@ -78,7 +78,7 @@ def test_a_tuple_is_seen_in_each_of_its_parts():
     hidden, residual = output(0), output(1).float()
 
     def digest(*parts: "torch.Tensor") -> list[object]:
-        prints = Fingerprints(ROWS)
+        prints = FingerprintCollector(ROWS)
         prints.add("layer", parts)
         return by_name(prints)["layer"]["digest"]
 
@@ -95,7 +95,7 @@ def test_a_tuple_is_seen_in_each_of_its_parts():
 
 def test_what_has_no_row_for_each_token_leaves_nothing():
     """A scalar, None, or fewer rows than were scheduled."""
-    prints = Fingerprints(ROWS)
+    prints = FingerprintCollector(ROWS)
     for number, nothing in enumerate((None, (), torch.tensor(1.0), torch.zeros(ROWS - 1, 4))):
         prints.add(str(number), nothing)
     assert by_name(prints) == {}

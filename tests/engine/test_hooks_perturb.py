@@ -1,4 +1,4 @@
-"""Known perturbations: one of each kind, undone bit by bit."""
+"""Changes are found by their family; known perturbations are undone bit by bit."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="perturbations run inside the engine")
 
-from harness.engine.hooks.changes import Site  # noqa: E402 - needs torch
-from harness.engine.hooks.perturb import key_names, perturbation, weight_kinds  # noqa: E402
+from harness.engine.hooks import changes  # noqa: E402 - needs torch
+from harness.engine.hooks.perturb import perturbation, weight_kinds  # noqa: E402 - needs torch
+from harness.engine.hooks.site import Site  # noqa: E402 - after the skip
+from harness.engine.perturbations import key_names  # noqa: E402 - after the skip
 
 
 class Model(torch.nn.Module):
@@ -40,14 +42,11 @@ def model():
 
 
 def site(model, stage=0, written=None, group=None):
-    tracer = SimpleNamespace(
-        write=lambda kind, **content: (written if written is not None else {}).update(
-            {kind: content}
-        )
-    )
+    events = {} if written is None else written
     group = group or SimpleNamespace(rank_in_group=stage, world_size=2)
     runner = SimpleNamespace(model_config=SimpleNamespace(enforce_eager=True))
-    return Site(runner, model, group, {}, (), {}, tracer)
+    write = lambda kind, **content: events.update({kind: content})  # noqa: E731 - as Tracer.write
+    return Site(runner, model, group, {}, (), {}, write)
 
 
 def test_kinds_have_no_numbers_and_tied_weights_count_once(model):
@@ -139,3 +138,15 @@ def test_an_unknown_perturbation_is_refused():
     """A name of no family is our bug."""
     with pytest.raises(LookupError, match="sideways"):
         perturbation("sideways")
+
+
+def test_a_change_is_found_by_the_prefix_of_its_family(monkeypatch):
+    """A family that registers is asked for its names, without prefix; others are refused."""
+    monkeypatch.setattr(changes, "_families", {})
+    changes.register_family("colour:", {"red": "a change"}.__getitem__)
+    changes.register_family("sensitivity:", perturbation)
+    assert changes.find_change("colour:red") == "a change"
+    with pytest.raises(LookupError, match="blue"):
+        changes.find_change("colour:blue")
+    with pytest.raises(LookupError, match="'size:red'; families are colour:, sensitivity:"):
+        changes.find_change("size:red")

@@ -5,7 +5,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
 
 from harness.capture.record import Capture  # noqa: E402
-from harness.engine.hooks.tracer import RowSpan, Tracer, kept_positions  # noqa: E402
+from harness.engine.hooks.logits import kept_positions  # noqa: E402
+from harness.engine.hooks.step import RowSpan  # noqa: E402
+from harness.engine.hooks.tracer import Tracer  # noqa: E402
 
 
 def test_a_small_vocabulary_keeps_every_row():
@@ -49,8 +51,8 @@ def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
     # One column tells a row by its place in the step; the other columns cost memory alone.
     hidden = torch.arange(sum(one.count for one in spans), dtype=torch.float32).unsqueeze(1)
     ends = [sum(one.count for one in spans[: index + 1]) - 1 for index in range(len(spans))]
-    tracer.logits(spans, hidden[ends].expand(-1, vocab))
-    tracer.prompt_logits(spans, hidden, lambda rows: rows.expand(-1, vocab), vocab)
+    tracer.logits.add_sampled(spans, hidden[ends].expand(-1, vocab))
+    tracer.logits.add_prompts(spans, hidden, lambda rows: rows.expand(-1, vocab), vocab)
     tracer.flush()
     table = Capture(tmp_path, {}).logits
 

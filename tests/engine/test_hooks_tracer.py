@@ -5,8 +5,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
 
 from harness.capture.record import Capture, RankTrace  # noqa: E402
+from harness.engine.failures import read_failures  # noqa: E402
 from harness.engine.hooks.digest import row_digests  # noqa: E402 - needs torch
-from harness.engine.hooks.tracer import RowSpan, Tracer  # noqa: E402
+from harness.engine.hooks.step import RowSpan  # noqa: E402
+from harness.engine.hooks.tracer import Tracer  # noqa: E402
 
 
 @pytest.fixture
@@ -82,17 +84,12 @@ def test_a_reader_finds_what_was_there_when_it_passed(tracer):
 
 def test_a_failing_step_leaves_what_it_had(tracer):
     """With the exception, in the order in which it came about."""
-
-    def fail() -> None:
-        with tracer.failures(0, "execute_model"):
-            tracer.begin_step((RowSpan("a", start=0, count=2, prompt_length=2, forced=(1,)),))
-            tracer.note("missing-key", "k", "vllm/m.py:1")
-            tracer.boundary("copied", {"hidden_states": torch.randn(2, 8)})
-            raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        fail()
+    tracer.begin_step((RowSpan("a", start=0, count=2, prompt_length=2, forced=(1,)),))
+    tracer.note("missing-key", "k", "vllm/m.py:1")
+    tracer.boundary("copied", {"hidden_states": torch.randn(2, 8)})
+    tracer.fail(0, "execute_model", ValueError("no"))
     rank = read(tracer)
     assert [one["key"] for one in rank.misuses] == ["k"]
     assert list(rank.steps[0].copied) == ["hidden_states"]
-    assert (tracer.folder / "failure.0.json").exists()
+    (failure,) = read_failures(tracer.folder)
+    assert (failure.rank, failure.phase, failure.error) == (0, "execute_model", "ValueError: no")

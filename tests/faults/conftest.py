@@ -89,7 +89,7 @@ def run(sweep, servers, tmp_path):
 
 @pytest.fixture
 def tried(request):
-    """Return a function that takes note of a fault that was survived, for docs/trust.md."""
+    """Return a function that records a survived fault for results/notes/faults.md."""
     # A report carries it to the controller of xdist.
     properties = request.node.user_properties
     properties.append((FAULT, [request.getfixturevalue("name"), "**not survived**", "", ""]))
@@ -108,7 +108,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    """Renew the table of docs/trust.md if the option asks for it."""
+    """Renew results/notes/faults.md if the option asks for it."""
     if session.config.getoption("--write-trust") and not hasattr(session.config, "workerinput"):
         write_page(records)
 

@@ -1,4 +1,4 @@
-"""The table of docs/trust.md: what was tried, and what came of it, as the run saw it."""
+"""The table of results/notes/faults.md: what was tried, and what came of it, as the run saw it."""
 
 import datetime
 import os
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "trust.md"
+PAGE = Path(__file__).resolve().parents[2] / "results" / "notes" / "faults.md"
 BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 # The name of a report's property that holds a record.
 FAULT = "fault"
@@ -43,7 +43,7 @@ def write_page(records):
         f"{len(rows)} faults tried, {survived} survived ({day}, vLLM 0.20.2 on CPU, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}).",
         "",
-        "| fault | verdict | where | said |",
+        "| fault | verdict | where | reported |",
         "|--|--|--|--|",
         *sorted(rows.values()),
     ]

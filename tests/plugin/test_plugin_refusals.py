@@ -37,20 +37,20 @@ REFUSED = {
     "partition word": (["--pp-partition", "a,b"], "--pp-partition a,b"),
     "partition zero": (["--pp-partition", "0,8"], "every stage needs a layer"),
     "partition stages": (["--pp-partition", "2,3,3"], "has 3 stages; --pp asks for 2"),
-    "limit": (["--pp-gsm8k-limit", "0"], "--pp-gsm8k-limit must be at least 1"),
-    "negative limit": (["--pp-gsm8k-limit=-3"], "--pp-gsm8k-limit must be at least 1"),
-    "limit word": (["--pp-gsm8k-limit", "x"], "invalid int value"),
+    "limit": (["--pp-gsm8k-limit", "0"], ": give a whole number, 1 or more"),
+    "negative limit": (["--pp-gsm8k-limit=-3"], ": give a whole number, 1 or more"),
+    "limit word": (["--pp-gsm8k-limit", "x"], "--pp-gsm8k-limit x: give a whole number"),
     "margin": (["--pp-margin", "1"], "--pp-margin 1: give a share between 0 and 1"),
     "no margin": (["--pp-margin", "nan"], "--pp-margin nan: give a share"),
-    "fewshot": (["--pp-gsm8k-fewshot=-1"], "must not be negative"),
+    "fewshot": (["--pp-gsm8k-fewshot=-1"], "--pp-gsm8k-fewshot -1: give a whole number, 0 or more"),
     "bundled shots": (["--pp-gsm8k-fewshot", "5"], "has no examples for 5 shots"),
     "no questions": (["--pp-gsm8k", "gone.jsonl"], "gone.jsonl"),
     "dataset with a script": (["--pp-gsm8k", "dataset"], "dataset: cannot be read"),
     "empty questions": (["--pp-gsm8k", "empty.jsonl"], "holds no questions"),
     "malformed": (["--pp-gsm8k", "malformed.jsonl"], "malformed.jsonl:2: no GSM8K line"),
     "no examples": (["--pp-gsm8k", "good.jsonl", "--pp-gsm8k-fewshot", "5"], "train.jsonl"),
-    "device": (["--pp-device", "tpu"], "--pp-device tpu: auto, cpu or cuda"),
-    "runner": (["--pp-runner", "v3"], "--pp-runner v3: auto, v1 or v2"),
+    "device": (["--pp-device", "tpu"], "--pp-device tpu: give auto, cpu or cuda"),
+    "runner": (["--pp-runner", "v3"], "--pp-runner v3: give auto, v1 or v2"),
     "pin": (["--pp-pin", "9.9.9"], "no pin for vLLM 9.9.9; known: 0.20.2, 0.26.0"),
     "pin of a checkout": (
         ["--pp-pin", "0.26.0", "--pp-vllm", "."],
@@ -59,8 +59,8 @@ REFUSED = {
     "answer": (["--pp-gsm8k", "list.jsonl"], "list.jsonl:1: no GSM8K line"),
     "history folder": (["--pp-history", "no-model"], "--pp-history no-model: is a folder"),
     "history below a file": (["--pp-history", "empty.jsonl/x"], "empty.jsonl is a file"),
-    "time-out": (["--pp-timeout", "0"], "--pp-timeout must be above 0"),
-    "time limit": (["--pp-time-limit", "nan"], "--pp-time-limit must be above 0"),
+    "time-out": (["--pp-timeout", "0"], "--pp-timeout 0: give seconds, above 0"),
+    "time limit": (["--pp-time-limit", "nan"], "--pp-time-limit nan: give seconds, above 0"),
 }
 
 
@@ -188,10 +188,10 @@ def test_collect_only_is_no_failure(suite):
 
 def test_too_few_devices_blocks(suite, monkeypatch):
     """Fewer devices than asked for is blocked with the reason, which is no pass and no skip."""
-    import harness.plan.sweep as sweep
+    import harness.capture.pools as pools
     from harness.capture.devices import DevicePool
 
-    monkeypatch.setattr(sweep, "find_devices", lambda _, _ranks: DevicePool("cuda", (0,)))
+    monkeypatch.setattr(pools, "find_devices", lambda _, _ranks: DevicePool("cuda", (0,)))
     result = suite("--pp", "2", "--pp-variant", "fixed", "--pp-model", "dense")
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(["*PP=2 needs 2 cuda devices, 1 can be used*"])

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from hostile import hostile_history, hostile_report
 
+from harness.report.files import read_report
 from harness.report.html import render_page
-from harness.report.join import read_report
-from harness.report.trend import trends
-from harness.report.trend_page import render_trend
+from harness.report.trend import render_trend, trends
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER = next(
@@ -153,19 +152,10 @@ def test_charts_are_drawn_in_both_themes(visit):
     wait(js.__self__, "return document.querySelectorAll('#timing-chart .bars path').length >= 4")
 
 
-def test_the_page_of_a_history_draws_and_sorts(visit):
-    """Its charts come out, its table sorts, its names run nothing."""
+def test_the_page_of_a_history_shows_its_nights(visit):
+    """Each night of a check is a mark that can be seen, and its names run nothing."""
     js = visit("trend")
-    for name in ("drift", "accuracy"):
-        js(f"document.getElementById('{name}').scrollIntoView()")
-        wait(js.__self__, f"return document.querySelector('#{name}-chart .scatterlayer .point')")
-    js("document.querySelectorAll('#checks thead button')[3].click()")
-    names = js(
-        "return [...document.querySelectorAll('#checks tbody tr')]"
-        ".map(row => row.cells[3].textContent)"
-    )
-    assert names == sorted(names)
-    assert "relative_rms" in names
+    assert js("return document.querySelector('.nights').innerText.length") == 3
     assert js("return window.pwned === undefined")
 
 

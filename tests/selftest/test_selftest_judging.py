@@ -1,70 +1,39 @@
-"""The self-test without engines: the catalogue, the cut of a capture, and what is counted."""
+"""The self-test without engines: what is possible here, captures by change, and what is counted."""
 
-from types import SimpleNamespace
+import json
+from pathlib import Path
 
 import pytest
 from builders import CaptureBuilder, answer
 
 from harness.capture.devices import DevicePool
-from harness.cli.selftest import chosen
+from harness.cli.selftest import select_changes
+from harness.engine.seeded import AFTER_LAYERS, declared
 from harness.errors import BadInputError
-from harness.selftest.catalogue import FAULTS, HARMLESS, SEEDS
-from harness.selftest.outcome import Pair, Selftest, result_of
-from harness.selftest.run import shown_here
-from harness.selftest.split import split
+from harness.selftest.by_change import captures_by_change
+from harness.selftest.outcome import ChangeResult, SelftestReport, UnchangedPair
+from harness.selftest.run import possible_here
 from harness.selftest.table import lines
 
-KINDS = {
-    "dropped", "swapped", "stale", "duplicated", "transposed", "down-cast", "not relayed",
-    "layer slice", "PLE slice", "norm, softcap", "embedding scale", "residual", "RoPE",
-    "sliding, full", "KV cache", "mutated", "micro-batches", "long context", "PP=4 only",
-    "decode only", "large batch", "one expert", "one ULP", "numeric", "up-cast",
-}  # fmt: skip
-
-
-def test_the_catalogue_has_every_class():
-    """At least 30 faults in all classes, at least 10 harmless changes, names that are unique."""
-    assert len(FAULTS) >= 30
-    assert len(HARMLESS) >= 10
-    assert {seed.kind for seed in FAULTS} == KINDS
-    assert len({seed.name for seed in SEEDS}) == len(SEEDS)
-
-
-def test_every_seed_is_made():
-    """Each name of the catalogue has code behind it."""
-    pytest.importorskip("torch", reason="faults run inside the engine")
-    from harness.engine.seeded.faults import change
-
-    for seed in SEEDS:
-        assert callable(change(seed.name))
-    with pytest.raises(LookupError):
-        change("sideways")
-
-
-def test_only_chooses_by_class_and_name():
-    """A class, a name, or an error that says what there is."""
-    assert {seed.kind for seed in chosen(("RoPE",), quick=False)} == {"RoPE"}
-    assert [seed.name for seed in chosen(("one-ulp",), quick=False)] == ["one-ulp"]
-    assert all(seed.quick for seed in chosen((), quick=True))
-    with pytest.raises(BadInputError, match="sideways"):
-        chosen(("sideways",), quick=False)
-    with pytest.raises(BadInputError, match="nothing of it is in the subset"):
-        chosen(("kv-wrong-source",), quick=True)
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+FAULTS = tuple(change for change in declared() if not change.harmless)
+HARMLESS = tuple(change for change in declared() if change.harmless)
 
 
 def test_what_cannot_be_shown_is_left_out_and_named():
     """What bfloat16 rounds away, and what needs more GPUs than there are."""
-    two_gpus = SimpleNamespace(dtype="bfloat16", devices=DevicePool("cuda", (0, 1)))
-    said = []
-    shown = shown_here(SEEDS, two_gpus, said.append)
-    left_out = {seed.name for seed in SEEDS} - {seed.name for seed in shown}
-    assert left_out == {seed.name for seed in SEEDS if seed.fine or seed.pp > 2}
-    assert len(said) == len(left_out)
-    assert "numeric-only is left out: in bfloat16 it changes no bit" in said
-    cpu = SimpleNamespace(dtype="float32", devices=DevicePool("cpu", (0, 1)))
-    assert shown_here(SEEDS, cpu, said.append) == SEEDS
+    two_gpus, cpu = DevicePool("cuda", (0, 1)), DevicePool("cpu", (0, 1))
+    told = []
+    possible = possible_here(declared(), two_gpus, "bfloat16", told.append)
+    left_out = {change.name for change in declared()} - {change.name for change in possible}
+    assert left_out == {change.name for change in declared() if change.fine or change.pp > 2}
+    assert len(told) == len(left_out)
+    assert "numeric-only is left out: in bfloat16 it changes no bit" in told
+    assert "pp4-only is left out: PP=4 needs a GPU for each rank, here are 2" in told
+    assert possible_here(declared(), cpu, "float32", told.append) == declared()
+    only = select_changes(("numeric-only",), quick=False)
     with pytest.raises(BadInputError, match="no chosen fault can be shown here; numeric-only: in"):
-        shown_here(chosen(("numeric-only",), quick=False), two_gpus, said.append)
+        possible_here(only, two_gpus, "bfloat16", told.append)
 
 
 @pytest.fixture
@@ -95,9 +64,9 @@ def whole(tmp_path):
     return capture
 
 
-def test_a_capture_is_cut_by_change(whole, tmp_path):
+def test_a_capture_is_divided_by_change(whole, tmp_path):
     """Each part is a whole capture; what was noted during a step goes with its change."""
-    parts = split(whole, ["selftest:x"], tmp_path / "parts")
+    parts = captures_by_change(whole, ["selftest:x"], tmp_path / "parts")
     for part in parts.values():
         assert [len(trace.steps) for trace in part.stages.values()] == [2, 2]
         assert len(part.logits.index) == 4
@@ -113,37 +82,74 @@ def test_rates_are_counted(build):
         row[0] += 1.0
     other = other.save()
     fault, harmless = FAULTS[0], HARMLESS[0]
-    result = Selftest(
+    report = SelftestReport(
         (
-            result_of(fault, reference, other),
-            result_of(fault, reference, same),
-            result_of(harmless, reference, same),
-            result_of(harmless, reference, other),
+            ChangeResult.of(fault, reference, other),
+            ChangeResult.of(fault, reference, same),
+            ChangeResult.of(harmless, reference, same),
+            ChangeResult.of(harmless, reference, other),
         ),
-        (Pair.of("a pair", reference, same),),
+        (
+            UnchangedPair.of("a pair", reference, same),
+            UnchangedPair.of("another pair", reference, other),
+        ),
     )
-    figures = result.figures
+    figures = report.figures
     assert (figures["faults"], figures["caught"], figures["mutation_score"]) == (2, 1, 0.5)
-    assert (figures["harmless"], figures["aa_pairs"], figures["false_alarms"]) == (2, 1, 1)
+    assert (figures["harmless"], figures["aa_pairs"], figures["false_alarms"]) == (2, 2, 2)
     assert figures["only"] == {"engine": 0, "contract": 0, "logits": 1, "accuracy": 0}
-    assert not result.is_good
-    text = "\n".join(lines(result))
+    assert not report.is_good
+    text = "\n".join(lines(report))
     assert "ESCAPED" in text
-    assert "FALSE ALARM" in text
+    assert text.count("FALSE ALARM") == 2
+    assert "FALSE ALARM in another pair: engine pass, contract pass, logits fail, " in text
     assert "one check alone catches: engine 0, contract 0, logits 1, accuracy 0" in text
-    assert result.document()["figures"] == figures
 
 
 def test_a_fault_without_a_layer_counts_as_caught_and_not_as_placed(build):
     """Where no layer differs there is no place to be right about: the rate leaves it out."""
-    seed = next(seed for seed in FAULTS if seed.layer is None)
+    fault = next(fault for fault in FAULTS if fault.layer is None)
     reference, other = build(pp=1), build(pp=2)
     reference.answers = [answer(number) for number in range(10)]
     other.answers = [answer(number, right=number >= 5) for number in range(10)]
-    result = Selftest((result_of(seed, reference.save(), other.save()),), ())
-    figures = result.figures
+    result = ChangeResult.of(fault, reference.save(), other.save())
+    report = SelftestReport((result,), ())
+    figures = report.figures
     assert (figures["caught"], figures["localisable"], figures["located"]) == (1, 0, 0)
     assert figures["location_accuracy"] is None
     assert figures["only"]["accuracy"] == 1
-    assert result.is_good
-    assert "caught, no layer to name" in "\n".join(lines(result))
+    assert report.is_good
+    assert "caught, no layer to name" in "\n".join(lines(report))
+
+
+def test_a_place_is_a_stage_and_a_layer_or_behind_the_layers(build):
+    """A difference of logits alone lies behind the layers; placed elsewhere it tells both."""
+    reference, other = build(pp=1).save(), build(pp=2)
+    for row in other.logits.values():
+        row[0] += 1.0
+    other = other.save()
+    behind = next(fault for fault in FAULTS if fault.layer == AFTER_LAYERS)
+    before = next(fault for fault in FAULTS if (fault.stage, fault.layer) == (1, 5))
+    results = [ChangeResult.of(fault, reference, other) for fault in (behind, before)]
+    assert [result.is_located for result in results] == [True, False]
+    report = SelftestReport(tuple(results), ())
+    assert not report.is_good
+    first, second = list(lines(report))[1:3]
+    assert first.endswith("  stage 1")
+    assert second.endswith("  stage 1 (is stage 1, layer 5)")
+
+
+def test_the_document_has_the_fields_of_earlier_records(build):
+    """`--json` keeps its schema: a program that reads a record of results/ reads the next one."""
+    record = json.loads((RESULTS / "2026-11-26-selftest" / "selftest.json").read_text())
+    reference, other = build(pp=1).save(), build(pp=2).save()
+    report = SelftestReport(
+        (ChangeResult.of(FAULTS[0], reference, other),),
+        (UnchangedPair.of("a pair", reference, other),),
+    )
+    document = json.loads(json.dumps(report.document()))
+    assert document["schema"] == record["schema"]
+    assert document["figures"].keys() == record["figures"].keys()
+    assert document["results"][0].keys() >= record["results"][0].keys()
+    assert document["aa_pairs"][0].keys() == record["aa_pairs"][0].keys()
+    assert set(document["results"][0]["verdicts"].values()) == {"pass"}

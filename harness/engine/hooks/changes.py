@@ -1,70 +1,42 @@
-"""Changes: what is altered on purpose in the steps of marked requests, and undone after each step.
+"""Changes: alterations made on purpose in the steps of marked requests, and undone after each step.
 
 A request whose mark carries `"change": NAME` runs under that change on every rank, in exactly the
-steps in which it is scheduled. Two families use it: known perturbations (`sensitivity:...`,
-perturb.py) and the changes of the self-test (`selftest:...`, harness/engine/seeded/faults.py).
-Nothing here runs while no request asks for a change.
+steps in which it is scheduled. Each family of changes has a prefix and registers how its names are
+resolved (plugin.py). Nothing here runs while no request asks for a change.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Any
 
-from ..names import SELFTEST, SENSITIVITY
-from .tracer import RowSpan, Tracer
+from .site import Change, Site
+from .step import RowSpan
+from .tracer import Tracer
+
+# Finds a change by its name without the prefix; raises LookupError if the family has none.
+Resolver = Callable[[str], Change]
+
+_families: dict[str, Resolver] = {}
+_active = ExitStack()
+# By the name of a change: what it keeps between its steps on this rank.
+_memories: dict[str, dict[str, Any]] = {}
 
 
-@dataclass(frozen=True)
-class Site:
-    """One rank in one step, as a change sees it.
-
-    `layers` maps absolute indices to this rank's decoder layers, `spans` are the rows of the step
-    in batch order, `memory` is what the change kept from its earlier steps on this rank.
-    """
-
-    runner: Any
-    model: Any
-    group: Any
-    layers: dict[int, Any]
-    spans: tuple[RowSpan, ...]
-    memory: dict[str, Any]
-    tracer: Tracer
-
-    @property
-    def stage(self) -> int:
-        """Return this rank's pipeline stage."""
-        return int(self.group.rank_in_group)
-
-    @property
-    def stages(self) -> int:
-        """Return how many stages there are."""
-        return int(self.group.world_size)
+def register_family(prefix: str, resolver: Resolver) -> None:
+    """Let `resolver` find the changes whose names begin with `prefix`."""
+    _families[prefix] = resolver
 
 
-# Alters what it likes on entry; on exit everything is as it was, weights bit by bit.
-Change = Callable[[Site], AbstractContextManager[Any]]
-
-
-def find(name: str) -> Change:
-    """Return the change of a name.
+def find_change(name: str) -> Change:
+    """Find a change by its name.
 
     Raises:
         LookupError: if no family knows it.
     """
-    if name.startswith(SENSITIVITY):
-        from .perturb import perturbation
-
-        return perturbation(name.removeprefix(SENSITIVITY))
-    if name.startswith(SELFTEST):
-        from ..seeded.faults import change
-
-        return change(name.removeprefix(SELFTEST))
-    raise LookupError(f"no change is named {name!r}")
-
-
-_active = ExitStack()
-_memories: dict[str, dict[str, Any]] = {}
+    for prefix, resolver in _families.items():
+        if name.startswith(prefix):
+            return resolver(name.removeprefix(prefix))
+    raise LookupError(f"no change is named {name!r}; families are {', '.join(_families)}")
 
 
 def enter(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...], layers: dict[int, Any]) -> None:
@@ -81,9 +53,9 @@ def enter(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...], layers: dict[
         layers=layers,
         spans=spans,
         memory=_memories.setdefault(name, {}),
-        tracer=tracer,
+        write=tracer.write,
     )
-    _active.enter_context(find(name)(site))
+    _active.enter_context(find_change(name)(site))
 
 
 def leave() -> None:

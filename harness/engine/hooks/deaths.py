@@ -1,8 +1,8 @@
-"""Which ranks were dead before vLLM ended the others: known in the engine's process alone.
+"""The ranks that were dead before vLLM ended the others: known in the engine's process alone.
 
 vLLM notices a dead rank and ends its neighbours, whose last words ("cancelled", a closed
 connection) would else be taken for the cause. Before it does, the ranks that live are asked for
-their stacks, and `deaths.json` gets what became of the dead.
+their stacks, and `deaths.json` gets how the dead ended.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import stacks
-from .wrap import wrap
+from .wrap import names_of_vllm, wrap
 
 FILE = "deaths.json"
 _STACK_SECONDS = 2.0
@@ -22,9 +22,9 @@ _POLL_SECONDS = 0.01
 
 def install(folder: Path) -> None:
     """Patch vLLM's executor; one that does not start its ranks as processes is left alone."""
-    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+    with names_of_vllm():
+        from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-    end = MultiprocExecutor._ensure_worker_termination
     looked = False
 
     def look(processes: list[Any], patience: float) -> None:
@@ -43,13 +43,16 @@ def install(folder: Path) -> None:
 
         return shutdown
 
-    def end_ranks(processes: list[Any]) -> Any:
-        # Ranks that never got ready are ended by this alone.
-        look(processes, _DYING_SECONDS)
-        return end(processes)
+    def with_termination(method: Any) -> Any:
+        def end_ranks(processes: list[Any]) -> Any:
+            # Ranks that never got ready are ended by this alone.
+            look(processes, _DYING_SECONDS)
+            return method(processes)
+
+        return end_ranks
 
     wrap(MultiprocExecutor, "shutdown", with_shutdown)
-    MultiprocExecutor._ensure_worker_termination = staticmethod(end_ranks)
+    wrap(MultiprocExecutor, "_ensure_worker_termination", with_termination)
 
 
 def _record(folder: Path, processes: list[Any], patience: float) -> None:

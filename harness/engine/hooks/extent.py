@@ -13,7 +13,7 @@ _METADATA = {
 }  # fmt: skip
 
 
-class Watched(torch.Tensor):
+class WatchedTensor(torch.Tensor):
     """A view of a boundary tensor [rows, ...] whose `used` mask grows with what is taken from it.
 
     Indexing marks the region that it selects; any other operation marks everything. Results are
@@ -27,10 +27,10 @@ class Watched(torch.Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        watched: list[Watched] = []
+        watched: list[WatchedTensor] = []
         tree_map_only(cls, watched.append, (args, kwargs))
         plain = tree_map_only(cls, lambda t: t.as_subclass(torch.Tensor), (args, kwargs))
-        result = func(*plain[0], **plain[1])
+        result = model_operation(func, *plain)
         if func is torch.Tensor.__getitem__ and isinstance(args[0], cls):
             args[0].used[plain[0][1]] = True
         elif not _asks_for_metadata(func, result):
@@ -39,24 +39,29 @@ class Watched(torch.Tensor):
         return result
 
 
+def model_operation(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Do with the tensor what the model does; an exception from here is its own (failures.py)."""
+    return func(*args, **kwargs)
+
+
 def _asks_for_metadata(func: Any, result: Any) -> bool:
     name = getattr(func, "__name__", "")
     return name in _METADATA or (name == "__get__" and not isinstance(result, torch.Tensor))
 
 
-def watch(tensor: torch.Tensor) -> Watched:
+def watch(tensor: torch.Tensor) -> WatchedTensor:
     """Return a watched view of `tensor`."""
-    view: Watched = tensor.as_subclass(Watched)
+    view: WatchedTensor = tensor.as_subclass(WatchedTensor)
     view.used = torch.zeros(tensor.shape, dtype=torch.bool)
     return view
 
 
 def plain(tensor: Any) -> Any:
     """Return the tensor behind a watched view, anything else as it is."""
-    return tensor.as_subclass(torch.Tensor) if isinstance(tensor, Watched) else tensor
+    return tensor.as_subclass(torch.Tensor) if isinstance(tensor, WatchedTensor) else tensor
 
 
-def used_ranges(view: Watched) -> list[list[int]]:
+def used_ranges(view: WatchedTensor) -> list[list[int]]:
     """Return the elements of a row that were used, as [start, stop) ranges of the flat row."""
     row = view.used.reshape(view.used.shape[0], -1).any(dim=0).to(torch.int8)
     edges = torch.diff(row, prepend=row.new_zeros(1), append=row.new_zeros(1))

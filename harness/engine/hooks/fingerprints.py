@@ -18,12 +18,12 @@ _KEPT_ELEMENTS = 1 << 22
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A copy [rows, width] of a tensor; with `far` it is also asked how large it is and how far."""
+class _TensorCopy:
+    """A copy [rows, width] of a tensor; `with_norms` asks for its norms and sketches too."""
 
     name: str
-    copy: torch.Tensor
-    far: bool
+    rows: torch.Tensor
+    with_norms: bool
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,47 @@ class _Group:
     """Fingerprints of the tensors named `of`: for each kind one tensor [names, rows, ...]."""
 
     of: list[str]
-    prints: dict[str, torch.Tensor]
+    by_kind: dict[str, torch.Tensor]
 
 
-class Fingerprints:
+@dataclass(frozen=True)
+class FingerprintBatch:
+    """The fingerprints of a step on their device, in one piece: bringing them over is one copy."""
+
+    groups: list[_Group]
+    content: torch.Tensor | None
+
+    def on_host(self) -> list[dict[str, Any]]:
+        """Wait for the copy and return the names of each group with its arrays, packed."""
+        if self.content is None:
+            return []
+        content, at = self.content.cpu().numpy(), 0
+        written = []
+        for group in self.groups:
+            arrays = {}
+            for kind, value in group.by_kind.items():
+                dtype = str(value.dtype).removeprefix("torch.")
+                piece = np.frombuffer(content, dtype, value.numel(), at)
+                arrays[kind] = packed(piece.reshape(value.shape))
+                at += value.nbytes
+            written.append({"of": group.of, **arrays})
+        return written
+
+
+class FingerprintCollector:
     """Takes tensors of one step of `rows` rows, as each is when it is added."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._kept: list[_Kept] = []
+        self._copies: list[_TensorCopy] = []
         self._elements = 0
         self._groups: list[_Group] = []
 
-    def add(self, name: str, value: Any, *, far: bool = False) -> None:
-        """Keep `value`, a tensor or several side by side; what runs later may overwrite it.
+    def add(self, name: str, value: Any, *, with_norms: bool = False) -> None:
+        """Copy `value`, a tensor or several side by side; later code may overwrite it.
 
-        What has no row for each token leaves nothing. A row's digest is of its exact bits; with
-        `far` its norm and its sketch are taken too.
+        A value that has no row for each token leaves nothing. A row's digest is of its exact bits;
+        its norm and its sketch are taken `with_norms` alone.
         """
         parts = [
             part[: self._rows].reshape(self._rows, -1)
@@ -57,58 +81,34 @@ class Fingerprints:
         if not parts:
             return
         # Parts of unlike dtypes are widened, which is exact.
-        copy = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0].clone()
-        self._kept.append(_Kept(name, copy, far))
-        self._elements += copy.numel()
+        rows = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0].clone()
+        self._copies.append(_TensorCopy(name, rows, with_norms))
+        self._elements += rows.numel()
         if self._elements > _KEPT_ELEMENTS:
             self._reduce()
 
-    def take(self) -> "Taken":
-        """Return the fingerprints of all that was added, still on their device."""
+    def collect(self) -> FingerprintBatch:
+        """Fingerprint all that was added; nothing waits for the device."""
         self._reduce()
         parts = [
             value.view(torch.uint8).flatten()
             for group in self._groups
-            for value in group.prints.values()
+            for value in group.by_kind.values()
         ]
-        return Taken(self._groups, torch.cat(parts) if parts else None)
+        return FingerprintBatch(self._groups, torch.cat(parts) if parts else None)
 
     def _reduce(self) -> None:
-        alike: dict[Any, list[_Kept]] = {}
-        for one in self._kept:
-            alike.setdefault((one.copy.shape[1], one.copy.dtype), []).append(one)
-        self._kept, self._elements = [], 0
-        for kept in alike.values():
-            kept.sort(key=lambda one: not one.far)
-            far = sum(one.far for one in kept)
-            rows = torch.cat([one.copy for one in kept])
-            prints = {"digest": row_digests(rows, len(rows)).view(-1, self._rows)}
-            if far:
-                first = far * self._rows
-                prints["norm"] = row_norms(rows, first).view(far, -1)
-                prints["sketch"] = row_sketches(rows, first).view(far, self._rows, -1)
-            self._groups.append(_Group([one.name for one in kept], prints))
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Fingerprints on their device, all in one piece: bringing them over is one copy."""
-
-    groups: list[_Group]
-    content: torch.Tensor | None
-
-    def on_host(self) -> list[dict[str, Any]]:
-        """Wait for the copy and return of each group the names, and its arrays packed."""
-        if self.content is None:
-            return []
-        content, at = self.content.cpu().numpy(), 0
-        found = []
-        for group in self.groups:
-            arrays = {}
-            for kind, value in group.prints.items():
-                dtype = str(value.dtype).removeprefix("torch.")
-                piece = np.frombuffer(content, dtype, value.numel(), at)
-                arrays[kind] = packed(piece.reshape(value.shape))
-                at += value.nbytes
-            found.append({"of": group.of, **arrays})
-        return found
+        alike: dict[Any, list[_TensorCopy]] = {}
+        for copy in self._copies:
+            alike.setdefault((copy.rows.shape[1], copy.rows.dtype), []).append(copy)
+        self._copies, self._elements = [], 0
+        for copies in alike.values():
+            copies.sort(key=lambda copy: not copy.with_norms)
+            with_norms = sum(copy.with_norms for copy in copies)
+            rows = torch.cat([copy.rows for copy in copies])
+            by_kind = {"digest": row_digests(rows, len(rows)).view(-1, self._rows)}
+            if with_norms:
+                first = with_norms * self._rows
+                by_kind["norm"] = row_norms(rows, first).view(with_norms, -1)
+                by_kind["sketch"] = row_sketches(rows, first).view(with_norms, self._rows, -1)
+            self._groups.append(_Group([copy.name for copy in copies], by_kind))

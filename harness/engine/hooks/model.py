@@ -6,41 +6,33 @@ from typing import Any
 
 import torch
 
-from ..names import SENSITIVITY
-from . import changes
+from ..failures import ModelError
 from .extent import plain
 from .perturb import weight_kinds
+from .step import RowSpan
 from .tensors import traced
-from .tracer import RowSpan, Tracer
+from .tracer import Tracer
+from .wrap import HookError, names_of_vllm
 
 _LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?layers)\.(?P<index>\d+)$")
 
 
-def set_spans(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None:
-    """Begin a step of `runner` whose rows are those of `spans`; empty: not every row is marked.
-
-    Rows of probes are traced; rows of any marked request are run under the change that they name.
-    """
-    probes = spans if all(span.name for span in spans) else ()
-    runner._pp_harness_spans = probes
-    if probes:
-        tracer.begin_step(probes)
-    if any(span.change for span in spans):
-        changes.enter(tracer, runner, spans, dict(_decoder_layers(runner.get_model(), runner)))
-
-
 def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
-    """Record what the model declares, and hook the object that loading has just made.
+    """Record the keys that the model declares, and hook the object that loading has just made.
 
     `is_last` says that this is the last stage, which computes logits. Compiled code and the replay
-    of a CUDA graph run no Python: what a forward reads and what its layers give is not seen there,
-    and a hook inside would only break the graph.
+    of a CUDA graph run no Python: the reads of a forward and the outputs of its layers are not seen
+    there, and a hook inside would only break the graph.
+
+    Raises:
+        ModelError: if the model's class computes no logits.
     """
     model = runner.get_model()
     _wrap_logits(tracer, type(model), runner)
     if not tracer.tracing:
         return
-    from vllm.sequence import IntermediateTensors
+    with names_of_vllm():
+        from vllm.sequence import IntermediateTensors
 
     declared: dict[str, Any] = {}
     error = None
@@ -61,7 +53,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
     tracer.write("attention", backends=_attention_backends(model))
-    tracer.write("layers", indices=[index for index, _ in _decoder_layers(model, runner)])
+    tracer.write("layers", indices=[index for index, _ in decoder_layers(model, runner)])
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
         runner._pp_harness_output = output
@@ -73,6 +65,8 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
 
     def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         given = kwargs.get("intermediate_tensors")
+        if given is None and any(isinstance(each, IntermediateTensors) for each in args):
+            raise HookError("the model is given intermediate_tensors by position, not by name")
         if given is None or not tracer.watching:
             return None
         if tracer.step is not None:
@@ -93,7 +87,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         if name.count(".") <= 1 and name.rpartition(".")[2] in ("", "model", "language_model"):
             module.register_forward_hook(after)
 
-    for index, module in _decoder_layers(model, runner):
+    for index, module in decoder_layers(model, runner):
         module.register_forward_hook(
             lambda _module, _args, output, index=index: tracer.layer(index, output)
         )
@@ -101,20 +95,22 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
 
 def _attention_backends(model: Any) -> list[str]:
     """Return the attention backends of this rank's layers, of FlashAttention with its version."""
-    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+    with names_of_vllm():
+        from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-    found = set()
+    names = set()
     for layer in model.modules():
         if isinstance(layer, AttentionLayerBase):
             name = layer.get_attn_backend().get_name()
             version = getattr(getattr(layer, "impl", None), "vllm_flash_attn_version", None)
-            found.add(f"{name} {version}" if version else name)
-    return sorted(found)
+            names.add(f"{name} {version}" if version else name)
+    return sorted(names)
 
 
-def _decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
+def decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
     """Return this rank's decoder layers with their absolute index, vision towers left out."""
-    from vllm.model_executor.models.utils import PPMissingLayer
+    with names_of_vllm():
+        from vllm.model_executor.models.utils import PPMissingLayer
 
     total = runner.model_config.get_total_num_hidden_layers()
     stacks: dict[str, list[tuple[int, Any]]] = {}
@@ -129,7 +125,9 @@ def _decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
 
 def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
     """Take the raw logits of probe rows and hand the sampler one-hot rows for the forced ids."""
-    original = model_class.compute_logits  # type: ignore[attr-defined]
+    original = getattr(model_class, "compute_logits", None)
+    if original is None:
+        raise ModelError(model_class, "compute_logits (pooling model?)")
     if hasattr(original, "_pp_harness"):
         return
 
@@ -140,28 +138,29 @@ def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
         if not spans or self is not runner.get_model():
             return logits
         if logits is not None:
-            tracer.logits(spans, logits)
+            tracer.logits.add_sampled(spans, logits)
         # Whole prompts: only where a step schedules more rows than it samples.
-        several = sum(span.count for span in spans) > len(spans)
-        if tracer.tracing and several and not spans[0].change.startswith(SENSITIVITY):
+        if tracer.tracing and sum(span.count for span in spans) > len(spans):
             output = runner._pp_harness_output
-            everything = output[0] if isinstance(output, tuple) else output
-            tracer.prompt_logits(
+            tracer.logits.add_prompts(
                 spans,
-                everything,
+                output[0] if isinstance(output, tuple) else output,
                 lambda rows: original(self, rows, *args, **kwargs),
                 runner.model_config.get_vocab_size(),
             )
-        if logits is None:
-            return None
-        forced = torch.zeros_like(logits)
-        for row, span in enumerate(spans):
-            step = span.start + span.count - span.prompt_length
-            if 0 <= step < len(span.forced):
-                forced[row, span.forced[step]] = 1.0
-            else:  # a chunk of a prompt: the engine throws this sample away
-                forced[row] = logits[row]
-        return forced
+        return None if logits is None else _forced(spans, logits)
 
     compute_logits._pp_harness = True  # type: ignore[attr-defined]
     model_class.compute_logits = compute_logits  # type: ignore[attr-defined]
+
+
+def _forced(spans: tuple[RowSpan, ...], logits: torch.Tensor) -> torch.Tensor:
+    """Return logits from which the sampler takes the forced ids."""
+    forced = torch.zeros_like(logits)
+    for row, span in enumerate(spans):
+        step = span.start + span.count - span.prompt_length
+        if 0 <= step < len(span.forced):
+            forced[row, span.forced[step]] = 1.0
+        else:  # a chunk of a prompt: the engine throws this sample away
+            forced[row] = logits[row]
+    return forced

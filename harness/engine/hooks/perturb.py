@@ -1,22 +1,21 @@
 """Known perturbations: of one weight of each kind, and of each key at each boundary.
 
 An equal result proves something only if an unequal one was possible. Each perturbation doubles
-every other element, so that a norm that follows cannot undo it as it undoes a scaling, and
-doubling is exact: halving restores the bits, without a copy of the weight.
+every other element: a norm that follows cannot undo that, as it undoes a scaling, and doubling is
+exact, so that halving restores the bits without a copy of the weight.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .changes import Change, Site
+from ..perturbations import KEY, UNPERTURBED, WEIGHT
+from .site import Change, Site
 
-# The run that the others are compared with.
-UNPERTURBED = "none"
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
 _EXACTLY_DOUBLED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -31,7 +30,7 @@ class Weight:
 
 
 def weight_kinds(model: torch.nn.Module) -> dict[str, Weight]:
-    """Return the first weight of each kind: parameters and saved float buffers.
+    """The first weight of each kind: parameters and saved float buffers.
 
     A kind is a name without layer and expert numbers, and a shape: layers of two types may have
     weights of one name. Of tied weights the first name counts. The first layer of a kind is taken,
@@ -55,34 +54,33 @@ def weight_kinds(model: torch.nn.Module) -> dict[str, Weight]:
     return kinds
 
 
-def key_names(keys: Any, stages: int) -> list[str]:
-    """Return the perturbations of the boundary keys, each at each boundary."""
-    return [f"key:{boundary}:{key}" for boundary in range(stages - 1) for key in keys]
-
-
 def perturbation(name: str) -> Change:
-    """Return the change `none`, `weight:KIND` or `key:BOUNDARY:KEY`."""
+    """Find the change `none`, `weight:KIND` or `key:BOUNDARY:KEY`.
+
+    Raises:
+        LookupError: if the name is of another form.
+    """
     kind, _, rest = name.partition(":")
     if kind == UNPERTURBED:
         return _unperturbed
-    if kind == "weight":
-        return lambda site: _weight(site, rest)
-    if kind == "key":
+    if kind == WEIGHT:
+        return lambda site: _weight_altered(site, rest)
+    if kind == KEY:
         boundary, _, key = rest.partition(":")
-        return lambda site: _key(site, int(boundary), key)
+        return lambda site: _key_altered(site, int(boundary), key)
     raise LookupError(f"no perturbation is named {name!r}")
 
 
 @contextmanager
 def _unperturbed(site: Site) -> Iterator[None]:
-    """Note which kinds cannot matter: their module did not run, or they are zero throughout.
+    """Write which kinds cannot matter: their module does not run, or they are zero throughout.
 
-    Which modules run is seen in eager mode only.
+    Modules are seen to run in eager mode only; in compiled mode all count as having run.
     """
-    seen = site.runner.model_config.enforce_eager
-    ran = set() if seen else {id(module) for module in site.model.modules()}
+    eager = site.runner.model_config.enforce_eager
+    ran = set() if eager else {id(module) for module in site.model.modules()}
     with ExitStack() as stack:
-        if seen:
+        if eager:
             handle = torch.nn.modules.module.register_module_forward_pre_hook(
                 lambda module, _args: ran.add(id(module))
             )
@@ -94,49 +92,46 @@ def _unperturbed(site: Site) -> Iterator[None]:
             excuses[kind] = "its module does not run for text"
         elif weight.tensor.numel() and not weight.tensor.any():
             excuses[kind] = "it is zero throughout"
-    site.tracer.write("excuses", kinds=excuses)
+    site.write("excuses", kinds=excuses)
 
 
-def _weight(site: Site, kind: str) -> AbstractContextManager[None]:
+@contextmanager
+def _weight_altered(site: Site, kind: str) -> Iterator[None]:
+    """Double every other element of the first weight of a kind, in place or through its input."""
     weight = weight_kinds(site.model)[kind]
     tensor, module = weight.tensor, weight.module
     in_place = tensor.numel() > 0 and tensor.dtype in _EXACTLY_DOUBLED
+    # What was packed, or is no float, is reached through the input that it is multiplied with.
+    method: Any = getattr(module, "quant_method", None)
+    through_input = method is not None and (hasattr(module, "cpu_linear") or not in_place)
+    if in_place:
+        _alternate(tensor.data).mul_(2)
+    if through_input:
+        original = method.apply
 
-    @contextmanager
-    def disturbed() -> Iterator[None]:
+        def apply(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if layer is module:
+                x = x.clone()
+                x[..., ::2] *= 2
+            return original(layer, x, *args, **kwargs)
+
+        method.apply = apply
+    try:
+        yield
+    finally:
         if in_place:
-            _alternate(tensor.data).mul_(2)
-        # What was packed, or is no float, is reached through the input that it is multiplied with.
-        method: Any = getattr(module, "quant_method", None)
-        outside = method is not None and (hasattr(module, "cpu_linear") or not in_place)
-        if outside:
-            original = method.apply
-
-            def apply(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-                if layer is module:
-                    x = x.clone()
-                    x[..., ::2] *= 2
-                return original(layer, x, *args, **kwargs)
-
-            method.apply = apply
-        try:
-            yield
-        finally:
-            if in_place:
-                _alternate(tensor.data).mul_(0.5)
-            if outside:
-                del method.apply
-
-    return disturbed()
+            _alternate(tensor.data).mul_(0.5)
+        if through_input:
+            del method.apply
 
 
 def _alternate(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a view of every other element along the last dimension; of a scalar, the scalar."""
+    """A view of every other element along the last dimension; of a scalar, the scalar."""
     return tensor if tensor.dim() == 0 else tensor[..., ::2]
 
 
 @contextmanager
-def _key(site: Site, boundary: int, key: str) -> Iterator[None]:
+def _key_altered(site: Site, boundary: int, key: str) -> Iterator[None]:
     """Alter a key as it leaves the stage before the boundary."""
     if site.stage != boundary:
         yield

@@ -1,8 +1,8 @@
-"""Where a rank is, for others to read while it stands still: a small file, overwritten in place.
+"""The position of a rank, for others to read while it stands still: a small file, overwritten.
 
 A step is written down when it ends (tracer.py), and the step of a deadlock never does. So each
-rank keeps `position.<R>.json` true at every moment that matters: what it is in, how many messages
-it has taken from the stage before and given to the next, and whether it gave all of the last one.
+rank keeps `position.<R>.json` true at every moment that matters: the call that it is in, how many
+messages it has taken from the stage before and given to the next, and if the last one is whole.
 A write is one system call of fixed length, so that a reader never sees a torn line.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 import torch
+
+from .wrap import names_of_vllm, wrap
 
 _BYTES = 1024
 
@@ -37,31 +39,29 @@ class Position:
         """Begin to write the position of `rank`."""
         path = folder / f"position.{rank}.json"
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        self._facts = {"rank": rank, "phase": None, "doing": None, "passes": 0, "received": 0}
+        phase = self._facts.get("phase")  # of the call that opens it
+        self._facts = {"rank": rank, "phase": phase, "doing": None, "passes": 0, "received": 0}
         self._set(sent=0, keys=[], unsent=[])
 
     def stage(self, stage: int, tp_rank: int) -> None:
-        """Say which stage this rank turned out to be."""
+        """Write which stage this rank turned out to be."""
         self._set(stage=stage, tp_rank=tp_rank)
 
     @contextmanager
     def phase(self, name: str, *, passes: int) -> Iterator[None]:
-        """Say that the rank is in a method of its worker, which makes `passes` forward passes."""
-        outer = self._facts.get("phase")
+        """Write that the rank is in a call of its worker, which makes `passes` forward passes."""
         self._set(phase=name)
         try:
             yield
         finally:
-            # A worker's method may call that of its base class.
-            done = 0 if outer == name else passes
-            self._set(phase=outer, passes=self._facts.get("passes", 0) + done)
+            self._set(phase=None, passes=self._facts.get("passes", 0) + passes)
 
     def receiving(self) -> None:
-        """Say that the rank waits for the stage before it."""
+        """Write that the rank waits for the stage before it."""
         self._set(doing="receive")
 
     def received(self) -> None:
-        """Say that a message of the stage before is there, whole."""
+        """Write that a message of the stage before has arrived, whole."""
         self._set(doing=None, received=self._facts.get("received", 0) + 1)
 
     def send(self, tensors: dict[str, Any], method: Callable[[], list[Any]]) -> list[Any]:
@@ -101,18 +101,13 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def install(position: Position) -> None:
     """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
-    from vllm.distributed.parallel_state import GroupCoordinator
-    from vllm.v1.worker import gpu_worker
-
-    from .wrap import wrap
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import GroupCoordinator
+        from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
     wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, position))
     wrap(GroupCoordinator, "irecv_tensor_dict", functools.partial(_with_receive, position))
-    wrap(
-        gpu_worker.AsyncIntermediateTensors,
-        "wait_for_comm",
-        functools.partial(_with_wait, position),
-    )
+    wrap(AsyncIntermediateTensors, "wait_for_comm", functools.partial(_with_wait, position))
     isend = torch.distributed.isend
 
     @functools.wraps(isend)
@@ -124,8 +119,11 @@ def install(position: Position) -> None:
 
 
 def _with_send(position: Position, method: Any) -> Any:
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
+
     def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if not self.unique_name.startswith("pp"):
+        if self is not get_pp_group():
             return method(self, tensor_dict, *args, **kwargs)
         return position.send(tensor_dict, lambda: method(self, tensor_dict, *args, **kwargs))
 
@@ -133,8 +131,11 @@ def _with_send(position: Position, method: Any) -> Any:
 
 
 def _with_receive(position: Position, method: Any) -> Any:
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
+
     def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self.unique_name.startswith("pp"):
+        if self is not get_pp_group():
             return method(self, *args, **kwargs)
         position.receiving()
         tensors, handles, after = method(self, *args, **kwargs)

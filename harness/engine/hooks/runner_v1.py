@@ -1,6 +1,7 @@
 """The adapter for vLLM's V1 model runner (`GPUModelRunner`, and `CPUModelRunner` below it).
 
-Hook points as of vLLM 0.20.2 and 0.26.0, which renamed the copy into the receive buffer.
+It copies the keys that were *sent* into its own receive buffer: a key that was not sent is read
+stale, one that was not declared is a KeyError.
 """
 
 import functools
@@ -8,38 +9,47 @@ from typing import Any
 
 import torch
 
-from .model import set_spans
-from .tracer import RowSpan, Tracer, with_dummy_run
-from .wrap import wrap
+from .batch import begin_batch, with_dummy_run
+from .calls import with_failures
+from .step import RowSpan
+from .tracer import Tracer
+from .wrap import names_of_vllm, wrap, wrap_any
 
 NAME = "v1"
 # The copy into the receive buffer: since 0.26.0 it gathers what sequence parallelism scattered.
 _COPIES = ("sync_and_slice_intermediate_tensors", "sync_and_gather_intermediate_tensors")
 
 
-def install(tracer: Tracer, owner: type) -> None:
-    """Patch the runner class `owner` so that it feeds `tracer`."""
-    wrap(owner, "_update_states", functools.partial(_with_spans, tracer))
+def install(tracer: Tracer, runner: type) -> None:
+    """Patch a runner class so that it feeds `tracer`."""
+    with names_of_vllm():
+        from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
+
+    wrap(
+        AsyncGPUModelRunnerOutput,
+        "get_output",
+        functools.partial(with_failures, tracer, "get_output"),
+    )
+    wrap(runner, "_update_states", functools.partial(_with_spans, tracer))
     if not tracer.tracing:
         return
-    for name in _COPIES:
-        wrap(owner, name, functools.partial(_with_copy, tracer))
-    wrap(owner, "_dummy_run", functools.partial(with_dummy_run, tracer))
+    wrap_any(runner, _COPIES, functools.partial(_with_copy, tracer))
+    wrap(runner, "_dummy_run", functools.partial(with_dummy_run, tracer))
 
 
 def _with_spans(tracer: Tracer, method: Any) -> Any:
-    """After the batch is settled: which rows belong to which probe request."""
+    """Begin the step once the batch is settled: its rows belong to requests then."""
 
     def update_states(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(self, scheduler_output, *args, **kwargs)
-        set_spans(tracer, self, _spans(self, scheduler_output))
+        begin_batch(tracer, self, _spans(self, scheduler_output))
         return result
 
     return update_states
 
 
 def _spans(runner: Any, scheduler_output: Any) -> tuple[RowSpan, ...]:
-    """Return the spans of a step in batch order; empty unless every request is a probe."""
+    """Return the spans of a step in batch order; empty unless every request is marked."""
     spans = []
     for index, request_id in enumerate(runner.input_batch.req_ids):
         state = runner.requests[request_id]
@@ -56,7 +66,7 @@ def _spans(runner: Any, scheduler_output: Any) -> tuple[RowSpan, ...]:
 
 
 def _with_copy(tracer: Tracer, method: Any) -> Any:
-    """Around the copy of what was *sent* into the runner's own receive buffer."""
+    """Record what arrived, and fill the receive buffer with NaN before the copy into it."""
 
     def sync(self: Any, num_tokens: int, given: Any, sync_self: bool) -> Any:
         if sync_self and tracer.step is not None:

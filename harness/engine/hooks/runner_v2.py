@@ -1,27 +1,33 @@
 """The adapter for vLLM's V2 model runner (`vllm.v1.worker.gpu.model_runner`).
 
-Hook points as of vLLM 0.20.2 and 0.26.0. It copies what was *declared* into the receive buffer,
-inline: a key that was not sent is a KeyError, one that was not declared is dropped in silence.
+It copies the keys that were *declared* into the receive buffer, inline: a key that was not sent is
+a KeyError, one that was not declared is dropped in silence.
 """
 
 import functools
 from typing import Any
 
-from .model import set_spans
-from .tracer import RowSpan, Tracer, with_dummy_run
-from .wrap import wrap
+from .batch import begin_batch, with_dummy_run
+from .calls import with_failures
+from .step import RowSpan
+from .tracer import Tracer
+from .wrap import names_of_vllm, wrap
 
 NAME = "v2"
 
 
-def install(tracer: Tracer, owner: type) -> None:
-    """Patch the runner class `owner` so that it feeds `tracer`."""
-    wrap(owner, "add_requests", _with_requests)
-    wrap(owner, "prepare_inputs", functools.partial(_with_spans, tracer))
+def install(tracer: Tracer, runner: type) -> None:
+    """Patch a runner class so that it feeds `tracer`."""
+    with names_of_vllm():
+        from vllm.v1.worker.gpu.async_utils import AsyncOutput
+
+    wrap(AsyncOutput, "get_output", functools.partial(with_failures, tracer, "get_output"))
+    wrap(runner, "add_requests", _with_requests)
+    wrap(runner, "prepare_inputs", functools.partial(_with_spans, tracer))
     if not tracer.tracing:
         return
-    wrap(owner, "execute_model", _with_given)
-    wrap(owner, "_dummy_run", functools.partial(with_dummy_run, tracer))
+    wrap(runner, "execute_model", _with_given)
+    wrap(runner, "_dummy_run", functools.partial(with_dummy_run, tracer))
 
 
 def _with_requests(method: Any) -> Any:
@@ -39,11 +45,11 @@ def _with_requests(method: Any) -> Any:
 
 
 def _with_spans(tracer: Tracer, method: Any) -> Any:
-    """After the batch is settled: which rows belong to which probe request, and what arrived."""
+    """Begin the step once the batch is settled, and record what arrived."""
 
     def prepare_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         batch = method(self, *args, **kwargs)
-        set_spans(tracer, self, _spans(self, batch))
+        begin_batch(tracer, self, _spans(self, batch))
         given = getattr(self, "_pp_harness_given", None)
         if given is not None and tracer.step is not None:
             tracer.boundary("received", dict(dict.items(given.tensors)))
@@ -53,7 +59,7 @@ def _with_spans(tracer: Tracer, method: Any) -> Any:
 
 
 def _spans(runner: Any, batch: Any) -> tuple[RowSpan, ...]:
-    """Return the spans of a step in batch order; empty unless every request is a probe."""
+    """Return the spans of a step in batch order; empty unless every request is marked."""
     starts = runner.req_states.num_computed_tokens_np[batch.idx_mapping_np]
     spans = []
     for request_id, start, count in zip(
@@ -70,7 +76,7 @@ def _spans(runner: Any, batch: Any) -> tuple[RowSpan, ...]:
 
 
 def _with_given(method: Any) -> Any:
-    """Keep what the worker received where the batch is settled, inside this call."""
+    """Keep what the worker received for `prepare_inputs`, which runs inside this call."""
 
     def execute_model(
         self: Any, scheduler_output: Any, intermediate_tensors: Any = None, **kwargs: Any

@@ -4,26 +4,27 @@ For a host with fewer GPUs than stages (`--pp-share-device`). Kernels and model 
 ones; the transport is not, and each send waits for the device, which hides races of the real one.
 """
 
-import functools
 from typing import Any
 
 import torch
 
+from .wrap import names_of_vllm, wrap
+
 
 def install(devices: tuple[int, ...]) -> None:
     """Patch vLLM so that rank R runs on device `devices[R]` and gloo carries what crosses."""
-    from vllm.distributed.parallel_state import GroupCoordinator
-    from vllm.v1.worker.gpu_worker import Worker
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import GroupCoordinator
+        from vllm.v1.worker.gpu_worker import Worker
 
-    Worker.init_device = on_device(Worker.init_device, devices)
-    GroupCoordinator.isend_tensor_dict = sending_from_host(GroupCoordinator.isend_tensor_dict)
-    GroupCoordinator.irecv_tensor_dict = receiving_on_host(GroupCoordinator.irecv_tensor_dict)
+    wrap(Worker, "init_device", lambda method: on_device(method, devices))
+    wrap(GroupCoordinator, "isend_tensor_dict", sending_from_host)
+    wrap(GroupCoordinator, "irecv_tensor_dict", receiving_on_host)
 
 
 def on_device(method: Any, devices: tuple[int, ...]) -> Any:
     """Return `Worker.init_device` for a rank whose device others use too."""
 
-    @functools.wraps(method)
     def init_device(self: Any) -> None:
         from vllm.platforms import current_platform
 
@@ -44,7 +45,6 @@ def on_device(method: Any, devices: tuple[int, ...]) -> Any:
 def sending_from_host(method: Any) -> Any:
     """Return `isend_tensor_dict` that sends copies in host memory, over the CPU group."""
 
-    @functools.wraps(method)
     def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kw: Any) -> Any:
         return method(self, _moved(tensor_dict, torch.device("cpu")), *args, **kw)
 
@@ -54,7 +54,6 @@ def sending_from_host(method: Any) -> Any:
 def receiving_on_host(method: Any) -> Any:
     """Return `irecv_tensor_dict` that, after its waits, moves what came to the rank's device."""
 
-    @functools.wraps(method)
     def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
         tensors, handles, after = method(self, *args, **kwargs)
         if tensors is None:

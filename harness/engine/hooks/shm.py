@@ -4,21 +4,25 @@ A segment that an ended engine left behind stops a later engine that happens to 
 ("create shm in SHMManager failed. errno: 17"), which would read as a fault of the model.
 """
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from .wrap import names_of_vllm, wrap
 
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is, not a place for files of ours
 
 
 def install() -> None:
-    """Patch vLLM's CPU communicator; does nothing in a build without it."""
-    try:
+    """Patch vLLM's CPU communicator; ranks on other devices have none."""
+    with names_of_vllm():
+        from vllm.platforms import current_platform
+
+        if not current_platform.is_cpu():
+            return
         from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
-    except ImportError:
-        return
-    _CPUSHMDistributed._init_cpu_shm = unlinking(_CPUSHMDistributed._init_cpu_shm)
+
+    wrap(_CPUSHMDistributed, "_init_cpu_shm", unlinking)
 
 
 def unlinking(method: Callable[..., Any], folder: Path = SHM) -> Callable[..., Any]:
@@ -29,7 +33,6 @@ def unlinking(method: Callable[..., Any], folder: Path = SHM) -> Callable[..., A
     and goes with the last process, however that ends.
     """
 
-    @functools.wraps(method)
     def init_cpu_shm(self: Any) -> Any:
         segment = folder / f"{self.group_name}_{self.communicator.rank}"
         segment.unlink(missing_ok=True)

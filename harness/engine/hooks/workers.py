@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from . import changes, deaths, position, runner_v1, runner_v2, stacks
+from .calls import WorkerCalls, with_failures
 from .model import watch_model
 from .position import Position
 from .tracer import Tracer
-from .wrap import wrap
+from .wrap import HookError, names_of_vllm, wrap
 
 # By the module of a runner's class or of one that it inherits from.
 _ADAPTERS = {
@@ -25,49 +26,52 @@ _ADAPTERS = {
     "vllm.v1.worker.gpu.model_runner": runner_v2,
 }
 _PR_SET_PDEATHSIG = 1
-# Phases whose exceptions are worth their rank, place and traceback.
-_WATCHED = (
-    "init_device",
-    "load_model",
-    "determine_available_memory",
-    "initialize_from_config",
-    "compile_or_warm_up_model",
-    "execute_model",
-    "sample_tokens",
-)
 
 
 def install(tracer: Tracer) -> None:
-    """Patch vLLM's workers and group coordinator so that they feed `tracer`."""
+    """Patch vLLM's workers and group coordinator so that they feed `tracer`.
+
+    Raises:
+        HookError: if this vLLM lacks a name that is to be patched.
+    """
     here = Position()
-    workers: list[type] = []
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        # Before the GPU worker: it replaces functions that others import by name, which breaks
-        # the streams of a GPU (vLLM 0.26.0).
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-        workers.append(CPUWorker)
-    from vllm.distributed.parallel_state import GroupCoordinator
-    from vllm.v1.worker.gpu_worker import Worker
-
-    workers.append(Worker)
-    for worker in workers:
-        for phase in _WATCHED:
-            wrap(worker, phase, functools.partial(_with_failures, tracer, here, phase))
-        wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
-    wrap(Worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
-    # What the engine asks of each rank: once its probes have ended, and at the end.
-    Worker.pp_harness_flush = lambda _worker: tracer.flush()
-    Worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
+    worker = _worker_class()
+    wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
+    wrap(worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
+    # The engine asks each rank for these: once its probes have ended, and at the end.
+    worker.pp_harness_flush = lambda _worker: tracer.flush()
+    worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
+    wrap(worker, "execute_model", functools.partial(_with_step_end, tracer))
     deaths.install(tracer.folder)
-    wrap(Worker, "execute_model", functools.partial(_with_step_end, tracer))
+    with names_of_vllm():
+        from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    wrap(WorkerProc, "__init__", functools.partial(with_failures, tracer, "start"))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
-        wrap(Worker, "sample_tokens", _with_sampled)
+        with names_of_vllm():
+            from vllm.distributed.parallel_state import GroupCoordinator
+
+        wrap(worker, "sample_tokens", _with_sampled)
         wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
         position.install(here)
+    WorkerCalls(tracer, here).watch(worker)
+
+
+def _worker_class() -> Any:
+    """Return the class of this platform's workers."""
+    with names_of_vllm():
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            # Not after the GPU worker: it replaces functions that others import by name, which
+            # on a GPU breaks the streams (vLLM 0.26.0).
+            from vllm.v1.worker.cpu_worker import CPUWorker
+
+            return CPUWorker
+        from vllm.v1.worker.gpu_worker import Worker
+
+        return Worker
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -77,18 +81,17 @@ def _peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _adapter(runner: Any) -> tuple[ModuleType, type]:
-    """Return the adapter of a runner and the class that it patches."""
+def _adapter(runner: Any) -> ModuleType:
+    """Return the adapter of a model runner."""
     for owner in type(runner).__mro__:
         if owner.__module__ in _ADAPTERS:
-            return _ADAPTERS[owner.__module__], owner
-    raise RuntimeError(
-        f"no adapter for the model runner {type(runner).__module__}.{type(runner).__name__}"
-    )
+            return _ADAPTERS[owner.__module__]
+    name = f"{type(runner).__module__}.{type(runner).__name__}"
+    raise HookError(f"there is no adapter for its model runner {name}")
 
 
 def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
-    """The first that a rank does: from now on it can be asked where it is."""
+    """Begin the position and the stacks of a rank: this is the first that it does."""
 
     def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not here.is_open:
@@ -102,49 +105,43 @@ def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
     return init_device
 
 
-def _with_failures(tracer: Tracer, here: Position, phase: str, method: Any) -> Any:
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tokens = getattr(args[0], "total_num_scheduled_tokens", 0) if args else 0
-        with tracer.failures(self.rank, phase), here.phase(phase, passes=int(tokens > 0)):
-            return method(self, *args, **kwargs)
-
-    return run
-
-
 def _with_heartbeat(tracer: Tracer, here: Position, method: Any) -> Any:
     def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+        with names_of_vllm():
+            from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 
         pp, tp = get_pp_group(), get_tp_group()
         here.stage(pp.rank_in_group, tp.rank_in_group)
-        adapter, owner = _adapter(self.model_runner)
+        runner = self.model_runner
+        adapter = _adapter(runner)
         tracer.start(
             self.rank,
             stage=pp.rank_in_group,
             stages=pp.world_size,
             tp_rank=tp.rank_in_group,
-            device=self.model_runner.device,
-            runner=type(self.model_runner).__name__,
-            module=type(self.model_runner).__module__,
+            device=runner.device,
+            runner=type(runner).__name__,
+            module=type(runner).__module__,
             adapter=adapter.NAME,
             threads=torch.get_num_threads(),
-            eager=self.model_runner.model_config.enforce_eager,
+            eager=runner.model_config.enforce_eager,
         )
-        adapter.install(tracer, owner)
+        adapter.install(tracer, type(runner))
         result = method(self, *args, **kwargs)
-        watch_model(tracer, self.model_runner, is_last=pp.is_last_rank)
+        watch_model(tracer, runner, is_last=pp.is_last_rank)
         return result
 
     return load_model
 
 
 def _with_step_end(tracer: Tracer, method: Any) -> Any:
-    """A step is over when the worker is: after the send, which the runner does not see.
+    """End a step with the worker's call: after the send, which the runner does not see.
 
     Its fingerprints are taken while another stage works: on the last stage, for which the engine
     waits now, before the next step reaches it.
     """
-    from vllm.distributed.parallel_state import get_pp_group
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
 
     def execute_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         tracer.settle()
@@ -160,7 +157,7 @@ def _with_step_end(tracer: Tracer, method: Any) -> Any:
 
 
 def _with_sampled(method: Any) -> Any:
-    """The last stage is done once it has sampled: the V2 runner computes logits only then."""
+    """Undo a change on the last stage once it has sampled: V2 computes logits only then."""
 
     def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -172,8 +169,11 @@ def _with_sampled(method: Any) -> Any:
 
 
 def _with_send(tracer: Tracer, method: Any) -> Any:
+    with names_of_vllm():
+        from vllm.distributed.parallel_state import get_pp_group
+
     def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if tracer.step is not None and self.unique_name.startswith("pp"):
+        if tracer.step is not None and self is get_pp_group():
             tracer.boundary("sent", dict(dict.items(tensor_dict)))
         return method(self, tensor_dict, *args, **kwargs)
 

@@ -1,12 +1,69 @@
-"""Replacing methods of vLLM's classes. Classes, not instances: forked workers inherit that."""
+"""Replacing methods of vLLM's classes, or refusing. Classes, not instances: forked ranks inherit.
+
+A hook that found nothing to wrap would record nothing, and what is not recorded reads as equal.
+"""
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
+class HookError(RuntimeError):
+    """A name that a hook relies on is not in this vLLM: no word about the model."""
+
+    def __init__(self, lack: str) -> None:
+        vllm = sys.modules.get("vllm")
+        version = getattr(vllm, "__version__", "of unknown version")
+        folder = Path(getattr(vllm, "__file__", None) or "DIR/vllm/__init__.py").parent.parent
+        super().__init__(
+            f"our hooks do not fit vLLM {version}: {lack}; for all that they miss run: "
+            f"pp-harness pin check {folder}"
+        )
+
+
+@contextmanager
+def names_of_vllm() -> Iterator[None]:
+    """Turn a failed import of a name of vLLM into `HookError`."""
+    try:
+        yield
+    except ImportError as error:
+        raise HookError(str(error)) from error
+
+
 def wrap(owner: type, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a method that `owner` itself defines by `make(method)`; else do nothing."""
-    original = owner.__dict__.get(name)
-    if original is not None:
-        setattr(owner, name, functools.wraps(original)(make(original)))
+    """Replace a method or static method by `make(method)` in the class that defines it.
+
+    That is `owner` or one that it inherits from.
+
+    Raises:
+        HookError: if there is none.
+    """
+    if not _defines(owner, name):
+        raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {name!r}")
+    definer = next(each for each in owner.__mro__ if name in vars(each))
+    original = vars(definer)[name]
+    is_static = isinstance(original, staticmethod)
+    method = original.__func__ if is_static else original
+    made = functools.wraps(method)(make(method))
+    setattr(definer, name, staticmethod(made) if is_static else made)
+
+
+def wrap_any(owner: type, names: tuple[str, ...], make: Callable[[Any], Any]) -> None:
+    """Replace the methods that a release calls by one of `names`.
+
+    Raises:
+        HookError: if it has none of them.
+    """
+    defined = [name for name in names if _defines(owner, name)]
+    if not defined:
+        listed = " and no ".join(map(repr, names))
+        raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {listed}")
+    for name in defined:
+        wrap(owner, name, make)
+
+
+def _defines(owner: type, name: str) -> bool:
+    return any(name in vars(each) for each in owner.__mro__ if each is not object)

@@ -1,16 +1,26 @@
-"""Building blocks of faults: alter one thing on one rank for one step, and put it back.
+"""Building blocks of seeded changes: alter one thing on one rank for one step, and put it back.
 
-Each is a context manager around a step. What a hook of ours records is recorded after the
-alteration, as it would be after a bug in vLLM at the same place.
+A decorator makes a change of a function that says what becomes of a tensor, a module or the
+arguments of a layer. What a hook of ours records is recorded after the alteration, as it would be
+after a bug in vLLM at the same place.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from ..hooks.changes import Site
+from ..hooks.site import Change, Site
 
-Tensors = dict[str, Any]
+# What boundary keys and weights are; torch is not imported here.
+Tensor = Any
+Tensors = dict[str, Tensor]
+AlterTensor = Callable[[Site, Tensor], Tensor]
+AlterTensors = Callable[[Site, Tensors], Tensors]
+
+HIDDEN, PLE = "hidden_states", "per_layer_inputs"
+
+
+# ---- attributes and weights ------------------------------------------------------------------
 
 
 @contextmanager
@@ -29,103 +39,207 @@ def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def weight(tensor: Any, alter: Callable[[Any], Any]) -> Iterator[None]:
-    """Give a weight other values, and its own bits back."""
+def weight(tensor: Tensor, altered: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Give a weight the values `altered(weight)`, and its own bits back."""
     kept = tensor.detach().clone()
-    tensor.data.copy_(alter(kept))
+    tensor.data.copy_(altered(kept))
     try:
         yield
     finally:
         tensor.data.copy_(kept)
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+def weight_of_ones(tensor: Tensor) -> AbstractContextManager[None]:
+    """Give a weight the values that it has before it is loaded."""
+    return weight(tensor, lambda kept: kept.new_ones(kept.shape))
 
 
-def on_return(site: Site, stage: int, alter: Callable[[Tensors], Tensors]) -> Any:
+def identity(module: Any) -> AbstractContextManager[None]:
+    """Let a module give back its first argument."""
+    return attribute(module, "forward", lambda x, *_args, **_kwargs: x)
+
+
+# ---- what crosses a boundary -----------------------------------------------------------------
+
+
+def tensor(key: str) -> Callable[[AlterTensor], AlterTensors]:
+    """Alter the tensor of one key, and leave the others as they are."""
+
+    def of_key(alter: AlterTensor) -> AlterTensors:
+        return lambda site, tensors: {**tensors, key: alter(site, tensors[key])}
+
+    return of_key
+
+
+def every_tensor(alter: AlterTensor) -> AlterTensors:
+    """Alter the tensors of all keys."""
+    return lambda site, tensors: {key: alter(site, value) for key, value in tensors.items()}
+
+
+# Applies to a rank what becomes of the tensors at one place.
+_Place = Callable[[Site, Callable[[Tensors], Tensors]], AbstractContextManager[None]]
+
+
+def _at_stage(stage: int, place: _Place) -> Callable[[AlterTensors], Change]:
+    def change_of(alter: AlterTensors) -> Change:
+        def change(site: Site) -> AbstractContextManager[None]:
+            if site.stage != stage:
+                return nullcontext()
+            return place(site, lambda tensors: alter(site, tensors))
+
+        return change
+
+    return change_of
+
+
+def on_return(stage: int) -> Callable[[AlterTensors], Change]:
     """Alter what the decoder of a stage returns for the next one."""
-    if site.stage != stage:
-        return _nothing()
 
-    def hook(_module: Any, _args: Any, output: Any) -> None:
-        output.tensors = alter(dict(output.tensors))
+    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+        def hook(_module: Any, _args: Any, output: Any) -> None:
+            output.tensors = alter(dict(output.tensors))
 
-    return _hooked(site.model.register_forward_hook(hook, prepend=True))
+        return _hooked(site.model.register_forward_hook(hook, prepend=True))
+
+    return _at_stage(stage, place)
 
 
-def on_send(site: Site, stage: int, alter: Callable[[Tensors], Tensors]) -> Any:
+def on_send(stage: int) -> Callable[[AlterTensors], Change]:
     """Alter what leaves a stage, after its model has returned it."""
-    if site.stage != stage:
-        return _nothing()
-    send = site.group.isend_tensor_dict
 
-    def isend_tensor_dict(tensors: Tensors, *args: Any, **kwargs: Any) -> Any:
-        return send(alter(dict(tensors)), *args, **kwargs)
+    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+        send = site.group.isend_tensor_dict
 
-    return attribute(site.group, "isend_tensor_dict", isend_tensor_dict)
+        def isend_tensor_dict(tensors: Tensors, *args: Any, **kwargs: Any) -> Any:
+            return send(alter(dict(tensors)), *args, **kwargs)
+
+        return attribute(site.group, "isend_tensor_dict", isend_tensor_dict)
+
+    return _at_stage(stage, place)
 
 
-def on_arrival(site: Site, stage: int, alter: Callable[[Tensors], Tensors]) -> Any:
+def on_arrival(stage: int) -> Callable[[AlterTensors], Change]:
     """Alter what arrives at a stage, before it is copied into the V1 runner's buffer."""
-    if site.stage != stage:
-        return _nothing()
-    copy = site.runner.sync_and_slice_intermediate_tensors
 
-    def sync_and_slice(num_tokens: int, given: Any, sync_self: bool) -> Any:
-        given.tensors = alter(dict(given.tensors))
-        return copy(num_tokens, given, sync_self)
+    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+        copy = site.runner.sync_and_slice_intermediate_tensors
 
-    return attribute(site.runner, "sync_and_slice_intermediate_tensors", sync_and_slice)
+        def sync_and_slice(num_tokens: int, given: Any, sync_self: bool) -> Any:
+            given.tensors = alter(dict(given.tensors))
+            return copy(num_tokens, given, sync_self)
+
+        return attribute(site.runner, "sync_and_slice_intermediate_tensors", sync_and_slice)
+
+    return _at_stage(stage, place)
 
 
-def on_read(site: Site, stage: int, alter: Callable[[Tensors], Tensors]) -> Any:
+def on_read(stage: int) -> Callable[[AlterTensors], Change]:
     """Alter what the model of a stage works with, after all has arrived as it was sent."""
-    if site.stage != stage:
-        return _nothing()
 
-    def hook(_module: Any, args: Any, kwargs: Tensors) -> None:
-        given = next(one for one in (*args, *kwargs.values()) if hasattr(one, "tensors"))
-        # Past the tracer's dictionary: that the model reads a key is still for it to note.
-        altered = alter(dict(dict.items(given.tensors)))
-        for key, value in altered.items():
-            dict.__setitem__(given.tensors, key, value)
+    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+        def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            given = next(value for value in (*args, *kwargs.values()) if hasattr(value, "tensors"))
+            # Past the tracer's dictionary: that the model reads a key is still for it to note.
+            altered = alter(dict(dict.items(given.tensors)))
+            for key, value in altered.items():
+                dict.__setitem__(given.tensors, key, value)
 
-    # On the whole model: vLLM calls the decoder inside it past its hooks.
-    return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
+        # On the whole model: vLLM calls the decoder inside it past its hooks.
+        return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
 
-
-def on_layer_input(site: Site, layers: range, alter: Callable[[list[Any], Tensors], None]) -> Any:
-    """Alter the arguments of decoder layers, in place: positions, hidden states, residual."""
-
-    def hook(_module: Any, args: Any, kwargs: Tensors) -> Any:
-        changed, named = list(args), dict(kwargs)
-        alter(changed, named)
-        return tuple(changed), named
-
-    return _hooked(
-        *(
-            module.register_forward_pre_hook(hook, with_kwargs=True)
-            for index, module in site.layers.items()
-            if index in layers
-        )
-    )
+    return _at_stage(stage, place)
 
 
-def on_layer_output(site: Site, layer: int, alter: Callable[[Any, Any], Any]) -> Any:
-    """Replace the output of a decoder layer by `alter(its hidden states, its output)`."""
-    if layer not in site.layers:
-        return _nothing()
+# ---- layers and modules ----------------------------------------------------------------------
 
-    def hook(_module: Any, args: Any, output: Any) -> Any:
-        return alter(args[1], output[0]), *output[1:]
 
-    return _hooked(site.layers[layer].register_forward_hook(hook, prepend=True))
+def layers_of_later_stages(site: Site) -> list[int]:
+    """Absolute indices of this rank's layers; none on the first stage."""
+    return sorted(site.layers) if site.stage > 0 else []
+
+
+def first_layer(site: Site) -> list[int]:
+    """The first layer of the model, on the stage that has it."""
+    return [0] if site.stage == 0 else []
+
+
+def on_layer_input(
+    layers: Callable[[Site], Iterable[int]],
+) -> Callable[[Callable[[Site, list[Any]], None]], Change]:
+    """Alter, in place, the list of arguments of decoder layers: positions, hidden states, ..."""
+
+    def change_of(alter: Callable[[Site, list[Any]], None]) -> Change:
+        def change(site: Site) -> AbstractContextManager[None]:
+            def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                altered = list(args)
+                alter(site, altered)
+                return tuple(altered), kwargs
+
+            return _hooked(
+                *(
+                    site.layers[index].register_forward_pre_hook(hook, with_kwargs=True)
+                    for index in layers(site)
+                )
+            )
+
+        return change
+
+    return change_of
+
+
+def on_layer_output(layer: int) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Change]:
+    """Replace the output of a layer by a function of its hidden states and that output."""
+
+    def change_of(alter: Callable[[Tensor, Tensor], Tensor]) -> Change:
+        def change(site: Site) -> AbstractContextManager[None]:
+            if layer not in site.layers:
+                return nullcontext()
+
+            def hook(_module: Any, args: Any, output: Any) -> Any:
+                return alter(args[1], output[0]), *output[1:]
+
+            return _hooked(site.layers[layer].register_forward_hook(hook, prepend=True))
+
+        return change
+
+    return change_of
+
+
+# Alters a module of vLLM's model for one step.
+AlterModule = Callable[[Any], AbstractContextManager[None]]
+
+
+def module_of_layer(layer: int, path: str = "") -> Callable[[AlterModule], Change]:
+    """Alter a module of one decoder layer, on the rank that has it."""
+
+    def change_of(alter: AlterModule) -> Change:
+        def change(site: Site) -> AbstractContextManager[None]:
+            if layer not in site.layers:
+                return nullcontext()
+            return alter(site.layers[layer].get_submodule(path))
+
+        return change
+
+    return change_of
+
+
+def module_of_last_stage(path: str) -> Callable[[AlterModule], Change]:
+    """Alter a module of the model on the last stage."""
+
+    def change_of(alter: AlterModule) -> Change:
+        def change(site: Site) -> AbstractContextManager[None]:
+            if site.stage < site.stages - 1:
+                return nullcontext()
+            return alter(site.model.get_submodule(path))
+
+        return change
+
+    return change_of
 
 
 @contextmanager
 def _hooked(*handles: Any) -> Iterator[None]:
+    """Remove hooks of torch once the step is over."""
     try:
         yield
     finally:
@@ -133,12 +247,39 @@ def _hooked(*handles: Any) -> Iterator[None]:
             handle.remove()
 
 
-def rows(site: Site, wanted: Callable[[Any, int], bool]) -> list[int]:
-    """Return the rows of the step for which `wanted(span, position)` holds."""
-    positions = [(span, span.start + offset) for span in site.spans for offset in range(span.count)]
-    return [row for row, (span, position) in enumerate(positions) if wanted(span, position)]
+# ---- rows of a step --------------------------------------------------------------------------
 
 
-def decoding(site: Site) -> list[int]:
-    """Return the rows of the step that continue a prompt."""
-    return rows(site, lambda span, position: position >= span.prompt_length)
+def rows_from(site: Site, position: int) -> list[int]:
+    """Rows of the step at an absolute position or behind it."""
+    return [row for row, (_, at) in enumerate(_positions(site)) if at >= position]
+
+
+def decode_rows(site: Site) -> list[int]:
+    """Rows of the step that continue a prompt."""
+    return [row for row, (span, at) in enumerate(_positions(site)) if at >= span.prompt_length]
+
+
+def _positions(site: Site) -> Iterator[tuple[Any, int]]:
+    """Yield the span and the absolute position of each row of the step."""
+    for span in site.spans:
+        for offset in range(span.count):
+            yield span, span.start + offset
+
+
+def scaled(values: Tensor, rows: list[int], factor: float) -> Tensor:
+    """A copy with some rows scaled."""
+    values = values.clone()
+    values[rows] *= factor
+    return values
+
+
+def of_step_before(site: Site, now: Tensor) -> Tensor:
+    """The value of the step before, cut or filled up with zeros to this step's rows."""
+    before = site.memory.get("before")
+    site.memory["before"] = now.clone()
+    stale = now.new_zeros(now.shape)
+    if before is not None:
+        count = min(len(before), len(now))
+        stale[:count] = before[:count]
+    return stale

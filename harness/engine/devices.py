@@ -1,0 +1,100 @@
+"""The kinds of devices that ranks run on, as far as the processes of an engine differ by them.
+
+A new kind is a value of `settings.Device` and an entry of `KINDS` here, and an entry of
+`plan.hosts.KINDS` for how it is found and what it costs.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Protocol
+
+from .manifest import Request
+from .names import SHARE_VARIABLE
+from .settings import Device, Executor, Mode
+
+
+class Kind(Protocol):
+    """What differs between kinds of devices: environment, imports, how workers start."""
+
+    @property
+    def first_imports(self) -> tuple[str, ...]:
+        """The modules that a fork server imports before all others."""
+
+    @property
+    def default_dtype(self) -> str:
+        """The dtype of weights and activations where the user names none."""
+
+    def server_environment(self, mode: Mode) -> dict[str, str]:
+        """Build what a fork server's environment needs."""
+
+    def cell_environment(self, request: Request) -> dict[str, str]:
+        """Build what a cell's environment needs: its devices, for each rank."""
+
+    def must_spawn(self) -> bool:
+        """Whether a fork of this process could not use the device any more."""
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Cores: the stages of a cell share those that it leases."""
+
+    # First: since 0.26.0 it replaces functions that other modules import by name.
+    first_imports: tuple[str, ...] = ("vllm.v1.worker.cpu_worker",)
+    default_dtype: str = "float32"
+
+    def server_environment(self, mode: Mode) -> dict[str, str]:
+        """Build what a fork server's environment needs."""
+        env = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        if mode is Mode.EAGER:  # else helper functions compile, at seconds each
+            env["TORCHDYNAMO_DISABLE"] = "1"
+        return env
+
+    def cell_environment(self, request: Request) -> dict[str, str]:
+        """Name a core for each rank."""
+        cores, ranks = request.devices, request.pp * request.tp
+        bind = [str(cores[rank % len(cores)]) for rank in range(ranks)]
+        return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(bind)}
+
+    def must_spawn(self) -> bool:
+        """Whether a fork of this process could not use the device any more: never."""
+        return False
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """GPUs: one for each rank, or shared by several."""
+
+    first_imports: tuple[str, ...] = ()
+    default_dtype: str = "bfloat16"
+
+    def server_environment(self, mode: Mode) -> dict[str, str]:  # noqa: ARG002 - of the protocol
+        """Build what a fork server's environment needs.
+
+        torch asks the driver's management library for GPUs, not the driver: a process that has
+        started the driver cannot be forked into one that uses it.
+        """
+        return {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+
+    def cell_environment(self, request: Request) -> dict[str, str]:
+        """Show the leased GPUs; say which rank is on which where ranks share them."""
+        if request.executor is Executor.RAY:  # Ray gives its actors the devices they may see
+            return {}
+        gpus = [device // request.ranks_per_device for device in request.devices]
+        visible = sorted(set(gpus))
+        env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
+        if request.ranks_per_device > 1 and len(gpus) > 1:
+            env[SHARE_VARIABLE] = ",".join(str(visible.index(gpu)) for gpu in gpus)
+            env["VLLM_DISABLE_PYNCCL"] = "1"
+        return env
+
+    def must_spawn(self) -> bool:
+        """Whether this process has started the CUDA driver; no fork of it could use a GPU then."""
+        try:
+            driver = ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return False
+        # Any call before cuInit answers CUDA_ERROR_NOT_INITIALIZED (3).
+        return bool(driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) == 0)
+
+
+KINDS: dict[Device, Kind] = {Device.CPU: Cpu(), Device.CUDA: Cuda()}

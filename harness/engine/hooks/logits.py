@@ -1,0 +1,138 @@
+"""Logits of probe rows on disk: raw float32 rows in `logits.f32`, their index in `logits.jsonl`.
+
+The last stage's tensor-parallel rank 0 writes them; its other ranks compute them along with it.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import torch
+
+from ..names import SENSITIVITY
+from .effects import EffectWriter
+from .outbox import Outbox
+from .step import RowSpan
+
+# Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
+_CHUNK_ROWS = 256
+# Logits that are kept of one prompt: 32 rows of a vocabulary of 262144, 32 MiB.
+_PROMPT_LOGITS = 1 << 23
+
+# A request, the absolute position of its row, and whether the engine samples from it.
+_Entry = tuple[RowSpan, int, str]
+
+
+@lru_cache(maxsize=256)
+def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
+    """Return where a prompt keeps its logits: everywhere, or evenly spread, its ends included.
+
+    A full-size vocabulary takes 1 MB a row; the logits that a prompt keeps are bounded, and layers
+    are fingerprinted row by row anyway. Positions are those of the whole prompt, however it is cut
+    into chunks: another PP size may cut it elsewhere.
+    """
+    limit = max(2, _PROMPT_LOGITS // vocab)
+    if prompt_length <= limit:
+        return frozenset(range(prompt_length))
+    return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
+
+
+class LogitWriter:
+    """Chooses the rows of logits to keep and writes them once they can be read.
+
+    `writes` is false on tensor-parallel ranks other than 0.
+    """
+
+    def __init__(self, folder: Path, outbox: Outbox) -> None:
+        self.writes = True
+        self._folder = folder
+        self._outbox = outbox
+        self._effects = EffectWriter(folder)
+        self._rows: IO[bytes] | None = None
+        self._index: IO[bytes] | None = None
+        self._row_count = 0
+
+    def add_sampled(self, spans: tuple[RowSpan, ...], sampled: torch.Tensor) -> None:
+        """Keep the logits that the engine samples from: one row per request, in batch order.
+
+        The last row of a chunk is sampled too, and thrown away: it is kept if its position is.
+        """
+        if spans[0].change.startswith(SENSITIVITY):
+            self._effects.add(spans, sampled)
+            return
+        vocab = sampled.shape[-1]
+        kept = [
+            row
+            for row, span in enumerate(spans)
+            if span.last >= span.prompt_length - 1
+            or span.last in kept_positions(span.prompt_length, vocab)
+        ]
+        entries = [(spans[row], spans[row].last, "sampled") for row in kept]
+        self._put(entries, _rows_of(sampled, kept) if len(kept) < len(spans) else sampled)
+
+    def add_prompts(
+        self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any, vocab: int
+    ) -> None:
+        """Compute and keep the logits of scheduled rows that the engine does not sample from.
+
+        `hidden` [rows, width] are the model's outputs for all rows of the step; `compute` turns
+        some of them into logits, or into None on ranks that do not gather them.
+        """
+        if spans[0].change.startswith(SENSITIVITY):
+            return
+        entries: list[_Entry] = []
+        rows: list[int] = []
+        offset = 0
+        for span in spans:
+            kept = kept_positions(span.prompt_length, vocab)
+            for position in range(span.start, span.last):
+                if position in kept:
+                    entries.append((span, position, "prompt"))
+                    rows.append(offset + position - span.start)
+            offset += span.count
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            logits = compute(_rows_of(hidden, rows[chunk]))
+            if logits is not None:
+                self._put(entries[chunk], logits)
+
+    def _put(self, entries: list[_Entry], logits: torch.Tensor) -> None:
+        if not self.writes or not entries:
+            return
+        # Widening to float32 is exact for bfloat16 and float16; on the device it is a copy, which
+        # nothing overwrites until it is read.
+        kept = logits.detach().float() if logits.dtype != torch.float32 else logits.detach().clone()
+        self._outbox.put(lambda: self._write(entries, kept), kept.device)
+
+    def _write(self, entries: list[_Entry], logits: torch.Tensor) -> None:
+        if self._rows is None or self._index is None:
+            self._rows = (self._folder / "logits.f32").open("ab")
+            self._index = (self._folder / "logits.jsonl").open("ab")
+        self._rows.write(logits.cpu().contiguous().numpy().tobytes())
+        for span, position, kind in entries:
+            entry = {
+                "row": self._row_count,
+                "request": span.name,
+                "change": span.change,
+                "position": position,
+                "kind": kind,
+                "vocab": logits.shape[-1],
+            }
+            self._index.write(msgspec.json.encode(entry) + b"\n")
+            self._row_count += 1
+        self._rows.flush()
+        self._index.flush()
+
+
+def _rows_of(tensor: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Copy ascending `rows`, maybe none, run by run: indexing by a list waits for the device."""
+    if not rows:  # of a chunk whose last row is not kept, say
+        return tensor[:0].clone()
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and runs[-1][1] == row:
+            runs[-1][1] = row + 1
+        else:
+            runs.append([row, row + 1])
+    return torch.cat([tensor[start:stop] for start, stop in runs])

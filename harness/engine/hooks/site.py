@@ -1,0 +1,46 @@
+"""Changes and the place where they act: one rank in one step.
+
+Imports neither torch nor vLLM, because the controller reads the list of seeded changes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .step import RowSpan
+
+
+@dataclass(frozen=True)
+class Site:
+    """One rank in one step, as a change sees it.
+
+    `layers` maps absolute indices to this rank's decoder layers, `spans` are the rows of the step
+    in batch order, `memory` is what the change kept from its earlier steps on this rank, `write`
+    appends an event to what this rank records.
+    """
+
+    runner: Any
+    model: Any
+    group: Any
+    layers: dict[int, Any]
+    spans: tuple[RowSpan, ...]
+    memory: dict[str, Any]
+    write: Callable[..., None]
+
+    @property
+    def stage(self) -> int:
+        """Pipeline stage of this rank."""
+        return int(self.group.rank_in_group)
+
+    @property
+    def stages(self) -> int:
+        """Number of pipeline stages."""
+        return int(self.group.world_size)
+
+
+# Alters something on entry; on exit everything is as it was, weights bit by bit.
+Change = Callable[[Site], AbstractContextManager[Any]]

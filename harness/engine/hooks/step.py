@@ -1,0 +1,76 @@
+"""One forward pass of a rank: the requests that its rows belong to, and the record of it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..names import REQUEST_MARK
+from .extent import WatchedTensor
+from .fingerprints import FingerprintCollector
+
+
+@dataclass(frozen=True)
+class RowSpan:
+    """The rows that one request occupies in a step: `count` rows from absolute `start`.
+
+    `name` is empty for a question, which is run under a `change` and not traced.
+    """
+
+    name: str
+    start: int
+    count: int
+    prompt_length: int
+    forced: tuple[int, ...]
+    change: str = ""
+
+    @property
+    def last(self) -> int:
+        """The absolute position of the last row."""
+        return self.start + self.count - 1
+
+    @classmethod
+    def of_request(
+        cls, sampling_params: Any, *, start: int, count: int, prompt_length: int
+    ) -> "RowSpan | None":
+        """Describe a request in a step; None if it has no mark of ours or is not scheduled."""
+        extra = sampling_params.extra_args if sampling_params else None
+        mark = (extra or {}).get(REQUEST_MARK)
+        if mark is None or count == 0:
+            return None
+        return cls(
+            mark.get("request", ""),
+            start,
+            count,
+            prompt_length,
+            tuple(mark.get("forced", ())),
+            mark.get("change", ""),
+        )
+
+
+@dataclass
+class Step:
+    """One traced forward pass on this rank.
+
+    `sides` holds, for each of returned, sent, received and copied, the form of each key; `reads`
+    the first reader of each key, `watched` the tensors whose use is watched.
+    """
+
+    spans: tuple[RowSpan, ...]
+    sides: dict[str, Any] = field(default_factory=dict)
+    reads: dict[str, str] = field(default_factory=dict)
+    watched: dict[str, WatchedTensor] = field(default_factory=dict)
+
+    @property
+    def change(self) -> str:
+        """The change under which all requests of the step run."""
+        return self.spans[0].change
+
+    @cached_property
+    def rows(self) -> int:
+        """The number of scheduled tokens."""
+        return sum(span.count for span in self.spans)
+
+    @cached_property
+    def fingerprints(self) -> FingerprintCollector:
+        """The fingerprints of all that crossed a boundary and of the layers that have run."""
+        return FingerprintCollector(self.rows)

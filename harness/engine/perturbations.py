@@ -1,0 +1,22 @@
+"""Names of the known perturbations: `none`, `weight:KIND` and `key:BOUNDARY:KEY`.
+
+The engine runs each once (run_probes.py), its ranks apply them (hooks/perturb.py), and the
+controller asks that each has moved the logits (capture/record.py). Imports nothing.
+"""
+
+from collections.abc import Iterable
+
+# The run that the others are compared with.
+UNPERTURBED = "none"
+WEIGHT, KEY = "weight", "key"
+
+
+def weight_name(kind: str) -> str:
+    """Name the perturbation of one kind of weight."""
+    return f"{WEIGHT}:{kind}"
+
+
+def key_names(keys: Iterable[str], stages: int) -> list[str]:
+    """Name the perturbations of the boundary keys, each at each boundary."""
+    keys = tuple(keys)
+    return [f"{KEY}:{boundary}:{key}" for boundary in range(stages - 1) for key in keys]

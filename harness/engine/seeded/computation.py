@@ -1,0 +1,274 @@
+"""Faults of what a stage computes: its layers, norms, positions, attention, caches and experts."""
+
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+from ..hooks.site import Site
+from .alter import (
+    Tensor,
+    attribute,
+    decode_rows,
+    first_layer,
+    identity,
+    layers_of_later_stages,
+    module_of_last_stage,
+    module_of_layer,
+    on_layer_input,
+    on_layer_output,
+    weight,
+    weight_of_ones,
+)
+from .declare import AFTER_LAYERS, fault
+
+Altered = AbstractContextManager[Any]
+
+# ---- the layers of a stage -------------------------------------------------------------------
+
+
+@fault("layer-skipped", "layer slice", "the first layer of stage 1 is left out")
+@on_layer_output(5)
+def _layer_skipped(given: Tensor, _made: Tensor) -> Tensor:
+    return given
+
+
+@fault("layer-twice", "layer slice", "the first layer of stage 1 runs twice")
+@module_of_layer(5)
+def _layer_twice(layer: Any) -> Altered:
+    once = layer.forward
+
+    def twice(positions: Any, hidden: Any, residual: Any, **kwargs: Any) -> Any:
+        hidden, residual = once(positions, hidden, residual, **kwargs)
+        return once(positions, hidden, residual, **kwargs)
+
+    return attribute(layer, "forward", twice)
+
+
+@fault(
+    "layers-swapped",
+    "layer slice",
+    "layers 4 and 5 run in the wrong order",
+    model="dense",
+    layer=4,
+)
+def _layers_swapped(site: Site) -> Altered:
+    if 4 not in site.layers:
+        return nullcontext()
+    fourth, fifth = site.layers[4], site.layers[5]
+    of_fourth, of_fifth = fourth.forward, fifth.forward
+    stack = ExitStack()
+    stack.enter_context(attribute(fourth, "forward", of_fifth))
+    stack.enter_context(attribute(fifth, "forward", of_fourth))
+    return stack
+
+
+@fault("residual-twice", "residual", "layer 5 adds its residual twice")
+@on_layer_output(5)
+def _residual_twice(given: Tensor, made: Tensor) -> Tensor:
+    return made + given
+
+
+@fault("residual-lost", "residual", "layer 5 loses its residual")
+@on_layer_output(5)
+def _residual_lost(given: Tensor, made: Tensor) -> Tensor:
+    return made - given
+
+
+@fault("numeric-only", "numeric", "layer 5 is off by one part in ten million", fine=True)
+@on_layer_output(5)
+def _numeric_only(_given: Tensor, made: Tensor) -> Tensor:
+    return (made.double() * (1 + 1e-7)).to(made.dtype)
+
+
+# ---- norms, scales and caps ------------------------------------------------------------------
+
+
+@fault("final-norm-missing", "norm, softcap", "no final norm", layer=AFTER_LAYERS)
+@module_of_last_stage("model.norm")
+def _final_norm_missing(norm: Any) -> Altered:
+    return identity(norm)
+
+
+@fault("final-norm-unset", "norm, softcap", "the final norm has weights of one", layer=AFTER_LAYERS)
+@module_of_last_stage("model.norm")
+def _final_norm_unset(norm: Any) -> Altered:
+    return weight_of_ones(norm.weight)
+
+
+@fault(
+    "softcap-missing",
+    "norm, softcap",
+    "no soft cap on the logits",
+    quick=True,
+    layer=AFTER_LAYERS,
+)
+@module_of_last_stage("logits_processor")
+def _softcap_missing(processor: Any) -> Altered:
+    return attribute(processor, "soft_cap", None)
+
+
+@fault("layer-scalar-unset", "norm, softcap", "the scalar of layer 5 is one")
+@module_of_layer(5)
+def _layer_scalar_unset(layer: Any) -> Altered:
+    return weight_of_ones(layer.layer_scalar)
+
+
+@fault(
+    "value-norm-lost",
+    "norm, softcap",
+    "layer 7 does not normalise its values",
+    model="moe",
+    layer=7,
+)
+@module_of_layer(7, "self_attn.v_norm")
+def _value_norm_lost(norm: Any) -> Altered:
+    return identity(norm)
+
+
+@fault("embed-scale-twice", "embedding scale", "stage 0 scales embeddings twice", stage=0, layer=0)
+@on_layer_input(first_layer)
+def _embed_scale_twice(_site: Site, args: list[Any]) -> None:
+    args[1] = args[1] * args[1].shape[-1] ** 0.5
+
+
+# ---- positions -------------------------------------------------------------------------------
+
+
+@fault(
+    "positions-shifted",
+    "RoPE",
+    "positions of stage 1 are three too high: the same answers, other bits",
+)
+@on_layer_input(layers_of_later_stages)
+def _positions_shifted(_site: Site, args: list[Any]) -> None:
+    args[0] = args[0] + 3
+
+
+@fault("positions-restart", "RoPE", "positions of stage 1 are 0 in decode", quick=True)
+@on_layer_input(layers_of_later_stages)
+def _positions_restart(site: Site, args: list[Any]) -> None:
+    args[0] = args[0].clone()
+    args[0][decode_rows(site)] = 0
+
+
+# ---- attention and its cache -----------------------------------------------------------------
+
+
+@fault(
+    "attention-scale", "numeric", "attention of layer 4 is scaled by 0.999", model="dense", layer=4
+)
+@module_of_layer(4, "self_attn.attn")
+def _attention_scale(attention: Any) -> Altered:
+    return attribute(attention.impl, "scale", attention.impl.scale * 0.999)
+
+
+@fault("window-lost", "sliding, full", "sliding layers of stage 1 see everything")
+def _window_lost(site: Site) -> Altered:
+    stack = ExitStack()
+    for index in layers_of_later_stages(site):
+        impl = site.layers[index].self_attn.attn.impl
+        stack.enter_context(attribute(impl, "sliding_window", (-1, -1)))
+    return stack
+
+
+@fault("window-on-full", "sliding, full", "full layer 6 sees the sliding window only", layer=6)
+@module_of_layer(6, "self_attn.attn")
+def _window_on_full(attention: Any) -> Altered:
+    return attribute(attention.impl, "sliding_window", (31, 0))
+
+
+@fault(
+    "windows-swapped",
+    "sliding, full",
+    "stage 1 takes sliding for full and full for sliding: types by its own layer index",
+    layer=6,
+)
+def _windows_swapped(site: Site) -> Altered:
+    stack = ExitStack()
+    layers = layers_of_later_stages(site)
+    types = site.runner.model_config.hf_text_config.layer_types
+    impls = {index: site.layers[index].self_attn.attn.impl for index in layers}
+    windows = {types[index]: impl.sliding_window for index, impl in impls.items()}
+    for own_index, impl in enumerate(impls.values()):
+        stack.enter_context(attribute(impl, "sliding_window", windows[types[own_index]]))
+    return stack
+
+
+@fault("kv-of-another-layer", "KV cache", "in decode layer 5 uses the cache of layer 7")
+def _kv_of_another_layer(site: Site) -> Altered:
+    return _cache_of(site, 7, layer=5) if decode_rows(site) else nullcontext()
+
+
+@fault("kv-wrong-source", "KV cache", "layer 8 shares the cache of layer 5, not 7", layer=8)
+def _kv_wrong_source(site: Site) -> Altered:
+    return _cache_of(site, 5, layer=8)
+
+
+def _cache_of(site: Site, source: int, *, layer: int) -> Altered:
+    """Let the attention of `layer` work on the cache of `source`.
+
+    A cache is a tensor and the blocks in it: layers of one tensor differ in their blocks alone
+    (vLLM's hybrid cache groups), so that both are exchanged, where the backend is handed them.
+    """
+    if layer not in site.layers:
+        return nullcontext()
+    from vllm.model_executor.layers.attention.attention import get_attention_context
+
+    impl = site.layers[layer].self_attn.attn.impl
+    source_name = site.layers[source].self_attn.attn.layer_name
+    compute = impl.forward
+
+    def forward(
+        module: Any, query: Any, key: Any, value: Any, cache: Any, steps: Any, *args: Any, **kw: Any
+    ) -> Any:
+        source_steps, _, source_cache, _ = get_attention_context(source_name)
+        if source_cache.data_ptr() == cache.data_ptr() and source_steps.block_table.equal(
+            steps.block_table
+        ):
+            raise RuntimeError(f"layers {layer} and {source} share a cache: nothing is seeded")
+        return compute(module, query, key, value, source_cache, source_steps, *args, **kw)
+
+    return attribute(impl, "forward", forward)
+
+
+# ---- experts ---------------------------------------------------------------------------------
+
+
+@fault(
+    "one-expert",
+    "one expert",
+    "expert 3 of layer 5 gives nothing",
+    model="moe",
+    quick=True,
+)
+@module_of_layer(5, "moe.experts")
+def _one_expert(experts: Any) -> Altered:
+    def without_third(weights: Tensor) -> Tensor:
+        weights = weights.clone()
+        weights[3] = 0
+        return weights
+
+    return weight(experts.w2_weight, without_third)
+
+
+@fault(
+    "experts-one-off",
+    "one expert",
+    "experts of layer 4 have each other's output",
+    model="moe",
+    layer=4,
+)
+@module_of_layer(4, "moe.experts")
+def _experts_one_off(experts: Any) -> Altered:
+    return weight(experts.w2_weight, lambda weights: weights.roll(1, 0))
+
+
+@fault(
+    "expert-scales-one-off",
+    "one expert",
+    "scales of layer 4's experts are one off",
+    model="moe",
+    layer=4,
+)
+@module_of_layer(4, "moe")
+def _expert_scales_one_off(moe: Any) -> Altered:
+    return weight(moe.per_expert_scale, lambda scales: scales.roll(1))

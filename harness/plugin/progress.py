@@ -1,0 +1,110 @@
+"""Progress lines of a run: a line when a cell waits, starts, ends, or has to run again."""
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from ..capture.listener import ProgressListener
+from ..capture.runner import CaptureResult, Runner
+from ..plan.cell import Cell
+
+
+def progress_lines(config: pytest.Config) -> "ProgressLines | None":
+    """Register the lines with pytest; None where it is quiet, or a worker without a terminal."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or reporter.verbosity < 0:
+        return None
+    lines = ProgressLines(reporter, config.pluginmanager.get_plugin("capturemanager"))
+    config.pluginmanager.register(lines)
+    return lines
+
+
+class ProgressLines(ProgressListener):
+    """Prints what the runner's threads report, through pytest's terminal reporter.
+
+    During an item pytest captures what goes to the terminal, and only the main thread may change
+    that. So lines are kept from the start of an item to its end, but for the time that it waits for
+    its captures (`shown`): the minutes in which lines come.
+    """
+
+    def __init__(self, reporter: Any, capture_manager: Any) -> None:
+        self._reporter = reporter
+        self._capture_manager = capture_manager  # None under -p no:capture
+        self._lock = threading.Lock()
+        self._keeping = False
+        self._kept: list[str] = []
+
+    def waits(self, cell: Cell) -> None:
+        """Print why nothing happens."""
+        self._line(f"{cell.id} waits for another run on this machine")
+
+    def started(self, cell: Cell, devices: tuple[int, ...], expected: float) -> None:
+        """Print the start of an engine, its devices and how long it should take."""
+        on = f"{cell.device} {' '.join(map(str, devices))}"
+        self._line(f"{cell.id} started on {on}, about {expected:.0f} s")
+
+    def ended(self, cell: Cell, status: str, seconds: float) -> None:
+        """Print what became of a cell."""
+        self._line(f"{cell.id} {status} after {seconds:.1f} s")
+
+    def dropped(self, cell: Cell, reason: str) -> None:
+        """Print why a capture that was there is not used."""
+        self._line(f"{cell.id} is run again, its capture is damaged: {reason}")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Keep lines while an item runs, and print them after it."""
+        self._keep()
+        try:
+            return (yield)
+        finally:
+            self._show()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Print lines as they come while the item that runs waits; for the main thread."""
+        manager = self._capture_manager
+        with manager.global_and_fixture_disabled() if manager else nullcontext():
+            self._show()
+            try:
+                yield
+            finally:
+                self._keep()
+
+    def _keep(self) -> None:
+        with self._lock:
+            self._keeping = True
+
+    def _show(self) -> None:
+        with self._lock:
+            self._keeping = False
+            kept, self._kept = self._kept, []
+            for text in kept:
+                self._print(text)
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            if self._keeping:
+                self._kept.append(text)
+            else:
+                self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._reporter.write_line(f"pp-harness: {text}")
+
+
+@dataclass(frozen=True)
+class VisibleRunner:
+    """The runner as items see it: progress lines are printed while one waits for a capture."""
+
+    runner: Runner
+    lines: ProgressLines
+
+    def obtain(self, cell: Cell) -> CaptureResult:
+        """Wait for the capture of a cell; errors as of `Runner.obtain`."""
+        with self.lines.shown():
+            return self.runner.obtain(cell)

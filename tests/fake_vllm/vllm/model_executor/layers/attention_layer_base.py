@@ -1,0 +1,5 @@
+class AttentionLayerBase:
+    impl: object
+
+    def get_attn_backend(self):
+        raise NotImplementedError

@@ -1,0 +1,3 @@
+class LinearMethodBase:
+    def apply(self, layer, x, bias=None):
+        raise NotImplementedError

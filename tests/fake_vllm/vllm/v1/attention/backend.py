@@ -1,0 +1,4 @@
+class AttentionBackend:
+    @staticmethod
+    def get_name():
+        return "TINY"

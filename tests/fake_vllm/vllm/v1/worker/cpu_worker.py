@@ -1,0 +1,6 @@
+from vllm.v1.worker.gpu_worker import Worker
+
+
+class CPUWorker(Worker):
+    def init_device(self):
+        super().init_device()

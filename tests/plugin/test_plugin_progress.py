@@ -1,0 +1,123 @@
+"""Lines that say what runs: visible while items wait, and never part of an item's own output."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from harness.capture.devices import DevicePool, lease
+from harness.plugin.progress import ProgressLines, progress_lines
+
+ONE = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple")
+
+
+@pytest.fixture
+def printed():
+    return []
+
+
+@pytest.fixture
+def lines(printed):
+    return ProgressLines(SimpleNamespace(write_line=printed.append), None)
+
+
+def test_lines_name_cell_devices_and_seconds(lines, printed, cell):
+    """Each event is one line that names the cell."""
+    lines.waits(cell)
+    lines.dropped(cell, "rank0.jsonl is missing")
+    lines.started(cell, (0, 1), 14.6)
+    lines.ended(cell, "ok", 15.23)
+    assert printed == [
+        "pp-harness: fixed-ple-pp2 waits for another run on this machine",
+        "pp-harness: fixed-ple-pp2 is run again, its capture is damaged: rank0.jsonl is missing",
+        "pp-harness: fixed-ple-pp2 started on cpu 0 1, about 15 s",
+        "pp-harness: fixed-ple-pp2 ok after 15.2 s",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["fd", "no"])
+def test_lines_show_while_items_wait(suite, monkeypatch, mode):
+    """With pytest's capture and without it the lines are printed, in order, each once."""
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    result = suite(*ONE, f"--capture={mode}", how="runpytest_subprocess")
+    result.stdout.fnmatch_lines(["pp-harness: fixed-ple-pp2 started on cpu *, about * s"])
+    result.stdout.fnmatch_lines(["pp-harness: fixed-ple-pp2 ok after *", "*4 passed*"])
+    assert result.outlines.count(next(one for one in result.outlines if "started" in one)) == 1
+
+
+@pytest.mark.parametrize("reporter", [None, SimpleNamespace(verbosity=-1)])
+def test_quiet_is_quiet(reporter):
+    """Under -q, and in a worker, which has no terminal, there are no lines."""
+    plugins = {"terminalreporter": reporter}
+    config = SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=plugins.get))
+    assert progress_lines(config) is None
+
+
+def test_the_controller_of_xdist_prints_them(suite):
+    """Under -n the engines are the controller's, and so are the lines."""
+    pytest.importorskip("xdist")
+    result = suite(*ONE, "-n", "1", how="runpytest_subprocess")
+    for cell in ("fixed-ple-pp1", "fixed-ple-pp2"):
+        result.stdout.fnmatch_lines([f"pp-harness: {cell} started on cpu *"])
+        result.stdout.fnmatch_lines([f"pp-harness: {cell} ok after *"])
+
+
+def test_a_line_during_an_item_comes_after_it(pytester):
+    """What ends while an item compares is no output of the item, and is not lost."""
+    pytester.makeconftest(
+        "import pytest\n"
+        "from harness.plugin.progress import progress_lines\n"
+        "def pytest_sessionstart(session):\n"
+        "    session.config.lines = progress_lines(session.config)\n"
+        "@pytest.fixture\n"
+        "def lines(pytestconfig):\n"
+        "    return pytestconfig.lines\n"
+    )
+    pytester.makepyfile(
+        "import threading\n"
+        "from types import SimpleNamespace\n"
+        "cell = SimpleNamespace(id='cell')\n"
+        "def test_compares(lines):\n"
+        "    report = threading.Thread(target=lines.ended, args=(cell, 'ok', 1.0))\n"
+        "    report.start()\n"
+        "    report.join()\n"
+        "    print('of the item')\n"
+        "    with lines.shown():\n"
+        "        lines.ended(cell, 'found', 2.0)\n"
+        "    print('too')\n"
+    )
+    shown = pytester.runpytest_subprocess("-rP", "-p", "no:cacheprovider").stdout.str()
+    captured = shown.partition("Captured stdout call")[2]
+    assert shown.count("pp-harness: cell ok after 1.0 s") == 1
+    assert shown.count("pp-harness: cell found after 2.0 s") == 1
+    assert "of the item\ntoo\n" in captured
+    assert "pp-harness" not in captured
+
+
+def test_a_run_that_waits_says_so(suite):
+    """While another run on this machine holds the devices, a run says why nothing happens."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+    lines = []
+    with ExitStack() as held:
+        held.enter_context(lease(DevicePool("cpu", cores), len(cores)))
+        plugins = ("-p", "fake_engines", "-p", "no:cacheprovider", "--pp-store", "store")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *plugins, *ONE],
+            cwd=suite.pytester.path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if "waits for another run on this machine" in line:
+                held.close()  # only now: the line is there while the run waits
+    assert process.wait(60) == 0, lines
+    waits = [line for line in lines if "waits for another run on this machine" in line]
+    assert len(waits) == len(set(waits)) > 0
+    cell = waits[0].split()[1]
+    started = next(n for n, line in enumerate(lines) if f"{cell} started on cpu" in line)
+    assert lines.index(waits[0]) < started
+    assert "4 passed" in lines[-1]

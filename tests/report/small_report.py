@@ -1,0 +1,50 @@
+"""A report of one check of one point, for histories and comparisons of reports."""
+
+from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
+
+
+def small_report(
+    verdict="pass",
+    *,
+    check="logits",
+    expected=False,
+    reason="",
+    codes=(),
+    key="key",
+    bits="bits",
+    fresh=(True, True),
+    profile="parity",
+    pin="0.20.2",
+    **figures,
+):
+    """Build it; `codes` are (code, severity), `fresh` is of PP=1 and PP=2."""
+    place = {"variant": "fixed", "model": "ple", "pp": 2, "profile": profile, "pin": pin}
+    judged = place | {"check": check}
+    cells = [
+        CellRecord(
+            **place | {"pp": pp},
+            id=f"fixed-ple-pp{pp}",
+            status="ok",
+            # What an engine does takes 4 s at PP=1 and 8 s at PP=2, its import is left out.
+            seconds={"start": 9.0, "engine": 4.0 * pp - 2.0, "probes": 1.0, "gsm8k": 1.0},
+            partition=None,
+            fresh=started,
+            key=f"{key}-{pp}",
+            outputs={"logits": bits},
+        )
+        for pp, started in zip((1, 2), fresh, strict=True)
+    ]
+    record = VerdictRecord(
+        **judged,
+        verdict=verdict,
+        expected=expected,
+        summary="it differs",
+        reason=reason,
+        figures=figures,
+    )
+    findings = [
+        FindingRecord(**judged, code=code, severity=severity, message="m", fix="c")
+        for code, severity in codes
+    ]
+    environment = {"pin": pin, "series": "s", "device": "cpu", "gsm8k_limit": None}
+    return Report(environment=environment, cells=cells, verdicts=[record], findings=findings)
