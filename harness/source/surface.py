@@ -1,6 +1,6 @@
 """The names of vLLM that `harness/engine/` relies on, and their check against a release's source.
 
-`SURFACE` is the one list. `check_surface` reads the files that it names, of an installed package,
+`harness/engine/hooks/surface.toml` is the one list. `check_surface` reads the files that it names, of an installed package,
 an unpacked wheel or a checkout, and imports nothing: whether the hooks fit a release is known
 before anything of it runs (`pp-harness pin check`). Standard library only.
 """
@@ -8,11 +8,16 @@ before anything of it runs (`pp-harness pin check`). Standard library only.
 import ast
 import difflib
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+
+from .. import engine
+
+_TABLE = Path(engine.__file__).resolve().parent / "hooks" / "surface.toml"
 
 
 class Need(StrEnum):
@@ -43,336 +48,19 @@ class Names:
     need: Need = Need.ALL
 
 
-SURFACE = (
-    # ---- the engine's process ----------------------------------------------------------------
-    Names("__init__.py", None, "main.py", ("LLM", "SamplingParams", "__version__")),
-    Names(
-        "entrypoints/llm.py",
-        "LLM",
-        "main.py",
-        (
-            "__init__(model)",
-            "generate(prompts, sampling_params)",
-            "collective_rpc(method)",
-            "reset_prefix_cache",
-            "llm_engine",
-        ),
-    ),
-    Names("v1/engine/llm_engine.py", "LLMEngine", "main.py", ("vllm_config", "engine_core")),
-    Names("v1/engine/core_client.py", "EngineCoreClient", "main.py", ("shutdown",)),
-    Names(
-        "engine/arg_utils.py",
-        "EngineArgs",
-        "main.py",
-        (
-            "async_scheduling",
-            "disable_cascade_attn",
-            "distributed_executor_backend",
-            "dtype",
-            "enable_prefix_caching",
-            "enforce_eager",
-            "gpu_memory_utilization",
-            "kv_cache_memory_bytes",
-            "load_format",
-            "max_model_len",
-            "max_num_batched_tokens",
-            "max_num_seqs",
-            "num_gpu_blocks_override",
-            "pipeline_parallel_size",
-            "seed",
-            "skip_tokenizer_init",
-            "tensor_parallel_size",
-            "trust_remote_code",
-        ),
-    ),
-    Names(
-        "config/model.py",
-        "ModelConfig",
-        "main.py, hooks/model.py",
-        (
-            "architectures",
-            "dtype",
-            "enforce_eager",
-            "get_total_num_hidden_layers",
-            "get_vocab_size",
-        ),
-    ),
-    Names(
-        "config/parallel.py",
-        "ParallelConfig",
-        "main.py, hooks/workers.py",
-        ("distributed_executor_backend", "pipeline_parallel_size", "tensor_parallel_size"),
-    ),
-    Names(
-        "config/scheduler.py",
-        "SchedulerConfig",
-        "main.py",
-        ("async_scheduling", "enable_chunked_prefill", "max_num_batched_tokens", "max_num_seqs"),
-    ),
-    Names(
-        "config/cache.py",
-        "CacheConfig",
-        "main.py",
-        ("block_size", "enable_prefix_caching", "num_gpu_blocks"),
-    ),
-    Names(
-        "sampling_params.py",
-        "SamplingParams",
-        "run_probes.py",
-        ("detokenize", "extra_args", "ignore_eos", "max_tokens", "temperature"),
-    ),
-    Names("outputs.py", "RequestOutput", "run_probes.py", ("num_cached_tokens", "outputs")),
-    Names("outputs.py", "CompletionOutput", "run_probes.py", ("token_ids",)),
-    Names("model_executor/models/registry.py", None, "main.py", ("ModelRegistry",)),
-    Names(
-        "model_executor/models/registry.py",
-        "_ModelRegistry",
-        "main.py",
-        ("models", "register_model(model_arch, model_cls)"),
-    ),
-    Names(
-        "model_executor/models/registry.py",
-        "_LazyRegisteredModel",
-        "main.py",
-        ("load_model_cls", "module_name"),
-    ),
-    Names("v1/executor/multiproc_executor.py", None, "main.py", ("get_mp_context",), Need.CPU),
-    Names("compilation/backends.py", None, "server.py", ()),
-    Names(
-        "v1/executor/multiproc_executor.py",
-        "MultiprocExecutor",
-        "hooks/deaths.py",
-        ("_ensure_worker_termination(worker_procs)", "is_failed", "shutdown", "workers"),
-    ),
-    Names("v1/executor/multiproc_executor.py", "WorkerProcHandle", "hooks/deaths.py", ("proc",)),
-    Names("v1/executor/multiproc_executor.py", "WorkerProc", "hooks/workers.py", ("__init__",)),
-    # ---- workers and what crosses a boundary -------------------------------------------------
-    Names("platforms/__init__.py", None, "hooks/workers.py", ("current_platform",)),
-    Names("platforms/interface.py", "Platform", "hooks/workers.py", ("is_cpu",)),
-    Names("platforms/interface.py", "Platform", "hooks/share.py", ("dist_backend",), Need.SHARED),
-    Names(
-        "v1/worker/gpu_worker.py",
-        "Worker",
-        "hooks/workers.py",
-        (
-            "__init__",
-            "execute_model(scheduler_output)",
-            "init_device",
-            "load_model",
-            "model_runner",
-            "parallel_config",
-            "rank",
-            "sample_tokens",
-        ),
-    ),
-    Names("v1/worker/gpu_worker.py", "Worker", "hooks/share.py", ("local_rank",), Need.SHARED),
-    Names(
-        "v1/worker/cpu_worker.py",
-        "CPUWorker",
-        "hooks/workers.py",
-        ("init_device", "load_model", "execute_model(scheduler_output)", "sample_tokens"),
-        Need.CPU,
-    ),
-    Names(
-        "v1/worker/gpu_worker.py",
-        "AsyncIntermediateTensors",
-        "hooks/position.py",
-        ("_comm_handles", "_comm_waited", "wait_for_comm"),
-    ),
-    Names(
-        "distributed/parallel_state.py",
-        None,
-        "hooks/workers.py",
-        ("get_pp_group", "get_tp_group"),
-    ),
-    Names(
-        "distributed/parallel_state.py",
-        "GroupCoordinator",
-        "hooks/workers.py, position.py, share.py",
-        (
-            "device",
-            "irecv_tensor_dict",
-            "is_last_rank",
-            "isend_tensor_dict(tensor_dict)",
-            "rank_in_group",
-            "world_size",
-        ),
-    ),
-    Names(
-        "distributed/device_communicators/cpu_communicator.py",
-        "_CPUSHMDistributed",
-        "hooks/shm.py",
-        ("_init_cpu_shm", "communicator", "group_name"),
-        Need.CPU,
-    ),
-    Names(
-        "sequence.py",
-        "IntermediateTensors",
-        "hooks/tensors.py",
-        ("__getitem__(key)", "items", "tensors"),
-    ),
-    # ---- model runners -----------------------------------------------------------------------
-    Names(
-        "v1/core/sched/output.py",
-        "SchedulerOutput",
-        "hooks/runner_v1.py, runner_v2.py",
-        (
-            "finished_req_ids",
-            "num_scheduled_tokens",
-            "scheduled_new_reqs",
-            "total_num_scheduled_tokens",
-        ),
-    ),
-    Names(
-        "v1/core/sched/output.py",
-        "NewRequestData",
-        "hooks/runner_v2.py",
-        ("prompt_token_ids", "req_id", "sampling_params"),
-        Need.V2,
-    ),
-    Names(
-        "v1/worker/gpu_model_runner.py",
-        "GPUModelRunner",
-        "hooks/runner_v1.py",
-        (
-            "_dummy_run",
-            "_update_states(scheduler_output)",
-            "device",
-            "get_model",
-            "input_batch",
-            "intermediate_tensors",
-            "model_config",
-            "requests",
-            # Since 0.26.0 the copy gathers what sequence parallelism scattered.
-            "sync_and_slice_intermediate_tensors(num_tokens, intermediate_tensors, sync_self)"
-            " | sync_and_gather_intermediate_tensors(num_tokens, intermediate_tensors, sync_self)",
-        ),
-        Need.V1,
-    ),
-    Names(
-        "v1/worker/gpu_model_runner.py",
-        "AsyncGPUModelRunnerOutput",
-        "hooks/runner_v1.py",
-        ("get_output",),
-        Need.V1,
-    ),
-    Names(
-        "v1/worker/gpu_input_batch.py",
-        "InputBatch",
-        "hooks/runner_v1.py",
-        ("num_computed_tokens_cpu", "req_ids"),
-        Need.V1,
-    ),
-    Names(
-        "v1/worker/gpu_input_batch.py",
-        "CachedRequestState",
-        "hooks/runner_v1.py",
-        ("prompt_token_ids", "sampling_params"),
-        Need.V1,
-    ),
-    Names(
-        "v1/worker/gpu/model_runner.py",
-        "GPUModelRunner",
-        "hooks/runner_v2.py",
-        (
-            "_dummy_run",
-            "add_requests(scheduler_output)",
-            "device",
-            "execute_model(scheduler_output, intermediate_tensors)",
-            "get_model",
-            "model_config",
-            "prepare_inputs",
-            "req_states",
-        ),
-        Need.V2,
-    ),
-    Names(
-        "v1/worker/gpu/async_utils.py",
-        "AsyncOutput",
-        "hooks/runner_v2.py",
-        ("get_output",),
-        Need.V2,
-    ),
-    Names(
-        "v1/worker/gpu/states.py",
-        "RequestState",
-        "hooks/runner_v2.py",
-        ("num_computed_tokens_np",),
-        Need.V2,
-    ),
-    Names(
-        "v1/worker/gpu/input_batch.py",
-        "InputBatch",
-        "hooks/runner_v2.py",
-        ("idx_mapping_np", "num_scheduled_tokens", "req_ids"),
-        Need.V2,
-    ),
-    # ---- models ------------------------------------------------------------------------------
-    Names(
-        "model_executor/models/interfaces.py",
-        "SupportsPP",
-        "hooks/model.py",
-        ("make_empty_intermediate_tensors(batch_size, dtype, device)",),
-    ),
-    Names("model_executor/models/utils.py", None, "hooks/model.py", ("PPMissingLayer",)),
-    Names(
-        "model_executor/layers/attention_layer_base.py",
-        "AttentionLayerBase",
-        "hooks/model.py",
-        ("get_attn_backend", "impl"),
-    ),
-    Names("v1/attention/backend.py", "AttentionBackend", "hooks/model.py", ("get_name",)),
-    Names(
-        "model_executor/layers/linear.py",
-        "LinearMethodBase",
-        "hooks/perturb.py",
-        ("apply(layer, x)",),
-    ),
-    Names("config/__init__.py", None, "hooks/random_load.py", ("ModelConfig",), Need.RANDOM),
-    Names(
-        "model_executor/layers/vocab_parallel_embedding.py",
-        None,
-        "hooks/random_load.py",
-        ("VocabParallelEmbedding",),
-        Need.RANDOM,
-    ),
-    Names(
-        "model_executor/model_loader/__init__.py",
-        None,
-        "hooks/random_load.py",
-        ("register_model_loader(load_format)",),
-        Need.RANDOM,
-    ),
-    Names(
-        "model_executor/model_loader/base_loader.py",
-        "BaseModelLoader",
-        "hooks/random_load.py",
-        ("download_model(model_config)", "load_weights(model, model_config)"),
-        Need.RANDOM,
-    ),
-    Names(
-        "v1/worker/gpu_model_runner.py",
-        "GPUModelRunner",
-        "seeded/",
-        ("kv_caches",),
-        Need.SELFTEST,
-    ),
-    Names("config/model.py", "ModelConfig", "seeded/", ("hf_text_config",), Need.SELFTEST),
-    Names(
-        "model_executor/layers/attention/attention.py",
-        None,
-        "seeded/",
-        ("get_attention_context(layer_name)",),
-        Need.SELFTEST,
-    ),
-    Names(
-        "model_executor/layers/attention/attention.py",
-        "Attention",
-        "seeded/",
-        ("impl", "layer_name"),
-        Need.SELFTEST,
-    ),
-)
+def load_surface() -> tuple[Names, ...]:
+    """Read the table of names, `harness/engine/hooks/surface.toml`."""
+    table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["names"]
+    return tuple(
+        Names(
+            entry["file"],
+            entry.get("owner"),
+            entry["used_by"],
+            tuple(entry["names"]),
+            Need[entry.get("need", "ALL")],
+        )
+        for entry in table
+    )
 
 
 class State(StrEnum):
@@ -399,12 +87,12 @@ class Finding:
         return self.state is State.PRESENT
 
 
-def check_surface(root: Path, surface: Iterable[Names] = SURFACE) -> list[Finding]:
+def check_surface(root: Path, surface: Iterable[Names] | None = None) -> list[Finding]:
     """Look every name up in `root`, a folder with the package `vllm` in it."""
     source = _Source(root)
     return [
         _check(source, group, written)
-        for group in surface
+        for group in (load_surface() if surface is None else surface)
         for written in (group.names or ("",))  # no name: the file itself
     ]
 
