@@ -1,8 +1,8 @@
 """The names of vLLM that `harness/engine/` relies on, and their check against a release's source.
 
-`harness/engine/hooks/surface.toml` is the one list. `check_surface` reads the files that it names, of an installed package,
-an unpacked wheel or a checkout, and imports nothing: whether the hooks fit a release is known
-before anything of it runs (`pp-harness pin check`). Standard library only.
+`harness/engine/hooks/surface.toml` is the one list. `check_surface` reads the files that it names,
+of an installed package, an unpacked wheel or a checkout, and imports nothing: whether the hooks fit
+a release is known before anything of it runs (`pp-harness pin check`). Standard library only.
 """
 
 import ast
