@@ -49,7 +49,7 @@ SURFACE = (
     Names(
         "entrypoints/llm.py",
         "LLM",
-        "main.py",
+        "main.py, run_probes.py",
         (
             "__init__(model)",
             "generate(prompts, sampling_params)",
