@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.capture.record import LogitTable
-from harness.checks.logits.logits import distance
+from harness.checks.logits.distance import distance
 
 MIB = 2**20
 BLOCK = 64  # rows written at a time

@@ -2,7 +2,7 @@
 
 
 def test_engine(pp_point, pp_judge):
-    """The engine runs at PP=N, cut as asked, and is otherwise the engine of PP=1."""
+    """The engine runs at PP=N with the layer split asked for, and else is the engine of PP=1."""
     pp_judge("engine", pp_point)
 
 

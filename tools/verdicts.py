@@ -6,8 +6,8 @@ python -m tools.verdicts     (writes the part of the page that begins with its h
 import shlex
 from pathlib import Path
 
-from harness.report.join import REPORT, read_report
-from harness.report.table import verdict_table
+from harness.report.files import REPORT, read_report
+from harness.report.terminal import verdict_table
 
 HEADING = "## Verdict tables"
 RESULTS = Path(__file__).resolve().parents[1] / "results"

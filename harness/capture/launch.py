@@ -244,6 +244,9 @@ def _spoken(
             phase=first.phase,
             rank=first.rank,
             place=first.place,
+            type=first.type,
+            file=first.file,
+            line=first.line,
             traceback=first.traceback,
             ours=first.ours,
         )

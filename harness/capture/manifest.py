@@ -28,16 +28,19 @@ class Status(StrEnum):
 class Failure:
     """The root cause of a capture that is not whole.
 
-    `rank` is vLLM's global rank, `place` the innermost file:line of vLLM, `ours` says that the
-    exception came out of our own code. `ranks` and `stacks` are where each rank was, and the
-    innermost frames of the processes that could still say so. `stands_still`: no rank raised, and
-    none went on.
+    `rank` is vLLM's global rank, `place` the innermost file:line of vLLM; of an exception `type`,
+    and `file` and `line` of its innermost frame; `ours` says that our own code raised it. `ranks`
+    and `stacks` are where each rank was, and the innermost frames of the processes that could still
+    say so. `stands_still`: no rank raised, and none went on.
     """
 
     error: str
     phase: str
     rank: int | None = None
     place: str | None = None
+    type: str = ""
+    file: str = ""
+    line: int = 0
     traceback: str = ""
     ours: bool = False
     stands_still: bool = False

@@ -1,20 +1,37 @@
-"""Which patch of a series is behind a finding: {base, each prefix} x {PP=1, PP=N}.
+"""The patch of a series behind a finding: {base, each prefix} x {PP=1, PP=N}.
 
-Every prefix of a series is measured, so that neighbours differ in the patches between them. What
-a patch does to PP=1 and what it does to PP=N are two statements.
+Every prefix of a series is measured, so that neighbours differ in the patches between them. The
+effect of a patch on PP=1 and its effect on PP=N are two statements.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
 from ..capture.record import Capture
+from ..engine.settings import Profile
+from ..plan.points import Point
 from .engine import engine_failure
-from .logits.logits import compare_logits
+from .finding import Outcome, Verdict
+from .logits.logits import LOGITS, compare_logits
+from .registry import ENGINE
 
-# A point without its variant, and a check: model, PP, profile, TP, check.
-Place = tuple[str, int, str, int, str]
+
+class Effect(StrEnum):
+    """Effect of patches on a check.
+
+    `revealed` and `hidden` where there was no answer before, or is none now; `moved` (other
+    logits) and `broke` (the engine) are said of PP=1.
+    """
+
+    INTRODUCED = "introduced"
+    REVEALED = "revealed"
+    FIXED = "fixed"
+    HIDDEN = "hidden"
+    MOVED = "moved"
+    BROKE = "broke"
 
 
 @dataclass(frozen=True)
@@ -27,26 +44,22 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a check said of a place under one variant: its outcome and the codes of its errors."""
+    """The outcome of a check of a point, and the codes of its errors."""
 
-    outcome: str
+    outcome: Outcome
     codes: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What the patches between two neighbouring variants did at one place.
-
-    `effect` is `introduced` or `cured`; `revealed` and `hidden` where there was no answer before,
-    or is none now; at PP=1 `moved` (other logits), `broke` or `mended` (the engine).
-    """
+    """Effect of the patches between two neighbouring variants on one check of one point."""
 
     patches: tuple[str, ...]
     before: str
     after: str
     model: str
     pp: int
-    effect: str
+    effect: Effect
     check: str
     codes: tuple[str, ...]
     message: str
@@ -54,93 +67,101 @@ class Attribution:
 
 
 def attribute(
-    prefixes: Sequence[Prefix], judged: Mapping[str, Mapping[Place, Judged]]
+    prefixes: Sequence[Prefix], judged: Mapping[tuple[Point, str], Judged]
 ) -> list[Attribution]:
-    """Return what each patch did to the verdicts at PP=N.
+    """Attribute the changes of verdicts at PP=N; `judged` is by point and check.
 
-    `judged` maps a variant to what was said of its places. Neighbours are the prefixes that were
-    judged; a place that only one of them has is left out.
+    Neighbours are the prefixes that were judged; a check of a point that only one of them has is
+    left out.
     """
-    found: list[Attribution] = []
-    for before, after, patches in _steps([one for one in prefixes if one.variant in judged]):
-        old, new = judged[before], judged[after]
-        for place in sorted(set(old) & set(new)):
-            effect, codes = _effect(old[place], new[place])
-            if effect:
-                model, pp, profile, tp, check = place
-                where = f"{model} at PP={pp}" + _rest(profile, tp)
-                found.append(
-                    Attribution(
-                        patches,
-                        before,
-                        after,
-                        model,
-                        pp,
-                        effect,
-                        check,
-                        codes,
-                        f"{' and '.join(patches)} {effect} {', '.join(codes)} "
-                        f"({check} of {where}: {old[place].outcome} before, "
-                        f"{new[place].outcome} after)",
-                    )
+    attributions: list[Attribution] = []
+    for step in _steps(prefixes, (point for point, _ in judged)):
+        for point, check in sorted(judged):
+            old = judged[point, check]
+            new = judged.get((replace(point, variant=step.after), check))
+            if point.variant != step.before or new is None:
+                continue
+            effect, codes = _effect(old, new)
+            if effect is not None:
+                message = (
+                    f"{step.names} {effect} {', '.join(codes)} ({check} of {_place(point)}: "
+                    f"{old.outcome} before, {new.outcome} after)"
                 )
-    return found
-
-
-def _effect(old: Judged, new: Judged) -> tuple[str, tuple[str, ...]]:
-    came, went = tuple(sorted(new.codes - old.codes)), tuple(sorted(old.codes - new.codes))
-    if came:
-        return ("revealed" if old.outcome == "blocked" else "introduced"), came
-    if went:
-        return ("hidden" if new.outcome == "blocked" else "cured"), went
-    return "", ()
+                step_and_place = step.patches, step.before, step.after, point.model, point.pp
+                attributions.append(Attribution(*step_and_place, effect, check, codes, message))
+    return attributions
 
 
 def attribute_baselines(
-    prefixes: Sequence[Prefix], baselines: Mapping[str, Mapping[str, Capture]]
+    prefixes: Sequence[Prefix], baselines: Mapping[Point, Capture]
 ) -> list[Attribution]:
-    """Return what each patch did to PP=1; `baselines` maps variant and model to the capture.
+    """Attribute the changes of PP=1; `baselines` maps points at PP=1 to captures.
 
     A patch that moves the logits at PP=1 changes the model itself, whatever it does to PP.
     """
-    found: list[Attribution] = []
-    for before, after, patches in _steps([one for one in prefixes if one.variant in baselines]):
-        for model in sorted(set(baselines[before]) & set(baselines[after])):
-            old, new = baselines[before][model], baselines[after][model]
-            effect, text, codes, figures = _between(old, new)
-            if effect:
-                message = f"{' and '.join(patches)} {effect} PP=1 of {model}: {text}"
-                check = "logits" if effect == "moved" else "engine"
-                found.append(
-                    Attribution(
-                        patches, before, after, model, 1, effect, check, codes, message, figures
-                    )
+    attributions: list[Attribution] = []
+    for step in _steps(prefixes, baselines):
+        for point in sorted(baselines):
+            new = baselines.get(replace(point, variant=step.after))
+            if point.variant != step.before or new is None:
+                continue
+            effect, check, verdict = _baseline_effect(baselines[point], new)
+            if effect is not None:
+                message = f"{step.names} {effect} PP=1 of {point.model}: {verdict.summary}"
+                step_and_place = step.patches, step.before, step.after, point.model, point.pp
+                codes = tuple(sorted(verdict.error_codes))
+                attributions.append(
+                    Attribution(*step_and_place, effect, check, codes, message, verdict.figures)
                 )
-    return found
+    return attributions
 
 
-def _between(old: Capture, new: Capture) -> tuple[str, str, tuple[str, ...], dict[str, Any]]:
-    was, now = engine_failure(old), engine_failure(new)
-    if was is not None and now is not None:
-        return "", "", (), {}
-    if now is not None:
-        return "broke", now.summary, tuple(one.code for one in now.findings), {}
-    if was is not None:
-        return "mended", was.summary, tuple(one.code for one in was.findings), {}
+def _effect(old: Judged, new: Judged) -> tuple[Effect | None, tuple[str, ...]]:
+    came, went = tuple(sorted(new.codes - old.codes)), tuple(sorted(old.codes - new.codes))
+    if came:
+        return (Effect.REVEALED if old.outcome is Outcome.BLOCKED else Effect.INTRODUCED), came
+    if went:
+        return (Effect.HIDDEN if new.outcome is Outcome.BLOCKED else Effect.FIXED), went
+    return None, ()
+
+
+def _baseline_effect(old: Capture, new: Capture) -> tuple[Effect | None, str, Verdict]:
+    """Effect on PP=1, the check that shows it, and the verdict behind it."""
+    before, after = engine_failure(old), engine_failure(new)
+    if after is not None:
+        return (Effect.BROKE if before is None else None), ENGINE, after
+    if before is not None:
+        return Effect.FIXED, ENGINE, before
     verdict = compare_logits(old, new)
-    codes = tuple(sorted({one.code for one in verdict.findings if one.severity.value == "error"}))
-    return ("moved" if codes else ""), verdict.summary, codes, verdict.figures
+    return (Effect.MOVED if verdict.error_codes else None), LOGITS.name, verdict
 
 
-def _steps(prefixes: Sequence[Prefix]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Return neighbours with the patches between them, where the later one has more."""
+@dataclass(frozen=True)
+class _Step:
+    """Two neighbouring variants and the patches between them."""
+
+    before: str
+    after: str
+    patches: tuple[str, ...]
+
+    @property
+    def names(self) -> str:
+        """The patches in words."""
+        return " and ".join(self.patches)
+
+
+def _steps(prefixes: Sequence[Prefix], points: Iterable[Point]) -> list[_Step]:
+    """Neighbours among the variants of `points`, where the later one has more patches."""
+    variants = {point.variant for point in points}
     steps = []
-    for before, after in pairwise(prefixes):
+    for before, after in pairwise(prefix for prefix in prefixes if prefix.variant in variants):
         more = after.patches[len(before.patches) :]
         if more and after.patches[: len(before.patches)] == before.patches:
-            steps.append((before.variant, after.variant, more))
+            steps.append(_Step(before.variant, after.variant, more))
     return steps
 
 
-def _rest(profile: str, tp: int) -> str:
-    return (f", {profile}" if profile != "parity" else "") + (f", TP={tp}" if tp > 1 else "")
+def _place(point: Point) -> str:
+    profile = f", {point.profile}" if point.profile != Profile.PARITY else ""
+    tp = f", TP={point.tp}" if point.tp > 1 else ""
+    return f"{point.model} at PP={point.pp}{profile}{tp}"

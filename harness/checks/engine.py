@@ -1,14 +1,16 @@
-"""Whether the engine ran, cut as asked, and was what was asked for."""
+"""The check of the engines: both ran, with the layer split and settings that were asked for."""
 
 import re
 from dataclasses import asdict
 from typing import Any
 
+from ..capture.manifest import Status
 from ..capture.record import Capture
 from ..engine.settings import ModelRunner
-from .finding import Finding, Outcome, Severity, Verdict, judged
+from .finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
+from .registry import ENGINE, Check, Need, register
 
-# What the parity profile needs to be equal between PP sizes.
+# Effective settings that the parity profile needs to be equal between PP sizes.
 _PARITY = (
     "dtype",
     "enforce_eager",
@@ -23,12 +25,8 @@ _PARITY = (
     "runner",
     "attention",
 )
-
-
 # How vLLM refuses a model runner for a platform or a model, before any rank starts.
 _RUNNER_REFUSED = re.compile(r"(?:Model Runner V2|VLLM_USE_V2_MODEL_RUNNER)[^\n[]*")
-
-
 # By (is the baseline, is blocked).
 _FAILURE_CODES = {
     (False, False): "ENG001",
@@ -36,81 +34,85 @@ _FAILURE_CODES = {
     (True, False): "ENG004",
     (True, True): "ENG005",
 }
-
-
 # In a traceback: the folders before the package that a file belongs to.
 _FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
 
 
-def _without_folders(traceback: str) -> str:
-    """Return a traceback that names files from their package on, without this machine's folders."""
-    return _FOLDERS.sub(r'File "\1/', traceback)
+# Of the exception that ended an engine: what it was, where, and whether our own code raised it.
+_RAISED = ("type", "file", "line", "ours")
 
 
 def engine_failure(capture: Capture) -> Verdict | None:
-    """Return the verdict on a capture without an answer, None if it is whole.
+    """Verdict on a capture without an answer, None if it is whole.
 
     An exception with a cause is a failure of the engine; silence is blocked. The baseline has
     codes of its own, so that "PP=1 is broken too" is never taken for "PP=N is broken".
     """
     failure = capture.failure
-    if capture.status == "ok" or failure is None:
+    if capture.status is Status.OK or failure is None:
         return None
     stage = None
     if failure.rank is not None:  # vLLM numbers tensor-parallel ranks within a stage
         stage = failure.rank // capture.cell.tp
-    at = f"stage {stage}" if stage is not None else "the engine"
-    message = f"{at}, {failure.phase}: {failure.error}"
-    baseline = capture.cell.pp == 1
-    if baseline:
+    where = f"stage {stage}" if stage is not None else "the engine"
+    message = f"{where}, {failure.phase}: {failure.error}"
+    is_baseline = capture.cell.pp == 1
+    if is_baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
-    blocked = capture.status == "blocked"
-    cure = "fix the cause; the traceback is evidence"
-    if blocked:
-        written = bool(capture.manifest.devices)
-        cure = "see log.txt in the capture's folder of the store" if written else "run it again"
+    is_blocked = capture.status is Status.BLOCKED
+    if failure.ours:
+        fix = "pp-harness raised it, not the model: `pp-harness pin check VERSION`, then report it"
+    elif not is_blocked:
+        fix = "fix the cause; the traceback is evidence"
+    elif capture.manifest.devices:
+        fix = "see log.txt in the capture's folder of the store"
+    else:  # it never started, and left no log
+        fix = "run it again"
     finding = Finding(
-        _FAILURE_CODES[baseline, blocked],
-        Severity.ERROR,
+        _FAILURE_CODES[is_baseline, is_blocked],
         message,
-        cure,
-        rank=stage,
+        fix,
+        stage=stage,
         place=failure.place,
         evidence={
             "traceback": _without_folders(failure.traceback),
             "capture": capture.folder.name,
+            **{name: value for name in _RAISED if (value := getattr(failure, name))},
             # Where each rank was, and the innermost frames of those that could still say so.
             **({"ranks": failure.ranks} if failure.ranks else {}),
             **({"stacks": failure.stacks} if failure.stacks else {}),
         },
     )
-    outcome = Outcome.BLOCKED if blocked else Outcome.FAIL
-    return Verdict(outcome, message, (finding,))
+    return verdict_of(Outcome.BLOCKED if is_blocked else Outcome.FAIL, finding)
+
+
+def _without_folders(traceback: str) -> str:
+    """Cut the names of files in a traceback to begin with their package: no machine's folders."""
+    return _FOLDERS.sub(r'File "\1/', traceback)
 
 
 def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
-    """Return the verdict where the model runner that was asked for is not in effect, else None."""
+    """NOT_APPLICABLE where the model runner that was asked for is not in effect, else None."""
     for capture in (candidate, baseline):
         asked = capture.cell.runner
         if asked is ModelRunner.AUTO:
             continue
-        seen = sorted({trace.adapter for trace in capture.stages.values()})
+        in_effect = sorted({trace.adapter for trace in capture.stages.values()})
         failure = capture.failure
         refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
-        if not seen and refused is not None:
+        if not in_effect and refused is not None:
             reason = f"vLLM refuses it: {refused[0].strip()}"
-        elif seen and seen != [asked]:
-            reason = f"{' and '.join(seen)} is in effect"
+        elif in_effect and in_effect != [asked]:
+            reason = f"{' and '.join(in_effect)} is in effect"
         else:
             continue
-        message = f"the model runner {asked} was asked for and {reason}"
         finding = Finding(
             "ENG006",
-            Severity.INFO,
-            message,
+            f"the model runner {asked} was asked for and {reason}",
             "leave --pp-runner out, or use a release or device that has this runner",
+            Severity.INFO,
         )
-        return Verdict(Outcome.NOT_APPLICABLE, message, (finding,))
+        return verdict_of(Outcome.NOT_APPLICABLE, finding)
     return None
 
 
@@ -122,39 +124,53 @@ def _effective(capture: Capture) -> dict[str, Any]:
 
 def compare_engines(baseline: Capture, candidate: Capture) -> Verdict:
     """Judge whether both engines ran and were, but for PP, the same engine."""
-    if (verdict := not_applicable(baseline, candidate)) is not None:
-        return verdict
-    broken = [v for one in (candidate, baseline) if (v := engine_failure(one)) is not None]
-    if broken:
-        failed = any(verdict.outcome is Outcome.FAIL for verdict in broken)
+    aside = not_applicable(baseline, candidate)
+    if aside is not None:
+        return aside
+    failures = [
+        failure
+        for capture in (candidate, baseline)
+        if (failure := engine_failure(capture)) is not None
+    ]
+    if failures:
+        crashed = any(failure.outcome is Outcome.FAIL for failure in failures)
         return Verdict(
-            Outcome.FAIL if failed else Outcome.BLOCKED,
-            "; ".join(verdict.summary for verdict in broken),
-            tuple(finding for verdict in broken for finding in verdict.findings),
+            Outcome.FAIL if crashed else Outcome.BLOCKED,
+            "; ".join(failure.summary for failure in failures),
+            tuple(finding for failure in failures for finding in failure.findings),
         )
-    left, right, asked = _effective(baseline), _effective(candidate), candidate.cell
+    before, after, asked = _effective(baseline), _effective(candidate), candidate.cell
     findings = [
         Finding(
             "ENG003",
-            Severity.ERROR,
-            f"{name} is {right[name]} at PP={asked.pp} and {left[name]} at PP=1",
+            f"{name} is {after[name]} at PP={asked.pp} and {before[name]} at PP=1",
             "the two cells are not comparable; see the effective configuration in the report",
-            evidence={"baseline": left, "candidate": right},
+            evidence={"baseline": before, "candidate": after},
         )
         for name in _PARITY
-        if left[name] != right[name]
+        if before[name] != after[name]
     ]
-    if any(right[name] != getattr(asked, name) for name in ("pp", "tp", "dtype")):
+    if any(after[name] != getattr(asked, name) for name in ("pp", "tp", "dtype")):
         findings.append(
             Finding(
                 "ENG003",
-                Severity.ERROR,
-                f"the engine runs PP={right['pp']} TP={right['tp']} {right['dtype']}, asked for "
+                f"the engine runs PP={after['pp']} TP={after['tp']} {after['dtype']}, asked for "
                 f"PP={asked.pp} TP={asked.tp} {asked.dtype}",
                 "this pin or platform does not give what was asked for",
-                evidence={"effective": right},
+                evidence={"effective": after},
             )
         )
     runners = sorted({trace.runner for trace in candidate.stages.values()})
-    cut = right["partition"] or "the default cut"
-    return judged(findings, f"ran on {', '.join(runners) or 'no traced runner'}, {cut}")
+    split = f"layer split {after['partition']}" if after["partition"] else "vLLM's own layer split"
+    return judged(findings, f"ran on {', '.join(runners) or 'no traced runner'}, {split}")
+
+
+register(
+    Check(
+        name=ENGINE,
+        order=10,
+        needs=Need(0),
+        judge=lambda pair: compare_engines(pair.baseline, pair.candidate),
+        trend="seconds_ratio",
+    )
+)

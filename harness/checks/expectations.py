@@ -1,11 +1,12 @@
 """Known findings: which checks are expected to fail, why, and until when they may.
 
 Strict: a check in an entry's scope must show every code that the entry names and no other; one
-that passes is reported as cured and fails until the entry is removed.
+that passes is an unexpected pass, and fails until the entry is removed.
 """
 
 import tomllib
 from dataclasses import dataclass
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..errors import BadInputError
 from ..plan.points import Point
 from .finding import Outcome, Severity, Verdict
+from .registry import ENGINE, check_names
 
 
 class _Entry(BaseModel):
@@ -40,11 +42,10 @@ class _Entry(BaseModel):
     @field_validator("checks")
     @classmethod
     def _name_a_check(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        from .judge import CHECKS
-
+        names = check_names()
         for pattern in patterns:
-            if not any(fnmatchcase(check, pattern) for check in CHECKS):
-                raise ValueError(f"{pattern!r} is no check; there are {', '.join(CHECKS)}")
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ValueError(f"{pattern!r} is no check; there are {', '.join(names)}")
         return patterns
 
 
@@ -56,7 +57,7 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True)
 class Setting:
-    """What is the same for all points of a run, as far as entries are scoped by it."""
+    """Settings that all points of a run share, as far as entries are scoped by them."""
 
     pin: str
     series: str
@@ -65,14 +66,20 @@ class Setting:
     mode: str = "eager"
 
 
+class JudgementKind(StrEnum):
+    """Stand of a verdict to the expectations; whatever is not among the first three fails."""
+
+    OK = "ok"
+    EXPECTED = "expected"
+    NOT_APPLICABLE = "not-applicable"
+    UNEXPECTED = "unexpected"
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """What the expectations make of a verdict.
+    """A verdict weighed against the expectations; `reason` is empty for OK."""
 
-    `ok`, `expected` (reason), `unexpected` (why) or `not-applicable` (why).
-    """
-
-    kind: str
+    kind: JudgementKind
     reason: str = ""
 
 
@@ -104,11 +111,10 @@ class Expectations:
         ]
 
     def not_applicable(self, points: tuple[Point, ...]) -> list[str]:
-        """Return the reasons of the entries that no point of this run falls under."""
-        from .judge import CHECKS
-
+        """Reasons of the entries that no point of this run falls under."""
+        names = check_names()
         used = {
-            id(entry) for point in points for check in CHECKS for entry in self._of(check, point)
+            id(entry) for point in points for check in names for entry in self._of(check, point)
         }
         return [entry.reason for entry in self._all if id(entry) not in used]
 
@@ -118,28 +124,32 @@ class Expectations:
         An expected engine failure covers the checks that it leaves without an answer.
         """
         if verdict.outcome is Outcome.NOT_APPLICABLE:
-            return Judgement("not-applicable", verdict.summary)
+            return Judgement(JudgementKind.NOT_APPLICABLE, verdict.summary)
         entries = self._of(check, point)
         if verdict.outcome is Outcome.PASS:
-            if entries:
-                names = ", ".join(code for entry in entries for code in entry.codes)
-                return Judgement(
-                    "unexpected",
-                    f"cured: {names} is expected here ({entries[0].reason}) and did not show; "
-                    "remove the entry from expected.toml",
-                )
-            return Judgement("ok")
-        if verdict.outcome is Outcome.BLOCKED and check != "engine" and not verdict.findings:
-            if engine.outcome is not Outcome.PASS:
-                cause = self.judge("engine", point, engine, engine)
-                if cause.kind == "expected":
-                    return Judgement("expected", f"blocked by the engine: {cause.reason}")
-            return Judgement("unexpected", verdict.summary)
-        seen = {f.code for f in verdict.findings if f.severity is not Severity.INFO}
-        named = {code for entry in entries for code in entry.codes}
-        if entries and seen == named:
-            return Judgement("expected", "; ".join(f"{e.reason} ({e.link})" for e in entries))
-        return Judgement("unexpected", verdict.summary)
+            return _unexpected_pass(entries) if entries else Judgement(JudgementKind.OK)
+        unexpected = Judgement(JudgementKind.UNEXPECTED, verdict.summary)
+        if check != ENGINE and verdict.outcome is Outcome.BLOCKED and not verdict.findings:
+            if engine.outcome is Outcome.PASS:
+                return unexpected
+            cause = self.judge(ENGINE, point, engine, engine)
+            if cause.kind is not JudgementKind.EXPECTED:
+                return unexpected
+            return Judgement(JudgementKind.EXPECTED, f"blocked by the engine: {cause.reason}")
+        shown = {f.code for f in verdict.findings if f.severity is not Severity.INFO}
+        if entries and shown == {code for entry in entries for code in entry.codes}:
+            reasons = "; ".join(f"{entry.reason} ({entry.link})" for entry in entries)
+            return Judgement(JudgementKind.EXPECTED, reasons)
+        return unexpected
+
+
+def _unexpected_pass(entries: list[_Entry]) -> Judgement:
+    codes = ", ".join(code for entry in entries for code in entry.codes)
+    return Judgement(
+        JudgementKind.UNEXPECTED,
+        f"unexpected pass: {codes} is expected here ({entries[0].reason}) and did not show; "
+        "remove the entry from expected.toml",
+    )
 
 
 def load_expectations(path: Path | None, setting: Setting) -> Expectations:

@@ -1,4 +1,4 @@
-"""What `pp-harness check` looks at: changed model files, and tiny models of what they serve."""
+"""The subjects of `pp-harness check`: changed model files, and tiny models of their classes."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class ShrunkModels:
 
 
 def changed_model_files(vllm: Path, revision: str | None) -> tuple[Path, list[str]]:
-    """Return the root of a checkout, and its model files changed since HEAD left `revision`.
+    """List the model files of a checkout that changed since HEAD left `revision`, with its root.
 
     Without `revision` the branch's base is worked out (`find_base`). Raises `BadInputError` if it
     is no checkout of vLLM or the revision is unknown.
@@ -41,7 +41,7 @@ def changed_model_files(vllm: Path, revision: str | None) -> tuple[Path, list[st
 
 
 def lint_targets(vllm: Path, revision: str | None) -> list[Path]:
-    """Return what to lint: the changed model files, or the whole tree without `revision`.
+    """List the paths to lint: the changed model files, or the whole tree without `revision`.
 
     Raises `BadInputError` as `changed_model_files` does, or if `vllm` holds no vLLM.
     """
@@ -55,29 +55,27 @@ def lint_targets(vllm: Path, revision: str | None) -> list[Path]:
 
 
 def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
-    """Return the classes that live in the files `names` of the tree at `root`.
+    """List the classes that live in the files `names` of the tree at `root`.
 
     Raises `BadInputError` if there is none: files that only lend code name no model to run.
     """
-    models = tuple(
-        model for model in generating_models(root) if any(model.is_in(name) for name in names)
-    )
+    models = [model for model in generating_models(root) if any(map(model.is_in, names))]
     if not models:
         raise BadInputError(
             f"{root}: no model that generates text is registered for the changed files "
             f"({', '.join(names) or 'none changed'}); name one with pytest's --pp-vllm and "
             "--pp-model"
         )
-    return models
+    return tuple(models)
 
 
 def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> ShrunkModels:
     """Build a tiny random checkpoint for each tiny configuration of the classes.
 
-    A checkpoint is kept and taken again while its configuration stays. Raises `BadInputError` if
-    there is no class with one, or a model cannot be built.
+    A checkpoint is kept and used again while its configuration stays. Raises `BadInputError` if
+    no class has a tiny configuration, or a model cannot be built.
     """
-    from ..models.shrink import CARD
+    from ..models.instruments import CARD
     from ..models.tiny import default_config, tiny_names
 
     checkpoints: list[Path] = []
@@ -116,21 +114,17 @@ def _shrink(config: Mapping[str, Any], out: Path) -> None:
 
 
 def describe(models: Sequence[ModelClass]) -> str:
-    """Return the classes by name, for people."""
+    """Join the names of classes, for people."""
     return ", ".join(model.name for model in models)
 
 
 def suite_command(
     vllm: Path, checkpoints: Sequence[Path], *, base: str | None, base_version: str | None
 ) -> list[str]:
-    """Return the command that runs the work tree of `vllm` at PP 1, 2 and 4 on the CPU."""
+    """Build the command that runs the work tree of `vllm` at PP 1, 2 and 4 on the CPU."""
     models = [word for path in checkpoints for word in ("--pp-model", str(path))]
-    optional = [
-        word
-        for option, value in (("--pp-base", base), ("--pp-base-version", base_version))
-        if value is not None
-        for word in (option, value)
-    ]
+    optional = ["--pp-base", base] if base is not None else []
+    optional += ["--pp-base-version", base_version] if base_version is not None else []
     return [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-p", "no:cacheprovider"),
         *("--pp", _SIZES, "--pp-vllm", str(vllm), "--pp-variant", "worktree", *optional, *models),

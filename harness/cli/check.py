@@ -1,4 +1,4 @@
-"""`pp-harness check`: the door for a model author, before a change is pushed."""
+"""`pp-harness check`: for the author of a model, before a change is pushed."""
 
 import subprocess
 import sys
@@ -8,7 +8,6 @@ import click
 
 from ..errors import BadInputError
 
-_FORMATS = ("text", "json", "sarif", "github")
 # pytest's exit statuses that are verdicts; every other one means that there is none.
 _VERDICTS = (0, 1)
 
@@ -29,7 +28,7 @@ _VERDICTS = (0, 1)
 )
 @click.option(
     "--output-format",
-    type=click.Choice(_FORMATS),
+    type=click.Choice(["text", "json", "sarif", "github"]),
     default="text",
     show_default=True,
     help="How the findings of the lint are written.",
@@ -60,7 +59,7 @@ def check(
         raise BadInputError("--base-version is for --run; give both or neither")
     status = _lint(lint_targets(vllm, revision), output_format)
     if with_run:
-        # What the run prints is for people: standard output stays what the format promises.
+        # The run prints for people: standard output has only what the format promises.
         status = max(status, _run(vllm, revision, base_version, to_stderr=output_format != "text"))
     raise SystemExit(status)
 

@@ -40,7 +40,22 @@ def _explain(context: click.Context, _: click.Parameter, code: str | None) -> No
     type=click.Path(path_type=Path),
     help="vLLM checkout or package in which files outside of one look up their imports.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Processes to use (default: cores, up to 4).")
+@click.option(
+    "--changed",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A changed file of the tree PATHS: lint it with what imports it and what it is made of. "
+    "Only findings of the change decide the status.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="A file of known findings, which do not decide the status.",
+)
+@click.option("--write-baseline", is_flag=True, help="Write what is found to --baseline and exit.")
+@click.option("--all", "everything", is_flag=True, help="Also show the findings that do not count.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show info, which never counts.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes to use (default: cores, up to 2).")
 @click.option(
     "--explain",
     metavar="CODE",
@@ -49,21 +64,44 @@ def _explain(context: click.Context, _: click.Parameter, code: str | None) -> No
     is_eager=True,
     help="Explain a rule (or `all`) and exit.",
 )
-def lint(paths: tuple[Path, ...], output_format: str, vllm: Path | None, jobs: int | None) -> None:
+def lint(
+    paths: tuple[Path, ...],
+    output_format: str,
+    vllm: Path | None,
+    changed: tuple[Path, ...],
+    baseline: Path | None,
+    write_baseline: bool,
+    everything: bool,
+    verbose: bool,
+    jobs: int | None,
+) -> None:
     """Check the pipeline-parallel contract of model files without running them.
 
     PATHS are model files, folders, or the root of a vLLM tree. Exit status: 0 no errors or
     warnings, 1 errors or warnings (info never counts), 2 bad input.
     """
-    from harness.lint.analyse import lint_paths
+    from harness.lint import baseline as known
+    from harness.lint.analyse import lint_change, lint_paths
     from harness.lint.render import RENDERERS
 
     try:
-        report = lint_paths(paths, vllm=vllm, jobs=jobs)
+        if write_baseline and baseline is None:
+            raise BadInputError("--write-baseline says what to do with --baseline FILE; give both")
+        if changed and len(paths) != 1:
+            raise BadInputError("--changed names files of one tree; give one path")
+        if changed:
+            files = [path.absolute() for path in changed]
+            report = lint_change(paths[0], files, vllm=vllm, jobs=jobs)
+        else:
+            report = lint_paths(paths, vllm=vllm, jobs=jobs)
+        if baseline is not None and write_baseline:
+            count = known.write_baseline(baseline, report.failing)
+            click.echo(f"{count} findings are known from now on: {baseline}")
+            sys.exit(2 if report.unreadable else 0)
+        if baseline is not None:
+            report = known.compared(report, baseline)
     except BadInputError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    click.echo(RENDERERS[output_format](report))
-    if any(f.code == "PP901" for f in report.findings):
-        sys.exit(2)
-    sys.exit(1 if report.failing else 0)
+    click.echo(RENDERERS[output_format](report, verbose=verbose, everything=everything))
+    sys.exit(report.status)

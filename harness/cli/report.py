@@ -1,10 +1,14 @@
 """`pp-harness report`: what can be done with reports that are there already."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .trend import append, diff, trend
+
+if TYPE_CHECKING:
+    from ..capture.store import Store
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -35,24 +39,30 @@ def merge(
 ) -> None:
     """Join the reports of a sweep that ran in shards (`--pp-shard I/N`), and their stores.
 
-    DIR... are the folders given as --pp-report; report.html comes beside report.json. Exit
-    status: 0 every verdict passes or is expected, 1 one does not, 2 the reports are not the
-    shards of one sweep.
+    DIR... are the folders given as --pp-report; report.html comes beside report.json. What each
+    patch did is worked out anew, at PP=1 from the captures of --into. Exit status: 0 the whole run
+    is good, 1 it is not, 2 the reports are not the shards of one sweep.
     """
+    from ..checks.registry import check_names
     from ..errors import BadInputError
-    from ..report.join import join_reports, read_report
-    from ..report.table import verdict_table
-    from ..report.write import write_reports
+    from ..report.attribution import attribution_records
+    from ..report.files import read_report, write_reports
+    from ..report.join import join_reports
+    from ..report.terminal import attribution_lines, verdict_table
+    from ..report.view import ReportView
 
     if bool(stores) != (into is not None):
         raise BadInputError("report merge: --store and --into go together")
     joined = join_reports({str(folder): read_report(folder) for folder in folders})
-    write_reports(joined, out)
-    for line in verdict_table(joined.verdicts):
-        click.echo(line)
+    taken = ""
     if into is not None:
-        _join_stores(stores, into)
-    if not all(one.verdict == "pass" or one.expected for one in joined.verdicts):
+        store, count = _join_stores(stores, into)
+        taken = f"{into}: {count} captures taken over"
+        joined = joined.model_copy(update={"attribution": attribution_records(joined, store)})
+    write_reports(joined, out)
+    lines = [*verdict_table(joined.verdicts, check_names()), *attribution_lines(joined), taken]
+    click.echo("\n".join(filter(None, lines)))
+    if not ReportView(joined).good:
         raise SystemExit(1)
 
 
@@ -65,18 +75,17 @@ def html(folder: Path) -> None:
     report that can be read, or cannot be written to.
     """
     from ..errors import BadInputError
-    from ..report.html import PAGE, render_page
-    from ..report.join import read_report
+    from ..report.files import PAGE, read_report, write_page
 
-    path = folder / PAGE
+    report = read_report(folder)
     try:
-        path.write_text(render_page(read_report(folder)), encoding="utf-8")
+        click.echo(write_page(report, folder))
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be written: {error.strerror}") from error
-    click.echo(path)
+        raise BadInputError(f"{folder / PAGE}: cannot be written: {error.strerror}") from error
 
 
-def _join_stores(stores: tuple[Path, ...], into: Path) -> None:
+def _join_stores(stores: tuple[Path, ...], into: Path) -> "tuple[Store, int]":
+    """Take the captures of several stores into one; return it, and how many it took."""
     from ..capture.store import Store
     from ..errors import BadInputError
 
@@ -84,5 +93,4 @@ def _join_stores(stores: tuple[Path, ...], into: Path) -> None:
         if not folder.is_dir():
             raise BadInputError(f"{folder}: no store there")
     target = Store(into)
-    taken = sum(target.adopt(Store(folder)) for folder in stores)
-    click.echo(f"{into}: {taken} captures taken over")
+    return target, sum(target.adopt(Store(folder)) for folder in stores)

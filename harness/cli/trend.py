@@ -25,9 +25,9 @@ def append(folder: Path, file: Path) -> None:
 
     For a report that `report merge` joined from shards.
     """
+    from ..report.files import read_report
     from ..report.history import append as append_lines
     from ..report.history import history_lines
-    from ..report.join import read_report
 
     append_lines(file, history_lines(read_report(folder), time.time()))
 
@@ -41,7 +41,7 @@ def diff(old: Path, new: Path) -> None:
     OLD and NEW are folders that --pp-report wrote, or their report.json. Exit status: 0 nothing got
     worse, 1 something did, 2 the reports cannot be read or have no check in common.
     """
-    from ..report.join import read_report
+    from ..report.files import read_report
     from ..report.report_diff import diff_reports
     from ..report.text import one_line
 

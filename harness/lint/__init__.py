@@ -3,8 +3,17 @@
 Standard library `ast` only: neither torch nor vLLM is imported.
 """
 
-from harness.lint.analyse import lint_paths
+from harness.lint.analyse import lint_change, lint_paths
 from harness.lint.catalogue import RULES, Rule, explain
 from harness.lint.report import Finding, LintReport, Severity
 
-__all__ = ["RULES", "Finding", "LintReport", "Rule", "Severity", "explain", "lint_paths"]
+__all__ = [
+    "RULES",
+    "Finding",
+    "LintReport",
+    "Rule",
+    "Severity",
+    "explain",
+    "lint_change",
+    "lint_paths",
+]

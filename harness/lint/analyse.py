@@ -1,53 +1,32 @@
-"""Lints paths: finds the files, analyses each class in them, applies waivers."""
+"""Lints paths, or a change with what it touches."""
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.lint import (
-    check_contract,
-    check_layers,
-    check_state,
-    check_weights,
-    check_wrapper,
-    tree,
-)
-from harness.lint.catalogue import RULES
-from harness.lint.emit import finding
-from harness.lint.machine import Engine, OutOfStepsError, is_harmless
-from harness.lint.parts import parts_of
-from harness.lint.project import ClassRef, Module, Project, build_module
-from harness.lint.report import Finding, LintReport, Severity
-from harness.lint.sources import concerns_pp, model_files, read_source
-from harness.lint.stage import derive
-from harness.lint.waivers import Waiver, apply, waivers_in
+from harness.lint.engine import Engine
+from harness.lint.importers import importers_of
+from harness.lint.judge import JudgedFile, judge_file
+from harness.lint.project import Project
+from harness.lint.report import Finding, LintReport
+from harness.lint.sources import decoded, model_files
+from harness.lint.waivers import apply_waivers, waivers_in
 
-_FEW_FILES = 24
+_FEW_FILES = 12
 """Below this a second process costs more than it saves."""
-_MOST_MODULES = 80
-"""Parsed files to hold at once, about 1 MB each; what is needed again is parsed again."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What one process found."""
-
-    findings: tuple[Finding, ...]
-    analysed: int
-    classes: int
-    waivers: dict[str, Sequence[Waiver]]
 
 
 def lint_paths(
     paths: Iterable[Path | str], *, vllm: Path | str | None = None, jobs: int | None = None
 ) -> LintReport:
     """Lint model files, folders, or a whole vLLM tree.
+
+    Base classes and inner models in other files are followed, and not reported on.
 
     Args:
         paths: Files and folders. Of a vLLM checkout or package only the model folders are taken.
@@ -56,47 +35,140 @@ def lint_paths(
             its own what its files inherit from, so that more cost memory and bring little.
 
     Raises:
-        BadInputError: A path is missing, or no file in the given folders concerns PP.
+        BadInputError: A path is missing, or a folder holds no Python file.
     """
-    given = [Path(path) for path in paths]
-    root = _import_root(Path(vllm)) if vllm is not None else None
-    files = model_files(given)
-    workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
-    shown = {str(path.absolute()): str(path) for path in files}
-    if len(files) < _FEW_FILES or workers < 2:
-        batches = [_lint_batch(files, root)]
-    else:
-        batches = _in_processes(files, root, workers)
-    analysed = sum(batch.analysed for batch in batches)
-    # A base class outside of the named files is followed, and not reported on.
-    found = _unique(
-        replace(f, path=shown[f.path])
-        for batch in batches
-        for f in batch.findings
-        if f.path in shown
-    )
-    if not analysed and not found and all(path.is_dir() for path in given):
-        names = ", ".join(str(path) for path in given)
-        raise BadInputError(f"{names}: no file in here concerns pipeline parallelism")
-    waivers = {shown[path]: w for batch in batches for path, w in batch.waivers.items()}
-    found, waived = apply(found, waivers)
+    files = model_files(Path(path) for path in paths)
+    judged = _judge(files, _import_root(vllm), jobs)
+    shown = {str(path.absolute()) for path in files}
+    findings = [f for file in judged for f in file.findings if f.path in shown]
+    return _report(judged, findings, [], {path.absolute(): path for path in files})
+
+
+def lint_change(
+    root: Path | str,
+    changed: Iterable[Path | str],
+    *,
+    before: Mapping[Path, str] | None = None,
+    vllm: Path | str | None = None,
+    jobs: int | None = None,
+) -> LintReport:
+    """Lint changed model files of a vLLM tree with what they touch.
+
+    The change's own findings are those of the classes in the changed files, wherever they lie (a
+    changed wrapper is judged with its inner models), and those that lie in a changed file,
+    whatever class they are of (a changed encoder is judged in each wrapper that imports it). Other
+    findings of the importers are not the change's own, unless it brought them (see `before`).
+
+    Args:
+        root: A vLLM checkout or package, or a folder of model files.
+        changed: Changed files, absolute or relative to `root`; those that are gone, or lie
+            outside of the model folders, are left out.
+        before: The text of changed files before the change, by path: an importer's finding that
+            was not there then is the change's own.
+        vllm: As for `lint_paths`.
+        jobs: As for `lint_paths`.
+
+    Raises:
+        BadInputError: `root` is missing, or holds no Python file.
+    """
+    base = Path(root)
+    names = {path.absolute(): path for path in model_files([base])}
+    asked = dict.fromkeys(_inside(base, Path(path)) for path in changed)
+    own = [path for path in asked if path in names]
+    if not own:
+        return LintReport()
+    texts = {path: decoded(path) for path in names}
+    touched = importers_of(own, texts)
+    import_root = _import_root(vllm)
+    judged = _judge([*own, *touched], import_root, jobs)
+    known = _earlier(touched, before, import_root) if before is not None else None
+    findings: list[Finding] = []
+    others: list[Finding] = []
+    for file in judged:
+        for each in file.findings:
+            is_own = file.path in own or Path(each.path) in own
+            is_new = known is not None and _identity(each) not in known
+            (findings if is_own or is_new else others).append(each)
+    return _report(judged, findings, others, names)
+
+
+def _inside(root: Path, path: Path) -> Path:
+    """The path of a file as the tree's own files are named, also where links lead to it."""
+    real, top = (root / path).resolve(), root.resolve()
+    return root.absolute() / real.relative_to(top) if real.is_relative_to(top) else real
+
+
+def _earlier(
+    touched: Sequence[Path], before: Mapping[Path, str], root: Path | None
+) -> set[tuple[str, ...]]:
+    """Identify the findings that the importers had before the change."""
+    engine = Engine(Project(root, {path.absolute(): text for path, text in before.items()}))
+    return {_identity(f) for path in touched for f in judge_file(engine, path).findings}
+
+
+def _identity(each: Finding) -> tuple[str, ...]:
+    return each.code, each.path, each.symbol, each.message
+
+
+def _report(
+    judged: Sequence[JudgedFile],
+    findings: Iterable[Finding],
+    others: Iterable[Finding],
+    names: Mapping[Path, Path],
+) -> LintReport:
+    """One report of all files, with paths as the user named them and waivers applied."""
+    own = _unique(findings)
+    rest = [f for f in _unique(others) if f not in own]
+    waivers = {str(file.path): file.waivers for file in judged}
+    for path in {f.path for f in own} - set(waivers):
+        # Reached from a judged file; its unused waivers are none of this lint's business.
+        waivers[path] = [w for w in waivers_in(decoded(Path(path))) if not w.fault]
+    unjudged = set(waivers) - {str(file.path) for file in judged}
+    own, waived = apply_waivers(own, waivers, unjudged)
+    rest, _ = apply_waivers(rest, waivers, set(waivers))
     return LintReport(
-        findings=tuple(sorted(found, key=lambda f: f.sort_key)),
-        files=len(files),
-        analysed=analysed,
-        classes=sum(batch.classes for batch in batches),
+        findings=_named(own, names),
+        others=_named(rest, names),
+        files=len(judged),
+        analysed=sum(file.concerns_pp for file in judged),
+        classes=sum(file.classes for file in judged),
         waived=waived,
     )
 
 
-def _import_root(path: Path) -> Path:
+def _named(findings: Iterable[Finding], names: Mapping[Path, Path]) -> tuple[Finding, ...]:
+    shown = (f.at(str(names.get(Path(f.path), f.path))) for f in findings)
+    return tuple(sorted(shown, key=lambda f: f.sort_key))
+
+
+def _unique(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding per code, place and message; an inherited fault is found by each heir."""
+    seen: dict[tuple[str, str, int, int, str], Finding] = {}
+    for each in findings:
+        key = (each.code, each.path, each.line, each.column, each.message)
+        if key not in seen or each.symbol < seen[key].symbol:
+            seen[key] = each
+    return list(seen.values())
+
+
+def _import_root(vllm: Path | str | None) -> Path | None:
+    if vllm is None:
+        return None
+    path = Path(vllm)
     for root in (path, path.parent):
         if (root / "vllm").is_dir():
             return root
     raise BadInputError(f"{path}: holds no vllm package")
 
 
-def _in_processes(files: Sequence[Path], root: Path | None, workers: int) -> list[_Batch]:
+# ---- processes
+
+
+def _judge(files: Sequence[Path], root: Path | None, jobs: int | None) -> list[JudgedFile]:
+    """Judge files, in two processes where that saves time."""
+    workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
+    if len(files) < _FEW_FILES or workers < 2:
+        return _judge_batch(files, root)
     # Imported here: together they cost as much as linting a file does.
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -105,8 +177,8 @@ def _in_processes(files: Sequence[Path], root: Path | None, workers: int) -> lis
     # fork: the parent has only small modules loaded and no threads, and spawn would import again.
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
     with ProcessPoolExecutor(workers - 1, mp_context=context) as pool:
-        others = [pool.submit(partial(_lint_batch, share, root)) for share in shares[1:]]
-        return [_lint_batch(shares[0], root), *(other.result() for other in others)]
+        pending = [pool.submit(partial(_judge_batch, share, root)) for share in shares[1:]]
+        return [*_judge_batch(shares[0], root), *(f for p in pending for f in p.result())]
 
 
 def _shares(files: Sequence[Path], count: int) -> list[list[Path]]:
@@ -121,124 +193,14 @@ def _shares(files: Sequence[Path], count: int) -> list[list[Path]]:
     return shares
 
 
-def _lint_batch(files: Sequence[Path], root: Path | None) -> _Batch:
+def _judge_batch(files: Sequence[Path], root: Path | None) -> list[JudgedFile]:
     # Syntax trees are millions of objects that stay: looking through them for cycles takes four
     # fifths of the time that parsing takes.
     was_on = gc.isenabled()
     gc.disable()
     try:
-        return _lint_files(files, root)
+        engine = Engine(Project(root))
+        return [judge_file(engine, path.absolute()) for path in files]
     finally:
         if was_on:
             gc.enable()
-
-
-def _lint_files(files: Sequence[Path], root: Path | None) -> _Batch:
-    engine = Engine(Project(root))
-    findings: list[Finding] = []
-    waivers: dict[str, Sequence[Waiver]] = {}
-    analysed = classes = 0
-    for path in (path.absolute() for path in files):
-        try:
-            source = read_source(path)
-        except BadInputError as error:
-            findings.append(_unreadable(path, 1, str(error)))
-            continue
-        judged = concerns_pp(source)
-        analysed += judged
-        try:
-            if not judged:
-                # Nothing to judge, but what cannot be parsed is said all the same. Compiling
-                # takes half the time of a syntax tree in Python's objects.
-                compile(source, path.name, "exec", dont_inherit=True)
-                continue
-            module = engine.project.known(path) or build_module(path, source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            line = error.lineno if isinstance(error, SyntaxError) else 1
-            findings.append(_unreadable(path, line or 1, f"cannot be parsed: {error}"))
-            continue
-        waivers[str(path)] = waivers_in(source)
-        found, claiming = _lint_module(engine, module)
-        findings += found
-        classes += claiming
-        tree.forget()
-        if engine.project.size > _MOST_MODULES:
-            engine.project.drop()
-            engine = Engine(Project(root))
-    return _Batch(tuple(findings), analysed, classes, waivers)
-
-
-def _lint_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
-    """What is found in one file, and how many of its classes claim PP."""
-    engine.project.add(module)
-    project = engine.project
-    cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
-    claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
-    results = [(cls, list(_lint_class(engine, cls))) for cls in claiming]
-    found = list(_judged(engine, results))
-    for cls in cyclic:
-        text = f"class {cls.name} inherits from itself"
-        found.append(finding("PP901", module, cls.node, text, symbol=cls.name))
-    engine.forget(module)
-    return found, len(claiming)
-
-
-def _judged(engine: Engine, results: Sequence[tuple[ClassRef, list[Finding]]]) -> Iterator[Finding]:
-    """Drop "sent but never read" of a class where the class around it is the one that reads."""
-    around: dict[int, list[list[Finding]]] = {}
-    for cls, found in results:
-        for part in parts_of(engine, cls):
-            if part.cls.node is not cls.node:
-                around.setdefault(id(part.cls.node), []).append(found)
-    for cls, found in results:
-        owners = around.get(id(cls.node), [])
-        for one in found:
-            said = [any(_same(one, other) for other in owner) for owner in owners]
-            if one.code != "PP104" or all(said):
-                yield one
-
-
-def _same(one: Finding, other: Finding) -> bool:
-    return (one.code, one.path, one.line, one.message) == (
-        other.code,
-        other.path,
-        other.line,
-        other.message,
-    )
-
-
-def _lint_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
-    lineage = engine.project.lineage(cls)
-    try:
-        stage = derive(engine, cls)
-        yield from check_wrapper.check(engine, stage)
-        yield from check_contract.check(stage)
-        yield from check_layers.check(engine, stage)
-        yield from check_weights.check(engine, stage)
-        yield from check_state.check(stage)
-    except (OutOfStepsError, RecursionError):
-        text = f"{cls.name} is too deep or too long to follow"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
-        return
-    unknown = [name for name in lineage.unknown if not is_harmless(name)]
-    if unknown:
-        text = f"bases of {cls.name} are not in this tree: {', '.join(sorted(set(unknown)))}"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
-    elif stage.forward is None:
-        text = f"{cls.name} claims SupportsPP, but no forward of it was found"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
-
-
-def _unreadable(path: Path, line: int, why: str) -> Finding:
-    rule = RULES["PP901"]
-    return Finding(rule.code, Severity.ERROR, str(path), line, 1, why, rule.cure)
-
-
-def _unique(findings: Iterable[Finding]) -> list[Finding]:
-    """One finding per code, place and message; an inherited fault is found by each heir."""
-    seen: dict[tuple[str, str, int, int, str], Finding] = {}
-    for found in findings:
-        key = (found.code, found.path, found.line, found.column, found.message)
-        if key not in seen or found.symbol < seen[key].symbol:
-            seen[key] = found
-    return list(seen.values())

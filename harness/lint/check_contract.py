@@ -10,8 +10,8 @@ from harness.lint.project import Module
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage, View, lookup, owner_module
 from harness.lint.trace import Read, Role
-from harness.lint.tree import walk
-from harness.lint.values import Entry, Null, Opaque, Payload, nullness, tags_of
+from harness.lint.tree import Function, walk
+from harness.lint.values import Entry, Null, Opaque, Payload, kinds, nullness
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
 _RUNNER_KEYS = ("aux_hidden_states_",)
@@ -21,7 +21,7 @@ def check(stage: Stage) -> Iterator[Finding]:
     """All contract findings of a class."""
     yield from _methods(stage)
     dead = list(_dead_reads(stage))
-    yield from (found for _, found in dead)
+    yield from (about for _, about in dead)
     yield from _unused_reads(stage)
     yield from _values(stage)
     if stage.sends_itself:
@@ -33,7 +33,7 @@ def check(stage: Stage) -> Iterator[Finding]:
 
 
 def _sent(view: View, key: str) -> Entry | None:
-    """How a rank sends a key: certain only when every payload that it can return has it."""
+    """The entry of a key that a rank sends is certain only if every payload has it."""
     entries = [lookup(payload.entries, key) for payload in view.sends]
     known = [entry for entry in entries if entry is not None]
     if not known:
@@ -47,11 +47,11 @@ def _open_send(view: View) -> bool:
 
 
 def _keys_sent(view: View) -> dict[str, tuple[Payload, Entry]]:
-    found: dict[str, tuple[Payload, Entry]] = {}
+    sent: dict[str, tuple[Payload, Entry]] = {}
     for payload in view.sends:
         for key, entry in payload.entries.items():
-            found.setdefault(key, (payload, entry))
-    return found
+            sent.setdefault(key, (payload, entry))
+    return sent
 
 
 def _read(stage: Stage, key: str) -> Read | None:
@@ -169,7 +169,7 @@ def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
     """Reads that stand in the code and happen on no rank that receives."""
     executed: set[int] = set()
     guards: dict[int, str] = {}
-    functions: dict[int, tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef, str]] = {}
+    functions: dict[int, tuple[Module, Function, str]] = {}
     for view in stage.later:
         executed |= view.trace.executed_reads
         guards.update(view.trace.dead_guards)
@@ -232,18 +232,18 @@ def _methods(stage: Stage) -> Iterator[Finding]:
 
 
 def _values(stage: Stage) -> Iterator[Finding]:
-    said: set[tuple[str, int]] = set()
+    reported: set[tuple[str, int]] = set()
     for view in stage.senders:
         for payload in view.sends:
             for key, entry in payload.entries.items():
-                if (key, entry.line) in said:
+                if (key, entry.line) in reported:
                     continue
                 module = payload.module or owner_module(stage)
                 symbol = f"{stage.cls.name}.{key}"
                 null = nullness(entry.value)
                 # Put in under a condition: likely the one under which there is a tensor.
                 if null is Null.YES or (null is Null.MAYBE and entry.certain):
-                    said.add((key, entry.line))
+                    reported.add((key, entry.line))
                     sure = null is Null.YES
                     text = (
                         f'"{key}" {"is" if sure else "can be"} None when the {view.role} rank sends'
@@ -258,28 +258,11 @@ def _layout(stage: Stage, key: str, entry: Entry, module: Module, symbol: str) -
     slot = lookup(declared.entries, key) if declared is not None else None
     if slot is None or not isinstance(slot.value, Opaque) or not isinstance(entry.value, Opaque):
         return
-    sent_rank, wanted_rank = _rank(entry.value.shape), _rank(slot.value.shape)
-    if sent_rank and wanted_rank and sent_rank != wanted_rank:
-        text = f'"{key}" is sent with {sent_rank} dimensions and declared with {wanted_rank}'
-        yield finding("PP203", module, entry.line, text, symbol=symbol)
-    sent_type, wanted_type = entry.value.dtype, slot.value.dtype
-    if sent_type.startswith("torch.") and wanted_type and sent_type != wanted_type:
-        text = f'"{key}" is sent as {sent_type} and declared as {wanted_type}'
+    other = kinds(entry.value, "dtype:") - kinds(slot.value, "dtype:")
+    if other and "made" in slot.value.tags:
+        declared_as = " or ".join(sorted(kinds(slot.value, "dtype:"))) or "the model's dtype"
+        text = f'"{key}" is sent as {" or ".join(sorted(other))} and declared as {declared_as}'
         yield finding("PP204", module, entry.line, text, symbol=symbol)
-    for tag in sorted(tags_of(entry.value)):
-        if tag.startswith("buffer:"):
-            text = f'"{key}" is self.{tag.removeprefix("buffer:")}, which is written in place'
-            yield finding("PP205", module, entry.line, text, symbol=symbol)
-
-
-def _rank(shape: str) -> int:
-    """Number of dimensions of a shape as written; 0 when it is not a plain tuple."""
-    if not shape.startswith("("):
-        return 0
-    try:
-        node = ast.parse(shape, mode="eval").body
-    except SyntaxError:
-        return 0
-    if not isinstance(node, ast.Tuple) or any(isinstance(e, ast.Starred) for e in node.elts):
-        return 0
-    return len(node.elts)
+    for name in sorted(kinds(entry.value, "buffer:")):
+        text = f'"{key}" is self.{name}, which is written in place'
+        yield finding("PP205", module, entry.line, text, symbol=symbol)

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.loops import layer_calls
-from harness.lint.machine import Engine
+from harness.lint.engine import Engine
+from harness.lint.loops import carried_names, layer_calls
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
-from harness.lint.project import Module, dotted
+from harness.lint.project import Module
 from harness.lint.report import Finding
 from harness.lint.stage import Stage
 from harness.lint.trace import Role, Spot
-from harness.lint.tree import walk
+from harness.lint.tree import dotted, is_name, walk
 from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
 _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
+_FIRST_RANK = re.compile(r"^(?!not ).*is_first_rank|intermediate_tensors is None")
+_ASKS_ONE = ("hasattr", "getattr", "isinstance")
 _ASKS = ("isinstance", "is_pp_missing_parameter", "issubclass", "type")
 
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All findings about missing layers of a class and the modules in it."""
-    parts = list(parts_of(engine, stage.cls))
+    parts = list(parts_of(engine, stage.instance))
     for part in parts:
         paths = layer_paths(parts, part.path)
         if not paths:
             continue
         in_pp = bool(stage.senders[0].sends)
-        cut = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
+        split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls):
             memo = method.owner.module.memo
-            key = ("layers", method.node, cut, in_pp)
+            key = ("layers", method.node, split, in_pp)
             if key not in memo:
                 memo[key] = list(_method(method, paths, in_pp=in_pp))
             yield from memo[key]
@@ -47,9 +50,9 @@ def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterato
         if isinstance(part, ast.For):
             yield from _loop(part, method, paths, aware=aware, sends=sends, in_pp=in_pp)
         elif isinstance(part, ast.Attribute) and not aware:
-            found = _fixed_layer(part.value, paths)
-            if found:
-                text = f"{found} is asked for .{part.attr}, but this rank may not have that layer"
+            layer = _fixed_layer(part.value, paths)
+            if layer:
+                text = f"{layer} is asked for .{part.attr}, but this rank may not have that layer"
                 yield finding("PP403", module, part, text, symbol=name)
 
 
@@ -111,14 +114,27 @@ def _loop(
         if layers.partial and not _is_aware(node):
             text = f"{listed} holds PPMissingLayer for the layers of other ranks"
             yield finding("PP401", module, node, text, symbol=name)
-        elif not layers.partial and in_pp and not _is_aware(node):
+        elif not layers.partial and in_pp and _runs_everywhere(node, method):
             text = f"every rank holds and runs all of {listed}"
             yield finding("PP402", module, node, text, symbol=name)
     elif called and layers.partial and not aware and method.node.name == "forward":
-        text = f"{listed} is cut by make_layers, but what this rank's part computes is not sent on"
+        text = (
+            f"{listed} is split by make_layers, but what this rank's part computes is not sent on"
+        )
         yield finding("PP407", module, node, text, symbol=name)
     elif layers.partial and not _is_aware(node) and layer:
         yield from _assumed(node, layer, listed, module, name)
+
+
+def _runs_everywhere(node: ast.For, method: Method) -> bool:
+    """Does every rank take the state of the model through the list?"""
+    on_first = (
+        part
+        for part in walk(method.node)
+        if isinstance(part, ast.If) and _FIRST_RANK.search(ast.unparse(part.test))
+    )
+    inside = any(node in walk(statement) for part in on_first for statement in part.body)
+    return bool(carried_names(node)) and not inside and not _is_aware(node)
 
 
 def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:
@@ -135,19 +151,14 @@ def _assumed(
     node: ast.For, layer: str, listed: str, module: Module, name: str
 ) -> Iterator[Finding]:
     for part in walk(node):
-        if isinstance(part, ast.Call) and dotted(part.func) in ("hasattr", "getattr", "isinstance"):
-            first = part.args[0] if part.args else None
-            if isinstance(first, ast.Name) and first.id == layer:
-                if _asserted(node, part):
-                    text = f"asserts the class of each of {listed}, PPMissingLayer included"
-                    yield finding("PP406", module, part, text, symbol=name)
-                return
+        asks = isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
+        if isinstance(part, ast.Call) and asks and part.args and is_name(part.args[0], layer):
+            if _asserted(node, part):
+                text = f"asserts the class of each of {listed}, PPMissingLayer included"
+                yield finding("PP403", module, part, text, symbol=name)
+            return
     for part in walk(node):
-        if (
-            isinstance(part, ast.Attribute)
-            and isinstance(part.value, ast.Name)
-            and part.value.id == layer
-        ):
+        if isinstance(part, ast.Attribute) and is_name(part.value, layer):
             text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
             yield finding("PP403", module, part, text, symbol=name)
             return
@@ -194,15 +205,11 @@ def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
     forward = element.cls.methods.get("forward") if isinstance(element, Instance) else None
     if forward is None:
         return False
-    handed = [k for call in layer_calls(loop) for k in call.keywords if _is_name(k.value, index)]
-    uses = [p for p in walk(loop) if _is_name(p, index) and p is not loop.target]
+    handed = [k for call in layer_calls(loop) for k in call.keywords if is_name(k.value, index)]
+    uses = [p for p in walk(loop) if is_name(p, index) and p is not loop.target]
     looked_at = {p.id for s in forward.body for p in walk(s) if isinstance(p, ast.Name)}
     # One of the uses is the loop's own target.
     return len(uses) == len(handed) + 1 and not any(k.arg in looked_at for k in handed)
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
 
 
 def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
@@ -222,7 +229,7 @@ def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
 def _modules(engine: Engine, stage: Stage, parts: list[Part]) -> Iterator[Finding]:
     ranks: dict[tuple[str, str, Spot], list[str]] = {}
     for role in Role:
-        traces = [engine.init_trace(part.cls, role) for part in parts]
+        traces = [engine.init_trace(part.instance, role) for part in parts]
         for trace in (*traces, stage.views[role].trace):
             for use in trace.missing_uses:
                 ranks.setdefault((use.owner, use.name, use.spot), []).append(role.value)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
 from harness.lint.report import Finding
-from harness.lint.stage import Stage
+from harness.lint.stage import Stage, asserts_start
 from harness.lint.trace import Role
 from harness.lint.tree import walk
 from harness.lint.values import tags_of
@@ -19,14 +19,25 @@ def check(stage: Stage) -> Iterator[Finding]:
     yield from _aux_states(stage)
     yield from _shared_caches(stage)
     yield from _first_rank_arguments(stage)
-    middle, first = stage.views[Role.MIDDLE], stage.views[Role.FIRST]
-    for spot in () if _wants_raw_tokens(stage) else middle.trace.input_uses:
+    for spot in () if _wants_raw_tokens(stage) else stage.views[Role.MIDDLE].trace.input_uses:
         text = "layers are given input_ids, which the V2 runner gives to the first rank only"
         yield at("PP604", spot, text, symbol=stage.cls.name)
-    for name, statement, spot in middle.trace.restated:
-        if id(statement) in first.trace.assigned:
-            text = f"`{name}` is transformed here on every rank, on top of what was received"
-            yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+    yield from _repeated_ends(stage)
+
+
+def _repeated_ends(stage: Stage) -> Iterator[Finding]:
+    """Each rank repeats an operation that belongs before the first layer or behind the last."""
+    first, middle, last = (stage.views[role].trace for role in Role)
+    for name, carried in middle.carried.items():
+        for step, spot in middle.applied.items():
+            if step.phase == "before" and step.tag in carried.initial and step in first.applied:
+                text = f"`{name}` is transformed here on every rank, on top of what was received"
+                yield at("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+    sent = frozenset[str]().union(*(tags_of(p) for p in stage.views[Role.MIDDLE].sends))
+    for step, spot in middle.applied.items():
+        if step.phase == "after" and step.tag in sent and step in last.applied:
+            text = f"`{step.text}` is applied behind this rank's last layer, before every boundary"
+            yield at("PP610", spot, text, symbol=f"{stage.cls.name}.{step.text}")
 
 
 def _wants_raw_tokens(stage: Stage) -> bool:
@@ -60,23 +71,9 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Finding]:
             and not (entry.certain and any(t.startswith("carry:") for t in tags_of(entry.value)))
             for entry in entries
         )
-        if not sent and not _asserts_start(spot.module.tree):
+        if not sent and not asserts_start(spot.module):
             text = f"layers use `{name}`, which only the first rank is given and no key carries on"
             yield at("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
-
-
-def _asserts_start(tree: ast.Module) -> bool:
-    """Does the file check where the first layer of a later rank is?"""
-    for part in walk(tree):
-        if isinstance(part, ast.Assert) and "start_layer" in ast.unparse(part.test):
-            return True
-        if (
-            isinstance(part, ast.If)
-            and isinstance(part.body[-1], ast.Raise)
-            and "start_layer" in ast.unparse(part.test)
-        ):
-            return True
-    return False
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:
@@ -87,6 +84,8 @@ def _loop_state(stage: Stage) -> Iterator[Finding]:
     for name, carried in middle.trace.carried.items():
         received = any(tag.startswith("read:") for tag in carried.initial)
         if received or f"carry:{name}" in sent or "aux" in name:
+            continue
+        if not carried.by_layers and asserts_start(carried.spot.module):
             continue
         text = f"`{name}` goes from layer to layer, but starts fresh on every rank"
         yield at("PP601", carried.spot, text, symbol=f"{stage.cls.name}.{name}")

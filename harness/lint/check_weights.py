@@ -6,20 +6,19 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import finding
-from harness.lint.machine import Engine
+from harness.lint.engine import Engine
 from harness.lint.parts import methods_of, parts_of
-from harness.lint.project import ClassRef, dotted
+from harness.lint.project import ClassRef
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage
-from harness.lint.tree import walk
+from harness.lint.tree import FUNCTIONS, Function, dotted, given_to, walk
 
 _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """Unguarded look-ups in every load_weights that sees decoder layers of this model."""
-    parts = list(parts_of(engine, stage.cls))
+    parts = list(parts_of(engine, stage.instance))
     for part in parts:
         below = [p for p in parts if p.path == part.path or p.path.startswith(part.path + ".")]
         if not any(layers.partial for p in below for layers in p.layers.values()):
@@ -60,8 +59,8 @@ def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]
     for call in _calls(load):
         name = dotted(call.func)
         inner = methods.get(name.removeprefix("self.")) if name.startswith("self.") else None
-        given = [*call.args, *(k.value for k in call.keywords)]
-        if inner is not None and any(isinstance(a, ast.Name) and a.id in tables for a in given):
+        given = [a for a in given_to(call) if isinstance(a, ast.Name)]
+        if inner is not None and any(a.id in tables for a in given):
             yield inner
 
 
@@ -98,13 +97,13 @@ def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
 
 def _parents(root: ast.AST) -> dict[int, tuple[ast.AST, str]]:
     """For each node, its parent and the field of the parent that holds it."""
-    found: dict[int, tuple[ast.AST, str]] = {}
+    parents: dict[int, tuple[ast.AST, str]] = {}
     for node in walk(root):
         for name, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    found[id(child)] = (node, name)
-    return found
+                    parents[id(child)] = (node, name)
+    return parents
 
 
 def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
@@ -215,6 +214,6 @@ def _enclosing(node: ast.AST, function: Function) -> Function:
     child: ast.AST = node
     while id(child) in parents:
         child = parents[id(child)][0]
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(child, FUNCTIONS):
             return child
     return function

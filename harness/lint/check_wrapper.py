@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from harness.lint.emit import at, finding
-from harness.lint.machine import Engine
+from harness.lint.engine import Engine
 from harness.lint.report import Finding
-from harness.lint.stage import DECLARE, Stage, parameters
+from harness.lint.stage import DECLARE, Stage
 from harness.lint.trace import Role
+from harness.lint.tree import Function, parameter_names
 from harness.lint.values import Null, nullness
 
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All findings about the wrapper of a class."""
     cls = stage.cls
-    lost = engine.init_trace(cls, Role.MIDDLE).lost_attributes
-    for use in lost:
-        text = f"{use.owner} does not have {use.name}"
-        yield at("PP302", use.spot, text, symbol=f"{cls.name}.{use.name}")
     if stage.forward is None or stage.is_drafter:
         return
     declared = stage.declared
-    accepts = _accepts(stage.forward)
+    if not _accepts(stage.forward):
+        return
     # A class without a constructor is a base for others, which set the declaration up.
     built = engine.project.find_method(cls, "__init__") is not None
-    if accepts and built and (declared.absent or declared.none) and not lost:
+    if built and (declared.absent or declared.none):
         how = "nothing defines" if declared.absent else "None is what it gets from"
         text = f"{cls.name} claims SupportsPP, but {how} {DECLARE}"
         yield finding("PP301", cls.module, cls.node, text, symbol=cls.name)
-    if not accepts:
-        assert stage.forward_owner is not None
-        module = stage.forward_owner.module
-        text = f"forward of {cls.name} has no parameter intermediate_tensors"
-        yield finding("PP306", module, stage.forward, text, symbol=cls.name)
-    elif "intermediate_tensors" in _names(stage.forward):
+    if "intermediate_tensors" in parameter_names(stage.forward):
         yield from _path(stage)
 
 
-def _names(forward: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    return {name for name, _ in parameters(forward)}
-
-
-def _accepts(forward: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _accepts(forward: Function) -> bool:
     """vLLM's own test: without the parameter (or **kwargs) it refuses PP for the model."""
-    return "intermediate_tensors" in _names(forward) or forward.args.kwarg is not None
+    return "intermediate_tensors" in parameter_names(forward) or forward.args.kwarg is not None
 
 
 def _path(stage: Stage) -> Iterator[Finding]:
@@ -62,7 +50,8 @@ def _path(stage: Stage) -> Iterator[Finding]:
     assert stage.forward_owner is not None
     module = stage.forward_owner.module
     if not any(v.sends or v.passes_on for v in stage.senders):
-        refuses = all(nullness(v.result) is Null.YES for v in stage.senders)
+        # A later rank that has no path to an end raises: the class refuses PP itself.
+        refuses = nullness(stage.views[Role.MIDDLE].result) is Null.YES
         touched = any(v.trace.touched or v.trace.no_methods for v in stage.senders)
         if not refuses and not touched:
             text = f"no path of {cls.name}.forward returns IntermediateTensors"

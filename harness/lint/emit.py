@@ -30,7 +30,7 @@ def finding(
         line=line or 1,
         column=column,
         message=message,
-        cure=rule.cure,
+        fix=rule.fix,
         symbol=symbol,
         runners=(("V1", rule.v1), ("V2", rule.v2)),
     )

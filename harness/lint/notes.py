@@ -1,75 +1,211 @@
-"""What the interpreter writes down beside the values: guards, layer loops, odd assignments."""
+"""Notes that a walk takes beside the values: guards, layer loops, operations around them."""
 
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.lint import loops
-from harness.lint.project import dotted
-from harness.lint.trace import Carried, Role, Spot
-from harness.lint.tree import walk
-from harness.lint.values import UNKNOWN, Missing, Opaque, Value, tags_of
+from harness.lint.project import Module
+from harness.lint.trace import Carried, Role, Spot, Step, Trace
+from harness.lint.tree import Function, Loop, dotted, given_to, walk
+from harness.lint.values import (
+    UNKNOWN,
+    Env,
+    Null,
+    Opaque,
+    Seq,
+    Value,
+    kinds,
+    nullness,
+    tags_of,
+    with_tags,
+)
 
-if TYPE_CHECKING:
-    from harness.lint.interp import Walker
-    from harness.lint.values import Env
+# Methods and functions that change what a tensor holds; the others move, cast or slice it.
+_CHANGING = frozenset(
+    {"repeat", "repeat_interleave", "tile", "expand", "einsum", "matmul", "mm", "bmm", "linear"}
+    | {"mul", "div", "add", "sub", "pow", "neg", "square", "sqrt", "rsqrt", "exp", "mean", "sum"}
+    | {"cumsum", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"}
+)
+# Modules of the model that only move, cast or slice what they are given.
+_MOVING = ("gather", "scatter", "chunk", "shard", "pad", "cast", "dtype", "dropout", "identity")
+_BEHIND_THE_LAYERS = ("norm", "ln_f", "head", "pool", "proj", "classifier")
+_OPERATORS: dict[type[ast.operator], str] = {
+    **{ast.Mult: "*", ast.Div: "/", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.MatMult: "@"}
+}
 
 
-def guard(walker: Walker, node: ast.If, env: Env) -> None:
-    """An `if` is false on this rank: note it when a first-rank-only parameter is the cause."""
-    names = [n for n in walk(node.test) if isinstance(n, ast.Name)]
-    for name in names:
-        for tag in tags_of(env.get(name.id, UNKNOWN)):
-            if tag.startswith("first-only:"):
-                walker.trace.dead_guards[id(node)] = tag.removeprefix("first-only:")
+def assigned_names(function: Function) -> frozenset[str]:
+    """Variables that plain assignments of the function set."""
+    return frozenset(
+        name.id
+        for part in walk(function)
+        if isinstance(part, ast.Assign)
+        for target in part.targets
+        for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
+        if isinstance(name, ast.Name)
+    )
 
 
-def layer_loop(walker: Walker, node: ast.For | ast.AsyncFor, env: Env) -> dict[str, ast.AST]:
-    """Write down what a loop over layers takes along."""
-    walker.trace.loops += 1
-    carried = {**loops.kept_lists(node), **loops.carried_names(node)}
+def ties_head(node: ast.Assign) -> bool:
+    """Does the statement make a head out of another module, as in `self.lm_head = self.embed`?"""
+    target = node.targets[0]
+    return (
+        isinstance(target, ast.Attribute)
+        and "head" in target.attr
+        and isinstance(node.value, ast.Attribute)
+    )
+
+
+def takes_part(forward: Function) -> bool:
+    """Does a forward without intermediate_tensors send all the same, as an encoder may?"""
+    return any(
+        (isinstance(p, ast.Name) and p.id == "IntermediateTensors")
+        or (isinstance(p, ast.Attribute) and p.attr in ("is_first_rank", "is_last_rank"))
+        for statement in forward.body
+        for p in walk(statement)
+    )
+
+
+def changed_in_place(node: ast.expr) -> ast.expr:
+    """`x` of `x.mul_(2)`; the node itself where it is no such call."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+        if name.endswith("_") and not name.startswith("_"):
+            return node.func.value
+    return node
+
+
+def casts_to_own(method: Function) -> bool:
+    """Does a method cast to a dtype that an attribute of self holds?"""
+    return any(
+        isinstance(part, ast.Call)
+        and isinstance(part.func, ast.Attribute)
+        and part.func.attr == "to"
+        and any(dotted(a).startswith("self.") for a in given_to(part))
+        for part in walk(method)
+    )
+
+
+def guard(trace: Trace, node: ast.If, env: Env) -> None:
+    """Note an `if` that is false on this rank because of a first-rank-only parameter."""
+    for name in walk(node.test):
+        if isinstance(name, ast.Name):
+            for parameter in kinds(env.get(name.id, UNKNOWN), "first-only:"):
+                trace.dead_guards[id(node)] = parameter
+
+
+def layer_loop(
+    trace: Trace, module: Module, node: Loop, env: Env, forwards: Sequence[Function]
+) -> dict[str, ast.AST]:
+    """Note what a loop over layers takes along, and return it."""
+    trace.loops += 1
+    through_layers = loops.carried_names(node, forwards)
+    carried = {**loops.kept_state(node, through_layers, forwards), **through_layers}
     for name, place in carried.items():
         initial = tags_of(env.get(name, UNKNOWN))
-        note = Carried(Spot(walker.module, place), initial)
-        walker.trace.carried.setdefault(name, note)
-    for part in (part for statement in node.body for part in walk(statement)):
-        if walker.trace.role is Role.FIRST and isinstance(part, ast.Name):
-            for tag in tags_of(env.get(part.id, UNKNOWN)):
-                if tag.startswith("input:") and tag.removeprefix("input:") == part.id:
-                    walker.trace.loop_inputs.setdefault(part.id, Spot(walker.module, part))
-    if walker.trace.role is not Role.FIRST:
+        note = Carried(Spot(module, place), initial, by_layers=name in through_layers)
+        trace.carried.setdefault(name, note)
+    if trace.role is Role.FIRST:
+        for part in (part for statement in node.body for part in walk(statement)):
+            if isinstance(part, ast.Name):
+                held = env.get(part.id, UNKNOWN)
+                if f"input:{part.id}" in tags_of(held):
+                    trace.loop_inputs.setdefault(part.id, Spot(module, part))
+    else:
         for call in loops.layer_calls(node):
-            for name in loops.given_names(call):
-                if "param:input_ids" in tags_of(env.get(name, UNKNOWN)) and name == "input_ids":
-                    walker.trace.input_uses.append(Spot(walker.module, call))
+            given = loops.given_names(call) & {"input_ids"}
+            if given and "param:input_ids" in tags_of(env.get("input_ids", UNKNOWN)):
+                trace.input_uses.append(Spot(module, call))
     return carried
 
 
-def assignment(walker: Walker, node: ast.Assign, value: Value, env: Env) -> None:
-    """Write down heads tied to a missing module, and received values that are scaled again."""
-    walker.trace.assigned.add(id(node))
-    target = node.targets[0]
-    if (
-        isinstance(target, ast.Attribute)
-        and "head" in target.attr
-        and isinstance(value, Missing)
-        and isinstance(node.value, ast.Attribute)
-    ):
-        walker.trace.missing_ties.append(Spot(walker.module, node))
-    if not isinstance(target, ast.Name) or walker.trace.role is Role.FIRST or walker.trace.loops:
-        return
-    held = env.get(target.id)
-    fresh = isinstance(held, Opaque) and any(t.startswith("read:") for t in held.tags)
-    if fresh and walker.certain and _rescales(node.value, target.id):
-        walker.trace.restated.append((target.id, node, Spot(walker.module, node)))
+def kept_on_module(value: Value, name: str) -> Value:
+    """A tensor made once and kept on the module is a buffer that outlives the step."""
+    made = value.items[0] if isinstance(value, Seq) and value.items else value
+    if isinstance(made, Opaque) and "made" in made.tags:
+        return with_tags(value, {f"buffer:{name}"})
+    return value
 
 
-def _rescales(node: ast.expr, name: str) -> bool:
-    """`x * scale`, `x / scale` or `self.norm(x)`: what an embedding does once."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
-        return any(isinstance(s, ast.Name) and s.id == name for s in (node.left, node.right))
-    if isinstance(node, ast.Call) and "norm" in dotted(node.func).rpartition("self.")[2]:
-        first = node.args[0] if node.args else None
-        return isinstance(first, ast.Name) and first.id == name and len(node.args) == 1
-    return False
+def as_annotated(value: Value, method: Function) -> Value:
+    """`-> X | None` on a method that could not be looked through says that None is possible."""
+    if isinstance(value, Opaque) and value.null is Null.UNKNOWN and method.returns is not None:
+        text = ast.unparse(method.returns)
+        if text.endswith("| None") or text.startswith("Optional["):
+            return replace(value, null=Null.MAYBE)
+    return value
+
+
+def returned_items(returns: Iterable[Value]) -> list[tuple[Null, frozenset[str]]]:
+    """Of each item of what a layer returns: is it None on every path, to what may it be cast.
+
+    Empty where the returns differ in their form.
+    """
+    rows = [
+        value.items if isinstance(value, Seq) and not value.open else (value,) for value in returns
+    ]
+    if not rows or len({len(row) for row in rows}) != 1:
+        return []
+    items: list[tuple[Null, frozenset[str]]] = []
+    for column in zip(*rows, strict=True):
+        always_none = len(column) > 0 and all(nullness(value) is Null.YES for value in column)
+        dtypes = frozenset[str]().union(*(kinds(value, "dtype:") for value in column))
+        items.append((Null.YES if always_none else Null.UNKNOWN, dtypes))
+    return items
+
+
+# ---- operations outside of the loops over layers
+
+
+def is_state(value: Value) -> bool:
+    """Is the value computed from what this rank received, or from what its layers gave?"""
+    return any(tag.startswith(("read:", "carry:")) for tag in tags_of(value))
+
+
+def arithmetic(operator: ast.operator, other: ast.expr) -> str:
+    """`* self.scale` for a product; empty for an operator that is not arithmetic."""
+    sign = _OPERATORS.get(type(operator))
+    return f"{sign} {ast.unparse(other)}" if sign is not None else ""
+
+
+def changes(call: ast.Call) -> str:
+    """The text of a call that changes what a tensor holds: `self.norm`, `.repeat(1, 4)`."""
+    func = call.func
+    name = dotted(func)
+    head, _, attribute = name.rpartition(".")
+    last = attribute or name or (func.attr if isinstance(func, ast.Attribute) else "")
+    if head.startswith("self"):
+        return "" if any(word in last for word in _MOVING) else name
+    if last.rstrip("_") in _CHANGING or "norm" in last:
+        if not isinstance(func, ast.Attribute) or head in ("torch", "F", "nn.functional"):
+            return last
+        arguments = ", ".join(ast.unparse(a) for a in call.args)
+        return f".{last}({arguments})"
+    return ""
+
+
+def applied(trace: Trace, spot: Spot, text: str, operands: Sequence[Value]) -> frozenset[str]:
+    """Note an operation outside of the layers; the tag of its result if it is on their state.
+
+    Two parts of the state that are put together (a residual that is added) are no operation of
+    the model's ends; what is named as one, such as a final norm, is.
+    """
+    phase = "after" if trace.loops else "before"
+    step = Step(phase, text)
+    trace.applied.setdefault(step, spot)
+    mark = "carry:" if trace.loops else "read:"
+    on_state = sum(bool(kinds(operand, mark)) for operand in operands)
+    named = trace.loops > 0 and any(word in text for word in _BEHIND_THE_LAYERS)
+    if on_state == 1 or (on_state and named):
+        return frozenset({step.tag})
+    return frozenset()
+
+
+def is_outside(trace: Trace, operands: Iterable[Value]) -> bool:
+    """Can an operation on the operands be one on the model's inputs or state?"""
+    return not trace.in_loop and any(
+        not tag.startswith(("attr:", "is:")) for value in operands for tag in tags_of(value)
+    )

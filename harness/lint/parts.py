@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.lint.machine import Engine
-from harness.lint.project import ClassRef, dotted
+from harness.lint.engine import Engine
+from harness.lint.project import ClassRef
 from harness.lint.trace import Role
+from harness.lint.tree import Function, dotted
 from harness.lint.values import Instance, Layers, options_of
 
 _DEEP = 3
@@ -18,10 +19,15 @@ _DEEP = 3
 class Part:
     """A module of the model: its class, and the attribute path that leads to it from the top."""
 
-    cls: ClassRef
+    instance: Instance
     path: str
     layers: dict[str, Layers]
     """Attributes of it that are lists of layers."""
+
+    @property
+    def cls(self) -> ClassRef:
+        """The class of the module."""
+        return self.instance.cls
 
 
 @dataclass(frozen=True)
@@ -30,26 +36,33 @@ class Method:
 
     cls: ClassRef
     owner: ClassRef
-    node: ast.FunctionDef | ast.AsyncFunctionDef
+    node: Function
 
 
-def parts_of(engine: Engine, cls: ClassRef, path: str = "self", deep: int = 0) -> Iterator[Part]:
-    """The class itself and the modules below it, decoder layers left out."""
-    attributes = engine.attributes(cls, Role.MIDDLE)
+def parts_of(
+    engine: Engine, instance: Instance, path: str = "self", deep: int = 0
+) -> Iterator[Part]:
+    """The class itself and the modules below it, the decoder layers left out."""
+    attributes = engine.attributes(instance, Role.MIDDLE)
     layers = {
         name.removeprefix("self."): option
         for name, value in attributes.items()
         for option in options_of(value)
         if isinstance(option, Layers)
     }
-    yield Part(cls, path, layers)
+    yield Part(instance, path, layers)
     if deep >= _DEEP:
         return
     for name, value in attributes.items():
-        for option in options_of(value):
-            if isinstance(option, Instance) and name.startswith("self."):
-                attribute = name.removeprefix("self.")
-                yield from parts_of(engine, option.cls, f"{path}.{attribute}", deep + 1)
+        for option in options_of(value) if name.startswith("self.") else ():
+            attribute = name.removeprefix("self.")
+            if isinstance(option, Instance):
+                yield from parts_of(engine, option, f"{path}.{attribute}", deep + 1)
+            elif isinstance(option, Layers) and not option.partial:
+                for element in options_of(option.element):
+                    # Blocks of an encoder are many and hold no layers of their own.
+                    if isinstance(element, Instance) and element.cls.asks_for_rank:
+                        yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
 
 
 def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
@@ -64,17 +77,17 @@ def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
 
 def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
     """Expressions under `base` that name a list of layers: `self.layers`, `self.model.layers`."""
-    found: dict[str, Layers] = {}
+    paths: dict[str, Layers] = {}
     for part in parts:
         if part.path == base or part.path.startswith(f"{base}."):
             head = "self" + part.path.removeprefix(base)
             for name, layers in part.layers.items():
-                found[f"{head}.{name}"] = layers
-    return found
+                paths[f"{head}.{name}"] = layers
+    return paths
 
 
 def iterated(node: ast.expr) -> tuple[str, bool]:
-    """What a `for` runs over: the dotted list, and whether all of it.
+    """A `for` runs over a dotted list, and over all of it or a part.
 
     Looks through enumerate, zip, reversed, list and islice.
     """

@@ -7,10 +7,14 @@ on demand, once per process.
 from __future__ import annotations
 
 import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from harness.lint.tree import FUNCTIONS, Function, dotted, flat
 
 _MOST_HOPS = 12
 # Only models take part in the contract; what they import from the rest of vLLM (layers, kernels,
@@ -27,6 +31,7 @@ _NO_MODULES = (
     "NamedTuple",
     "Enum",
 )
+_RANK = re.compile("_rank|pp_group|PPMissingLayer|make_layers")
 _MODEL_FOLDERS = ("model_executor/models", "models")
 
 
@@ -47,35 +52,21 @@ class Module:
     tree: ast.Module
     source: str
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
-    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    functions: dict[str, Function] = field(default_factory=dict)
     imports: dict[str, ImportedName] = field(default_factory=dict)
     constants: dict[str, ast.expr] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     """Results that depend on this file alone, kept for its many heirs."""
-
-    def drop(self) -> None:
-        """Let go of the syntax tree: it and the ClassRefs refer to each other."""
-        self.tree.body.clear()
-        self.classes.clear()
-        self.functions.clear()
-        self.constants.clear()
-        self.memo.clear()
-        self.refs.clear()
 
     @cached_property
     def refs(self) -> dict[str, ClassRef]:
         """One ClassRef per class, so that what they cache is shared."""
         return {name: ClassRef(self, node) for name, node in self.classes.items()}
 
-    @cached_property
-    def lines(self) -> list[str]:
-        """The source, line by line."""
-        return self.source.splitlines()
 
-
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ClassRef:
-    """A class in a module."""
+    """A class in a module; there is one object for each class."""
 
     module: Module
     node: ast.ClassDef
@@ -86,32 +77,24 @@ class ClassRef:
         return self.node.name
 
     @cached_property
-    def methods(self) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    def asks_for_rank(self) -> bool:
+        """Does the class's own source ask for the rank, or leave modules out on some?"""
+        lines = self.module.source.splitlines()[self.node.lineno - 1 : self.node.end_lineno]
+        return _RANK.search("\n".join(lines)) is not None
+
+    @cached_property
+    def methods(self) -> dict[str, Function]:
         """Methods that the class itself defines; the last definition wins, stubs are left out."""
-        found: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
-        for statement in _flat(self.node.body):
-            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and not is_stub(
-                statement
-            ):
-                found[statement.name] = statement
-        return found
+        return {
+            statement.name: statement
+            for statement in flat(self.node.body)
+            if isinstance(statement, FUNCTIONS) and not is_stub(statement)
+        }
 
     @cached_property
     def attributes(self) -> dict[str, ast.expr]:
         """Values assigned in the class body."""
-        found: dict[str, ast.expr] = {}
-        for statement in _flat(self.node.body):
-            if isinstance(statement, ast.Assign):
-                for target in statement.targets:
-                    if isinstance(target, ast.Name):
-                        found[target.id] = statement.value
-            elif (
-                isinstance(statement, ast.AnnAssign)
-                and statement.value is not None
-                and isinstance(statement.target, ast.Name)
-            ):
-                found[statement.target.id] = statement.value
-        return found
+        return dict(_assignments(flat(self.node.body)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +106,7 @@ class Lineage:
     cyclic: bool = False
 
 
-def is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def is_stub(node: Function) -> bool:
     """A body of only a docstring, `...` or `pass`: a protocol's promise, not an implementation."""
     for statement in node.body:
         if isinstance(statement, ast.Pass):
@@ -134,34 +117,19 @@ def is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return True
 
 
-def dotted(node: ast.expr | None) -> str:
-    """`a.b.c` for a chain of names; empty for anything else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    parts.append(node.id)
-    return ".".join(reversed(parts))
-
-
-def _flat(body: list[ast.stmt]) -> list[ast.stmt]:
-    """Statements at this level, including those under if, try and with."""
-    found: list[ast.stmt] = []
+def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
+    """Plain assignments of one name, in order."""
     for statement in body:
-        if isinstance(statement, ast.If):
-            found += _flat(statement.body) + _flat(statement.orelse)
-        elif isinstance(statement, ast.Try):
-            found += _flat(statement.body)
-            for handler in statement.handlers:
-                found += _flat(handler.body)
-            found += _flat(statement.orelse) + _flat(statement.finalbody)
-        elif isinstance(statement, ast.With):
-            found += _flat(statement.body)
-        else:
-            found.append(statement)
-    return found
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    yield target.id, statement.value
+        elif (
+            isinstance(statement, ast.AnnAssign)
+            and statement.value is not None
+            and isinstance(statement.target, ast.Name)
+        ):
+            yield statement.target.id, statement.value
 
 
 def _is_no_module(node: ast.ClassDef) -> bool:
@@ -180,30 +148,22 @@ def build_module(path: Path, source: str) -> Module:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse` does.
     """
     module = Module(path, ast.parse(source, filename=str(path)), source)
-    for statement in _flat(module.tree.body):
+    body = flat(module.tree.body)
+    module.constants.update(_assignments(body))
+    for statement in body:
         if isinstance(statement, ast.ClassDef):
             if _is_no_module(statement):
                 # A third of a multi-modal file; without its body the tree takes less room.
                 statement.body = []
             else:
                 module.classes[statement.name] = statement
-        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif isinstance(statement, FUNCTIONS):
             module.functions[statement.name] = statement
         elif isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
                 name = ImportedName(statement.module or "", statement.level, alias.name)
                 # The first branch of a platform switch stands for all of them.
                 module.imports.setdefault(alias.asname or alias.name, name)
-        elif isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                if isinstance(target, ast.Name):
-                    module.constants[target.id] = statement.value
-        elif (
-            isinstance(statement, ast.AnnAssign)
-            and statement.value is not None
-            and isinstance(statement.target, ast.Name)
-        ):
-            module.constants[statement.target.id] = statement.value
     return module
 
 
@@ -220,9 +180,13 @@ def package_root(path: Path) -> Path | None:
 class Project:
     """All modules seen so far, by path; reads further ones when a name leads there."""
 
-    def __init__(self, root: Path | None = None) -> None:
-        """`root` is where absolute imports of `vllm` are looked up for files outside a tree."""
+    def __init__(self, root: Path | None = None, sources: Mapping[Path, str] | None = None) -> None:
+        """`root` is where absolute imports of `vllm` are looked up for files outside a tree.
+
+        `sources` are texts that stand for what the files of those paths hold.
+        """
         self._root = root
+        self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
         self._reached: set[Path] = set()
@@ -241,7 +205,8 @@ class Project:
         """The module in a file; None when it does not exist or cannot be parsed."""
         if path not in self._modules:
             try:
-                self._modules[path] = build_module(path, path.read_text(encoding="utf-8"))
+                source = self._sources.get(path) or path.read_text(encoding="utf-8")
+                self._modules[path] = build_module(path, source)
             except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
                 # A file reached by an import only; the linted files report their own faults.
                 self._modules[path] = None
@@ -279,24 +244,11 @@ class Project:
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
         for path in self._imported_file(module, target):
-            found = self.module(path)
-            if found is not None:
+            imported = self.module(path)
+            if imported is not None:
                 self._reached.add(path)
-                return found
+                return imported
         return None
-
-    @property
-    def size(self) -> int:
-        """Number of parsed files held."""
-        return len(self._modules)
-
-    def drop(self) -> None:
-        """Free everything; the project is of no use afterwards."""
-        for module in self._modules.values():
-            if module is not None:
-                module.drop()
-        self._modules.clear()
-        self._lineages.clear()
 
     def forget(self, module: Module) -> bool:
         """Free a module that no import has led to; what others look into stays."""
@@ -305,7 +257,10 @@ class Project:
         self._modules.pop(module.path, None)
         for cls in module.refs.values():
             self._lineages.pop(cls, None)
-        module.drop()
+        # The tree and the ClassRefs refer to each other.
+        module.tree.body.clear()
+        module.memo.clear()
+        module.refs.clear()
         return True
 
     def find_class(self, module: Module, name: str, hops: int = 0) -> ClassRef | None:
@@ -324,8 +279,8 @@ class Project:
         target = module.imports.get(name)
         if target is None:
             return None
-        found = self._imported_module(module, target)
-        return self.find_class(found, target.name, hops + 1) if found is not None else None
+        imported = self._imported_module(module, target)
+        return self.find_class(imported, target.name, hops + 1) if imported is not None else None
 
     def _submodule(self, module: Module, name: str) -> Module | None:
         target = module.imports.get(name)
@@ -336,7 +291,7 @@ class Project:
 
     def find_function(
         self, module: Module, name: str, hops: int = 0
-    ) -> tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+    ) -> tuple[Module, Function] | None:
         """The function that a name means in a module, through re-exports."""
         if hops > _MOST_HOPS:
             return None
@@ -345,8 +300,10 @@ class Project:
         target = module.imports.get(name)
         if target is None:
             return None
-        found = self._imported_module(module, target)
-        return self.find_function(found, target.name, hops + 1) if found is not None else None
+        imported = self._imported_module(module, target)
+        if imported is None:
+            return None
+        return self.find_function(imported, target.name, hops + 1)
 
     def lineage(self, cls: ClassRef) -> Lineage:
         """The class and its bases, in the order in which attributes are looked up.
@@ -381,9 +338,9 @@ class Project:
         for base in ref.node.bases:
             target = base.value if isinstance(base, ast.Subscript) else base
             name = dotted(target)
-            found = self._find_base(ref, name) if name else None
-            if found is not None:
-                cyclic = self._visit(found, (*above, ref), order, unknown) or cyclic
+            known = self._find_base(ref, name) if name else None
+            if known is not None:
+                cyclic = self._visit(known, (*above, ref), order, unknown) or cyclic
             else:
                 unknown.append(name or ast.unparse(base))
         return cyclic
@@ -398,13 +355,13 @@ class Project:
 
     def find_method(
         self, cls: ClassRef, name: str, after: ClassRef | None = None
-    ) -> tuple[ClassRef, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+    ) -> tuple[ClassRef, Function] | None:
         """The method that a class answers with; `after` starts behind a class, as super() does."""
         passed = after is None
         for ref in self.lineage(cls).classes:
             if passed and name in ref.methods:
                 return ref, ref.methods[name]
-            if after is not None and ref.node is after.node:
+            if after is not None and ref is after:
                 passed = True
         return None
 
@@ -413,7 +370,7 @@ class Project:
         lineage = self.lineage(cls)
         for ref in lineage.classes:
             if ref.name == "SupportsPP":
-                return ref.node is not cls.node
+                return ref is not cls
             flag = ref.attributes.get("supports_pp")
             if isinstance(flag, ast.Constant):
                 return flag.value is True

@@ -1,13 +1,13 @@
-"""What the lint hands out: findings, the severity they carry, and the report that holds them."""
+"""Findings, the severity that they carry, and the report that holds them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 
-class Severity(str, Enum):
-    """How much a finding weighs. Errors and warnings make the exit status 1; info never does."""
+class Severity(StrEnum):
+    """Errors and warnings make the exit status 1; info never does."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -30,11 +30,15 @@ class Finding:
     line: int
     column: int
     message: str
-    cure: str
+    fix: str
     symbol: str = ""
     """The class (and key) that it is about: stable where line numbers move."""
     runners: tuple[tuple[str, str], ...] = field(default=())
-    """How each model runner of vLLM shows the fault: (("V1", "silent"), ("V2", "loud"))."""
+    """Each model runner of vLLM, and how it shows the fault: (("V1", "silent"), ("V2", "loud"))."""
+
+    def at(self, path: str) -> Finding:
+        """The same finding with its file named otherwise."""
+        return replace(self, path=path)
 
     @property
     def sort_key(self) -> tuple[str, int, int, str, str]:
@@ -46,20 +50,56 @@ class Finding:
 class LintReport:
     """The outcome of one lint: findings in order, what was looked at, and what was waived."""
 
-    findings: tuple[Finding, ...]
-    files: int
+    findings: tuple[Finding, ...] = ()
+    """These decide the exit status: of a change its own findings, and none that is known."""
+    others: tuple[Finding, ...] = ()
+    """Findings of files that a change touches, and those that a baseline knows."""
+    files: int = 0
     """Python files that were in the given paths."""
-    analysed: int
-    """Those that speak of PP at all, and were therefore parsed."""
-    classes: int
+    analysed: int = 0
+    """Those that speak of PP at all."""
+    classes: int = 0
     """Classes that claim pipeline parallelism (by themselves or through a base class)."""
     waived: int = 0
+    hidden: tuple[str, ...] = ()
+    """The words for each kind of finding that `shown` left out."""
+
+    def shown(self, *, verbose: bool, everything: bool) -> LintReport:
+        """Return the report without what the user did not ask for.
+
+        Args:
+            verbose: Keep info, which never decides the status.
+            everything: Keep the findings that do not count.
+        """
+        kept, others = self.findings, self.others if everything else ()
+        hidden: list[str] = []
+        if not verbose:
+            kept, others = _without_info(kept), _without_info(others)
+            if len(kept) < len(self.findings):
+                hidden.append(f"{len(self.findings) - len(kept)} info (--verbose)")
+        if self.others and not everything:
+            hidden.append(f"{len(_without_info(self.others))} that do not count (--all)")
+        return replace(self, findings=kept, others=others, hidden=tuple(hidden))
 
     @property
     def failing(self) -> tuple[Finding, ...]:
         """The findings that count toward exit status 1."""
         return tuple(f for f in self.findings if f.severity is not Severity.INFO)
 
+    @property
+    def unreadable(self) -> bool:
+        """Could a file not be read or parsed?"""
+        return any(f.code == "PP901" for f in self.findings)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 2 for a file that was not checked, 1 for errors or warnings."""
+        return 2 if self.unreadable else 1 if self.failing else 0
+
     def count(self, severity: Severity) -> int:
         """Number of findings of a severity."""
         return sum(1 for f in self.findings if f.severity is severity)
+
+
+def _without_info(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    return tuple(f for f in findings if f.severity is not Severity.INFO)

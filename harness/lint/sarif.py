@@ -25,7 +25,10 @@ def as_sarif(report: LintReport) -> str:
             }
         },
         "columnKind": "unicodeCodePoints",
-        "results": [_result(found, numbers[found.code]) for found in report.findings],
+        "results": [
+            *(_result(f, numbers[f.code], _LEVELS[f.severity]) for f in report.findings),
+            *(_result(f, numbers[f.code], "note") for f in report.others),
+        ],
     }
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -41,26 +44,26 @@ def _rule(rule: Rule) -> dict[str, object]:
         "name": rule.name,
         "shortDescription": {"text": rule.name.replace("-", " ")},
         "fullDescription": {"text": rule.explanation},
-        "help": {"text": f"{rule.cure}\n\nV1 runner: {rule.v1}\nV2 runner: {rule.v2}"},
+        "help": {"text": f"{rule.fix}\n\nV1 runner: {rule.v1}\nV2 runner: {rule.v2}"},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
     }
 
 
-def _result(found: Finding, number: int) -> dict[str, object]:
+def _result(finding: Finding, number: int, level: str) -> dict[str, object]:
     # Lines move; what the finding is about, and in which file, does not.
-    name = f"{found.code}:{Path(found.path).name}:{found.symbol}:{found.message}"
-    path = Path(found.path)
+    name = f"{finding.code}:{Path(finding.path).name}:{finding.symbol}:{finding.message}"
+    path = Path(finding.path)
     uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
     return {
-        "ruleId": found.code,
+        "ruleId": finding.code,
         "ruleIndex": number,
-        "level": _LEVELS[found.severity],
-        "message": {"text": f"{found.message}. {found.cure}"},
+        "level": level,
+        "message": {"text": f"{finding.message}. {finding.fix}"},
         "locations": [
             {
                 "physicalLocation": {
                     "artifactLocation": {"uri": uri},
-                    "region": {"startLine": found.line, "startColumn": found.column},
+                    "region": {"startLine": finding.line, "startColumn": finding.column},
                 }
             }
         ],

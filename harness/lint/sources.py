@@ -28,7 +28,7 @@ def model_files(paths: Iterable[Path]) -> list[Path]:
     Raises:
         BadInputError: A path does not exist, or nothing Python is in it.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in paths:
         if not path.exists():
             raise BadInputError(f"{path}: no such file or directory")
@@ -36,14 +36,14 @@ def model_files(paths: Iterable[Path]) -> list[Path]:
             inside = list(_folder(path))
             if not inside:
                 raise BadInputError(f"{path}: no Python file in this folder; name a model file")
-            found.update(dict.fromkeys(inside))
+            files.update(dict.fromkeys(inside))
         elif path.suffix == ".py":
-            found[path] = None
+            files[path] = None
         else:
             raise BadInputError(f"{path}: not a Python file; name a .py file or a folder")
-    if not found:
+    if not files:
         raise BadInputError("no path given; name model files, or the root of a vLLM tree")
-    return list(found)
+    return list(files)
 
 
 def _folder(path: Path) -> Iterator[Path]:
@@ -82,6 +82,14 @@ def read_source(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInputError(f"not UTF-8 text (byte {error.start})") from error
+
+
+def decoded(path: Path) -> str:
+    """Return the text of a file; nothing where it cannot be read, which its own judging reports."""
+    try:
+        return read_source(path)
+    except BadInputError:
+        return ""
 
 
 def concerns_pp(source: str) -> bool:

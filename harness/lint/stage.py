@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.lint.calls import splatted
-from harness.lint.interp import Walker
-from harness.lint.machine import Engine
+from harness.lint.binding import from_runner
+from harness.lint.engine import Engine
+from harness.lint.interpreter import Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
+from harness.lint.tree import Function as FunctionNode
+from harness.lint.tree import parameter_names, walk
 from harness.lint.values import (
     UNKNOWN,
     Bound,
     Entry,
     Factory,
     Function,
-    Inner,
     Instance,
     Null,
     Opaque,
@@ -35,7 +36,7 @@ DECLARE = "make_empty_intermediate_tensors"
 
 @dataclass(frozen=True)
 class View:
-    """What one rank does."""
+    """The walk of forward as one rank runs it."""
 
     role: Role
     trace: Trace
@@ -44,8 +45,8 @@ class View:
     @property
     def sends(self) -> tuple[Payload, ...]:
         """The payloads that forward can return."""
-        found = options_of(self.result)
-        return tuple(o for o in found if isinstance(o, Payload) and o.packed)
+        options = options_of(self.result)
+        return tuple(o for o in options if isinstance(o, Payload) and o.packed)
 
     @property
     def passes_on(self) -> bool:
@@ -62,11 +63,10 @@ class View:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What `make_empty_intermediate_tensors` gives."""
+    """The receive buffers that `make_empty_intermediate_tensors` gives."""
 
     payload: Payload | None
-    delegated: bool = False
-    """An inner model, picked at run time, declares."""
+    """None where nothing declares, or an inner model does that is picked at run time."""
     absent: bool = False
     """Nothing but the protocol's stub answers, which returns None."""
     none: bool = False
@@ -77,12 +77,17 @@ class Declaration:
 class Stage:
     """The contract of a class over all ranks."""
 
-    cls: ClassRef
-    forward: ast.FunctionDef | ast.AsyncFunctionDef | None
+    instance: Instance
+    forward: FunctionNode | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
     declared: Declaration
     lineage: tuple[ClassRef, ...] = ()
+
+    @property
+    def cls(self) -> ClassRef:
+        """The class."""
+        return self.instance.cls
 
     @property
     def later(self) -> tuple[View, View]:
@@ -101,9 +106,7 @@ class Stage:
         vLLM wants the claim of it too, when the target runs with PP, but sends nothing between
         its ranks.
         """
-        return self.forward is not None and any(
-            name == "hidden_states" for name, _ in parameters(self.forward)
-        )
+        return self.forward is not None and "hidden_states" in parameter_names(self.forward)
 
     @property
     def sends_itself(self) -> bool:
@@ -111,21 +114,20 @@ class Stage:
         return all(v.sends and not v.passes_on for v in self.senders)
 
 
-def matches(one: str, two: str) -> bool:
+def matches(pattern: str, other: str) -> bool:
     """Do two key patterns have a key in common? `*` stands for the computed part."""
-    if one == two:
-        return True
-    if "*" not in one and "*" not in two:
-        return False
-    head_one, head_two = one.split("*")[0], two.split("*")[0]
-    tail_one, tail_two = one.rsplit("*", 1)[-1], two.rsplit("*", 1)[-1]
-    if "*" not in two:
-        head_two, tail_two = two, two
-    if "*" not in one:
-        head_one, tail_one = one, one
-    heads = head_one.startswith(head_two) or head_two.startswith(head_one)
-    tails = tail_one.endswith(tail_two) or tail_two.endswith(tail_one)
+    if "*" not in pattern and "*" not in other:
+        return pattern == other
+    head, tail = _ends(pattern)
+    other_head, other_tail = _ends(other)
+    heads = head.startswith(other_head) or other_head.startswith(head)
+    tails = tail.endswith(other_tail) or other_tail.endswith(tail)
     return heads and tails
+
+
+def _ends(pattern: str) -> tuple[str, str]:
+    """The text before the first `*` and behind the last one; all of it where there is none."""
+    return pattern.split("*")[0], pattern.rsplit("*", 1)[-1]
 
 
 def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
@@ -138,41 +140,6 @@ def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
     return None
 
 
-def parameters(
-    function: ast.FunctionDef | ast.AsyncFunctionDef,
-) -> Iterator[tuple[str, ast.expr | None]]:
-    """Names of the parameters behind self, with their defaults."""
-    spec = function.args
-    names = [*spec.posonlyargs, *spec.args]
-    pad: list[ast.expr | None] = [None] * (len(names) - len(spec.defaults))
-    pairs = [*zip(names, [*pad, *spec.defaults], strict=True)]
-    pairs += zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
-    for argument, default in pairs:
-        if argument.arg != "self":
-            yield argument.arg, default
-
-
-def forward_arguments(
-    cls: ClassRef, function: ast.FunctionDef | ast.AsyncFunctionDef, role: Role
-) -> dict[str, Value]:
-    """What the model runner hands to forward on a rank."""
-    given: dict[str, Value] = {"self": Instance(cls)}
-    for name, default in parameters(function):
-        if name == "intermediate_tensors":
-            first = Opaque(Null.YES, frozenset({"it"}))
-            given[name] = first if role is Role.FIRST else Received()
-        elif name == "inputs_embeds" and role is not Role.FIRST:
-            given[name] = Opaque(Null.YES, frozenset({"first-only:inputs_embeds"}))
-        elif name in ("input_ids", "positions"):
-            given[name] = Opaque(tags=frozenset({f"param:{name}"}))
-        else:
-            given[name] = splatted(name, default, role)
-    for extra in (function.args.vararg, function.args.kwarg):
-        if extra is not None:
-            given[extra.arg] = Opaque(Null.NO)
-    return given
-
-
 def derive(engine: Engine, cls: ClassRef) -> Stage:
     """Walk a class's `__init__`, declaration and forward for every role.
 
@@ -180,84 +147,69 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
         OutOfStepsError: The code is too long to follow.
     """
     engine.start()
-    found = engine.project.find_method(cls, "forward")
+    instance = Instance(cls)
+    definition = engine.project.find_method(cls, "forward")
     views: dict[Role, View] = {}
     for role in Role:
         trace = Trace(role)
-        attributes = dict(engine.attributes(cls, role))
+        attributes = dict(engine.attributes(instance, role))
         result: Value = UNKNOWN
-        if found is not None:
-            owner, function = found
-            walker = Walker(engine, trace, owner.module, cls, owner, 0)
-            given = forward_arguments(cls, function, role)
-            result, _ = engine.run(walker, function, owner, cls, given, attributes)
+        if definition is not None:
+            owner, function = definition
+            walker = Walker(engine, trace, owner.module, instance, owner)
+            given = from_runner(instance, function, role)
+            result, _ = walker.run(function, owner, instance, given, attributes)
         views[role] = View(role, trace, result)
-    forward_owner, forward = found if found is not None else (None, None)
+    forward_owner, forward = definition if definition is not None else (None, None)
     lineage = engine.project.lineage(cls).classes
-    return Stage(cls, forward, forward_owner, views, _declaration(engine, cls), lineage)
+    return Stage(instance, forward, forward_owner, views, _declaration(engine, instance), lineage)
 
 
-def _declaration(engine: Engine, cls: ClassRef) -> Declaration:
+def _declaration(engine: Engine, instance: Instance) -> Declaration:
     role = Role.MIDDLE
-    value = engine.attributes(cls, role).get(f"self.{DECLARE}")
-    trace = Trace(role)
-    walker = Walker(engine, trace, cls.module, cls, cls, 0)
+    cls = instance.cls
+    value = engine.attributes(instance, role).get(f"self.{DECLARE}")
+    walker = Walker(engine, Trace(role), cls.module, instance, cls)
     if value is None:
-        found = engine.project.find_method(cls, DECLARE)
-        if found is None:
+        if engine.project.find_method(cls, DECLARE) is None:
             return Declaration(None, absent=engine.is_closed(cls))
-        value = Bound(Instance(cls), DECLARE)
+        value = Bound(instance, DECLARE)
     results = [_called(engine, walker, option) for option in options_of(value)]
     payloads = [r for r in results if isinstance(r, Payload)]
     if payloads and len(payloads) == len(results):
-        merged = payloads[0]
+        merged: Value = payloads[0]
         for other in payloads[1:]:
-            merged = _widest(merged, other)
+            merged = join(merged, other)
+        assert isinstance(merged, Payload)
         return Declaration(merged)
     if results and all(nullness(r) is Null.YES for r in results):
         return Declaration(None, none=True)
-    return Declaration(None, delegated=True)
-
-
-def _widest(one: Payload, two: Payload) -> Payload:
-    joined = join(one, two)
-    assert isinstance(joined, Payload)
-    return joined
+    return Declaration(None)
 
 
 def _called(engine: Engine, walker: Walker, value: Value) -> Value:
     match value:
         case Factory():
             return value.payload
+        case Opaque(null=Null.YES):
+            return value
         case Function() if not isinstance(value.node, ast.Lambda):
-            result, _ = engine.run(
-                walker,
-                value.node,
-                value.owner,
-                walker.self_cls,
-                dict(value.env),
-                {},
-                value.module,
+            result, _ = walker.run(
+                value.node, value.owner, walker.self_value, dict(value.env), {}, value.module
             )
             return _first_payload(result)
         case Bound(owner=Instance() as owner):
-            found = engine.project.find_method(owner.cls, value.name)
-            inner = engine.attributes(owner.cls, walker.trace.role).get(f"self.{value.name}")
+            inner = engine.attributes(owner, walker.trace.role).get(f"self.{value.name}")
             if inner is not None:
                 return _called(engine, walker, inner)
-            if found is None:
+            definition = engine.project.find_method(owner.cls, value.name)
+            if definition is None:
                 return UNKNOWN
-            holder, method = found
-            inside = Walker(
-                engine, walker.trace, holder.module, owner.cls, holder, walker.depth + 1
-            )
-            attributes = dict(engine.attributes(owner.cls, walker.trace.role))
-            given: dict[str, Value] = {"self": owner}
-            given.update({name: Opaque(Null.NO) for name, _ in parameters(method)})
-            result, _ = engine.run(inside, method, holder, owner.cls, given, attributes)
+            holder, method = definition
+            attributes = dict(engine.attributes(owner, walker.trace.role))
+            given = {name: Opaque(Null.NO) for name in parameter_names(method)}
+            result, _ = walker.run(method, holder, owner, {**given, "self": owner}, attributes)
             return _first_payload(result)
-        case Bound(owner=Inner()):
-            return UNKNOWN
     return UNKNOWN
 
 
@@ -272,3 +224,20 @@ def _first_payload(value: Value) -> Value:
 def owner_module(stage: Stage) -> Module:
     """The module that holds the class's forward."""
     return stage.forward_owner.module if stage.forward_owner is not None else stage.cls.module
+
+
+def asserts_start(module: Module) -> bool:
+    """Does the file check where the first layer of a later rank is?"""
+    if ("asserts start",) not in module.memo:
+        module.memo["asserts start",] = any(map(_is_start_checked, walk(module.tree)))
+    return bool(module.memo["asserts start",])
+
+
+def _is_start_checked(node: ast.AST) -> bool:
+    if isinstance(node, ast.Assert):
+        return "start_layer" in ast.unparse(node.test)
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.body[-1], ast.Raise)
+        and "start_layer" in ast.unparse(node.test)
+    )

@@ -1,16 +1,17 @@
-"""What the interpreter writes down while it walks a forward pass."""
+"""The interpreter writes these events down while it walks a forward pass."""
 
 from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from harness.lint.project import Module
+from harness.lint.tree import Function
 
 
-class Role(str, Enum):
-    """Which pipeline rank is being played. With two ranks there is no middle."""
+class Role(StrEnum):
+    """The pipeline rank that is being played. With two ranks there is no middle."""
 
     FIRST = "first"
     MIDDLE = "middle"
@@ -26,16 +27,6 @@ class Spot:
 
     module: Module
     node: ast.AST
-
-    @property
-    def line(self) -> int:
-        """One-based line number."""
-        return int(getattr(self.node, "lineno", 1))
-
-    @property
-    def column(self) -> int:
-        """One-based column number."""
-        return int(getattr(self.node, "col_offset", 0)) + 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,23 @@ class Carried:
 
     spot: Spot
     initial: frozenset[str]
+    by_layers: bool
+    """It goes through every layer, and is not kept beside them for some."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operation that changes what a tensor holds, outside of the loops over layers."""
+
+    phase: str
+    """`before` the first loop over layers, or `after` one."""
+    text: str
+    """The operation without its operand: `self.norm`, `* self.scale`."""
+
+    @property
+    def tag(self) -> str:
+        """The tag of what it was applied to."""
+        return f"op:{self.phase}:{self.text}"
 
 
 @dataclass
@@ -75,14 +83,13 @@ class Trace:
     open_read: bool = False
     """Keys were read that the code computes."""
     executed_reads: set[int] = field(default_factory=set)
-    receivers: list[tuple[Module, ast.FunctionDef | ast.AsyncFunctionDef, str]] = field(
-        default_factory=list
-    )
+    receivers: list[tuple[Module, Function, str]] = field(default_factory=list)
     """Functions that were given the received tensors, and under which parameter name."""
     used: set[str] = field(default_factory=set)
     no_methods: list[Use] = field(default_factory=list)
+    """Methods asked of IntermediateTensors that it does not have."""
     missing_uses: list[Use] = field(default_factory=list)
-    lost_attributes: list[Use] = field(default_factory=list)
+    """Attributes asked of a PPMissingLayer."""
     dead_guards: dict[int, str] = field(default_factory=dict)
     """`if` statements that are false on this rank because of a first-rank-only parameter."""
     dropped_calls: list[Spot] = field(default_factory=list)
@@ -103,9 +110,9 @@ class Trace:
     """Arguments that only the first rank is given, used in a loop over layers there."""
     input_uses: list[Spot] = field(default_factory=list)
     """Layers that are given input_ids."""
-    assigned: set[int] = field(default_factory=set)
-    """Assignments that were reached."""
-    restated: list[tuple[str, ast.stmt, Spot]] = field(default_factory=list)
-    """Received values that are scaled or normed before the layers."""
+    applied: dict[Step, Spot] = field(default_factory=dict)
+    """Operations outside of the loops over layers, and where each was first seen."""
     loops: int = 0
     """Loops over layers walked so far."""
+    in_loop: int = 0
+    """Loops over layers that the walk is inside of."""

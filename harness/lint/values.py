@@ -10,10 +10,10 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef, Module
+from harness.lint.tree import Function as FunctionNode
 
 NO_TAGS: frozenset[str] = frozenset()
 
@@ -31,17 +31,18 @@ class Null(Enum):
 class Opaque:
     """Any value of which only nullness and origin matter.
 
-    Tags: `read:<key>` from a received tensor; `first-only:<param>` a parameter that only the first
-    rank is given; `carry:<name>` goes through the layer loop; `attr:<name>` an attribute of self;
-    `buffer:<name>` a tensor that lives on the module; `it` the incoming IntermediateTensors;
-    `forwarded` what an inner model, unknown here, returned for it, and `maybe-forwarded` what any
-    other unknown code did.
+    Tags say where it comes from: `read:<key>` a received tensor; `first-only:<param>` a parameter
+    that only the first rank is given, `input:<param>` the same on the first rank; `carry:<name>`
+    goes through the layer loop; `attr:<name>` an attribute of self; `buffer:<name>` a tensor that
+    lives on the module; `it` the incoming IntermediateTensors; `forwarded` what an inner model,
+    unknown here, returned for it, and `maybe-forwarded` what any other unknown code did.
+
+    Tags say what was done to it: `made` a tensor that the code made; `dtype:<name>` it was cast
+    (on some path); `is:<name>` it is that dtype itself; `op:<step>` see `Trace.applied`.
     """
 
     null: Null = Null.UNKNOWN
     tags: frozenset[str] = NO_TAGS
-    shape: str = ""
-    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ class Received:
 
 @dataclass(frozen=True)
 class Instance:
-    """A module of a class that we can look into, made at `line`."""
+    """A module of a class that we can look into, and the options that its maker set."""
 
     cls: ClassRef
-    line: int = 0
+    options: tuple[tuple[str, Value], ...] = ()
+    """Arguments of the constructor that are literals or classes, by parameter."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,6 @@ class Layers:
 
     element: Value
     partial: bool
-    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Bound:
 class Function:
     """A function or lambda defined in the code at hand, with the variables it closes over."""
 
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    node: FunctionNode | ast.Lambda
     module: Module
     env: Mapping[str, Value] = field(default_factory=dict)
     owner: ClassRef | None = None
@@ -150,9 +151,18 @@ class ClassValue:
     cls: ClassRef
 
 
+@dataclass(frozen=True)
+class Partial:
+    """`partial(target, ...)`: a class or function with some of its arguments."""
+
+    target: Value
+    args: tuple[Value, ...]
+    keywords: tuple[tuple[str, Value], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Factory:
-    """What `make_empty_intermediate_tensors_factory` returned."""
+    """The function that `make_empty_intermediate_tensors_factory` returned."""
 
     payload: Payload
 
@@ -177,6 +187,7 @@ Value: TypeAlias = (
     | Bound
     | Function
     | ClassValue
+    | Partial
     | Factory
     | OneOf
 )
@@ -194,17 +205,17 @@ def nullness(value: Value) -> Null:
     if isinstance(value, Opaque):
         return value.null
     if isinstance(value, OneOf):
-        found = {nullness(option) for option in value.options}
-        if found == {Null.YES}:
+        answers = {nullness(option) for option in value.options}
+        if answers == {Null.YES}:
             return Null.YES
-        if Null.YES in found or Null.MAYBE in found:
+        if Null.YES in answers or Null.MAYBE in answers:
             return Null.MAYBE
-        return Null.UNKNOWN if Null.UNKNOWN in found else Null.NO
+        return Null.UNKNOWN if Null.UNKNOWN in answers else Null.NO
     return Null.NO
 
 
 def tags_of(value: Value) -> frozenset[str]:
-    """Where the value (or a part of it) comes from."""
+    """The tags of the value and of its parts."""
     if isinstance(value, Opaque):
         return value.tags
     if isinstance(value, Seq):
@@ -218,12 +229,17 @@ def tags_of(value: Value) -> frozenset[str]:
     return NO_TAGS
 
 
-_STAY_BEHIND = ("it", "forwarded", "maybe-forwarded", "buffer:", "attr:")
+_STAY_BEHIND = ("it", "forwarded", "maybe-forwarded", "buffer:", "attr:", "made", "dtype:", "is:")
 
 
 def derived(tags: frozenset[str]) -> frozenset[str]:
     """The origins of a new tensor computed from others: no longer the thing itself."""
     return frozenset(t for t in tags if not t.startswith(_STAY_BEHIND))
+
+
+def kinds(value: Value, mark: str) -> frozenset[str]:
+    """The names in tags of a kind: `kinds(value, "dtype:")` are the dtypes that it was cast to."""
+    return frozenset(t.removeprefix(mark) for t in tags_of(value) if t.startswith(mark))
 
 
 def with_tags(value: Value, tags: Iterable[str]) -> Value:
@@ -262,14 +278,12 @@ def _join_null(left: Null, right: Null) -> Null:
 def _join_payload(left: Payload, right: Payload) -> Payload:
     entries: dict[str, Entry] = {}
     for key in (*left.entries, *(k for k in right.entries if k not in left.entries)):
-        one, two = left.entries.get(key), right.entries.get(key)
-        if one is not None and two is not None:
-            value = join(one.value, two.value)
-            entries[key] = Entry(value, one.certain and two.certain, one.line)
-        else:
-            only = one if one is not None else two
-            assert only is not None
-            entries[key] = replace(only, certain=False)
+        here, other = left.entries.get(key), right.entries.get(key)
+        if here is not None and other is not None:
+            value = join(here.value, other.value)
+            entries[key] = Entry(value, here.certain and other.certain, here.line)
+        elif (entry := here or other) is not None:
+            entries[key] = replace(entry, certain=False)
     return Payload(
         entries,
         open=left.open or right.open,
@@ -287,16 +301,17 @@ def join(left: Value, right: Value) -> Value:
         return Opaque(
             _join_null(left.null, right.null),
             left.tags | right.tags,
-            left.shape if left.shape == right.shape else "",
-            left.dtype if left.dtype == right.dtype else "",
         )
     if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
         return _join_payload(left, right)
     if isinstance(left, Seq) and isinstance(right, Seq):
+        if len(left.items) == len(right.items) and not _has_literals(left, right):
+            items = tuple(join(a, b) for a, b in zip(left.items, right.items, strict=True))
+            return Seq(items, left.open or right.open, left.tags | right.tags)
         longest = left if len(left.items) >= len(right.items) else right
         return Seq(longest.items, open=True, tags=left.tags | right.tags)
     if isinstance(left, Layers) and isinstance(right, Layers):
-        return Layers(join(left.element, right.element), left.partial and right.partial, left.line)
+        return Layers(join(left.element, right.element), left.partial and right.partial)
     options: list[Value] = []
     for value in (left, right):
         for option in value.options if isinstance(value, OneOf) else (value,):
@@ -306,6 +321,11 @@ def join(left: Value, right: Value) -> Value:
     if len(options) > _MOST_OPTIONS:
         return Opaque(Null.UNKNOWN, tags_of(left) | tags_of(right))
     return OneOf(tuple(options))
+
+
+def _has_literals(*lists: Seq) -> bool:
+    """Do the lists hold keys, which name what there is and are not alternatives?"""
+    return any(isinstance(item, Const) for each in lists for item in each.items)
 
 
 def _add_option(options: list[Value], new: Value) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +40,17 @@ class Waiver:
             return f"no waivable rule {', '.join(unknown)}"
         return "" if self.reason else f"no reason is given for waiving {', '.join(self.codes)}"
 
+    def waives(self, each: Finding) -> bool:
+        """Does the waiver take the finding out?"""
+        named = each.code in self.codes and each.code not in _NEVER
+        return named and self.target == each.line and not self.fault
+
 
 def waivers_in(source: str) -> list[Waiver]:
     """The waivers in a file's comments; strings that look like one do not count."""
     if MARK not in source:
         return []
-    found: list[Waiver] = []
+    waivers: list[Waiver] = []
     code_lines: set[int] = set()
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -56,18 +61,13 @@ def waivers_in(source: str) -> list[Waiver]:
                     codes = tuple(c.strip().upper() for c in (match["codes"] or "").split(","))
                     codes = tuple(code for code in codes if code)
                     line = token.start[0]
-                    found.append(Waiver(line, alone, line, codes, match["reason"].strip(" :-")))
-            elif token.type not in (
-                tokenize.NL,
-                tokenize.NEWLINE,
-                tokenize.INDENT,
-                tokenize.DEDENT,
-            ):
+                    waivers.append(Waiver(line, alone, line, codes, match["reason"].strip(" :-")))
+            elif token.type not in _NO_CODE:
                 code_lines.add(token.start[0])
     except (tokenize.TokenError, SyntaxError):
         # The file does not parse either, which is reported as PP901.
         return []
-    return [_aimed(waiver, code_lines) for waiver in found]
+    return [_aimed(waiver, code_lines) for waiver in waivers]
 
 
 def _aimed(waiver: Waiver, code_lines: set[int]) -> Waiver:
@@ -78,34 +78,30 @@ def _aimed(waiver: Waiver, code_lines: set[int]) -> Waiver:
     return Waiver(waiver.line, True, target, waiver.codes, waiver.reason)
 
 
-def apply(
-    findings: Iterable[Finding], waivers: dict[str, Sequence[Waiver]]
+def apply_waivers(
+    findings: Iterable[Finding],
+    waivers: Mapping[str, Sequence[Waiver]],
+    unjudged: Collection[str] = (),
 ) -> tuple[list[Finding], int]:
     """Take out what is waived, and add a finding for each waiver that is wrong or not used.
 
     Args:
         findings: All findings.
         waivers: The waivers of each file, by the path that findings carry.
+        unjudged: Files of which not all findings are known: their waivers are not judged.
     """
     kept: list[Finding] = []
     used: set[tuple[str, int, str]] = set()
     waived = 0
-    for found in findings:
-        hit = next(
-            (
-                waiver
-                for waiver in waivers.get(found.path, ())
-                if waiver.target == found.line and found.code in waiver.codes and not waiver.fault
-            ),
-            None,
-        )
-        if hit is None or found.code in _NEVER:
-            kept.append(found)
-        else:
+    for each in findings:
+        hits = [w for w in waivers.get(each.path, ()) if w.waives(each)]
+        if hits:
             waived += 1
-            used.add((found.path, hit.line, found.code))
-    for path, here in waivers.items():
-        for waiver in here:
+            used.add((each.path, hits[0].line, each.code))
+        else:
+            kept.append(each)
+    for path in waivers.keys() - set(unjudged):
+        for waiver in waivers[path]:
             kept += _faults(path, waiver, used)
     return kept, waived
 
@@ -121,4 +117,4 @@ def _faults(path: str, waiver: Waiver, used: set[tuple[str, int, str]]) -> list[
 
 def _about(code: str, path: str, waiver: Waiver, text: str) -> Finding:
     rule = RULES[code]
-    return Finding(code, rule.severity, str(Path(path)), waiver.line, 1, text, rule.cure)
+    return Finding(code, rule.severity, str(Path(path)), waiver.line, 1, text, rule.fix)

@@ -1,9 +1,8 @@
 """A model of what a cell costs: seconds, and host memory on the CPU. Pure, the same everywhere."""
 
-from dataclasses import dataclass
-
 from ..engine.settings import Device
 from .cell import Cell
+from .hosts import KINDS
 
 _GIB = 2**30
 # Memory of a CPU cell beside its weights and KV cache: the engine's process with its share of the
@@ -16,31 +15,9 @@ _PROBE_PASSES, _BATCH = 50, 32
 _ANSWERED = 0.6
 
 
-@dataclass(frozen=True)
-class _Rates:
-    """The model of a cell's time: seconds to start and stop, per rank, per forward pass and stage.
-
-    Weights load and pass at so many bytes a second. CPU: fitted to the instruments on two cores.
-    CUDA: a plain guess, good for the order; earlier records replace it as soon as there are any.
-    """
-
-    start: float
-    rank: float
-    step: float
-    load: float
-    bandwidth: float
-    imports: float
-
-
-_RATES = {
-    Device.CPU: _Rates(start=1.0, rank=1.9, step=0.014, load=0.5e9, bandwidth=8e9, imports=10.0),
-    Device.CUDA: _Rates(start=8.0, rank=4.0, step=0.010, load=1e9, bandwidth=2e12, imports=20.0),
-}
-
-
 def modelled_seconds(cell: Cell) -> float:
     """Return the seconds that a cell will take from what it is: the same on every machine."""
-    rates, ranks = _RATES[cell.device], cell.pp * cell.tp
+    rates, ranks = KINDS[cell.device].rates, cell.pp * cell.tp
     limit = cell.gsm8k.limit if cell.gsm8k else None
     questions = min(limit or cell.load.questions, cell.load.questions)
     batches = -(-questions // _BATCH)
@@ -56,7 +33,7 @@ def modelled_seconds(cell: Cell) -> float:
 
 def import_seconds(device: Device) -> float:
     """Return the seconds that the fork server of a variant takes to import vLLM, once."""
-    return _RATES[device].imports
+    return KINDS[device].rates.imports
 
 
 def expected_bytes(cell: Cell) -> float:

@@ -32,7 +32,7 @@ class Judge:
 
     def refusal(self, point: "Point") -> "Verdict | None":
         """Give the verdict on a point that needs no engine to be answered."""
-        from ..checks.judge import judge_devices, judge_partition
+        from ..checks.refusals import judge_devices, judge_partition
 
         sweep = self.sweeps[point.pin]
         refusal = judge_partition(sweep.partition(point))
@@ -42,7 +42,8 @@ class Judge:
         self, check: str, point: "Point", captures: Captures
     ) -> "tuple[Judgement, ItemRecord]":
         """Judge a check: what the expectations make of its verdict, and the record of both."""
-        from ..checks.judge import blocked_by, judge
+        from ..checks.finding import blocked_by
+        from ..checks.judge import judge
         from ..report.records import cell_record, item_record
 
         sweep = self.sweeps[point.pin]

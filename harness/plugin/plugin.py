@@ -77,14 +77,18 @@ def pp_judge(request: pytest.FixtureRequest) -> "Callable[[str, Point], None]":
         pytest.skip("give --pp to run this suite")
 
     def judge(check: str, point: "Point") -> None:
-        outcome, record = run.judge(check, point, request.node)
-        if outcome.kind == "expected":
-            pytest.xfail(outcome.reason)
-        if outcome.kind == "not-applicable":
-            pytest.skip(outcome.reason)
-        if outcome.kind == "unexpected":
-            from ..report.words import explain
+        from ..checks.expectations import JudgementKind
+        from ..report.terminal import explain
 
-            pytest.fail(explain(record, outcome.reason), pytrace=False)
+        judgement, record = run.judge(check, point, request.node)
+        match judgement.kind:
+            case JudgementKind.OK:
+                pass
+            case JudgementKind.EXPECTED:
+                pytest.xfail(judgement.reason)
+            case JudgementKind.NOT_APPLICABLE:
+                pytest.skip(judgement.reason)
+            case _:  # also a kind that we do not know: nothing but the above is no failure
+                pytest.fail(explain(record, judgement.reason), pytrace=False)
 
     return judge

@@ -15,7 +15,7 @@ import pytest
 
 from .judging import Captures, Judge
 from .options import options_of
-from .terminal import header, questions_line, show_plan, summarize
+from .terminal import show_plan, summarize
 from .workers import distributed, points_named
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..checks.expectations import Expectations, Judgement
     from ..plan.points import Point
     from ..plan.sweep import Sweep
-    from ..report.schema import AttributionRecord, ItemRecord
+    from ..report.schema import ItemRecord, Report
 
 # An item's records on their way: in its stash, then as an attribute of its report, which xdist and
 # reportlog carry along and JUnit does not write. The name is ours in xdist's input of a worker too.
@@ -197,6 +197,8 @@ class Run:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is measured, before anything runs."""
+        from ..report.terminal import header, questions_line
+
         lines = [line for sweep in self.sweeps.values() for line in header(sweep)]
         return [*lines, *questions_line(self._first)]
 
@@ -287,24 +289,20 @@ class Run:
     def _write(self) -> None:
         if not self._records:
             return
+        from ..report.files import write_job_summary, write_reports
         from ..report.history import append, history_lines
-        from ..report.run_report import run_report
-        from ..report.write import write_job_summary, write_reports
 
-        report = run_report(
-            self._judge, self._ordered(), self._attribution, self._config.invocation_params.args
-        )
         if self.options.report is not None:
-            write_reports(report, self.options.report)
+            write_reports(self._report, self.options.report)
         if self.options.history is not None:
-            append(self.options.history, history_lines(report, self._began))
-        write_job_summary(report)
+            append(self.options.history, history_lines(self._report, self._began))
+        write_job_summary(self._report)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the plan or the verdict table, and why a run without a verdict fails."""
         if self._plan is not None:
             show_plan(terminalreporter, self._plan)
-        summarize(terminalreporter, self._ordered(), self._attribution, self._failure)
+        summarize(terminalreporter, self._report if self._records else None, self._failure)
 
     # ---- judging ----------------------------------------------------------------------------
 
@@ -325,16 +323,10 @@ class Run:
         return sorted(self._records, key=lambda record: order[record.point])
 
     @cached_property
-    def _attribution(self) -> "list[AttributionRecord]":
-        """Which patch did what; once all items are judged."""
-        if self._worker or not self._records:
-            return []
-        from ..report.attribution import attribution_records
+    def _report(self) -> "Report":
+        """The report of the run; once all items are judged."""
+        from ..capture.store import Store
+        from ..report.run_report import run_report
 
-        return [
-            record
-            for label, sweep in self.sweeps.items()
-            for record in attribution_records(
-                sweep, [point for point in self.points if point.pin == label], self._records
-            )
-        ]
+        arguments = self._config.invocation_params.args
+        return run_report(self._judge, self._ordered(), arguments, Store(self._first.store))

@@ -1,51 +1,98 @@
-"""Attribution for the report: from the records of a run and its PP=1 captures."""
+"""Attribution for the report: from its verdicts, and from the PP=1 captures in a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
+from ..capture.record import Capture
 from ..capture.store import Store
-from ..checks.attribution import Judged, Place, Prefix, attribute, attribute_baselines
-from .schema import AttributionRecord, ItemRecord
+from ..checks.attribution import Judged, Prefix, attribute, attribute_baselines
+from ..checks.finding import Severity
+from ..engine.settings import Profile
+from ..plan.points import Point
+from .order import by_check
+from .schema import AttributionRecord, Report
 
-if TYPE_CHECKING:
-    from ..capture.record import Capture
-    from ..plan.points import Point
-    from ..plan.sweep import Sweep
+
+def attribution_records(report: Report, store: Store | None = None) -> list[AttributionRecord]:
+    """Attribute the verdicts of a report to patches, and the changes of PP=1 as `store` has them.
+
+    Records that the report has already, as one that was joined from others, stay where theirs
+    cannot be computed again: at PP=1 where the store lacks a capture, at PP=N where the report does
+    not name the patches of its variants.
+    """
+    records: list[AttributionRecord] = []
+    for pin, facts in _facts(report).items():
+        prefixes = [Prefix(name, tuple(p)) for name, p in facts.get("variants", {}).items()]
+        baselines = _baselines(report, pin, store)
+        computed = [
+            *attribute_baselines(prefixes, baselines),
+            *attribute(prefixes, _judged(report, pin)),
+        ]
+        given = [
+            record
+            for record in report.attribution
+            if record.pin == pin
+            and not _is_computed({prefix.variant for prefix in prefixes}, baselines, record)
+        ]
+        made = [AttributionRecord(**asdict(attribution), pin=pin) for attribution in computed]
+        records += _in_order([*made, *given], list(facts.get("trees", {})))
+    return records
 
 
-def attribution_records(
-    sweep: "Sweep", points: "Sequence[Point]", records: Sequence[ItemRecord]
-) -> list[AttributionRecord]:
-    """Return what each patch of a sweep's series did, at PP=1 and at PP=N."""
-    prefixes = [
-        Prefix(variant.name, tuple(patch.name for patch in variant.patches))
-        for variant in sweep.variants
-    ]
-    mine = {point.id: point for point in points}
-    judged: dict[str, dict[Place, Judged]] = {}
-    baselines: dict[str, dict[str, Capture]] = {}
-    store = Store(sweep.store)
-    for record in records:
-        point = mine.get(record.point)
-        if point is None:
-            continue
-        place = (point.model, point.pp, point.profile, point.tp, record.verdict.check)
-        errors = (one.code for one in record.findings if one.severity == "error")
-        judged.setdefault(point.variant, {})[place] = Judged(
-            record.verdict.verdict, frozenset(errors)
+def _facts(report: Report) -> dict[str, Mapping[str, Any]]:
+    """Map each release that was measured to its facts; of one that is only named none are known."""
+    environment = report.environment
+    pins = environment.get("pins") or {str(environment.get("pin", "")): environment}
+    return {**{record.pin: {} for record in report.attribution}, **pins}
+
+
+def _judged(report: Report, pin: str) -> dict[tuple[Point, str], Judged]:
+    findings = by_check(report.findings)
+    return {
+        place: Judged(
+            verdict.verdict,
+            frozenset(f.code for f in findings.get(place, ()) if f.severity is Severity.ERROR),
         )
-        of_variant = baselines.setdefault(point.variant, {})
-        key = _baseline_key(record, point)
-        if key and point.model not in of_variant and (capture := store.find(key)):
-            of_variant[point.model] = capture
-    found = [*attribute_baselines(prefixes, baselines), *attribute(prefixes, judged)]
-    return [
-        AttributionRecord.model_validate({**asdict(one), "pin": sweep.pin.version}) for one in found
-    ]
+        for place, (verdict, *_) in by_check(report.verdicts).items()
+        if verdict.pin == pin
+    }
 
 
-def _baseline_key(record: ItemRecord, point: "Point") -> str | None:
-    if point.profile != "parity" or point.tp != 1:
-        return None
-    return next((cell.key for cell in record.cells if cell.pp == 1), None)
+def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Capture]:
+    """Find the captures of the report's PP=1 cells."""
+    return {
+        Point.of(cell): capture
+        for cell in report.cells
+        if store is not None
+        and (cell.pin, cell.pp, cell.tp, cell.profile) == (pin, 1, 1, Profile.PARITY)
+        and (capture := store.find(cell.key)) is not None
+    }
+
+
+def _is_computed(
+    variants: set[str], baselines: Mapping[Point, Capture], record: AttributionRecord
+) -> bool:
+    """Whether the computed records tell all that `record` tells."""
+    sides = {record.before, record.after}
+    if not sides <= variants:
+        return False
+    points = (Point(side, record.model, 1, pin=record.pin) for side in sides)
+    return record.pp > 1 or all(point in baselines for point in points)
+
+
+def _in_order(records: list[AttributionRecord], series: list[str]) -> list[AttributionRecord]:
+    """Keep each record once, those of PP=1 first, in the order of the series and the models."""
+    unique: dict[tuple[Any, ...], AttributionRecord] = {}
+    for record in records:
+        # Figures at PP=1, and its message that has them, may differ between machines.
+        own = record.message if record.pp > 1 else ""
+        what = record.before, record.after, record.model, record.pp, record.effect, record.check
+        unique.setdefault((*what, *record.codes, own), record)
+
+    def key(record: AttributionRecord) -> tuple[Any, ...]:
+        known = record.before in series
+        step = series.index(record.before) if known else len(series)
+        return record.pp > 1, step, record.model, record.pp
+
+    return sorted(unique.values(), key=key)

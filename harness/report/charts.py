@@ -23,7 +23,7 @@ _MONO = {"family": "monospace", "size": 12}
 
 
 def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a heat map of the logits figure `difference`: layers down, positions across."""
+    """Draw the logits figure `difference` as a heat map: layers down, positions across."""
     columns, layers = difference["columns"], difference["layers"]
     heat = [
         [
@@ -33,12 +33,12 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
         for line in zip(difference["changed"], difference["norm"], strict=True)
     ]
     hover = [
-        [_said(layer, *cell) for cell in zip(columns, *line, strict=True)]
+        [_cell_text(layer, *cell) for cell in zip(columns, *line, strict=True)]
         for layer, *line in zip(layers, difference["changed"], difference["norm"], strict=True)
     ]
     starts = _starts([name for name, _, _ in columns])
     named = _spread(_starts([name.partition("/")[0] for name, _, _ in columns]), len(columns))
-    cuts = _starts(difference["stages"])
+    stages = _starts(difference["stages"])
     known = [value for line in heat for value in line if value is not None]
     low, high = floor(min(known)), max(ceil(max(known)), floor(min(known)) + 1)
     every = -(-len(layers) // _MOST_ROWS)
@@ -79,7 +79,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
                 "showgrid": False,
                 "zeroline": False,
             },
-            "shapes": [_line(y=start - 0.5) for start, _ in cuts[1:]]
+            "shapes": [_line(y=start - 0.5) for start, _ in stages[1:]]
             + [_line(x=start - 0.5) for start, _ in starts[1:]],
             "annotations": [
                 {
@@ -92,7 +92,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
                     "showarrow": False,
                     "font": _MONO,
                 }
-                for start, stage in cuts
+                for start, stage in stages
             ],
         },
     }
@@ -100,7 +100,7 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One layer of the map: how many columns differ, by how much at most, and the first of them."""
+    """A layer of the map: how many columns differ, by how much at most, and the first of them."""
 
     layer: int
     stage: int
@@ -110,21 +110,22 @@ class LayerDifference:
 
 
 def difference_rows(difference: Mapping[str, Any]) -> list[LayerDifference]:
-    """Return what the heat map shows in numbers, layer by layer."""
+    """List the heat map in numbers, layer by layer."""
     rows = []
     for layer, stage, changed, norm in zip(
         *(difference[name] for name in ("layers", "stages", "changed", "norm")), strict=True
     ):
-        there = [column for column, share in enumerate(changed) if share]
-        found = [norm[column] for column in there if norm[column] is not None]
-        name, position, _ = difference["columns"][there[0]] if there else ("", "", 0)
-        first = f"{name} position {position}" if there else ""
-        rows.append(LayerDifference(layer, stage, len(there), max(found, default=None), first))
+        differing = [column for column, share in enumerate(changed) if share]
+        changes = [norm[column] for column in differing if norm[column] is not None]
+        name, position, _ = difference["columns"][differing[0]] if differing else ("", "", 0)
+        first = f"{name} position {position}" if differing else ""
+        largest = max(changes, default=None)
+        rows.append(LayerDifference(layer, stage, len(differing), largest, first))
     return rows
 
 
 def timing_chart(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
-    """Return a Gantt chart of the engines that this run started, a row for each device.
+    """Draw a Gantt chart of the engines that this run started, a row for each device.
 
     A report from before the phases had times of their own gives a row for each engine, its phases
     end to end. None if no engine was started.
@@ -163,7 +164,7 @@ def _by_device(cells: Sequence[CellRecord]) -> list[_Bar]:
     zero = min(cell.began or 0.0 for cell in cells)
     bars = []
     for device in sorted({device for cell in cells for device in cell.devices}):
-        for cell in (one for one in cells if device in one.devices):
+        for cell in (cell for cell in cells if device in cell.devices):
             offset = (cell.began or 0.0) - zero
             for phase, (start, end) in cell.phases.items():
                 bars.append((f"device {device}", phase, offset + start, offset + end, cell.id))
@@ -203,7 +204,7 @@ def _trace(phase: str, bars: list[_Bar], room: float) -> dict[str, Any]:
     }
 
 
-def _said(layer: int, column: list[Any], share: float, apart: float | None) -> str:
+def _cell_text(layer: int, column: list[Any], share: float, apart: float | None) -> str:
     name, first, count = column
     at = f"position {first}" if count == 1 else f"positions {first} to {first + count - 1}"
     differs = f"{share:.0%} of the rows differ, norm by {figure(apart)}"
@@ -212,8 +213,8 @@ def _said(layer: int, column: list[Any], share: float, apart: float | None) -> s
 
 
 def _starts(values: Sequence[Any]) -> list[tuple[int, Any]]:
-    """Return the places where a sequence takes another value, and that value."""
-    return [(at, one) for at, one in enumerate(values) if at == 0 or one != values[at - 1]]
+    """Places where a sequence takes another value, and that value."""
+    return [(at, value) for at, value in enumerate(values) if at == 0 or value != values[at - 1]]
 
 
 def _spread(starts: list[tuple[int, Any]], columns: int) -> list[tuple[int, Any]]:
@@ -227,12 +228,14 @@ def _spread(starts: list[tuple[int, Any]], columns: int) -> list[tuple[int, Any]
 
 
 def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
-    """Return a line across the whole figure: a cut between stages, or between requests."""
+    """Draw a line across the whole figure, between stages (`y`) or between requests (`x`)."""
     if y is not None:
-        return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "name": "cut"}
-    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "name": "request"}
+        ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
+        return {"type": "line", **ends, "name": "stage"}
+    ends = {"yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x}
+    return {"type": "line", **ends, "name": "request"}
 
 
 def label(text: str, width: int = 80) -> str:
-    """Return text that plotly, which reads some HTML, shows as it is."""
+    """Escape text so that plotly, which reads some HTML, shows it as it is."""
     return escape(one_line(text, width))

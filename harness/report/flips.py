@@ -1,10 +1,11 @@
 """Two answers to one question, side by side: where they part."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
+
+from .schema import FindingRecord
 
 # Words with the space before them, runs of white space, single signs.
 _TOKEN = re.compile(r" ?\w+|\s+|[^\w\s]")
@@ -14,7 +15,7 @@ _DRAWN = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, cut at the first token that the other has not: `same`, then `token`, `rest`."""
+    """An answer, parted at the first token that the other lacks: `same`, then `token`, `rest`."""
 
     same: str
     token: str
@@ -22,8 +23,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Flip:
-    """One question and its two answers; `target` is what was asked for.
+class ChangedAnswer:
+    """A question and its two answers; `target` is the right one.
 
     `change` is `lost`, `won`, or `text` where no score moved; empty in older reports.
     """
@@ -35,25 +36,31 @@ class Flip:
     change: str = ""
 
 
-def flips(examples: list[Mapping[str, Any]]) -> list[Flip]:
-    """Return what the accuracy findings keep of changed answers, each cut where the two part."""
+def answer_examples(finding: FindingRecord) -> list[dict[str, Any]]:
+    """Questions in the evidence of a finding whose answers differ."""
+    examples = finding.evidence.get("examples") or ()
+    return [example for example in examples if isinstance(example, dict) and "question" in example]
+
+
+def changed_answers(finding: FindingRecord, most: int) -> list[ChangedAnswer]:
+    """The first of the answers that a finding keeps, at most `most`, each parted at the change."""
     return [
-        Flip(
-            one["question"],
-            one["target"],
-            *part(one["baseline"], one["candidate"]),
-            one.get("change", ""),
+        ChangedAnswer(
+            example["question"],
+            example["target"],
+            *part(example["baseline"], example["candidate"]),
+            example.get("change", ""),
         )
-        for one in examples
+        for example in answer_examples(finding)[:most]
     ]
 
 
 def part(baseline: str, candidate: str) -> tuple[Answer, Answer]:
-    """Cut two texts at their first token that differs; a text that ends first has none there."""
+    """Part two texts at their first token that differs; a text that ends first has none there."""
     sides = _TOKEN.findall(baseline), _TOKEN.findall(candidate)
     equal = takewhile(lambda pair: pair[0] == pair[1], zip(*sides, strict=False))
     count = sum(1 for _ in equal)
-    one, other = (
+    before, after = (
         Answer(
             "".join(tokens[:count]),
             _visible(tokens[count]) if count < len(tokens) else "(ends)",
@@ -61,11 +68,11 @@ def part(baseline: str, candidate: str) -> tuple[Answer, Answer]:
         )
         for tokens in sides
     )
-    return one, other
+    return before, after
 
 
 def _visible(token: str) -> str:
-    """Return a token; white space as signs that can be seen."""
+    """Write white space as signs that can be seen."""
     if not token.isspace():
         return token
     signs = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

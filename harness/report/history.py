@@ -18,15 +18,14 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..checks.finding import Outcome
+from ..checks.registry import ENGINE, find_check
 from ..errors import BadInputError
 from ..plan.options import SETTINGS
 from ..plan.points import Point
 from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
-# By check: the figure that stands for it in a table, and the output whose bits it compares.
-FIGURES = {"logits": "relative_rms", "accuracy": "candidate", "engine": "seconds_ratio"}
-OUTPUTS = {"logits": "logits", "accuracy": "answers"}
 # What all points of a run share; nights are compared only where it is equal.
 SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
 # The phases in which the engine works: not the import, which a server does once for many cells.
@@ -65,7 +64,7 @@ class HistoryLine(VerdictRecord):
     @property
     def state(self) -> str:
         """The verdict, and whether it is a known finding's."""
-        known = self.outcome == "expected" and self.verdict != "not-applicable"
+        known = self.outcome == "expected" and self.verdict is not Outcome.NOT_APPLICABLE
         return f"{self.verdict} (expected)" if known else self.verdict
 
     @property
@@ -125,9 +124,10 @@ def history_lines(report: Report, time: float) -> list[HistoryLine]:
             for name, value in verdict.figures.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        if check == "engine" and cell and baseline:
+        if check == ENGINE and cell and baseline:
             figures |= _seconds_ratio(cell, baseline)
-        output = OUTPUTS.get(check, "")
+        registered = find_check(check)
+        output = registered.output if registered else ""
         facts = environment.get("pins", {}).get(point.pin, environment)
         line = verdict.model_dump() | {
             "schema": SCHEMA,
@@ -193,10 +193,9 @@ def read(path: Path) -> History:
 
 
 def _outcome(verdict: VerdictRecord) -> Literal["ok", "expected", "unexpected"]:
-    if verdict.expected or verdict.verdict == "not-applicable":
+    if verdict.expected or verdict.verdict is Outcome.NOT_APPLICABLE:
         return "expected"
-    # A pass with a reason is a finding that is fixed and whose expectation is still there.
-    return "ok" if verdict.verdict == "pass" and not verdict.reason else "unexpected"
+    return "ok" if verdict.good else "unexpected"
 
 
 def _seconds_ratio(candidate: CellRecord, baseline: CellRecord) -> dict[str, float]:

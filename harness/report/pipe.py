@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .view import PointView, Shown
+from ..checks.finding import Severity
+from .view import FindingView, PointView
 
 
 @dataclass(frozen=True)
 class Wire:
-    """One key at one boundary. `state` is ok, bad, warn or idle, `note` says why in few words.
+    """A key at a boundary. `state` is ok, bad, warn or idle, `note` says why in few words.
 
     `sent` and `read` are steps, None where the report does not tell; so is `declared`.
     """
@@ -23,12 +24,12 @@ class Wire:
     bytes_per_token: int | None
     state: str
     note: str
-    findings: tuple[Shown, ...]
+    findings: tuple[FindingView, ...]
 
 
 @dataclass(frozen=True)
 class Boundary:
-    """What lies between two stages."""
+    """The keys between two stages."""
 
     sender: str
     receiver: str
@@ -36,7 +37,7 @@ class Boundary:
 
     @property
     def bytes_per_token(self) -> int:
-        """Return what a token carries over it, in bytes, as far as it is known."""
+        """Bytes that a token carries over it, as far as they are known."""
         return sum(wire.bytes_per_token or 0 for wire in self.wires)
 
 
@@ -48,54 +49,51 @@ class Pipe:
     boundaries: tuple[Boundary, ...]
 
 
-def pipe(point: PointView, findings: Iterable[Shown]) -> Pipe | None:
-    """Return the drawing of a point's contract; None where its report has nothing to draw."""
-    figures = point.figures("contract")
+def pipe(point: PointView, check: str, findings: Iterable[FindingView]) -> Pipe | None:
+    """Draw the contract of a point; None where its report has nothing to draw."""
+    figures = point.figures(check)
     drawn = figures.get("boundaries") or _from_costs(figures.get("boundary_costs", ()))
     if not drawn:
         return None
-    mine = [one for one in findings if one.point == point.id and one.record.check == "contract"]
-    boundaries = tuple(_boundary(one, mine) for one in drawn)
-    layers = {str(one["stage"]): _layers(one["layers"]) for one in figures.get("stages", ())}
+    of_check = [f for f in findings if f.point == point.name and f.record.check == check]
+    boundaries = tuple(_boundary(boundary, of_check) for boundary in drawn)
+    layers = {str(stage["stage"]): _layers(stage["layers"]) for stage in figures.get("stages", ())}
     for boundary in boundaries:
         for stage in (boundary.sender, boundary.receiver):
             layers.setdefault(stage, "")
     return Pipe(layers, boundaries)
 
 
-def _boundary(drawn: Mapping[str, Any], findings: list[Shown]) -> Boundary:
+def _boundary(drawn: Mapping[str, Any], findings: list[FindingView]) -> Boundary:
     name = drawn["boundary"]
     sender, receiver = name.split("->")
-    wires = (
-        _wire(key, drawn["steps"], [one for one in findings if _is_of(one, name, key["key"])])
+    of_boundary = [finding for finding in findings if finding.record.boundary == name]
+    wires = [
+        _wire(key, drawn["steps"], [f for f in of_boundary if f.record.key == key["key"]])
         for key in drawn["keys"]
-    )
+    ]
     return Boundary(sender, receiver, tuple(wires))
 
 
 def _from_costs(costs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return boundaries as a report from before they were drawn knows them: cost and read."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for one in costs:
-        found.setdefault(one["boundary"], []).append(
+    """Read the boundaries of a report from before they were drawn: cost and read."""
+    boundaries: dict[str, list[dict[str, Any]]] = {}
+    for cost in costs:
+        boundaries.setdefault(cost["boundary"], []).append(
             {
-                "key": one["key"],
-                "unused": one["unused"],
-                "bytes_per_token": one["bytes_per_token"],
-                "read": None if one["read"] else 0,
+                "key": cost["key"],
+                "unused": cost["unused"],
+                "bytes_per_token": cost["bytes_per_token"],
+                "read": None if cost["read"] else 0,
             }
         )
-    return [{"boundary": name, "steps": None, "keys": keys} for name, keys in found.items()]
+    return [{"boundary": name, "steps": None, "keys": keys} for name, keys in boundaries.items()]
 
 
-def _is_of(finding: Shown, boundary: str, key: str) -> bool:
-    return finding.record.boundary == boundary and finding.record.key == key
-
-
-def _wire(key: Mapping[str, Any], steps: int | None, findings: list[Shown]) -> Wire:
+def _wire(key: Mapping[str, Any], steps: int | None, findings: list[FindingView]) -> Wire:
     sent, read, declared = key.get("sent"), key.get("read"), key.get("declared")
     state, note = _state(key, steps)
-    errors = [one.record.code for one in findings if one.record.severity == "error"]
+    errors = [f.record.code for f in findings if f.record.severity is Severity.ERROR]
     if errors and state != "bad":
         state, note = "bad", ", ".join(errors)
     shape = key.get("shape")

@@ -1,24 +1,27 @@
 """From verdicts and captures to the records of report.json."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 from ..capture.record import Capture
-from ..checks.expectations import Judgement
+from ..checks.expectations import Judgement, JudgementKind
 from ..checks.finding import Verdict
+from ..checks.registry import check_names
 from ..plan.cell import Cell
 from ..plan.points import Point
-from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
+from .schema import SCHEMA, CellRecord, FindingRecord, ItemRecord, Report, VerdictRecord
 
-# What a capture holds that is equal bit by bit wherever nothing else changed.
+# Outputs of a capture that are equal bit by bit wherever nothing else changed, and their files.
 _OUTPUTS = {"logits": "logits.f32", "answers": "gsm8k.jsonl"}
 
 
 def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: bool) -> CellRecord:
-    """Return what became of the cell of a point; `fresh` says that this run started its engine.
+    """Record the cell of a point; `fresh` says that this run started its engine.
 
     `pin` is the version of vLLM.
     """
-    files = capture.manifest.files
+    manifest = capture.manifest
     return CellRecord(
         id=point.id,
         pin=pin,
@@ -28,28 +31,19 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
         tp=cell.tp,
         profile=cell.profile,
         status=capture.status,
-        seconds=capture.manifest.seconds,
-        began=capture.manifest.began,
-        phases=capture.manifest.phases,
-        devices=list(capture.manifest.devices),
-        peak_bytes=capture.manifest.peak_bytes,
+        seconds=manifest.seconds,
+        began=manifest.began,
+        phases=manifest.phases,
+        devices=list(manifest.devices),
+        peak_bytes=manifest.peak_bytes,
         partition=list(cell.partition) if cell.partition else None,
         fresh=fresh,
         key=cell.key,
-        outputs={name: files[file] for name, file in _OUTPUTS.items() if file in files},
-        effective=asdict(effective) if (effective := capture.manifest.effective) else None,
+        outputs={
+            name: manifest.files[file] for name, file in _OUTPUTS.items() if file in manifest.files
+        },
+        effective=asdict(manifest.effective) if manifest.effective else None,
     )
-
-
-def junit_properties(record: ItemRecord) -> list[tuple[str, object]]:
-    """Return the verdict of an item and its figures as JUnit's properties; lists are left out."""
-    verdict = record.verdict
-    figures = [
-        (f"pp.{name}", value)
-        for name, value in verdict.figures.items()
-        if isinstance(value, int | float | str)
-    ]
-    return [("pp.point", record.point), ("pp.verdict", verdict.verdict), *figures]
 
 
 def item_record(
@@ -60,32 +54,63 @@ def item_record(
     judgement: Judgement,
     cells: list[CellRecord],
 ) -> ItemRecord:
-    """Return what one pytest item leaves for the report; `pin` is the version of vLLM."""
-    where = {
-        "pin": pin,
-        "variant": point.variant,
-        "model": point.model,
-        "pp": point.pp,
-        "tp": point.tp,
-        "profile": point.profile,
-        "check": check,
-    }
+    """Record one pytest item for the report; `pin` is the version of vLLM.
+
+    Raises:
+        KeyError: if there is no such check.
+    """
+    if check not in check_names():
+        raise KeyError(check)
+    where = {**asdict(point), "pin": pin, "check": check}
     return ItemRecord(
         point=point.id,
-        verdict=VerdictRecord.model_validate(
-            {
-                **where,
-                "point": point.id,
-                "verdict": verdict.outcome.value,
-                "expected": judgement.kind == "expected",
-                "summary": verdict.summary,
-                "reason": judgement.reason,
-                "figures": verdict.figures,
-            }
+        verdict=VerdictRecord(
+            **where,
+            point=point.id,
+            verdict=verdict.outcome,
+            expected=judgement.kind is JudgementKind.EXPECTED,
+            summary=verdict.summary,
+            reason=judgement.reason,
+            figures=verdict.figures,
         ),
-        findings=[
-            FindingRecord.model_validate({**where, **asdict(finding)})
-            for finding in verdict.findings
-        ],
+        findings=[FindingRecord(**where, **asdict(finding)) for finding in verdict.findings],
         cells=cells,
     )
+
+
+def junit_properties(record: ItemRecord) -> list[tuple[str, object]]:
+    """List the verdict of an item and its figures as JUnit's properties; lists are left out."""
+    verdict = record.verdict
+    figures = [
+        (f"pp.{name}", value)
+        for name, value in verdict.figures.items()
+        if isinstance(value, int | float | str)
+    ]
+    return [("pp.point", record.point), ("pp.verdict", verdict.verdict.value), *figures]
+
+
+def collect(
+    items: list[ItemRecord], environment: dict[str, Any], not_applicable: list[str]
+) -> Report:
+    """Collect the records of all items, each cell once."""
+    return Report(
+        schema=SCHEMA,
+        environment=environment,
+        cells=unique_cells(cell for item in items for cell in item.cells),
+        verdicts=[item.verdict for item in items],
+        findings=[finding for item in items for finding in item.findings],
+        not_applicable=not_applicable,
+    )
+
+
+def unique_cells(cells: Iterable[CellRecord]) -> list[CellRecord]:
+    """Keep each cell once, by id: the record of who made its capture, if one of them did.
+
+    Another may have been met first, of a worker or machine that found the capture in its store.
+    """
+    unique: dict[str, CellRecord] = {}
+    for cell in cells:
+        known = unique.setdefault(cell.id, cell)
+        if cell.fresh and not known.fresh:
+            unique[cell.id] = cell
+    return sorted(unique.values(), key=lambda cell: cell.id)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ..checks.finding import Outcome, Severity
 from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..plan.points import Point
@@ -13,7 +14,13 @@ from .trend import TOLERANCES
 
 # From good to bad; a check that was prevented from an answer is as bad as one that failed.
 _OUTCOMES = ("ok", "expected", "unexpected")
-_VERDICTS = {"pass": 0, "not-applicable": 0, "inconclusive": 1, "blocked": 2, "fail": 2}
+_VERDICTS = {
+    Outcome.PASS: 0,
+    Outcome.NOT_APPLICABLE: 0,
+    Outcome.INCONCLUSIVE: 1,
+    Outcome.BLOCKED: 2,
+    Outcome.FAIL: 2,
+}
 _Place = tuple[Point, str]
 
 
@@ -63,7 +70,7 @@ def diff_reports(old: Report, new: Report) -> ReportDiff:
         finding.code
         for report in (old, new)
         for finding in report.findings
-        if finding.severity == "error"
+        if finding.severity is Severity.ERROR
     }
     changes = []
     for place in dict.fromkeys([*before, *after]):
@@ -136,7 +143,7 @@ def _state(line: HistoryLine | None) -> str:
 
 
 def _badness(line: HistoryLine) -> int:
-    return len(_OUTCOMES) * _VERDICTS.get(line.verdict, 2) + _OUTCOMES.index(line.outcome)
+    return len(_OUTCOMES) * _VERDICTS[line.verdict] + _OUTCOMES.index(line.outcome)
 
 
 def _direction(worse: int) -> Effect:

@@ -14,23 +14,23 @@ _OWN = (
 
 
 def lasting(arguments: Iterable[object]) -> list[str]:
-    """Return those of pytest's arguments that say what was measured, whoever measures it."""
+    """Keep those of pytest's arguments that say what was measured, whoever measures it."""
     suites = str(suites_dir())
     kept, skip = [], False
-    for one in map(str, arguments):
-        if one.startswith(suites):
-            kept.append(f"suites{one.removeprefix(suites)}")
+    for argument in map(str, arguments):
+        if argument.startswith(suites):
+            kept.append(f"suites{argument.removeprefix(suites)}")
         elif skip:
             skip = False
-        elif one in _OWN:
+        elif argument in _OWN:
             skip = True
-        elif one.partition("=")[0] not in _OWN and one != "--pp-ignore-expected":
-            kept.append(one)
+        elif argument.partition("=")[0] not in _OWN and argument != "--pp-ignore-expected":
+            kept.append(argument)
     return kept
 
 
 def reproduce(environment: Mapping[str, Any], check: str, variant: str, point: str) -> str:
-    """Return a shell command that judges one check of one point again, known or not.
+    """Write the shell command that judges a check of a point again, known or not.
 
     `environment` is that of the report; one from before its field `arguments` gives the default
     series and questions. `point` is a point's id.

@@ -5,18 +5,21 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from ..plan.host import host_identity
+from ..plan.hosts import host_identity
+from .attribution import attribution_records
+from .records import collect
 from .reproduce import lasting
-from .schema import AttributionRecord, ItemRecord, Report, merge
+from .schema import ItemRecord, Report
 
 if TYPE_CHECKING:
     from ..capture.devices import DevicePool
+    from ..capture.store import Store
     from ..checks.expectations import Expectations
     from ..plan.sweep import Sweep
 
 
 class Judged(Protocol):
-    """What a run judged by: its sweeps and expectations by pin, and its devices."""
+    """The sweeps and expectations of a run by pin, and its devices."""
 
     @property
     def sweeps(self) -> "Mapping[str, Sweep]":
@@ -32,20 +35,20 @@ class Judged(Protocol):
 
 
 def run_report(
-    judged: Judged,
-    records: list[ItemRecord],
-    attribution: list[AttributionRecord],
-    arguments: Iterable[object],
+    judged: Judged, records: list[ItemRecord], arguments: Iterable[object], store: "Store"
 ) -> Report:
-    """Build the report of a run; `arguments` are those that pytest was given."""
+    """Build the report of a run; `arguments` are those that pytest was given.
+
+    Its captures are in `store`: those at PP=1 tell which patch moved the model itself.
+    """
     # An entry that no pin's points fall under.
     unused = [
         judged.expectations[label].not_applicable(sweep.points)
         for label, sweep in judged.sweeps.items()
     ]
     nowhere = [reason for reason in unused[0] if all(reason in others for others in unused)]
-    report = merge(records, _environment(judged, arguments), nowhere)
-    return report.model_copy(update={"attribution": attribution})
+    report = collect(records, _environment(judged, arguments), nowhere)
+    return report.model_copy(update={"attribution": attribution_records(report, store)})
 
 
 def _environment(judged: Judged, arguments: Iterable[object]) -> dict[str, Any]:
@@ -67,5 +70,5 @@ def _environment(judged: Judged, arguments: Iterable[object]) -> dict[str, Any]:
     if options.shard is not None:
         environment["shard"] = "{}/{}".format(*options.shard)
     if len(judged.sweeps) > 1:
-        environment["pins"] = {one.pin.version: one.facts for one in judged.sweeps.values()}
+        environment["pins"] = {sweep.pin.version: sweep.facts for sweep in judged.sweeps.values()}
     return environment

@@ -1,21 +1,29 @@
-"""The schema of report.json. Version 1; a field is only ever added."""
+"""The schema of report.json, version 1.
 
-from typing import Any, Literal
+Fields are added. Two had another name before, which is still read: `stage` was `rank`, `fix` was
+`cure`.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ..capture.manifest import Status
+from ..checks.attribution import Effect
+from ..checks.finding import Outcome, Severity
 
 SCHEMA = "pp-harness-report/1"
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 class FindingRecord(_Model):
-    """One finding. `rank` is a pipeline stage, `place` a file:line of the tree under test."""
+    """A finding. `stage` is a pipeline stage, `place` a file:line of the tree under test."""
 
     code: str
-    severity: Literal["error", "warning", "info"]
+    severity: Severity
     variant: str
     model: str
     pp: int
@@ -23,20 +31,32 @@ class FindingRecord(_Model):
     profile: str = "parity"
     pin: str = ""
     check: str
-    rank: int | None = None
+    stage: int | None = Field(default=None, validation_alias=AliasChoices("stage", "rank"))
     boundary: str | None = None
     key: str | None = None
     layer: int | None = None
     place: str | None = None
     message: str
     evidence: dict[str, Any] = Field(default_factory=dict)
-    cure: str
+    fix: str = Field(validation_alias=AliasChoices("fix", "cure"))
+
+    @property
+    def where(self) -> str:
+        """Stage, boundary, layer and key in words."""
+        parts = [
+            f"stage {self.stage}" if self.stage is not None else "",
+            f"boundary {self.boundary}" if self.boundary else "",
+            f"layer {self.layer}" if self.layer is not None else "",
+            self.key or "",
+        ]
+        return ", ".join(part for part in parts if part)
 
 
 class VerdictRecord(_Model):
     """The verdict of one check of one point; `expected` says that expected.toml foresees it.
 
-    `point` is the id of the point, as pytest's items have it; empty in older reports.
+    `point` is the id of the point, as pytest's items have it; empty in older reports. `check` is
+    a check of this version or of another: a report of any age can be read.
     """
 
     point: str = ""
@@ -46,16 +66,33 @@ class VerdictRecord(_Model):
     tp: int = 1
     profile: str = "parity"
     pin: str = ""
-    check: Literal["engine", "contract", "logits", "accuracy"]
-    verdict: Literal["pass", "fail", "blocked", "inconclusive", "not-applicable"]
+    check: str
+    verdict: Outcome
     expected: bool
     summary: str
     reason: str = ""
     figures: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def is_unexpected_pass(self) -> bool:
+        """Whether it passes although a finding is expected: only such a pass has a reason."""
+        return self.verdict is Outcome.PASS and bool(self.reason)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is no pass and expected.toml foresees it."""
+        return self.expected and self.verdict is not Outcome.PASS
+
+    @property
+    def good(self) -> bool:
+        """Whether the run may end green with it."""
+        if self.verdict is Outcome.PASS:
+            return not self.is_unexpected_pass
+        return self.known or self.verdict is Outcome.NOT_APPLICABLE
+
 
 class CellRecord(_Model):
-    """One engine: what became of it and where its seconds went, by phase.
+    """An engine: its end, and its seconds by phase.
 
     `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
     after that. `devices` are core numbers or GPU indices; `peak_bytes` is the most memory that each
@@ -69,7 +106,7 @@ class CellRecord(_Model):
     tp: int = 1
     profile: str = "parity"
     pin: str = ""
-    status: Literal["ok", "failed", "blocked", "not-run"]
+    status: Status
     seconds: dict[str, float]
     began: float | None = None
     phases: dict[str, tuple[float, float]] = Field(default_factory=dict)
@@ -82,8 +119,13 @@ class CellRecord(_Model):
     effective: dict[str, Any] | None = None
 
 
+def _present_name(effect: Any) -> Any:
+    """Translate the names that effects had in older reports."""
+    return {"cured": Effect.FIXED, "mended": Effect.FIXED}.get(effect, effect)
+
+
 class AttributionRecord(_Model):
-    """What the patches between two neighbouring variants did to a verdict, or to PP=1."""
+    """Effect of the patches between two neighbouring variants on a verdict, or on PP=1."""
 
     patches: list[str]
     before: str
@@ -91,7 +133,7 @@ class AttributionRecord(_Model):
     model: str
     pp: int
     pin: str = ""
-    effect: Literal["introduced", "revealed", "cured", "hidden", "moved", "broke", "mended"]
+    effect: Annotated[Effect, BeforeValidator(_present_name)]
     check: str
     codes: list[str]
     message: str
@@ -111,7 +153,7 @@ class Report(_Model):
 
 
 class ItemRecord(_Model):
-    """What one pytest item leaves for the report; it travels from xdist workers as JSON.
+    """Part of a report that one pytest item leaves; it travels from xdist workers as JSON.
 
     `point` is the id of the point that it judged.
     """
@@ -120,24 +162,3 @@ class ItemRecord(_Model):
     verdict: VerdictRecord
     findings: list[FindingRecord]
     cells: list[CellRecord]
-
-
-def merge(
-    items: list[ItemRecord], environment: dict[str, Any], not_applicable: list[str]
-) -> Report:
-    """Join the records of all items, each cell once."""
-    cells: dict[str, CellRecord] = {}
-    for item in items:
-        for cell in item.cells:
-            known = cells.get(cell.id)
-            # A cell that this run made may be seen first by a worker that found it in the store.
-            if known is None or (cell.fresh and not known.fresh):
-                cells[cell.id] = cell
-    return Report(
-        schema=SCHEMA,
-        environment=environment,
-        cells=sorted(cells.values(), key=lambda cell: cell.id),
-        verdicts=[item.verdict for item in items],
-        findings=[finding for item in items for finding in item.findings],
-        not_applicable=not_applicable,
-    )

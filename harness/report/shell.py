@@ -1,4 +1,4 @@
-"""What all pages have in common: one file, our style and scripts, and no text that acts."""
+"""The shell of every page: one file, our style and scripts, and no text that acts."""
 
 import base64
 import hashlib
@@ -22,6 +22,24 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
     value is made printable and escaped, and a content security policy lets no script run but the
     page's own two, none on a page without charts, and nothing load.
     """
+    scripts = {} if charts is None else {"plotly": _plotly(), "page": _markup(_part("page.js"))}
+    page: str = (
+        _templates()
+        .get_template(template)
+        .render(
+            **values,
+            charts=charts,
+            style=_markup(_part("page.css")),
+            scripts=scripts,
+            policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()) or "'none'",
+        )
+    )
+    return page
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Any:
+    """Make what compiles templates, once: compiling one takes longer than rendering a page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -33,14 +51,7 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
-    scripts = {} if charts is None else {"plotly": _plotly(), "page": _part("page.js")}
-    return environment.get_template(template).render(
-        **values,
-        charts=charts,
-        style=_markup(_part("page.css")),
-        scripts={name: _markup(text) for name, text in scripts.items()},
-        policy=" ".join(f"'{_digest(text)}'" for text in scripts.values()) or "'none'",
-    )
+    return environment
 
 
 def _pretty(value: Any) -> str:
@@ -68,12 +79,13 @@ def _part(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _plotly() -> str:
-    """Return plotly.js as its Python package ships it."""
+def _plotly() -> Any:
+    """Read plotly.js as its Python package ships it, ready to stand in a page."""
     source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-    return source.read_text(encoding="utf-8")
+    return _markup(source.read_text(encoding="utf-8"))
 
 
-def _digest(script: str) -> str:
-    digest = hashlib.sha256(str(_markup(script)).encode()).digest()
+@lru_cache(maxsize=4)
+def _digest(script: Any) -> str:
+    digest = hashlib.sha256(str(script).encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

@@ -11,25 +11,25 @@ _KEPT = frozenset("\n\t")
 
 
 def printable(text: str) -> str:
-    r"""Return `text` with each character that acts instead of showing written as its code.
+    r"""Write each character of `text` that acts instead of showing as its code.
 
     Terminal escapes become `\x1b`, bidirectional overrides `\u202e`, lone surrogates `\ud800`. Line
     feeds and tabs stay.
     """
     return "".join(
-        _code(one) if one not in _KEPT and unicodedata.category(one) in _ACTING else one
-        for one in text
+        _code(sign) if sign not in _KEPT and unicodedata.category(sign) in _ACTING else sign
+        for sign in text
     )
 
 
 def one_line(text: str, width: int | None = None) -> str:
-    """Return `text` printable on one line, cut to `width` characters."""
+    """Make `text` printable on one line, of at most `width` characters."""
     line = " ".join(printable(text).split())
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
 def figure(value: object) -> str:
-    """Return a figure as people read it: four significant digits, whole numbers whole."""
+    """Write a figure as people read it: four significant digits, whole numbers whole."""
     if value is None:
         return "undefined"
     if isinstance(value, bool):
@@ -49,8 +49,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _code(one: str) -> str:
-    number = ord(one)
+def _code(sign: str) -> str:
+    number = ord(sign)
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

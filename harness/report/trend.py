@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from ..checks.registry import find_check
 from ..engine.settings import Profile
 from ..plan.options import DEFAULT_MARGIN
-from .history import FIGURES, History, HistoryLine
+from .history import History, HistoryLine
 from .shell import render
 
 _DAY = 86400.0
@@ -76,7 +77,7 @@ class Trend:
     @property
     def figure(self) -> str:
         """Name of the figure that stands for the check; empty if it has none."""
-        return FIGURES.get(self.last.check, "")
+        return _figure(self.last)
 
 
 def trends(history: History, within_days: float) -> list[Trend]:
@@ -86,11 +87,16 @@ def trends(history: History, within_days: float) -> list[Trend]:
     for lines in history.tracks:
         current = newest - lines[-1].time <= within_days * _DAY
         alarms = judge_nights(lines, history.anchor) if current else ()
-        figure = FIGURES.get(lines[-1].check, "")
+        figure = _figure(lines[-1])
         nights = (_anchor(lines, history.anchor), _last_green(lines), len(lines) - 1)
         levels = (None if night is None else lines[night].figures.get(figure) for night in nights)
         result.append(Trend(lines, current, alarms, tuple(levels)))
     return result
+
+
+def _figure(line: HistoryLine) -> str:
+    check = find_check(line.check)
+    return check.trend if check else ""
 
 
 def render_trend(trends: Sequence[Trend]) -> str:

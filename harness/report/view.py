@@ -1,49 +1,44 @@
-"""What every report for people says: states, points and findings by name, the verdict in a line."""
+"""A report grouped and named for people: states, points, findings, and the verdict in a line."""
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from ..checks.finding import Outcome, Severity
+from ..engine.settings import Profile
 from ..plan.points import Point
+from .order import by_point, point_name
 from .reproduce import reproduce
 from .schema import FindingRecord, Report, VerdictRecord
 
-# State of a check -> (symbol, word).
-STATES = {
-    "pass": ("✓", "pass"),
-    "fail": ("✗", "fail"),
-    "blocked": ("⊘", "blocked"),
-    "inconclusive": ("?", "inconclusive"),
-    "not-applicable": ("-", "not applicable"),
-    "cured": ("!", "cured"),
+# An outcome, or that of a verdict which passes although a finding is expected.
+_UNEXPECTED_PASS = "unexpected-pass"  # noqa: S105 - a state, no password
+# State of a verdict -> (symbol, word).
+STATES: dict[str, tuple[str, str]] = {
+    Outcome.PASS: ("✓", "pass"),
+    Outcome.FAIL: ("✗", "fail"),
+    Outcome.BLOCKED: ("⊘", "blocked"),
+    Outcome.INCONCLUSIVE: ("?", "inconclusive"),
+    Outcome.NOT_APPLICABLE: ("-", "not applicable"),
+    _UNEXPECTED_PASS: ("!", "unexpected pass"),
 }
 # Points that the verdict line names.
 _NAMED = 3
 
 
-@dataclass(frozen=True)
-class Check:
-    """A verdict: `state` is a key of STATES; `known` says that expected.toml foresees it."""
+def state_of(verdict: VerdictRecord) -> str:
+    """The state of a verdict, a key of STATES."""
+    return _UNEXPECTED_PASS if verdict.is_unexpected_pass else verdict.verdict
 
-    name: str
-    state: str
-    known: bool
-    record: VerdictRecord
 
-    @property
-    def good(self) -> bool:
-        """Whether the run may end green with it."""
-        return self.known or self.state in ("pass", "not-applicable")
-
-    @property
-    def words(self) -> str:
-        """Return its state in words."""
-        return STATES[self.state][1] + (" (known)" if self.known else "")
+def state_words(verdict: VerdictRecord) -> str:
+    """Name the state of a verdict."""
+    return STATES[state_of(verdict)][1] + (" (known)" if verdict.known else "")
 
 
 @dataclass(frozen=True)
-class Shown:
+class FindingView:
     """A finding with its place in the page: `anchor` is unique and the same in the next run."""
 
     anchor: str
@@ -54,123 +49,125 @@ class Shown:
 
     @property
     def target(self) -> str:
-        """Return the name that links to the verdict behind it lead to."""
+        """The name that links to the verdict behind it lead to."""
         return f"{anchor('point', self.point)}-{self.record.check}"
 
     @property
     def where(self) -> str:
-        """Return stage, boundary, layer and key in words."""
-        one = self.record
-        parts = [
-            f"stage {one.rank}" if one.rank is not None else "",
-            f"boundary {one.boundary.replace('->', '→')}" if one.boundary else "",
-            f"layer {one.layer}" if one.layer is not None else "",
-            one.key or "",
-        ]
-        return ", ".join(part for part in parts if part)
+        """Stage, boundary, layer and key in words."""
+        return self.record.where.replace("->", "→")
+
+    @property
+    def state(self) -> str:
+        """Its word in the filter: `known`, `bad` where it fails the run, or `pass`."""
+        if self.known:
+            return "known"
+        return "bad" if self.record.severity is Severity.ERROR else "pass"
+
+    @property
+    def weight(self) -> tuple[int, bool]:
+        """The key that sorts findings: heaviest first, known ones after others."""
+        return list(Severity).index(self.record.severity), self.known
 
 
 @dataclass(frozen=True)
 class PointView:
-    """A point and its checks by name; `record` is the verdict of one of them."""
+    """A point, its name in the report, and its verdicts by check."""
 
-    id: str
-    record: VerdictRecord
-    checks: dict[str, Check]
+    name: str
+    point: Point
+    verdicts: dict[str, VerdictRecord]
 
     @property
     def anchor(self) -> str:
-        """Return the name that links lead to."""
-        return anchor("point", self.id)
+        """The name that links lead to."""
+        return anchor("point", self.name)
 
     @property
     def title(self) -> str:
-        """Return variant, model and sizes in words; what is at its default is left out."""
-        one = self.record
-        parts = [one.variant, one.model, f"PP {one.pp}"]
-        parts += [f"TP {one.tp}"] if one.tp != 1 else []
-        parts += [one.profile] if one.profile != "parity" else []
-        return " · ".join(parts)
+        """Variant, model and sizes in words, without those at their default."""
+        point = self.point
+        return " · ".join([point.variant, point.model, f"PP {point.pp}", *extras(point)])
 
     @property
     def good(self) -> bool:
-        """Whether all its checks are."""
-        return all(check.good for check in self.checks.values())
+        """Whether all its verdicts are."""
+        return all(verdict.good for verdict in self.verdicts.values())
 
     @property
-    def passes(self) -> bool:
-        """Whether all its checks pass."""
-        return all(check.state == "pass" for check in self.checks.values())
+    def state(self) -> str:
+        """Its word in the filter: `pass`, `known`, or `bad` where it fails the run."""
+        if all(state_of(verdict) == Outcome.PASS for verdict in self.verdicts.values()):
+            return "pass"
+        return "known" if self.good else "bad"
 
     def figures(self, check: str) -> dict[str, Any]:
-        """Return the figures of a check; empty where it was not judged."""
-        return self.checks[check].record.figures if check in self.checks else {}
+        """Figures of a check; empty where it was not judged."""
+        return self.verdicts[check].figures if check in self.verdicts else {}
 
 
 class ReportView:
     """A report, ready to be shown."""
 
     def __init__(self, report: Report) -> None:
-        """Name and group what the report holds; `report` may be of any age."""
+        """Name and group the records of a report of any age."""
         self.report = report
         self.environment = report.environment
-        grouped: dict[_Place, list[VerdictRecord]] = {}
-        for verdict in report.verdicts:
-            grouped.setdefault(_place(verdict), []).append(verdict)
-        self._names = {place: _point_id(verdicts[0]) for place, verdicts in grouped.items()}
         self.points = tuple(
-            PointView(self._names[place], verdicts[0], {one.check: _check(one) for one in verdicts})
-            for place, verdicts in grouped.items()
+            PointView(point_name(verdicts[0]), point, {v.check: v for v in verdicts})
+            for point, verdicts in by_point(report.verdicts).items()
         )
-        self.checks = tuple(check for point in self.points for check in point.checks.values())
-        self.findings = tuple(self._shown())
-        pins = {one.pin for one in report.verdicts if one.pin}
+        self.findings = self._findings()
+        pins = {verdict.pin for verdict in report.verdicts if verdict.pin}
         self.pins = sorted(pins) or [str(self.environment.get("pin", ""))]
 
-    def _shown(self) -> list[Shown]:
-        """Return the findings, those that fail the run first, then by severity, in their order."""
-        checks = {(point.id, name): c for point in self.points for name, c in point.checks.items()}
+    def _findings(self) -> tuple[FindingView, ...]:
+        """View the findings: errors that fail the run first, then by severity, in their order."""
+        points = {point.point: point for point in self.points}
         seen: Counter[str] = Counter()
-        shown = []
-        for one in self.report.findings:
-            point = self._names.get(_place(one)) or _point_id(one)
-            name = anchor("finding", one.code, point, one.boundary, one.key)
-            seen[name] += 1
-            judged = checks.get((point, one.check))
-            shown.append(
-                Shown(
-                    anchor=name if seen[name] == 1 else f"{name}.{seen[name]}",
-                    point=point,
-                    known=judged is not None and judged.known,
-                    record=one,
-                    command=reproduce(self.environment, one.check, one.variant, point),
+        views = []
+        for record in self.report.findings:
+            point = points.get(Point.of(record))
+            verdict = point.verdicts.get(record.check) if point else None
+            name = point.name if point else point_name(record)
+            link = anchor("finding", record.code, name, record.boundary, record.key)
+            seen[link] += 1
+            views.append(
+                FindingView(
+                    anchor=link if seen[link] == 1 else f"{link}.{seen[link]}",
+                    point=name,
+                    known=verdict is not None and verdict.known,
+                    record=record,
+                    command=reproduce(self.environment, record.check, record.variant, name),
                 )
             )
-        order = ("error", "warning", "info")
-        return sorted(shown, key=lambda one: (order.index(one.record.severity), one.known))
+        return tuple(sorted(views, key=lambda view: view.weight))
+
+    @property
+    def _judged(self) -> list[VerdictRecord]:
+        return [v for v in self.report.verdicts if v.verdict is not Outcome.NOT_APPLICABLE]
 
     @property
     def good(self) -> bool:
         """Whether the run judged something, and no verdict fails that is not known."""
-        judged = any(check.state != "not-applicable" for check in self.checks)
-        return judged and all(check.good for check in self.checks)
+        return bool(self._judged) and all(verdict.good for verdict in self.report.verdicts)
 
     @property
     def verdict(self) -> str:
-        """Return the whole run in one line."""
-        total = sum(check.state != "not-applicable" for check in self.checks)
+        """The whole run in one line."""
+        total = len(self._judged)
         if not total:
             return "FAIL: nothing was judged"
-        bad = [check for check in self.checks if not check.good]
+        bad = [verdict for verdict in self.report.verdicts if not verdict.good]
         if bad:
-            kinds = Counter(check.words for check in bad)
-            where = [point.id for point in self.points if not point.good]
+            kinds = Counter(state_words(verdict) for verdict in bad)
+            where = [point.name for point in self.points if not point.good]
             more = f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""
             return (
                 f"FAIL: {', '.join(f'{number} {words}' for words, number in kinds.items())} of "
                 f"{total} checks, at {', '.join(where[:_NAMED])}{more}"
             )
-        known = sum(check.known for check in self.checks)
+        known = sum(verdict.known for verdict in self.report.verdicts)
         if known:
             return (
                 f"PASS: {total - known} of {total} checks pass, {known} fail as expected.toml says"
@@ -178,26 +175,12 @@ class ReportView:
         return f"PASS: all {total} checks pass" if total > 1 else "PASS: the check passes"
 
 
-# What tells points of one report apart.
-_Place = tuple[str, str, str, str, int, int]
-
-
-def _place(one: VerdictRecord | FindingRecord) -> _Place:
-    return one.pin, one.variant, one.model, one.profile, one.tp, one.pp
-
-
-def _point_id(one: VerdictRecord | FindingRecord) -> str:
-    known = one.point if isinstance(one, VerdictRecord) else ""
-    return known or replace(Point.of(one), pin="").id
+def extras(point: Point) -> list[str]:
+    """Name the parts of a point that are not at their default: TP and profile."""
+    tp = [f"TP {point.tp}"] if point.tp != 1 else []
+    return [*tp, *([str(point.profile)] if point.profile != Profile.PARITY else [])]
 
 
 def anchor(*parts: str | None) -> str:
-    """Return a name for a link: letters, digits, dots and dashes only."""
+    """Make a name for a link: letters, digits, dots and dashes only."""
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", part).strip("-") for part in parts if part)
-
-
-def _check(one: VerdictRecord) -> Check:
-    # A verdict that passes and has a reason is one that was expected to fail.
-    cured = one.verdict == "pass" and bool(one.reason)
-    state = "cured" if cured else one.verdict
-    return Check(one.check, state, one.expected and one.verdict != "pass", one)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..capture.record import Capture
-from ..checks.finding import Outcome, Severity, Verdict
-from ..checks.judge import CHECKS, judge
+from ..checks.finding import Outcome, Verdict
+from ..checks.judge import judge
+from ..checks.registry import Need, check_names, checks
 from ..engine.seeded import AFTER_LAYERS, SeededChange
 
 # The share of faults with a place that must be placed rightly.
@@ -34,10 +35,10 @@ class ChangeResult:
         verdicts = _verdicts(reference, capture)
         findings = [finding for verdict in verdicts.values() for finding in verdict.findings]
         place = next((finding for finding in findings if finding.code == _PLACE), None)
-        stage, layer = (place.rank, place.layer) if place else (None, None)
+        stage, layer = (place.stage, place.layer) if place else (None, None)
         if place is not None and layer is None:
             stage, layer = len(capture.stages) - 1, AFTER_LAYERS
-        errors = {finding.code for finding in findings if finding.severity is Severity.ERROR}
+        errors = {code for verdict in verdicts.values() for code in verdict.error_codes}
         return cls(change, _outcomes(verdicts), tuple(sorted(errors)), stage, layer)
 
     @property
@@ -116,7 +117,8 @@ class SelftestReport:
             "located": located,
             "location_accuracy": located / localisable if localisable else None,
             "only": {
-                check: sum(result.caught_by == (check,) for result in faults) for check in CHECKS
+                check: sum(result.caught_by == (check,) for result in faults)
+                for check in check_names()
             },
         }
 
@@ -166,12 +168,12 @@ def _record(result: ChangeResult) -> dict[str, Any]:
 def _verdicts(left: Capture, right: Capture) -> dict[str, Verdict]:
     """The verdict of each check that two captures can be asked."""
     verdicts = {}
-    for check in CHECKS:
-        if check == "contract" and len(right.stages) == 1:
-            continue  # one stage has no boundary
-        if check == "accuracy" and not (left.answers and right.answers):
+    for check in checks():
+        if Need.BOUNDARY in check.needs and len(right.stages) == 1:
             continue
-        verdicts[check] = judge(check, left, right)
+        if Need.TOKENIZER in check.needs and not (left.answers and right.answers):
+            continue
+        verdicts[check.name] = judge(check.name, left, right)
     return verdicts
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ..checks.finding import Outcome
-from ..checks.judge import CHECKS
+from ..checks.registry import check_names
 from ..engine.seeded import AFTER_LAYERS
 from .outcome import ChangeResult, SelftestReport
 
@@ -18,10 +18,11 @@ _NOT_ASKED = "-"
 
 def lines(report: SelftestReport) -> Iterator[str]:
     """Yield the matrix, then false alarms, the rates, and what each check alone catches."""
-    yield f"{'change':26} {'model':6} pp  {'  '.join(CHECKS)}  found"
+    checks = check_names()
+    yield f"{'change':26} {'model':6} pp  {'  '.join(checks)}  found"
     for result in report.results:
         change = result.change
-        marks = "  ".join(_mark(result, check).center(len(check)) for check in CHECKS)
+        marks = "  ".join(_mark(result, check).center(len(check)) for check in checks)
         yield f"{change.name:26} {change.model:6} {change.pp:<3} {marks}  {_conclusion(result)}"
     for pair in report.pairs:
         if not pair.is_quiet:

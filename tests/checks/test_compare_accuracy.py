@@ -42,7 +42,7 @@ def test_hash_missing_on_both_sides_fails(build):
 
 @pytest.mark.parametrize("longer", [0, 1])
 def test_different_number_of_questions_fails(build, longer):
-    """ACC003: the longer side is not cut to the shorter."""
+    """ACC003: the longer side is not shortened to fit."""
     sides = [[answer(n) for n in range(3)], [answer(n) for n in range(3)]]
     sides[longer].append(answer(3))
     assert judge(build, *sides).findings[0].code == "ACC003"
@@ -132,7 +132,7 @@ def test_changed_outputs_with_equal_scores_are_inconclusive_if_few(build):
     verdict = judge(build, before, after)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.figures["outputs_changed"] == 20
-    assert "no question is solved at PP=1" in verdict.findings[0].cure, "more would not help"
+    assert "no question is solved at PP=1" in verdict.findings[0].fix, "more would not help"
 
 
 def test_changed_outputs_pass_with_enough_questions(build):

@@ -35,7 +35,7 @@ def test_sent_and_declared_but_never_read(build):
     for step in capture.steps(1):
         del step["reads"]["per_layer_inputs"]
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.rank, found.boundary) == ("CON001", 1, "0->1")
+    assert (found.code, found.stage, found.boundary) == ("CON001", 1, "0->1")
     assert found.key == "per_layer_inputs"
     assert "never reads it" in found.message
     assert found.evidence == {"steps": 2, "sent": 2, "read": 0}
@@ -66,7 +66,7 @@ def test_sent_not_declared(build):
     capture = build(keys={"hidden_states": [8], "extra": [8]})
     del capture.event(1, "declared")["keys"]["extra"]
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.key, found.rank) == ("CON003", "extra", 1)
+    assert (found.code, found.key, found.stage) == ("CON003", "extra", 1)
 
 
 def test_declared_not_sent(build):
@@ -116,7 +116,7 @@ def test_none_in_a_step(build):
     for step in capture.steps(1):
         del step["received"]["residual"], step["copied"]["residual"]
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.rank, found.boundary, found.key) == ("CON004", 0, "0->1", "residual")
+    assert (found.code, found.stage, found.boundary, found.key) == ("CON004", 0, "0->1", "residual")
 
 
 def test_none_in_a_dummy_run(build):
@@ -144,7 +144,7 @@ def test_missing_method(build):
     misuse = {"kind": "misuse", "what": "missing-attribute", "key": "get", "place": "vllm/m.py:7"}
     capture.ranks[1] += [misuse, misuse]
     found = only(compare_contract(capture.fail().save()))
-    assert (found.code, found.key, found.rank, found.place) == ("CON005", "get", 1, "vllm/m.py:7")
+    assert (found.code, found.key, found.stage, found.place) == ("CON005", "get", 1, "vllm/m.py:7")
 
 
 def test_missing_key_read(build):
@@ -185,7 +185,7 @@ def test_shape_changes_on_the_way(build):
     for step in capture.steps(1):
         step["copied"]["hidden_states"]["shape"][1:] = [2, 4]
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.rank) == ("CON006", 1)
+    assert (found.code, found.stage) == ("CON006", 1)
     assert (found.evidence["from"], found.evidence["to"]) == ("received", "copied")
 
 
@@ -218,7 +218,7 @@ def test_dtype_changes_on_the_way(build, first_changed, changes, stage):
     if first_changed == 1:
         capture.event(1, "declared")["keys"]["hidden_states"]["dtype"] = "float16"
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.rank) == ("CON007", stage)
+    assert (found.code, found.stage) == ("CON007", stage)
     assert (found.evidence["from"], found.evidence["to"]) == changes
 
 
@@ -236,7 +236,7 @@ def test_content_changes_at_each_station(build, first_changed, changes, stage):
     for rank, side in STATIONS[first_changed:]:
         capture.steps(rank)[0][side]["hidden_states"]["digest"][2] = 12345
     found = only(compare_contract(capture.save()))
-    assert (found.code, found.rank) == ("CON008", stage)
+    assert (found.code, found.stage) == ("CON008", stage)
     assert (found.evidence["from"], found.evidence["to"]) == changes
     assert found.evidence["examples"] == [{"step": 0, "row": 2}]
     assert "in 1 of 2 steps" in found.message
@@ -417,7 +417,7 @@ def test_failed_engine_tells_keys_apart(build):
     received |= {"received": sent["sent"], "copied": None, "reads": {}, "layers": {}}
     verdict = compare_contract(capture.fail(error="KeyError: 'renamed'").save())
     assert verdict.outcome is Outcome.FAIL
-    assert [(one.code, one.key, one.rank) for one in verdict.findings] == [
+    assert [(one.code, one.key, one.stage) for one in verdict.findings] == [
         ("CON002", "hidden_states", 1),
         ("CON003", "renamed", 1),
     ]
@@ -467,7 +467,7 @@ def test_a_key_that_another_tensor_parallel_rank_does_not_read(build):
     codes = {one.code: one for one in verdict.findings}
     assert set(codes) == {"CON001", "CON015"}
     assert "ranks 0 and 1 of stage 1 read different keys in 1 of 2 steps" in codes["CON015"].message
-    assert codes["CON015"].rank == 1
+    assert codes["CON015"].stage == 1
 
 
 def test_content_that_differs_between_tensor_parallel_ranks(build):
@@ -476,7 +476,7 @@ def test_content_that_differs_between_tensor_parallel_ranks(build):
     for side, rank in (("returned", 1), ("sent", 1), ("received", 3), ("copied", 3)):
         capture.steps(rank)[1][side]["hidden_states"]["digest"] = [7]
     verdict = compare_contract(capture.save())
-    assert [(one.code, one.rank, one.key) for one in verdict.findings] == [
+    assert [(one.code, one.stage, one.key) for one in verdict.findings] == [
         ("CON015", 0, "hidden_states")
     ]
 

@@ -32,7 +32,7 @@ def test_nothing_is_sent(build):
     """The sender is through with a step more than it sent: every declared key is missing."""
     capture = late(build, {**IDLE, "passes": 3, "sent": 2}, {**WAITS, "passes": 2, "received": 2})
     (finding,) = deadlocks(capture)
-    assert (finding.code, finding.boundary, finding.rank) == ("CON002", "0->1", 1)
+    assert (finding.code, finding.boundary, finding.stage) == ("CON002", "0->1", 1)
     assert "'extra', 'hidden_states' is not sent over 0->1" in finding.message
     assert "ran step 3 and sent nothing" in finding.message
     assert compare_contract(capture).outcome is Outcome.FAIL

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from harness.checks.logits.difference import difference_map
+from harness.checks.logits.layer_map import difference_map
 from harness.checks.logits.logits import compare_logits
 
 

@@ -27,12 +27,12 @@ def codes(verdict):
 
 
 def test_same_engine_passes(build):
-    """Engines that differ in PP alone pass, and the runner and the cut are named."""
+    """Engines that differ in PP alone pass, and the runner and the layer split are named."""
     candidate = build(pp=2)
     candidate.got(partition="3,5")
     verdict = compare_engines(build(pp=1).save(), candidate.save())
     assert verdict.outcome is Outcome.PASS
-    assert verdict.summary == "ran on CPUModelRunner, 3,5"
+    assert verdict.summary == "ran on CPUModelRunner, layer split 3,5"
 
 
 @pytest.mark.parametrize("name", PARITY)
@@ -81,10 +81,10 @@ def test_failure_and_silence_are_told_apart(build, pp, status, outcome, code):
     assert "stage 0, load_model: ValueError: no" in verdict.summary
 
 
-def test_rank_of_a_failure_is_a_stage(build):
-    """A finding's rank is a pipeline stage: with TP=2, rank 3 is on stage 1."""
+def test_a_failed_rank_is_on_a_stage(build):
+    """A finding names the pipeline stage of the rank: with TP=2, rank 3 is on stage 1."""
     verdict = engine_failure(build(pp=2, tp=2).fail(rank=3).save())
-    assert verdict.findings[0].rank == 1
+    assert verdict.findings[0].stage == 1
     assert verdict.summary.startswith("stage 1, ")
 
 
@@ -168,3 +168,15 @@ def test_another_runner_at_another_size_fails(build):
     """ENG003: vLLM chose V1 here and V2 at PP=1, so that more than PP differs."""
     baseline, candidate = on_runner(build, 1, "auto", "v2"), on_runner(build, 2, "auto", "v1")
     assert codes(compare_engines(baseline.save(), candidate.save())) == ["ENG003"]
+
+
+def test_whose_code_raised_is_evidence(build):
+    """An exception of ours blocks, says so, and names its type, file and line."""
+    raised = {"type": "HookError", "file": "harness/engine/hooks/wrap.py", "line": 30}
+    capture = build(pp=2).fail("blocked", rank=1, ours=True, **raised).save()
+    (finding,) = engine_failure(capture).findings
+    assert raised.items() <= finding.evidence.items()
+    assert finding.evidence["ours"]
+    assert "pp-harness raised it" in finding.fix
+    (model,) = engine_failure(build(pp=2).fail(rank=1).save()).findings
+    assert "ours" not in model.evidence

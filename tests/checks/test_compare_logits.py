@@ -11,8 +11,9 @@ from hypothesis.extra.numpy import arrays
 
 from harness.capture.record import LogitTable
 from harness.checks.finding import Outcome
+from harness.checks.logits.distance import distance, unrelated_distance
 from harness.checks.logits.locate import locate
-from harness.checks.logits.logits import compare_logits, distance, unrelated
+from harness.checks.logits.logits import compare_logits
 from harness.engine.settings import Mode, Profile
 
 
@@ -116,7 +117,7 @@ def test_no_common_row(build):
 
 
 def test_vocabulary_differs(build):
-    """LOG003: rows of different width are never cut to the shorter."""
+    """LOG003: rows of different width are never shortened to fit."""
     candidate = build(pp=2)
     candidate.logits = {row: values[:-1] for row, values in candidate.logits.items()}
     verdict = compare_logits(build(pp=1).save(), candidate.save())
@@ -147,7 +148,7 @@ def test_zero_baseline_has_no_relative_rms(build):
 @pytest.mark.parametrize("changed", [0, 63, 64, 65, 127, 128, 199])
 def test_chunk_boundaries(changed, monkeypatch):
     """A single changed row is found wherever it lies among more rows than one chunk holds."""
-    monkeypatch.setattr("harness.checks.logits.logits._CHUNK_VALUES", 64 * 3)
+    monkeypatch.setattr("harness.checks.logits.distance._CHUNK_VALUES", 64 * 3)
     left = np.arange(200 * 3, dtype=np.float32).reshape(200, 3)
     right = left.copy()
     right[changed, 1] = 5000.0
@@ -255,7 +256,7 @@ def test_no_difference_has_no_location(build):
 
 @pytest.fixture
 def pair(build):
-    """Return a baseline of six layers on one stage, and the same cut into three stages."""
+    """Return a baseline of six layers on one stage, and the same split into three stages."""
     baseline, candidate = build(pp=1), build(pp=3)
     whole = baseline.event(0, "layers")
     whole["indices"] = list(range(6))
@@ -323,7 +324,7 @@ def test_finding_carries_the_location(pair):
     candidate.logits["one", 0][0] += 1.0
     spoil(candidate, 4, (0, 0))
     (found,) = compare_logits(baseline.save(), candidate.save()).findings
-    assert (found.rank, found.layer) == (2, 4)
+    assert (found.stage, found.layer) == (2, 4)
     assert "first difference after layer 4 at one position 0" in found.message
 
 
@@ -332,7 +333,7 @@ def test_difference_after_the_last_layer_has_no_layer(pair):
     baseline, candidate = pair
     candidate.logits["one", 0][0] += 1.0
     (found,) = compare_logits(baseline.save(), candidate.save()).findings
-    assert (found.rank, found.layer) == (None, None)
+    assert (found.stage, found.layer) == (None, None)
 
 
 # ---- against the noise floor ----------------------------------------------------------------
@@ -450,7 +451,7 @@ def test_a_floor_as_wide_as_unrelated_rows_tells_nothing(build):
 def test_unrelated_rows_are_as_far_apart_as_they_are():
     """For independent rows of equal size that is the square root of two."""
     values = np.random.default_rng(0).standard_normal((200, 4000))
-    assert unrelated(table(values)) == pytest.approx(2**0.5, rel=0.02)
+    assert unrelated_distance(table(values)) == pytest.approx(2**0.5, rel=0.02)
 
 
 @pytest.fixture
@@ -508,5 +509,5 @@ def test_a_layer_speaks_where_logits_cannot(wobbly):
     verdict = compare_logits(baseline.save(), candidate.save())
     assert verdict.outcome is Outcome.FAIL
     (found,) = verdict.findings
-    assert (found.code, found.rank, found.layer) == ("LOG006", 1, 3)
+    assert (found.code, found.stage, found.layer) == ("LOG006", 1, 3)
     assert "layer 3" in found.message

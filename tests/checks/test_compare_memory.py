@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 
-import harness.checks.logits.logits
+import harness.checks.logits.distance
 from harness.capture.record import LogitTable
-from harness.checks.logits.logits import distance
+from harness.checks.logits.distance import distance
 
 VOCABULARY, CHUNK_ROWS, CHUNKS = 1024, 64, 64
 # Arrays of 8 bytes a value that a chunk may take at once: both sides, their softmax, differences.
@@ -24,7 +24,7 @@ def table(path, seed):
 def test_no_more_than_a_chunk_is_held(tmp_path, monkeypatch):
     """64 chunks are compared within the memory of one, and every row is."""
     chunk = CHUNK_ROWS * VOCABULARY
-    monkeypatch.setattr(harness.checks.logits.logits, "_CHUNK_VALUES", chunk)
+    monkeypatch.setattr(harness.checks.logits.distance, "_CHUNK_VALUES", chunk)
     tables = table(tmp_path / "a", 1), table(tmp_path / "b", 2)
     distance(*tables)  # what is imported and kept at the first call is not of the chunks
     tracemalloc.start()

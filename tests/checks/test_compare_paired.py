@@ -1,5 +1,6 @@
 """Statistics of paired questions, against sums over all outcomes."""
 
+import bisect
 import math
 from functools import lru_cache
 
@@ -65,7 +66,7 @@ def test_score_divides_by_the_likeliest_spread(count, fall, data):
     assert score(lost, won, count, fall) == pytest.approx(expected, abs=0.05, rel=0.02)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 12])
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
 def test_bound_covers_the_fall(count):
     """Over all outcomes, weighed by their chance, the bound misses no true fall in over 5 %."""
     rows = outcomes(count)
@@ -122,9 +123,16 @@ def test_questions_needed_against_the_power_of_the_bound(margin, flips):
     count = questions_needed(margin, flips, power=0.8)
     rows = outcomes(count)
     likely = rows[chances(rows, flips / 2, flips / 2) > 1e-7]
-    passing = np.array([BOUND(int(a), int(b), count) < margin for a, b, _ in likely])
+    most = {won: most_lost(won, count, margin) for won in sorted(set(likely[:, 1].tolist()))}
+    passing = np.array([lost <= most[won] for lost, won, _ in likely.tolist()])
     power = chances(likely, flips / 2, flips / 2)[passing].sum()
     assert 0.7 < power < 0.9
+
+
+def most_lost(won, count, margin):
+    """Return the most losses beside `won` whose bound is below `margin`; a loss more raises it."""
+    tried = range(count - won + 1)
+    return bisect.bisect_left(tried, margin, key=lambda lost: BOUND(lost, won, count)) - 1
 
 
 def test_questions_needed_grow_with_flips_and_shrink_with_the_margin():

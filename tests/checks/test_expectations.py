@@ -21,7 +21,7 @@ ENTRY = {
 
 
 def verdict(*codes, outcome=Outcome.FAIL, severity=Severity.ERROR):
-    return Verdict(outcome, "it differs", tuple(Finding(c, severity, "m", "c") for c in codes))
+    return Verdict(outcome, "it differs", tuple(Finding(c, "m", "f", severity) for c in codes))
 
 
 def toml(value):
@@ -69,11 +69,11 @@ def test_nothing_but_a_pass_is_ok(load, outcome):
     assert kind(load(), Verdict(outcome, "nothing to show")) == "unexpected"
 
 
-def test_cured_is_unexpected(load):
+def test_an_unexpected_pass_is_unexpected(load):
     """A check that passes against an entry turns red and says which entry to remove."""
     outcome = load(ENTRY).judge("logits", POINT, PASS, PASS)
     assert outcome.kind == "unexpected"
-    assert outcome.reason.startswith("cured: LOG001 is expected here (known)")
+    assert outcome.reason.startswith("unexpected pass: LOG001 is expected here (known)")
 
 
 @pytest.mark.parametrize("codes", [["LOG002"], ["LOG001", "LOG002"], []])
@@ -98,8 +98,8 @@ def test_entries_of_one_check_add_up(load):
 
 def test_info_is_not_a_code_to_expect(load):
     """Findings that only inform neither fulfil an entry nor break one."""
-    info = Finding("INF001", Severity.INFO, "m", "c")
-    error = Finding("LOG001", Severity.ERROR, "m", "c")
+    info = Finding("INF001", "m", "f", Severity.INFO)
+    error = Finding("LOG001", "m", "f")
     both = Verdict(Outcome.FAIL, "s", (info, error))
     assert kind(load(ENTRY), both) == "expected"
     assert kind(load(ENTRY), Verdict(Outcome.FAIL, "s", (info,))) == "unexpected"
@@ -169,7 +169,7 @@ def test_expected_crash_covers_what_it_blocks(load):
 
 
 def test_expected_crash_covers_a_check_with_its_own_entry(load):
-    """A check that is blocked by an expected crash is not called cured."""
+    """A check that is blocked by an expected crash is no unexpected pass."""
     assert kind(load(ENGINE, ENTRY), BLOCKED, engine=CRASH) == "expected"
 
 

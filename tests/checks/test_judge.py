@@ -5,13 +5,15 @@ import dataclasses
 import pytest
 
 from harness.capture.devices import DevicePool
-from harness.checks.finding import Outcome
-from harness.checks.judge import CHECKS, blocked_by, judge, judge_devices, judge_partition
+from harness.checks.finding import Outcome, blocked_by
+from harness.checks.judge import judge
+from harness.checks.refusals import judge_devices, judge_partition
+from harness.checks.registry import check_names
 from harness.models.partition import plan_partition
 from harness.plan.cell import Load
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", check_names())
 def test_equal_captures_pass_every_check(build, check):
     """Two whole captures that agree pass each check."""
     assert judge(check, build(pp=1).save(), build(pp=2).save()).outcome is Outcome.PASS
@@ -90,8 +92,8 @@ def test_blocked_by_names_each_code_once(build):
     assert blocked_by(verdict).summary.startswith("blocked by ENG003: ")
 
 
-def test_legal_cut_is_no_verdict():
-    """A cut that can be loaded is for the engine to judge."""
+def test_a_legal_layer_split_is_no_verdict():
+    """A layer split that can be loaded is for the engine to judge."""
     assert judge_partition(plan_partition({"num_hidden_layers": 8}, 2)) is None
 
 
@@ -112,8 +114,8 @@ def test_legal_cut_is_no_verdict():
         ),
     ],
 )
-def test_illegal_cut_fails_without_an_engine(config, pp, requested, reason):
-    """PAR001: a cut that cannot be loaded fails with the reason, from the config alone."""
+def test_an_illegal_layer_split_fails_without_an_engine(config, pp, requested, reason):
+    """PAR001: a layer split that cannot be loaded fails with the reason, from the config alone."""
     verdict = judge_partition(plan_partition(config, pp, requested))
     assert verdict.outcome is Outcome.FAIL
     assert [finding.code for finding in verdict.findings] == ["PAR001"]

@@ -149,7 +149,7 @@ def test_a_deadlock_is_a_contract_finding(run, healthy, tried, name):
     assert contract.outcome is Outcome.FAIL
     (finding,) = contract.findings
     assert (finding.code, finding.message) == ("CON002", message)
-    assert finding.rank == pp - 1
+    assert finding.stage == pp - 1
     assert judge("engine", capture, capture).outcome is Outcome.BLOCKED
     assert judge("logits", capture, capture).outcome is Outcome.BLOCKED
     tried(name, "contract: fail", finding.boundary, f"CON002 {message}")

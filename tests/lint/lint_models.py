@@ -6,6 +6,8 @@ from pathlib import Path
 
 from harness.lint import LintReport, lint_paths
 
+CASES = Path(__file__).parent / "cases"
+
 SOUND = """\
 from itertools import islice
 
@@ -125,5 +127,17 @@ def lint_source(folder: Path, source: str) -> LintReport:
 
 
 def codes(report: LintReport) -> list[str]:
-    """The codes that were found, in order of appearance."""
-    return [found.code for found in report.findings]
+    """The codes of the findings, in order of appearance."""
+    return [finding.code for finding in report.findings]
+
+
+def case_files() -> list[Path]:
+    """The committed model files, half of them wrong."""
+    return sorted(CASES.glob("*.py"))
+
+
+def expected_codes(case: Path) -> set[str]:
+    """The codes of errors and warnings that the first line of a case names; none if it is right."""
+    verdict, _, names = case.read_text(encoding="utf-8").splitlines()[0].partition(":")
+    assert verdict in ("# right", "# wrong")
+    return set(names.split())

@@ -4,6 +4,10 @@ import json
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
+
+from harness.cli.main import cli
+from harness.report.files import read_report
 
 RUN = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "ple", "--pp-ignore-expected")
 POINT = "merged-ple-pp2"
@@ -68,14 +72,14 @@ def test_reportlog_works_beside_it(suite):
 
 
 def test_the_end_is_short_and_a_failure_is_a_sentence(suite):
-    """Matrix, a line per finding, a count; a failing item shows evidence and cure, no traceback."""
+    """Matrix, a line per finding, a count; a failing item shows evidence and fix, no traceback."""
     result = suite(*RUN)
     result.stdout.fnmatch_lines(
         [
             "'per_layer_inputs' is sent over 0->1 but stage 1 never reads it",
             "  CON001: stage 1, boundary 0->1, per_layer_inputs*",
             "  evidence: steps 2, sent 2, read 0",
-            "  cure: read the key from intermediate_tensors*",
+            "  fix: read the key from intermediate_tensors*",
             "variant  model  pp  engine  contract  logits  accuracy",
             "merged-ple-pp2: CON001 'per_layer_inputs' is sent over 0->1*",
             "merged-ple-pp2: LOG001 *",
@@ -107,3 +111,23 @@ def test_a_time_limit_judges_what_is_there(suite, monkeypatch, workers):
     found, fresh = verdicts()
     assert found["fixed-ple-pp2", "logits"] == "pass"
     assert fresh == {"fixed-ple-pp1", "fixed-ple-pp2"}
+
+
+def test_merged_shards_tell_what_the_whole_sweep_tells(suite):
+    """Shards on machines of their own, merged with their stores: the same verdicts and patches."""
+    run = ("--pp", "2", "--pp-report")
+    suite(*run, "whole")
+    folder = suite.pytester.path
+    options = ["--out", str(folder / "merged"), "--into", str(folder / "all")]
+    parts = []
+    for number in (1, 2, 3):
+        suite(*run, f"part{number}", "--pp-shard", f"{number}/3", "--pp-store", f"store{number}")
+        parts.append(str(folder / f"part{number}"))
+        options += ["--store", str(folder / f"store{number}")]
+    result = CliRunner().invoke(cli, ["report", "merge", *parts, *options])
+    assert result.exit_code == 0, result.output
+    whole, merged = read_report(folder / "whole"), read_report(folder / "merged")
+    assert whole.attribution
+    assert merged.attribution == whole.attribution
+    assert merged.verdicts == whole.verdicts
+    assert merged.findings == whole.findings

@@ -70,8 +70,8 @@ def test_report_is_valid_against_its_schema(suite):
     ]
     contract = next(one for one in written["findings"] if one["code"] == "CON001")
     assert (contract["model"], contract["pp"], contract["key"]) == ("ple", 2, "per_layer_inputs")
-    assert contract["rank"] == 1
-    assert contract["cure"]
+    assert contract["stage"] == 1
+    assert contract["fix"]
     assert written["environment"]["pin"] == "0.20.2"
 
 
@@ -84,12 +84,12 @@ def test_ignoring_expectations_turns_known_findings_red(suite):
     assert not any(one["expected"] for one in report(suite)["verdicts"])
 
 
-def test_cured_bugs_turn_red(suite, monkeypatch):
+def test_unexpected_passes_turn_red(suite, monkeypatch):
     """When what is expected to fail passes, the run is red until the entry goes."""
     monkeypatch.setenv("FAKE_ENGINES", "cured")
     result = suite("--pp", "2", "--pp-variant", "merged", "--pp-model", "ple")
     result.assert_outcomes(passed=1, failed=3)
-    result.stdout.fnmatch_lines(["*cured: LOG001 is expected here*remove the entry*"])
+    result.stdout.fnmatch_lines(["*unexpected pass: LOG001 is expected here*remove the entry*"])
 
 
 def test_ids_are_stable(suite):
@@ -188,16 +188,17 @@ def test_history_gets_a_line_per_check(suite):
     assert not [alarm for trend in trends(history, 2) for alarm in trend.alarms]
 
 
-def test_cured_finding_turns_the_night_red(suite, monkeypatch):
-    """What is cured fails until its entry goes: the run, and the night in the history."""
+def test_an_unexpected_pass_turns_the_night_red(suite, monkeypatch):
+    """What is fixed fails until its entry goes: the run, and the night in the history."""
     options = ("--pp", "2", "--pp-model", "ple", "--pp-history", "history.jsonl")
     assert suite(*options).ret == 0
     monkeypatch.setenv("FAKE_ENGINES", "cured")
     assert suite(*options).ret == pytest.ExitCode.TESTS_FAILED
     nights = trends(read(suite.pytester.path / "history.jsonl"), 2)
-    red = {(trend.last.variant, trend.last.check): trend.alarms for trend in nights}
-    assert ("merged", "logits") in red
-    assert red["merged", "logits"][0].message.startswith("not green: cured: LOG001 is expected")
+    alarms = {(trend.last.variant, trend.last.check): trend.alarms for trend in nights}
+    code, message = alarms["merged", "logits"][0]
+    assert code == "TRD001"
+    assert message.startswith("not green: unexpected pass: LOG001 is expected here")
 
 
 def test_several_pins_are_one_run(suite):
@@ -267,13 +268,13 @@ def test_the_margin_decides_what_differing_answers_are(suite):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ((), "pp-harness: 128 questions can pass only with identical answers: *0.01 takes 301 *"),
-        (("--pp-gsm8k-limit", "9"), "pp-harness: warning: --pp-gsm8k-limit 9 can pass only with *"),
+        ((), "pp-harness: 128 questions cannot rule out a 1-point drop (301 can if no answer *"),
+        (("--pp-gsm8k-limit", "9"), "*: warning: --pp-gsm8k-limit 9: 9 questions cannot *"),
         (
             ("--pp-gsm8k-limit", "70", "--pp-margin", "0.05"),
-            "pp-harness: warning: --pp-gsm8k-limit 70 can exclude a fall of 0.05 only if few *",
+            "*--pp-gsm8k-limit 70: 70 questions can rule out a 5-point drop only if few *",
         ),
-        (("--pp-margin", "0.1"), "pp-harness: 128 questions can exclude a fall of 0.1 (it takes *"),
+        (("--pp-margin", "0.1"), "*: 128 questions can rule out a 10-point drop (it takes *"),
     ],
 )
 def test_the_header_says_what_the_questions_decide(suite, options, line):
@@ -281,10 +282,10 @@ def test_the_header_says_what_the_questions_decide(suite, options, line):
     result = suite("--pp", "2", "--collect-only", *options)
     result.stdout.fnmatch_lines([line])
     assert result.ret == 0
-    assert sum("identical answers" in one or "a fall of" in one for one in result.outlines) == 1
+    assert sum("-point drop" in line for line in result.outlines) == 1
 
 
 def test_a_shape_is_asked_nothing_and_says_nothing_of_questions(suite):
     """Where no model can answer, the header has no line on what answers decide."""
     result = suite("--pp", "2", "--pp-model", "shape:E4B", "--collect-only")
-    assert "a fall of" not in result.stdout.str()
+    assert "-point drop" not in result.stdout.str()

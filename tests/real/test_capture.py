@@ -148,9 +148,9 @@ def test_dropped_per_layer_inputs_are_found_and_placed(run):
     baseline, candidate = run("merged", "ple", 1), run("merged", "ple", 2)
     contract = compare_contract(candidate)
     errors = [f for f in contract.findings if f.severity is Severity.ERROR]
-    assert [(f.code, f.key, f.rank) for f in errors] == [("CON001", "per_layer_inputs", 1)]
+    assert [(f.code, f.key, f.stage) for f in errors] == [("CON001", "per_layer_inputs", 1)]
     (finding,) = compare_logits(baseline, candidate).findings
-    assert (finding.code, finding.rank) == ("LOG001", 1)
+    assert (finding.code, finding.stage) == ("LOG001", 1)
     assert finding.layer == min(candidate.stages[1].layers)
     assert finding.evidence["entered"] == {
         "hidden_states": "arrives equal",

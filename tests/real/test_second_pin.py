@@ -77,7 +77,7 @@ def test_the_merged_change_is_still_wrong_there(run, baseline):
     candidate = run("base", 2)
     assert candidate.status == "ok", candidate.failure
     errors = [f for f in compare_contract(candidate).findings if f.severity.value == "error"]
-    assert [(f.code, f.key, f.rank) for f in errors] == [("CON001", "per_layer_inputs", 1)]
+    assert [(f.code, f.key, f.stage) for f in errors] == [("CON001", "per_layer_inputs", 1)]
     assert [f.code for f in compare_logits(baseline, candidate).findings] == ["LOG001"]
 
 

@@ -14,7 +14,6 @@ from harness.checks.logits.logits import compare_logits
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
-from harness.source.subject import SubjectOptions
 
 pytestmark = pytest.mark.engine
 
@@ -56,7 +55,7 @@ def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path)
             pps=(2,),
             gsm8k_limit=2,
             store=sweep.store,
-            subject=SubjectOptions(series=series),
+            series=series,
         )
     )
     folder = tmp_path / "capture"

@@ -109,13 +109,13 @@ def hostile_report(text=ALL):
                 severity="error",
                 **where,
                 check=check,
-                rank=1,
+                stage=1,
                 boundary="0->1",
                 key=text,
                 place=text,
                 message=text,
                 evidence=evidence[check],
-                cure=text,
+                fix=text,
             )
             for check in figures
         ],

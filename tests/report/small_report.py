@@ -43,7 +43,7 @@ def small_report(
         figures=figures,
     )
     findings = [
-        FindingRecord(**judged, code=code, severity=severity, message="m", cure="c")
+        FindingRecord(**judged, code=code, severity=severity, message="m", fix="c")
         for code, severity in codes
     ]
     environment = {"pin": pin, "series": "s", "device": "cpu", "gsm8k_limit": None}

@@ -8,8 +8,8 @@ from small_report import small_report
 
 from harness.errors import BadInputError
 from harness.plan.points import Point
+from harness.report.files import read_report
 from harness.report.history import SCHEMA, append, history_lines, read
-from harness.report.join import read_report
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 # A line as the first release of the history wrote it, times included.

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hostile import hostile_history, hostile_report
 
+from harness.report.files import read_report
 from harness.report.html import render_page
-from harness.report.join import read_report
 from harness.report.trend import render_trend, trends
 
 webdriver = pytest.importorskip("selenium.webdriver")

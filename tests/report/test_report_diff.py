@@ -6,8 +6,8 @@ from small_report import small_report as report
 
 from harness.cli.trend import diff
 from harness.errors import BadInputError
+from harness.report.files import write_reports
 from harness.report.report_diff import diff_reports
-from harness.report.write import write_reports
 
 
 def changes(old, new):

@@ -14,9 +14,9 @@ from hostile import ACTING, hostile_report
 from harness.assets import suites_dir
 from harness.cli import main as cli
 from harness.report.charts import difference_chart, difference_rows, timing_chart
+from harness.report.files import read_report
 from harness.report.flips import part
 from harness.report.html import render_page
-from harness.report.join import read_report
 from harness.report.pipe import pipe
 from harness.report.reproduce import lasting, reproduce
 from harness.report.schema import Report
@@ -156,7 +156,7 @@ def test_the_first_token_that_differs_is_marked(left, right, marked):
 def test_a_dropped_key_is_a_broken_wire(hostile):
     """The wire of a key that is sent and never read is bad, says why and names its finding."""
     view = ReportView(hostile_report("k"))
-    drawn = pipe(view.points[0], view.findings)
+    drawn = pipe(view.points[0], "contract", view.findings)
     assert drawn.stages == {"0": "layer 0", "1": "layer 1"}
     (wire,) = drawn.boundaries[0].wires
     assert (wire.state, wire.note) == ("bad", "dropped: sent, never read")
@@ -194,11 +194,11 @@ def test_states_of_a_wire(change, steps, state, note):
                 {"boundary": "0->1", "steps": steps, "keys": [KEY | change]}
             ]
     view = ReportView(report)
-    (wire,) = pipe(view.points[0], view.findings).boundaries[0].wires
+    (wire,) = pipe(view.points[0], "contract", view.findings).boundaries[0].wires
     assert (wire.state, wire.note) == (state, note)
 
 
-def test_the_heat_map_has_its_cuts_and_its_numbers():
+def test_the_heat_map_has_its_stages_and_its_numbers():
     """Lines lie between stages and between requests; equal bits have no colour; table agrees."""
     difference = {
         "layers": [0, 1, 2, 3],
@@ -212,11 +212,11 @@ def test_the_heat_map_has_its_cuts_and_its_numbers():
     assert chart["layout"]["xaxis"]["ticktext"] == ["a", "b"]
     assert trace["z"][0] == [None] * 3
     assert trace["z"][2] == [None, -2.0, -7.0]
-    cuts = {
+    lines = {
         (s["name"], s.get("x0") if s["name"] == "request" else s["y0"])
         for s in chart["layout"]["shapes"]
     }
-    assert cuts == {("cut", 1.5), ("request", 1.5)}
+    assert lines == {("stage", 1.5), ("request", 1.5)}
     assert [(r.layer, r.differing, r.largest, r.first) for r in difference_rows(difference)] == [
         (0, 0, None, ""),
         (1, 0, None, ""),
@@ -281,13 +281,16 @@ VERDICTS = {
         *(["pass", "fail", "fail", "blocked"], [False, False, True, False], ""),
         "FAIL: 1 fail, 1 blocked of 4 checks, at v-v-pp2",
     ),
-    "cured": (["pass"] * 4, NONE, "cured: remove", "FAIL: 4 cured of 4 checks, at v-v-pp2"),
+    "unexpected pass": (
+        *(["pass"] * 4, NONE, "unexpected pass: remove"),
+        "FAIL: 4 unexpected pass of 4 checks, at v-v-pp2",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", VERDICTS)
 def test_the_verdict_is_one_line(case):
-    """It says pass or fail first; known is not pass; a cured finding is a failure."""
+    """It says pass or fail first; known is not pass; an unexpected pass is a failure."""
     outcomes, known, reason, line = VERDICTS[case]
     report = hostile_report("v")
     for verdict, outcome, expected in zip(report.verdicts, outcomes, known, strict=True):
@@ -344,7 +347,7 @@ def with_floor(floor):
         logits.figures["floor"] = finding.evidence["floor"] = floor
     page = render_page(report)
     assert ('<th scope="col">noise floor</th>' in page) == bool(floor)
-    assert ("PP=1 against itself</dt>" in page) == (floor is not None)
+    assert ("PP=1 compared with itself</dt>" in page) == (floor is not None)
     return re.search(r"largest difference of a logit</th>(.*?)</tr>", page)[1], page
 
 

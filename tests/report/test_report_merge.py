@@ -5,13 +5,17 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from harness.capture.manifest import Manifest, Status
 from harness.capture.store import Store
+from harness.checks.registry import check_names
 from harness.cli.main import cli
 from harness.errors import BadInputError
-from harness.report.join import join_reports, read_report
+from harness.report.attribution import attribution_records
+from harness.report.files import read_report
+from harness.report.join import join_reports
 from harness.report.schema import CellRecord, FindingRecord, Report, VerdictRecord
 
-CHECKS = ("engine", "contract", "logits", "accuracy")
+CHECKS = check_names()
 
 
 def shard(points, number=None, *, outcome="pass", fresh=True, expected=False, **environment):
@@ -24,7 +28,7 @@ def shard(points, number=None, *, outcome="pass", fresh=True, expected=False, **
             for check in CHECKS
         ]
         if outcome == "fail":
-            text = {"message": "differs", "cure": "mend it"}
+            text = {"message": "differs", "fix": "repair it"}
             findings.append(
                 FindingRecord(**where, check="logits", code="LOG001", severity="error", **text)
             )
@@ -167,13 +171,13 @@ def test_no_report_is_refused(tmp_path, content):
         read_report(tmp_path)
 
 
-def test_stores_are_joined(merge, tmp_path):
+def test_stores_are_joined(merge, tmp_path, cell):
     """Captures of all machines end in one store, whole; what was there or is damaged is left."""
     stores = [Store(tmp_path / name) for name in ("s1", "s2")]
     for number, key in ((0, "k1"), (1, "k2"), (0, "both"), (1, "both"), (1, "hurt")):
         with stores[number].workspace() as folder:
             (folder / "log.txt").write_text(key)
-            stores[number].commit(key, folder, {"status": "ok", "seconds": {}})
+            stores[number].commit(key, folder, Manifest(cell=cell, status=Status.OK))
     (stores[1].folder("hurt") / "log.txt").write_text("changed")
     result = merge(
         {"a": shard([("fixed", "ple", 2)])},
@@ -185,3 +189,131 @@ def test_stores_are_joined(merge, tmp_path):
     joined = Store(tmp_path / "all")
     assert {key for key, _ in joined.all()} == {"k1", "k2", "both"}
     assert all(joined.find(key) for key in ("k1", "k2", "both"))
+
+
+# ---- which patch did what ---------------------------------------------------------------------
+
+PATCHES = {"base": [], "merged": ["0001.patch"], "fixed": ["0001.patch", "0002.patch"]}
+MODELS = ("ple", "dense")
+
+
+@pytest.fixture
+def store(tmp_path, build):
+    """Return a store with the PP=1 captures of a series; `fixed` moves the logits of ple."""
+    store = Store(tmp_path / "store")
+    for variant in PATCHES:
+        for model in MODELS:
+            built = build(pp=1)
+            if (variant, model) == ("fixed", "ple"):
+                for row in (*built.logits.values(), *built.second.values()):
+                    row[0] += 1.0
+            capture = built.save()
+            store.commit(f"{variant}-{model}-pp1", capture.folder, capture.manifest)
+    return store
+
+
+def judged(variant, model, number=None, **facts):
+    """Return the report of the points of a variant and model: merged breaks ple at PP=2."""
+    outcome = "fail" if (variant, model) == ("merged", "ple") else "pass"
+    trees = dict.fromkeys(PATCHES, "tree")
+    points = [(variant, model, pp) for pp in (2, 4)]
+    part = shard(points, number, outcome=outcome, **{"trees": trees, **facts})
+    for record in (*part.verdicts, *part.findings, *part.cells):
+        record.pin = "0.20.2"
+    return part
+
+
+def attributed(report, store=None):
+    return report.model_copy(update={"attribution": attribution_records(report, store)})
+
+
+def effects(report):
+    return [
+        (record.pp, record.before, record.after, record.model, record.effect)
+        for record in report.attribution
+    ]
+
+
+EFFECTS = [
+    (1, "merged", "fixed", "ple", "moved"),
+    *[(pp, "base", "merged", "ple", "introduced") for pp in (2, 4)],
+    *[(pp, "merged", "fixed", "ple", "fixed") for pp in (2, 4)],
+]
+PLACES = [(variant, model) for variant in PATCHES for model in MODELS]
+
+
+def test_shards_that_are_merged_attribute_as_the_whole_sweep(store):
+    """No shard holds two variants of a model; merged, with their store, they tell the same."""
+    shards = {
+        f"{n}/6": judged(*place, f"{n}/6", variants=PATCHES) for n, place in enumerate(PLACES, 1)
+    }
+    parts = {name: attributed(report, store) for name, report in shards.items()}
+    assert not any(part.attribution for part in parts.values())
+    joined = attributed(join_reports(parts), store)
+    parted = [judged(*place, variants=PATCHES) for place in PLACES]
+    whole = attributed(join_reports({str(n): part for n, part in enumerate(parted)}), store)
+    assert joined.attribution == whole.attribution
+    assert effects(joined) == EFFECTS
+    assert joined.attribution[0].figures["max_abs"] == 1.0
+
+
+def test_without_a_store_pp_1_is_what_the_shards_have_seen(store):
+    """A shard that held both variants keeps its word on PP=1; verdicts are attributed anew."""
+    of_ple = [judged(variant, "ple", "1/2", variants=PATCHES) for variant in PATCHES]
+    first = attributed(join_whole(of_ple, "1/2"), store)
+    of_dense = [judged(variant, "dense", "2/2", variants=PATCHES) for variant in PATCHES]
+    second = attributed(join_whole(of_dense, "2/2"), store)
+    assert effects(join_reports({"a": first, "b": second})) == EFFECTS
+
+
+def test_a_record_of_two_shards_stands_once(store):
+    """Shards that shared a baseline both say that it moved; their figures may differ a little."""
+    of_ple = [judged(variant, "ple", variants=PATCHES) for variant in PATCHES]
+    first = attributed(join_whole(of_ple), store)
+    second = first.model_copy(deep=True)
+    second.attribution[0].message += " on another machine"
+    joined = join_reports({"a": first, "b": second})
+    assert effects(joined) == EFFECTS
+    assert joined.attribution[0] == first.attribution[0]
+
+
+def test_a_shard_that_missed_a_variant_is_overruled(store):
+    """Base and fixed alone name both patches; with merged between them only one is to blame."""
+    apart = [judged(variant, "ple", variants=PATCHES) for variant in ("base", "fixed")]
+    first = attributed(join_whole(apart), store)
+    assert effects(first) == [(1, "base", "fixed", "ple", "moved")]
+    second = attributed(judged("merged", "ple", variants=PATCHES), store)
+    joined = join_reports({"a": first, "b": second})
+    assert effects(joined) == [(1, "base", "fixed", "ple", "moved"), *EFFECTS[1:]]
+    assert effects(attributed(joined, store)) == EFFECTS
+
+
+def test_old_reports_keep_their_attribution(store):
+    """Reports that do not name the patches of their variants lose no record, and none twice."""
+    of_ple = [judged(variant, "ple", variants=PATCHES) for variant in PATCHES]
+    old = attributed(join_whole(of_ple), store)
+    del old.environment["variants"]
+    other = judged("fixed", "dense")
+    joined = join_reports({"a": old, "b": other, "c": old})
+    assert joined.attribution == old.attribution
+    assert attributed(joined, store).attribution == old.attribution
+
+
+def join_whole(parts, number=None):
+    """Join reports as if one machine had judged all of it."""
+    for part in parts:
+        part.environment.pop("shard", None)
+    joined = join_reports({str(place): part for place, part in enumerate(parts)})
+    if number is not None:
+        joined.environment["shard"] = number
+    return joined
+
+
+def test_the_command_attributes_from_the_joined_store(merge, store, tmp_path):
+    """`--into` has the captures of all machines: what moved PP=1 is found, printed and kept."""
+    parts = {
+        str(n): judged(*place, f"{n}/6", variants=PATCHES) for n, place in enumerate(PLACES, 1)
+    }
+    result = merge(parts, "--store", str(store.root), "--into", str(tmp_path / "all"))
+    assert effects(read_report(tmp_path / "out")) == EFFECTS
+    assert "0002.patch moved PP=1 of ple: logits differ in 4 of 4 rows" in result.output

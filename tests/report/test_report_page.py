@@ -1,11 +1,12 @@
 """docs/report.md is in step with the schema and with the codes that the harness gives."""
 
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal, get_args, get_origin
 
 import pytest
 
+from harness.checks.registry import check_names
 from harness.report.schema import (
     SCHEMA,
     AttributionRecord,
@@ -43,9 +44,11 @@ def test_every_field_is_described_in_order(title, model):
     rows = table(title)
     assert list(rows) == list(fields)
     for name, annotation in fields.items():
-        if get_origin(annotation) is Literal:
-            missing = [value for value in get_args(annotation) if f"`{value}`" not in rows[name]]
+        if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+            missing = [value for value in annotation if f"`{value}`" not in rows[name]]
             assert not missing, f"{name}: {missing}"
+    if "check" in fields and model is VerdictRecord:
+        assert all(f"`{name}`" in rows["check"] for name in check_names())
 
 
 def test_the_page_names_the_schema():

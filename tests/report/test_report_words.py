@@ -6,7 +6,7 @@ from markdown_it import MarkdownIt
 
 from harness.report.markdown import block, render_markdown, text
 from harness.report.schema import ItemRecord
-from harness.report.words import explain, finding_lines
+from harness.report.terminal import explain, finding_lines
 
 
 def tokens(markdown):
@@ -62,7 +62,7 @@ def test_a_block_cannot_be_left():
 
 
 def test_known_findings_are_folded_and_the_others_are_not():
-    """The findings that fail stand open with their cure and command, known ones in details."""
+    """The findings that fail stand open with their fix and command, known ones in details."""
     written = render_markdown(hostile_report("tame"))
     opened, _, folded = written.partition("<details>")
     assert opened.startswith("## ❌ FAIL\\: 3 fail of 4 checks")
@@ -75,10 +75,10 @@ def test_known_findings_are_folded_and_the_others_are_not():
 
 def test_hostile_text_is_text_in_the_terminal():
     """No escape, no turn of the order of text, no line of its own."""
-    records = items(hostile_report())
-    lines = [*finding_lines(records), *(explain(one, ALL) for one in records)]
+    report = hostile_report()
+    lines = [*finding_lines(report), *(explain(item, ALL) for item in items(report))]
     assert not ACTING & set("".join(lines))
-    assert all("\n" not in line for line in finding_lines(records))
+    assert all("\n" not in line for line in finding_lines(report))
     assert "\\x1b[2J" in lines[0]
 
 
@@ -86,10 +86,10 @@ def test_findings_are_a_line_each_and_counted():
     """Point, code and message, the place at the end; known ones are counted, not listed."""
     report = hostile_report("tame")
     report.findings[0].place = "vllm/m.py:3"
-    assert finding_lines(items(report)) == [
-        "v-m-pp2: CON001 tame (vllm/m.py:3)",
-        "v-m-pp2: CON001 tame (tame)",
-        "v-m-pp2: CON001 tame (tame)",
+    assert finding_lines(report) == [
+        "tame-tame-pp2: CON001 tame (vllm/m.py:3)",
+        "tame-tame-pp2: CON001 tame (tame)",
+        "tame-tame-pp2: CON001 tame (tame)",
         "3 of 4 checks fail; 1 known, see expected.toml.",
     ]
 
@@ -99,20 +99,21 @@ def test_nothing_to_list_is_said():
     report = hostile_report("tame")
     for verdict in report.verdicts:
         verdict.verdict, verdict.expected, verdict.reason = "pass", False, ""
-    assert finding_lines(items(report)) == ["No finding in 4 checks."]
+    assert finding_lines(report) == ["No finding in 4 checks."]
 
 
-def test_a_cured_or_blocked_check_gives_its_reason():
+def test_an_unexpected_pass_or_blocked_check_gives_its_reason():
     """A check that fails without a finding of its own says why in one line."""
     report = hostile_report("tame")
     report.findings.clear()
-    report.verdicts[0].verdict, report.verdicts[0].reason = "pass", "cured: LOG001, remove it"
-    lines = finding_lines(items(report))
-    assert lines[0] == f"v-m-pp2: {report.verdicts[0].check} cured: LOG001, remove it"
+    verdict = report.verdicts[0]
+    verdict.verdict, verdict.reason = "pass", "unexpected pass: LOG001, remove it"
+    line = f"tame-tame-pp2: {verdict.check} unexpected pass: LOG001, remove it"
+    assert finding_lines(report)[0] == line
 
 
 def test_a_failure_is_a_sentence_with_evidence():
-    """The reason comes first, then where, the numbers, one changed answer and the cure."""
+    """The reason comes first, then where, the numbers, one changed answer and the fix."""
     report = hostile_report("tame")
     (record,) = [one for one in items(report) if one.verdict.check == "accuracy"]
     record.findings[0].evidence |= {"lost": 3, "p_value": 0.0312512}
@@ -123,5 +124,5 @@ def test_a_failure_is_a_sentence_with_evidence():
         "  asked: tame",
         "  PP=1:  a tame",
         "  here:  b tame",
-        "  cure: tame",
+        "  fix: tame",
     ]

@@ -1,4 +1,4 @@
-"""GSM8K answers, paired per question: exact one-sided McNemar and a non-inferiority bound.
+"""The accuracy check: GSM8K answers, paired per question, by McNemar's test and an exact bound.
 
 The same questions are asked of the same engine at two PP sizes, so that only the questions whose
 result changed carry information (docs/evidence.md).
@@ -8,7 +8,8 @@ from typing import Any
 
 from ...capture.record import Capture
 from ...plan.options import DEFAULT_MARGIN
-from ..finding import Finding, Outcome, Severity, Verdict, judged
+from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
+from ..registry import Check, Figure, Need, register
 from .paired import fall_bound, mcnemar
 from .power import ALPHA
 
@@ -31,34 +32,32 @@ def compare_accuracy(
     FAIL: the sets do not pair, or correct answers turned wrong more often than chance allows.
     INCONCLUSIVE: outputs differ and the questions are too few to decide.
     """
-    left, right = baseline.answers, candidate.answers
-    if not left or not right:
+    before, after = baseline.answers, candidate.answers
+    if not before or not after:
         return Verdict(Outcome.BLOCKED, "lm-eval left no answers")
-    unpaired = _unpaired(left, right)
+    unpaired = _unpaired(before, after)
     if unpaired:
-        return judged([unpaired], "")
-    pairs = list(zip(left, right, strict=True))
+        return verdict_of(Outcome.FAIL, unpaired)
+    pairs = list(zip(before, after, strict=True))
     count = len(pairs)
     lost, won = _flipped(pairs, PRIMARY_FILTER)
-    lost_too, won_too = _flipped(pairs, SECOND_FILTER)
-    before, after = (_share(side, PRIMARY_FILTER) for side in (left, right))
-    loosely = [_share(side, SECOND_FILTER) for side in (left, right)]
+    flexible_lost, flexible_won = _flipped(pairs, SECOND_FILTER)
     changed = [(a, b) for a, b in pairs if (a["output"], a["scores"]) != (b["output"], b["scores"])]
     figures: dict[str, Any] = {
         "questions": count,
-        "baseline": before,
-        "candidate": after,
+        "baseline": _share(before, PRIMARY_FILTER),
+        "candidate": _share(after, PRIMARY_FILTER),
         "lost": len(lost),
         "won": len(won),
         "outputs_changed": len(changed),
         "margin": margin,
         "filter": PRIMARY_FILTER,
-        "flexible_baseline": loosely[0],
-        "flexible_candidate": loosely[1],
-        "flexible_lost": len(lost_too),
-        "flexible_won": len(won_too),
+        "flexible_baseline": _share(before, SECOND_FILTER),
+        "flexible_candidate": _share(after, SECOND_FILTER),
+        "flexible_lost": len(flexible_lost),
+        "flexible_won": len(flexible_won),
     }
-    scores = f"{before:.3f} at PP=1, {after:.3f} here"
+    scores = f"{figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
     if not changed:
         return Verdict(Outcome.PASS, f"all {count} outputs identical ({scores})", (), figures)
     p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)
@@ -68,45 +67,75 @@ def compare_accuracy(
         "fall_low": -fall_bound(len(won), len(lost), count),
     }
     evidence = {**figures, "examples": _examples(lost, won, changed)}
-    beside = f"{SECOND_FILTER} {loosely[0]:.3f}, {loosely[1]:.3f}"
+    differ = f"{len(changed)} of {count} outputs differ"
+    flips = f"{len(lost)} of {count} questions lost, {len(won)} won"
+    flexible = (
+        f"{SECOND_FILTER} {figures['flexible_baseline']:.3f}, {figures['flexible_candidate']:.3f}"
+    )
     if p_value < ALPHA:
         finding = Finding(
             "ACC001",
-            Severity.ERROR,
-            f"accuracy falls: {scores}; {len(lost)} of {count} questions lost, {len(won)} won "
-            f"(one-sided exact McNemar p = {p_value:.2g}; {beside})",
+            f"accuracy falls: {scores}; {flips} (one-sided exact McNemar p = {p_value:.2g}; "
+            f"{flexible})",
             "see the contract and logits findings of this cell",
             evidence=evidence,
         )
-        return judged([finding], "", **figures)
+        return verdict_of(Outcome.FAIL, finding, **figures)
     if bound < margin:
-        summary = (
-            f"{len(changed)} of {count} outputs differ, fall below {bound:.4f} ({scores}; {beside})"
-        )
         finding = Finding(
             "ACC004",
-            Severity.INFO,
-            f"{len(lost)} of {count} questions lost, {len(won)} won: less than the margin of "
-            f"{margin:g} with 95 % confidence",
+            f"{flips}: less than the margin of {margin:g} with 95 % confidence",
             "nothing to do; the logits verdict says whether the computation is the same",
+            Severity.INFO,
             evidence=evidence,
         )
+        summary = f"{differ}, fall below {bound:.4f} ({scores}; {flexible})"
         return judged([finding], summary, **figures)
-    cure = (
-        "ask more questions (--pp-gsm8k-limit) and look at the logits verdict"
-        if before
-        else "no question is solved at PP=1, so that no fall can show: look at the logits verdict, "
-        "or ask what the model can answer (--pp-gsm8k)"
-    )
+    if figures["baseline"]:
+        fix = "ask more questions (--pp-gsm8k-limit) and look at the logits verdict"
+    else:
+        fix = (
+            "no question is solved at PP=1, so that no fall can show: look at the logits verdict, "
+            "or ask what the model can answer (--pp-gsm8k)"
+        )
     finding = Finding(
         "ACC002",
+        f"{differ} and {count} questions cannot exclude a fall of {margin:g} (bound {bound:.4f}; "
+        f"{scores}; {flexible})",
+        fix,
         Severity.WARNING,
-        f"{len(changed)} of {count} outputs differ and {count} questions cannot exclude a fall of "
-        f"{margin:g} (bound {bound:.4f}; {scores}; {beside})",
-        cure,
         evidence=evidence,
     )
-    return Verdict(Outcome.INCONCLUSIVE, finding.message, (finding,), figures)
+    return verdict_of(Outcome.INCONCLUSIVE, finding, **figures)
+
+
+register(
+    Check(
+        name="accuracy",
+        order=40,
+        needs=Need.TOKENIZER | Need.CANDIDATE | Need.BASELINE,
+        judge=lambda pair: compare_accuracy(pair.baseline, pair.candidate, pair.margin),
+        figures=(
+            Figure("questions", "questions"),
+            Figure("baseline", "accuracy at PP=1"),
+            Figure("candidate", "accuracy here"),
+            Figure("lost", "questions lost"),
+            Figure("won", "questions won"),
+            Figure("outputs_changed", "answers that differ"),
+            Figure("margin", "accepted fall"),
+            Figure("filter", "answers read by"),
+            Figure("flexible_baseline", f"accuracy at PP=1, read by {SECOND_FILTER}"),
+            Figure("flexible_candidate", f"accuracy here, read by {SECOND_FILTER}"),
+            Figure("flexible_lost", f"questions lost, read by {SECOND_FILTER}"),
+            Figure("flexible_won", f"questions won, read by {SECOND_FILTER}"),
+            Figure("p_value", "p of so many losses by chance", "exact McNemar"),
+            Figure("fall_bound", "upper 95 % bound of the fall"),
+            Figure("fall_low", "lower 95 % bound of the fall"),
+        ),
+        trend="candidate",
+        output="answers",
+    )
+)
 
 
 def _right(line: Line, filter_name: str) -> bool:
@@ -118,21 +147,21 @@ def _share(side: list[Line], filter_name: str) -> float:
 
 
 def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
-    """Return the questions lost and the questions won, as one filter reads the answers."""
+    """Questions lost and questions won, as one filter reads the answers."""
     lost = [(a, b) for a, b in pairs if _right(a, filter_name) and not _right(b, filter_name)]
     won = [(a, b) for a, b in pairs if not _right(a, filter_name) and _right(b, filter_name)]
     return lost, won
 
 
-def _unpaired(left: list[Line], right: list[Line]) -> Finding | None:
-    for position in range(max(len(left), len(right))):
-        a = left[position] if position < len(left) else {}
-        b = right[position] if position < len(right) else {}
+def _unpaired(before: list[Line], after: list[Line]) -> Finding | None:
+    """ACC003 for the first question that was not asked of both sides."""
+    for position in range(max(len(before), len(after))):
+        a = before[position] if position < len(before) else {}
+        b = after[position] if position < len(after) else {}
         for name in _HASHES:
             if a.get(name) is None or a.get(name) != b.get(name):
                 return Finding(
                     "ACC003",
-                    Severity.ERROR,
                     f"question {position} does not pair: {name} differs",
                     "both cells must ask the same questions with the same prompt",
                     evidence={"baseline": a.get(name), "candidate": b.get(name)},
@@ -141,7 +170,7 @@ def _unpaired(left: list[Line], right: list[Line]) -> Finding | None:
 
 
 def _examples(lost: Pairs, won: Pairs, changed: Pairs) -> list[Line]:
-    """Return every question that flipped, or some that changed if none did."""
+    """Both answers to every question that flipped, or to some whose text changed if none did."""
     named = [("lost", pair) for pair in lost] + [("won", pair) for pair in won]
     return [
         {

@@ -1,10 +1,10 @@
-"""Statistics of paired questions: what changed counts (docs/evidence.md has the formulas).
+"""Statistics of paired questions: only changes count (docs/evidence.md has the formulas).
 
 Of `count` questions asked twice, `lost` turned wrong, `won` turned right, and the rest kept their
 score. The fall of accuracy is (lost - won) / count, a share of the questions.
 """
 
-from math import asin, ceil, sin, sqrt
+from math import asin, ceil, floor, log, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from .power import ALPHA, OUTSIDE
 
 Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 # Quantile of the normal distribution for one side.
 _Z = NormalDist().inv_cdf(1 - ALPHA)
-# Chances below this are not summed, and counted as if they missed.
+# Wins whose chances are all below this are not summed, and counted as if they missed.
 _NEGLIGIBLE = 1e-13
 # Step of the search for the worst share of wins, in standard deviations of their number, so that it
 # is as fine for few wins as for many; and how many steps it takes at least.
@@ -24,7 +25,7 @@ _STEP, _FEWEST_STEPS = 0.125, 24
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Return the exact one-sided p-value of at least `lost` losses among the changed questions."""
+    """Exact one-sided p-value of at least `lost` losses among the changed questions."""
     from scipy.stats import binomtest
 
     if lost + won == 0:
@@ -33,7 +34,7 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def score(lost: Any, won: Any, count: int, fall: float) -> Any:
-    """Return Tango's score statistic of a true `fall`; below 0 where less than that was seen."""
+    """Tango's score statistic of a true `fall`; below 0 where less than that was seen."""
     spread = 2 * _likeliest_wins(lost, won, count, fall) + fall * (1 - fall)
     seen = np.asarray(lost - won - count * fall, float)
     error = np.sqrt(np.maximum(count * spread, 0.0))
@@ -41,19 +42,19 @@ def score(lost: Any, won: Any, count: int, fall: float) -> Any:
 
 
 def _likeliest_wins(lost: Any, won: Any, count: int, fall: float) -> Any:
-    """Return the likeliest share of wins if the shares lost and won differ by `fall`."""
+    """Likeliest share of wins if the shares lost and won differ by `fall`."""
     b = (2 * count - lost + won) * fall - lost - won
     c = won * fall * (1 - fall)
     return (np.sqrt(np.maximum(b * b + 8 * count * c, 0.0)) - b) / (4 * count)
 
 
 def score_limit(lost: int, won: int, count: int) -> float:
-    """Return Tango's upper 95 % limit of the fall: near for many flips, too low for few."""
+    """Tango's upper 95 % limit of the fall: near for many flips, too low for few."""
     return _root(lambda fall: float(score(lost, won, count, fall)), -_Z)
 
 
 def fall_bound(lost: int, won: int, count: int) -> float:
-    """Return an upper bound of the fall that holds with 95 %, whatever the fall and the flips are.
+    """Upper bound of the fall that holds with 95 %, whatever the fall and the flips are.
 
     Exact: the largest fall at which no more than what was seen has a chance of 5 %, outcomes being
     ordered by Tango's limits, at the worst share of wins that `won` allows.
@@ -69,7 +70,7 @@ def fall_bound(lost: int, won: int, count: int) -> float:
 
 
 def _most_lost(count: int, limit: float) -> Counts:
-    """Return the most losses whose score limit is at most `limit`, or -1, by number of wins."""
+    """Most losses whose score limit is at most `limit`, or -1, by number of wins."""
     won = np.arange(count + 1)
     low, high = np.full(count + 1, -1), count - won
     while (low < high).any():
@@ -80,7 +81,7 @@ def _most_lost(count: int, limit: float) -> Counts:
 
 
 def _worst_chance(most: Counts, count: int, fall: float, wins: tuple[float, float]) -> float:
-    """Return the largest chance, over the shares `wins`, of losing no more than `most`."""
+    """Largest chance, over the shares `wins`, of losing no more than `most`."""
     least, highest = wins
     if highest < -fall:
         return 1.0  # so low a fall takes more wins than are allowed: it is no bound yet
@@ -93,28 +94,35 @@ def _worst_chance(most: Counts, count: int, fall: float, wins: tuple[float, floa
     angles = np.linspace(low, high, steps + 1)
     worst = 0.0
     for _ in range(2):
-        chances = [_chance(most, count, fall, sin(angle) ** 2) for angle in angles]
+        chances = _chances(most, count, fall, np.sin(angles) ** 2)
         best = int(np.argmax(chances))
-        worst = max(worst, chances[best])
+        worst = max(worst, float(chances[best]))
         angles = np.linspace(angles[max(best - 1, 0)], angles[min(best + 1, len(angles) - 1)], 9)
     return worst
 
 
-def _chance(most: Counts, count: int, fall: float, share: float) -> float:
-    """Return the chance of losing no more than `most` if `share` is won, `share` + `fall` lost."""
+def _chances(most: Counts, count: int, fall: float, shares: Floats) -> Floats:
+    """Chance of losing no more than `most`, for each share won; `fall` more is lost than won."""
     from scipy.special import bdtr
     from scipy.stats import binom
 
-    won = np.arange(count + 1)
-    wins = binom.pmf(won, count, share)
-    kept = (wins > _NEGLIGIBLE) & (most >= 0)
-    chance = min(max(share + fall, 0.0) / (1 - share), 1.0) if share < 1 else 0.0
-    lost = bdtr(most[kept], count - won[kept], chance)
-    return float((wins[kept] * lost).sum()) + count * _NEGLIGIBLE
+    # Further from their mean than this, wins are negligible (Hoeffding 1963, theorem 1).
+    reach = sqrt(count * log(2 / _NEGLIGIBLE) / 2)
+    least = max(0, floor(count * shares.min() - reach))
+    won = np.arange(least, min(count, ceil(count * shares.max() + reach)) + 1)
+    won = won[most[won] >= 0]
+    wins = binom.pmf(won, count, shares[:, None])
+    kept = (wins > _NEGLIGIBLE).any(axis=0)
+    won, wins = won[kept], wins[:, kept]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = np.where(shares < 1, np.maximum(shares + fall, 0.0) / (1 - shares), 0.0)
+    lost = bdtr(most[won], count - won, np.minimum(chance, 1.0)[:, None])
+    chances: Floats = (wins * lost).sum(axis=1) + count * _NEGLIGIBLE
+    return chances
 
 
 def _root(of: Any, target: float) -> float:
-    """Return from above where a function that falls from -1 to 1 meets `target`, within 1e-6."""
+    """Where a function that falls from -1 to 1 meets `target`, from above, within 1e-6."""
     low, high = -1.0, 1.0
     while high - low > 1e-6:
         middle = (low + high) / 2

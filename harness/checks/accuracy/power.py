@@ -1,4 +1,4 @@
-"""How many questions a margin takes, before any is asked (docs/evidence.md has the formulas).
+"""The number of questions that a margin takes (docs/evidence.md has the formulas).
 
 The standard library only: the plan of a run is printed before anything heavy is imported.
 """
@@ -16,7 +16,7 @@ FLIP_RATE, POWER = 0.02, 0.8
 
 
 def fewest_questions(margin: float) -> int:
-    """Return how many questions can show a fall below `margin` if not one of them flips.
+    """Number of questions that can show a fall below `margin` if not one of them flips.
 
     Exact for margins up to 5 points; some more are needed with wider ones.
     """
@@ -24,7 +24,7 @@ def fewest_questions(margin: float) -> int:
 
 
 def questions_needed(margin: float, flip_rate: float = FLIP_RATE, power: float = POWER) -> int:
-    """Return how many questions show a fall below `margin` with a chance of `power`.
+    """Number of questions that show a fall below `margin` with a chance of `power`.
 
     As many turn wrong as turn right: `flip_rate` of them together. All three are shares of 1.
     """

@@ -1,4 +1,4 @@
-"""The contract as a picture needs it: each stage, and for each boundary what became of each key."""
+"""The contract as a picture needs it: each stage, and each key at each boundary."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -42,7 +42,7 @@ class BoundaryFlow:
 def contract_figures(
     stages: Mapping[int, RankTrace], pp: int, costs: tuple[KeyCost, ...] = ()
 ) -> dict[str, Any]:
-    """Return `stages` (layers of each, first and last) and `boundaries` for the report.
+    """Figures of the report: `stages` (layers of each, first and last) and `boundaries`.
 
     A stage that left no trace is missing from `stages`, and so are the boundaries beside it.
     """
@@ -68,11 +68,11 @@ def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]
     packed += [dummy["keys"] for dummy in sender.dummies]
     keys = {key for values in packed for key in values} | set(declared)
     keys |= {key for step in receiver.steps for key in step.reads}
-    cost = {one.key: one for one in costs if one.boundary == boundary}
+    cost = {key_cost.key: key_cost for key_cost in costs if key_cost.boundary == boundary}
 
     def flow(key: str) -> KeyFlow:
         values = [values[key] for values in packed if key in values]
-        forms = [one for one in (*values, declared.get(key)) if one and "shape" in one]
+        forms = [form for form in (*values, declared.get(key)) if form and "shape" in form]
         form = forms[0] if forms else None
         return KeyFlow(
             key=key,

@@ -1,4 +1,4 @@
-"""What a boundary costs: bytes per token and key, and the share that no later stage uses."""
+"""Cost of a boundary: bytes per token and key, and the share that no later stage uses."""
 
 from dataclasses import dataclass
 from math import prod
@@ -30,7 +30,7 @@ class KeyCost:
 
 
 def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
-    """Return the cost of every key at every boundary; `stages` holds each stage, 0 first.
+    """Cost of every key at every boundary; `stages` holds each stage, 0 first.
 
     A stage that passes a key on without computing with it does not count as a user.
     """
@@ -65,7 +65,7 @@ def _unused(
 
 
 def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
-    """Return one finding for each key that is read and carries more than later stages use.
+    """Findings for the keys that are read and carry more than later stages use.
 
     A key of which nothing is used is a warning: whoever reads it throws it away (Bamba in vLLM
     0.20.2 reads `residual` and overwrites it), and whether that is a fault the logits say. One
@@ -79,14 +79,14 @@ def _wasted(cost: KeyCost, unused: float) -> Finding:
     if unused == 1.0:
         code, severity = "CON014", Severity.WARNING
         message = carries + "no later stage uses any of it"
-        cure = "use what is read, or stop sending it"
+        fix = "use what is read, or stop sending it"
     else:
         code, severity = "CON101", Severity.INFO
         message = carries + f"{unused:.0%} of them are used by no later stage"
-        cure = "send only what the stages after the boundary need"
+        fix = "send only what the stages after the boundary need"
     evidence = {"bytes_per_token": cost.bytes_per_token, "unused": unused}
     return Finding(
-        code, severity, message, cure, boundary=cost.boundary, key=cost.key, evidence=evidence
+        code, message, fix, severity, boundary=cost.boundary, key=cost.key, evidence=evidence
     )
 
 

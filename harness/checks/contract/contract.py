@@ -8,8 +8,10 @@ V2 copies what was *declared* (an extra key is dropped).
 from collections.abc import Iterable
 from dataclasses import asdict
 
+from ...capture.manifest import Status
 from ...capture.record import Capture, RankTrace
 from ..finding import Finding, Outcome, Severity, Verdict, judged
+from ..registry import Check, Need, register
 from .boundaries import contract_figures
 from .boundary_cost import boundary_costs, cost_findings
 from .deadlock import deadlocks
@@ -20,8 +22,8 @@ from .tp_agreement import disagreements
 def compare_contract(capture: Capture) -> Verdict:
     """Judge every boundary of a capture at PP >= 2 over all its traced steps and dummy runs.
 
-    With tensor parallelism each rank of a stage is held against its counterpart in the next, and
-    against rank 0 of its own stage.
+    With tensor parallelism each rank of a stage is compared with its counterpart in the next, and
+    with rank 0 of its own stage.
 
     A boundary at which the engine stood still for want of a tensor is a finding of its own.
     The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
@@ -29,33 +31,34 @@ def compare_contract(capture: Capture) -> Verdict:
     """
     stages, ranks = capture.stages, capture.ranks
     pp, tp = capture.cell.pp, capture.cell.tp
-    misuse = [
+    causes = [
         finding
         for stage in sorted(stages)
         for finding in (
-            *_misuses(stages[stage], survived=capture.status == "ok"),
+            *_misuses(stages[stage], survived=capture.status is Status.OK),
             *_nones_in_dummies(stages[stage], pp),
         )
     ]
-    misuse += deadlocks(capture)
+    causes += deadlocks(capture)
     unseen = _unseen(capture, pp, tp)
     if unseen is not None:
         figures = contract_figures(stages, pp)
-        if causes := misuse + _seen_before_the_end(capture, pp):
-            return judged(causes, "", **figures)
-        return Verdict(Outcome.BLOCKED, unseen, (), figures)
-    findings = list(misuse)
+        causes += _seen_before_the_end(capture, pp)
+        if not causes:
+            return Verdict(Outcome.BLOCKED, unseen, (), figures)
+        return judged(causes, "", **figures)
+    findings = list(causes)
     for tp_rank in range(tp):
         for stage in range(pp - 1):
             findings += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
         for stage in range(pp):
             findings += disagreements(stages[stage], ranks[stage, tp_rank])
     costs = boundary_costs(stages)
-    findings = _unique(findings) + cost_findings(costs)
-    crossings = sum(len(stages[stage].steps) for stage in range(pp - 1))
-    sent = {key for s in range(pp - 1) for step in stages[s].steps for key in step.sent or ()}
+    senders = [stages[stage] for stage in range(pp - 1)]
+    crossings = sum(len(sender.steps) for sender in senders)
+    sent = {key for sender in senders for step in sender.steps for key in step.sent or ()}
     return judged(
-        findings,
+        _unique(findings) + cost_findings(costs),
         f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
         f"{', '.join(sorted(sent))}",
         boundary_costs=[asdict(cost) for cost in costs],
@@ -63,9 +66,19 @@ def compare_contract(capture: Capture) -> Verdict:
     )
 
 
+register(
+    Check(
+        name="contract",
+        order=20,
+        needs=Need.BOUNDARY,
+        judge=lambda pair: compare_contract(pair.candidate),
+    )
+)
+
+
 def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
-    """Return what the tracer failed to see, so that no boundary can be judged; None if nothing."""
-    if capture.status != "ok":
+    """Why the trace is not enough to judge a boundary, None if it is."""
+    if capture.status is not Status.OK:
         return "the engine failed before a boundary was crossed"
     for stage in range(pp):
         trace = capture.stages.get(stage)
@@ -84,13 +97,13 @@ def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
 
 
 def _seen_before_the_end(capture: Capture, pp: int) -> list[Finding]:
-    """Return what does not fit in what the stages of a failed engine had sent on.
+    """Findings about the tensors that the stages of a failed engine had sent on.
 
     Which keys leave a stage is known once they have left. Of the receiver's step nothing is whole
     unless it has sent on in turn.
     """
     findings: list[Finding] = []
-    for stage in range(pp - 1 if capture.status == "failed" else 0):
+    for stage in range(pp - 1 if capture.status is Status.FAILED else 0):
         sender, receiver = capture.stages.get(stage), capture.stages.get(stage + 1)
         if sender is None or receiver is None or receiver.declared is None:
             continue
@@ -101,49 +114,41 @@ def _seen_before_the_end(capture: Capture, pp: int) -> list[Finding]:
 
 
 def _unique(findings: list[Finding]) -> list[Finding]:
-    """Return one finding for each code, boundary, key and message, in order."""
-    kept = {(one.code, one.boundary, one.key, one.message): one for one in reversed(findings)}
+    """Drop findings of equal code, boundary, key and message but the first, in order."""
+    kept = {(f.code, f.boundary, f.key, f.message): f for f in reversed(findings)}
     return list(reversed(kept.values()))
 
 
 def _misuses(trace: RankTrace, *, survived: bool) -> Iterable[Finding]:
-    """Yield what the forward did that IntermediateTensors does not support, as it was seen.
+    """Yield each use of IntermediateTensors that it does not support, once.
 
     A forward that survived it has only asked (`hasattr`, a default, an exception that it caught):
     worth a warning, because what it asked for was not there.
     """
-    seen = set()
-    for misuse in trace.misuses:
-        what, key, place = misuse["what"], misuse["key"], misuse["place"]
-        if (what, key, place) in seen:
-            continue
-        seen.add((what, key, place))
-        asked = survived or what == "absent-key"
-        severity = Severity.WARNING if asked else Severity.ERROR
+    misuses = ((misuse["what"], misuse["key"], misuse["place"]) for misuse in trace.misuses)
+    for what, key, place in dict.fromkeys(misuses):
         if what == "missing-attribute":
-            yield Finding(
-                "CON005",
-                severity,
-                f"stage {trace.stage} calls IntermediateTensors.{key}, which does not exist",
-                "read keys with intermediate_tensors[key]",
-                rank=trace.stage,
-                key=key,
-                place=place,
-            )
+            code = "CON005"
+            does = f"calls IntermediateTensors.{key}, which does not exist"
+            fix = "read keys with intermediate_tensors[key]"
         else:
-            yield Finding(
-                "CON009",
-                severity,
-                f"stage {trace.stage} reads '{key}', which it was not given",
-                "declare the key in make_empty_intermediate_tensors and send it",
-                rank=trace.stage,
-                key=key,
-                place=place,
-            )
+            code = "CON009"
+            does = f"reads '{key}', which it was not given"
+            fix = "declare the key in make_empty_intermediate_tensors and send it"
+        only_asked = survived or what == "absent-key"
+        yield Finding(
+            code,
+            f"stage {trace.stage} {does}",
+            fix,
+            Severity.WARNING if only_asked else Severity.ERROR,
+            stage=trace.stage,
+            key=key,
+            place=place,
+        )
 
 
 def _nones_in_dummies(trace: RankTrace, pp: int) -> Iterable[Finding]:
-    """Keys that a stage returned as None while the engine warmed up, before any real step."""
+    """Yield the keys that a stage returned as None while the engine warmed up."""
     if trace.stage == pp - 1:
         return
     keys = {key for dummy in trace.dummies for key, value in dummy["keys"].items() if value is None}
@@ -158,20 +163,18 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
         findings.append(
             Finding(
                 "CON010",
-                Severity.ERROR,
                 f"stage {receiver.stage} declares no keys: {receiver.declared_error}",
                 "give the model (and its wrapper) make_empty_intermediate_tensors",
-                rank=receiver.stage,
+                stage=receiver.stage,
                 boundary=boundary,
             )
         )
     findings += [
         Finding(
             "CON010",
-            Severity.ERROR,
             f"stage {receiver.stage} declares '{key}' and makes no tensor for it",
             "make an empty tensor for every key that make_empty_intermediate_tensors returns",
-            rank=receiver.stage,
+            stage=receiver.stage,
             boundary=boundary,
             key=key,
         )
@@ -184,19 +187,17 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
         findings.append(
             Finding(
                 "CON012",
-                Severity.ERROR,
                 f"stage {sender.stage} ran {len(sender.steps)} traced steps, stage "
                 f"{receiver.stage} ran {len(receiver.steps)}",
                 "every stage must run every step",
                 boundary=boundary,
             )
         )
-    apart = [one.index for one, other in pairs if one.spans != other.spans]
+    apart = [before.index for before, after in pairs if before.spans != after.spans]
     if apart:
         findings.append(
             Finding(
                 "CON012",
-                Severity.ERROR,
                 f"stages {sender.stage} and {receiver.stage} ran different rows in {len(apart)} "
                 f"of {len(pairs)} steps, first in step {apart[0]}",
                 "every stage must run every step on the same tokens",

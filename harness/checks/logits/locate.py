@@ -1,4 +1,4 @@
-"""Where a difference enters: the first decoder layer whose output differs, and what fed it."""
+"""The place where a difference enters: the first decoder layer that differs, and what fed it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,22 +30,24 @@ class Location:
     beyond: tuple[float, float] | None = None
 
 
-def layer_rows(capture: Capture, what: str, *, again: bool = False) -> dict[int, dict[Row, Any]]:
-    """Return layer -> row -> `what` of its output (digest, norm or sketch), over all stages.
+def layer_rows(
+    capture: Capture, kind: str, *, second_pass: bool = False
+) -> dict[int, dict[Row, Any]]:
+    """Map layer and row to a fingerprint (digest, norm or sketch) of the output, over all stages.
 
-    Rows come in the order in which they ran; `again` takes those of the second pass.
+    Rows come in the order in which they ran.
     """
-    found: dict[int, dict[Row, Any]] = {}
+    layers: dict[int, dict[Row, Any]] = {}
     for trace in capture.stages.values():
-        for step in trace.second_pass if again else trace.steps:
+        for step in trace.second_pass if second_pass else trace.steps:
             rows = [row for span in step.spans for row in span.rows]
-            for layer, content in step.layers.items():
-                found.setdefault(layer, {}).update(zip(rows, content[what], strict=True))
-    return found
+            for layer, fingerprints in step.layers.items():
+                layers.setdefault(layer, {}).update(zip(rows, fingerprints[kind], strict=True))
+    return layers
 
 
 def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Location | None:
-    """Return where `candidate` first differs from `baseline`; None if no layer differs.
+    """Find where `candidate` first differs from `baseline`; None if no layer differs.
 
     Layers are walked in order, then rows in the order in which they ran, so that the answer is
     the layer nearest to the cause. Both captures must hold the same probe rows. Without `bits` a
@@ -53,21 +55,22 @@ def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Locat
     """
     if not bits:
         return _locate_beyond_noise(baseline, candidate)
-    left, right = (layer_rows(one, "digest") for one in (baseline, candidate))
-    for layer in sorted(set(left) & set(right)):
-        for row, digest in left[layer].items():
-            if row in right[layer] and right[layer][row] != digest:
+    before, after = layer_rows(baseline, "digest"), layer_rows(candidate, "digest")
+    for layer in sorted(set(before) & set(after)):
+        for row, digest in before[layer].items():
+            if row in after[layer] and after[layer][row] != digest:
                 return _describe(candidate, layer, row)
     return None
 
 
 def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
-    left, right, again = _prints(baseline), _prints(candidate), _prints(baseline, again=True)
+    before, after = _fingerprints(baseline), _fingerprints(candidate)
+    second = _fingerprints(baseline, second_pass=True)
     dtype = baseline.cell.dtype
-    layers = sorted(set(left["digest"]) & set(right["digest"]))
+    layers = sorted(set(before["digest"]) & set(after["digest"]))
     for depth, layer in enumerate(layers, start=1):
-        floor = _distances(left, again, layer)
-        apart = _distances(left, right, layer)
+        floor = _distances(before, second, layer)
+        apart = _distances(before, after, layer)
         noise = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth)
         # In the first layers few rows move, and each by a bit or two: the next batch may do more.
         limit = max(noise.limit, rounding(dtype, depth))
@@ -77,69 +80,73 @@ def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | No
     return None
 
 
-def _prints(capture: Capture, *, again: bool = False) -> dict[str, dict[int, dict[Row, Any]]]:
-    return {what: layer_rows(capture, what, again=again) for what in ("digest", "norm", "sketch")}
+# Kind of fingerprint -> layer -> row -> value.
+_Fingerprints = Mapping[str, Mapping[int, Mapping[Row, Any]]]
 
 
-def _distances(
-    left: Mapping[str, Mapping[int, Mapping[Row, Any]]],
-    right: Mapping[str, Mapping[int, Mapping[Row, Any]]],
-    layer: int,
-) -> dict[Row, float]:
+def _fingerprints(capture: Capture, *, second_pass: bool = False) -> _Fingerprints:
+    return {
+        kind: layer_rows(capture, kind, second_pass=second_pass)
+        for kind in ("digest", "norm", "sketch")
+    }
+
+
+def _distances(before: _Fingerprints, after: _Fingerprints, layer: int) -> dict[Row, float]:
     """Estimate how far each row's output is from its baseline, relative to its size.
 
     Equal bits are 0 apart, whatever rounding does to the sums that their sketches are.
     """
-    found = {}
-    there = right["digest"].get(layer, {})
-    for row, digest in left["digest"][layer].items():
-        if there.get(row) == digest:
-            found[row] = 0.0
-        elif row in there:
-            apart = np.subtract(left["sketch"][layer][row], right["sketch"][layer][row])
-            far, norm = float(np.sqrt(np.mean(apart**2))), left["norm"][layer][row]
-            found[row] = far / norm if norm else far
-    return found
+    distances = {}
+    digests = after["digest"].get(layer, {})
+    for row, digest in before["digest"][layer].items():
+        if digests.get(row) == digest:
+            distances[row] = 0.0
+        elif row in digests:
+            apart = np.subtract(before["sketch"][layer][row], after["sketch"][layer][row])
+            far, norm = float(np.sqrt(np.mean(apart**2))), before["norm"][layer][row]
+            distances[row] = far / norm if norm else far
+    return distances
 
 
 def _describe(
     candidate: Capture, layer: int, row: Row, beyond: tuple[float, float] | None = None
 ) -> Location:
     stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
-    trace = candidate.stages[stage]
-    entered: dict[str, str] = {}
-    if stage > 0:
-        sender = candidate.stages[stage - 1]
-        step = next(
-            index
-            for index, one in enumerate(trace.steps)
-            if row in {r for span in one.spans for r in span.rows}
-        )
-        here = trace.steps[step]
-        there = sender.steps[step] if step < len(sender.steps) else here
-        for key in sorted(set(there.sent or {}) | set(trace.declared or {})):
-            entered[key] = _arrival(
-                (there.sent or {}).get(key), (here.copied or {}).get(key), key in here.reads
-            )
-    came = "; ".join(f"{key} {how}" for key, how in entered.items())
+    request, position = row
+    entered = _entered(candidate, stage, row)
+    fed = "".join(f"{key} {how}; " for key, how in entered.items())
     sentence = (
-        f"stage {stage}, layer {layer}: "
-        + (f"{came}; " if came else "")
-        + f"first difference after layer {layer} at {row[0]} position {row[1]}"
-        + (
-            f", {beyond[0]:.2g} of its size where rounding takes it {beyond[1]:.2g}"
-            if beyond
-            else ""
-        )
+        f"stage {stage}, layer {layer}: {fed}first difference after layer {layer} at "
+        f"{request} position {position}"
     )
-    return Location(layer, stage, row[0], row[1], entered, sentence, beyond)
+    if beyond:
+        sentence += f", {beyond[0]:.2g} of its size where rounding takes it {beyond[1]:.2g}"
+    return Location(layer, stage, request, position, entered, sentence, beyond)
 
 
-def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None, read: bool) -> str:
+def _entered(candidate: Capture, stage: int, row: Row) -> dict[str, str]:
+    """Say in words how each key entered the stage in the step of a row; stage 0 is fed by none."""
+    if stage == 0:
+        return {}
+    trace, sender = candidate.stages[stage], candidate.stages[stage - 1]
+    index, step = next(
+        (index, step)
+        for index, step in enumerate(trace.steps)
+        if any(row in span.rows for span in step.spans)
+    )
+    sent = (sender.steps[index] if index < len(sender.steps) else step).sent or {}
+    copied = step.copied or {}
+    entered = {}
+    for key in sorted(set(sent) | set(trace.declared or {})):
+        entered[key] = _arrival(sent.get(key), copied.get(key))
+        if key not in step.reads:
+            entered[key] += " and is not read"
+    return entered
+
+
+def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None) -> str:
     if sent is None:
-        how = "is not sent"
-    elif copied is not None and sent.get("digest") != copied.get("digest"):
-        how = "arrives changed"
-    else:
-        how = "arrives equal"
-    return how if read else f"{how} and is not read"
+        return "is not sent"
+    if copied is not None and sent.get("digest") != copied.get("digest"):
+        return "arrives changed"
+    return "arrives equal"

@@ -1,4 +1,4 @@
-"""How far rounding alone moves a row, from a run against itself: the noise floor.
+"""The noise floor: how far rounding alone moves a row, from a run compared with itself.
 
 Where PP=1 and PP=N run the same batches, equal computation gives equal bits. Elsewhere (other
 batches, compiled code) sums run in another order, and a row may move by rounding. How far is not
@@ -23,7 +23,7 @@ _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a row may be from its baseline, and the words that say why."""
+    """Largest distance of a row from its baseline that is allowed, and the reason in words."""
 
     limit: float
     reason: str
@@ -34,12 +34,12 @@ BITS = Tolerance(0.0, "equal bits: the same batches give the same sums")
 
 
 def rounding(dtype: str, layers: int) -> float:
-    """Return what a rounding of `dtype` in each of `layers` moves, all in one direction."""
+    """Relative move of a row by a rounding of `dtype` in each of `layers`, all one way."""
     return _EPSILON[dtype] * layers
 
 
 def tolerance(floor: Floats, rows: int, dtype: str, layers: int) -> Tolerance:
-    """Return how far `rows` rows may be from their baseline, relative to its size.
+    """Tolerance for the distance of `rows` rows from their baseline, relative to its size.
 
     `floor` holds the distances [n] of rows that rounding alone moved or left where they were (0).
     The logarithms of those that moved are taken for normal; the limit is the quantile that the

@@ -1,4 +1,4 @@
-"""The hooks that both model runners share: what a batch holds, and runs that are no steps."""
+"""The hooks that both model runners share: the begin of a step, and runs that are none."""
 
 from typing import Any
 

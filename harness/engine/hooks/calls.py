@@ -1,4 +1,4 @@
-"""The methods of a worker that its executor calls: where the rank is, and what it raises."""
+"""The calls of a worker by its executor: the rank's position while they run, and its failures."""
 
 import functools
 import inspect
@@ -28,7 +28,7 @@ class WorkerCalls:
     def watch(self, worker_class: type) -> None:
         """Patch every public method of a worker class, those that it inherits too.
 
-        To be called last: what hooks of ours raise in these methods is recorded as well.
+        To be called last: then exceptions of our hooks in these methods are recorded as well.
         """
         for owner, name in _methods(worker_class):
             method = vars(owner)[name]
@@ -55,13 +55,16 @@ class WorkerCalls:
 
 
 def with_failures(tracer: Tracer, phase: str, method: Any) -> Any:
-    """Return `method`, which runs outside a worker's calls, with its exception recorded."""
+    """Return `method`, which runs outside a worker's calls, with its exception recorded.
+
+    Before the worker is made only an argument `rank` tells which one it is.
+    """
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
         except Exception as error:
-            tracer.fail(tracer.rank, phase, error)
+            tracer.fail(kwargs.get("rank", tracer.rank), phase, error)
             raise
 
     return call

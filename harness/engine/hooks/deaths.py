@@ -1,8 +1,8 @@
-"""Which ranks were dead before vLLM ended the others: known in the engine's process alone.
+"""The ranks that were dead before vLLM ended the others: known in the engine's process alone.
 
 vLLM notices a dead rank and ends its neighbours, whose last words ("cancelled", a closed
 connection) would else be taken for the cause. Before it does, the ranks that live are asked for
-their stacks, and `deaths.json` gets what became of the dead.
+their stacks, and `deaths.json` gets how the dead ended.
 """
 
 import json

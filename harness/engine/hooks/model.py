@@ -18,11 +18,11 @@ _LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?layers)\.(?P<index>\d+)$")
 
 
 def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
-    """Record what the model declares, and hook the object that loading has just made.
+    """Record the keys that the model declares, and hook the object that loading has just made.
 
     `is_last` says that this is the last stage, which computes logits. Compiled code and the replay
-    of a CUDA graph run no Python: what a forward reads and what its layers give is not seen there,
-    and a hook inside would only break the graph.
+    of a CUDA graph run no Python: the reads of a forward and the outputs of its layers are not seen
+    there, and a hook inside would only break the graph.
 
     Raises:
         ModelError: if the model's class computes no logits.

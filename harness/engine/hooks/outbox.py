@@ -1,4 +1,4 @@
-"""What is written once no one waits for it: a hook must not make the device or a stage wait.
+"""Writes that are put off until no one waits: a hook must not make the device or a stage wait.
 
 A synchronisation in a hook would hide the very races between stages and batches that a run looks
 for. On a GPU what a step left behind is read once the device has passed it, on a stream of its own.

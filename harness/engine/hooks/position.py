@@ -1,8 +1,8 @@
-"""Where a rank is, for others to read while it stands still: a small file, overwritten in place.
+"""The position of a rank, for others to read while it stands still: a small file, overwritten.
 
 A step is written down when it ends (tracer.py), and the step of a deadlock never does. So each
-rank keeps `position.<R>.json` true at every moment that matters: what it is in, how many messages
-it has taken from the stage before and given to the next, and whether it gave all of the last one.
+rank keeps `position.<R>.json` true at every moment that matters: the call that it is in, how many
+messages it has taken from the stage before and given to the next, and if the last one is whole.
 A write is one system call of fixed length, so that a reader never sees a torn line.
 """
 
@@ -44,12 +44,12 @@ class Position:
         self._set(sent=0, keys=[], unsent=[])
 
     def stage(self, stage: int, tp_rank: int) -> None:
-        """Say which stage this rank turned out to be."""
+        """Write which stage this rank turned out to be."""
         self._set(stage=stage, tp_rank=tp_rank)
 
     @contextmanager
     def phase(self, name: str, *, passes: int) -> Iterator[None]:
-        """Say that the rank is in a call of its worker, which makes `passes` forward passes."""
+        """Write that the rank is in a call of its worker, which makes `passes` forward passes."""
         self._set(phase=name)
         try:
             yield
@@ -57,11 +57,11 @@ class Position:
             self._set(phase=None, passes=self._facts.get("passes", 0) + passes)
 
     def receiving(self) -> None:
-        """Say that the rank waits for the stage before it."""
+        """Write that the rank waits for the stage before it."""
         self._set(doing="receive")
 
     def received(self) -> None:
-        """Say that a message of the stage before is there, whole."""
+        """Write that a message of the stage before has arrived, whole."""
         self._set(doing=None, received=self._facts.get("received", 0) + 1)
 
     def send(self, tensors: dict[str, Any], method: Callable[[], list[Any]]) -> list[Any]:

@@ -38,7 +38,7 @@ def install(tracer: Tracer, runner: type) -> None:
 
 
 def _with_spans(tracer: Tracer, method: Any) -> Any:
-    """After the batch is settled: which rows belong to which probe request."""
+    """Begin the step once the batch is settled: its rows belong to requests then."""
 
     def update_states(self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(self, scheduler_output, *args, **kwargs)
@@ -66,7 +66,7 @@ def _spans(runner: Any, scheduler_output: Any) -> tuple[RowSpan, ...]:
 
 
 def _with_copy(tracer: Tracer, method: Any) -> Any:
-    """Around the copy of what was *sent* into the runner's own receive buffer."""
+    """Record what arrived, and fill the receive buffer with NaN before the copy into it."""
 
     def sync(self: Any, num_tokens: int, given: Any, sync_self: bool) -> Any:
         if sync_self and tracer.step is not None:

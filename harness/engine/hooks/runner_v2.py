@@ -45,7 +45,7 @@ def _with_requests(method: Any) -> Any:
 
 
 def _with_spans(tracer: Tracer, method: Any) -> Any:
-    """After the batch is settled: which rows belong to which probe request, and what arrived."""
+    """Begin the step once the batch is settled, and record what arrived."""
 
     def prepare_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         batch = method(self, *args, **kwargs)
@@ -76,7 +76,7 @@ def _spans(runner: Any, batch: Any) -> tuple[RowSpan, ...]:
 
 
 def _with_given(method: Any) -> Any:
-    """Keep what the worker received where the batch is settled, inside this call."""
+    """Keep what the worker received for `prepare_inputs`, which runs inside this call."""
 
     def execute_model(
         self: Any, scheduler_output: Any, intermediate_tensors: Any = None, **kwargs: Any

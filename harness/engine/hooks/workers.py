@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from . import changes, deaths, position, runner_v1, runner_v2, stacks
-from .calls import WorkerCalls
+from .calls import WorkerCalls, with_failures
 from .model import watch_model
 from .position import Position
 from .tracer import Tracer
@@ -38,7 +38,7 @@ def install(tracer: Tracer) -> None:
     worker = _worker_class()
     wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
     wrap(worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
-    # What the engine asks of each rank: once its probes have ended, and at the end.
+    # The engine asks each rank for these: once its probes have ended, and at the end.
     worker.pp_harness_flush = lambda _worker: tracer.flush()
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     wrap(worker, "execute_model", functools.partial(_with_step_end, tracer))
@@ -46,7 +46,7 @@ def install(tracer: Tracer) -> None:
     with names_of_vllm():
         from vllm.v1.executor.multiproc_executor import WorkerProc
 
-    wrap(WorkerProc, "__init__", functools.partial(_with_start, tracer))
+    wrap(WorkerProc, "__init__", functools.partial(with_failures, tracer, "start"))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
         with names_of_vllm():
@@ -90,21 +90,8 @@ def _adapter(runner: Any) -> ModuleType:
     raise HookError(f"there is no adapter for its model runner {name}")
 
 
-def _with_start(tracer: Tracer, method: Any) -> Any:
-    """The process of a rank starts: what fails between the calls of its worker is recorded."""
-
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:
-            tracer.fail(kwargs.get("rank", tracer.rank), "start", error)
-            raise
-
-    return start
-
-
 def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
-    """The first that a rank does: from now on it can be asked where it is."""
+    """Begin the position and the stacks of a rank: this is the first that it does."""
 
     def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not here.is_open:
@@ -148,7 +135,7 @@ def _with_heartbeat(tracer: Tracer, here: Position, method: Any) -> Any:
 
 
 def _with_step_end(tracer: Tracer, method: Any) -> Any:
-    """A step is over when the worker is: after the send, which the runner does not see.
+    """End a step with the worker's call: after the send, which the runner does not see.
 
     Its fingerprints are taken while another stage works: on the last stage, for which the engine
     waits now, before the next step reaches it.
@@ -170,7 +157,7 @@ def _with_step_end(tracer: Tracer, method: Any) -> Any:
 
 
 def _with_sampled(method: Any) -> Any:
-    """The last stage is done once it has sampled: the V2 runner computes logits only then."""
+    """Undo a change on the last stage once it has sampled: V2 computes logits only then."""
 
     def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -30,7 +30,7 @@
         hoverlabel: { bgcolor: color("--raised"), bordercolor: color("--line"), font: { color: color("--fg") } },
         xaxis: { ...axis, ...layout.xaxis },
         yaxis: { ...axis, ...layout.yaxis },
-        shapes: (layout.shapes || []).map((shape) => ({ ...shape, line: shape.name === "cut"
+        shapes: (layout.shapes || []).map((shape) => ({ ...shape, line: shape.name === "stage"
           ? { color: color("--fg"), width: 2 } : { color: color("--muted"), width: 1, dash: "dot" } })),
         annotations: (layout.annotations || []).map((note) => ({ ...note, bgcolor: color("--bg"), font: { ...note.font, color: color("--fg") } })),
       },

@@ -1,5 +1,0 @@
-"""`python -m harness.lint`."""
-
-from harness.cli.lint import lint
-
-lint()

@@ -1,0 +1,166 @@
+"""Rule PP611: layers that hand state to later layers through an object that they share."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Iterator
+
+from harness.lint.emit import finding
+from harness.lint.engine import Engine
+from harness.lint.liveness import Slot, is_read, slot_text, written
+from harness.lint.parts import parts_of
+from harness.lint.project import ClassRef, Module
+from harness.lint.report import Finding
+from harness.lint.stage import Stage, asserts_start
+from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
+from harness.lint.values import Instance, options_of
+
+_OF_EVERY_RANK = frozenset({"self", "positions", "input_ids", "attn_metadata"})
+_MADE = (ast.Dict, ast.List, ast.Call, ast.DictComp, ast.ListComp)
+
+
+def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
+    """State in shared objects, of every list of layers of which a rank holds a part."""
+    for part in parts_of(engine, stage.instance):
+        constructor = engine.project.find_method(part.cls, "__init__")
+        forward = engine.project.find_method(part.cls, "forward")
+        if constructor is None or forward is None:
+            continue
+        elements = [layers.element for layers in part.layers.values() if layers.partial]
+        for option in (option for element in elements for option in options_of(element)):
+            if isinstance(option, Instance):
+                left = list(_of_layer(engine, option.cls, constructor[1], forward[1]))
+                if left and not asserts_start(forward[0].module):
+                    yield from left
+
+
+def _of_layer(
+    engine: Engine, layer: ClassRef, maker: Function, model_forward: Function
+) -> Iterator[Finding]:
+    definition = engine.project.find_method(layer, "forward")
+    if definition is None:
+        return
+    owner, written_forward = definition
+    shared = {
+        **dict.fromkeys(_globals_of(owner.module), ""),
+        **_injected(engine, layer, maker),
+    }
+    if not shared:
+        return
+    forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
+    for root, expression in shared.items():
+        for text, place in written(forward, root).items():
+            if is_read(Slot(text), forward.body) and not _crosses(model_forward, expression):
+                message = (
+                    f"`{text}` is left by a layer for later layers in an object that they share: "
+                    "those of the next rank do not see it"
+                )
+                yield finding("PP611", owner.module, place, message, symbol=f"{layer.name}.{text}")
+
+
+class _Inliner(ast.NodeTransformer):
+    """Puts the body of a layer's own methods before the statement that calls them.
+
+    What a layer computes if it is not there yet, of nothing that goes from layer to layer, counts
+    as computed by each: the first layer of every rank does it.
+    """
+
+    def __init__(self, engine: Engine, layer: ClassRef, forward: Function) -> None:
+        self.engine = engine
+        self.layer = layer
+        self.state = frozenset(parameter_names(forward)) - _OF_EVERY_RANK
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        asks = isinstance(node.test, ast.Compare) and isinstance(
+            node.test.ops[0], ast.NotIn | ast.Is
+        )
+        stores = [statement for statement in node.body if isinstance(statement, ast.Assign)]
+        if not asks or len(stores) != len(node.body) or node.orelse:
+            return node
+        names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
+        return node if names & self.state else node.body
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt]:
+        return self._inlined(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.stmt]:
+        return self._inlined(node)
+
+    def _inlined(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
+        if not isinstance(node.value, ast.Call):
+            return node
+        head, _, name = dotted(node.value.func).partition(".")
+        method = self.engine.project.find_method(self.layer, name) if head == "self" else None
+        if method is None:
+            return node
+        body = [
+            ast.Expr(s.value or ast.Constant(None)) if isinstance(s, ast.Return) else s
+            for s in copy.deepcopy(method[1].body)
+        ]
+        return [*body, node]
+
+
+def _globals_of(module: Module) -> Iterator[str]:
+    """Containers that the module keeps."""
+    for name, value in module.constants.items():
+        if isinstance(value, ast.Dict | ast.List) or (
+            isinstance(value, ast.Call) and last_name(value.func) in ("dict", "list")
+        ):
+            yield name
+
+
+def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str]:
+    """Attributes of a layer that hold one object of all layers, and the model's name for it."""
+    definition = engine.project.find_method(layer, "__init__")
+    if definition is None:
+        return {}
+    constructor = definition[1]
+    names = parameter_names(constructor)[1:]
+    attributes = {
+        part.value.id: f"self.{part.targets[0].attr}"
+        for part in walk(constructor)
+        if isinstance(part, ast.Assign)
+        and isinstance(part.targets[0], ast.Attribute)
+        and is_name(part.targets[0].value, "self")
+        and isinstance(part.value, ast.Name)
+        and part.value.id in names
+    }
+    made: dict[str, ast.AST] = {
+        slot_text(target): assign
+        for assign in maker.body
+        if isinstance(assign, ast.Assign) and isinstance(assign.value, _MADE)
+        for target in assign.targets
+    }
+    for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
+        buffer = call.args[0] if last_name(call.func) == "register_buffer" and call.args else None
+        if isinstance(buffer, ast.Constant) and isinstance(buffer.value, str):
+            made[f"self.{buffer.value}"] = call
+    shared: dict[str, str] = {}
+    for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
+        offset = 1 if last_name(call.func) == "partial" else 0
+        target = call.args[0] if offset and call.args else call.func
+        if last_name(target) == layer.name:
+            for number, name in enumerate(names):
+                value = argument(call, number + offset, name)
+                if name in attributes and value is not None and slot_text(value) in made:
+                    shared[attributes[name]] = slot_text(value)
+    return shared
+
+
+def _crosses(forward: Function, expression: str) -> bool:
+    """Does the model itself receive or send the object?"""
+    return bool(expression) and any(
+        "ntermediate" in ast.unparse(statement) and _names(statement, expression)
+        for statement in walk(forward)
+        if isinstance(statement, ast.Assign | ast.Return | ast.Expr)
+    )
+
+
+def _names(node: ast.AST, expression: str) -> bool:
+    return any(
+        slot_text(part) == expression
+        for part in walk(node)
+        if isinstance(part, ast.Attribute | ast.Name)
+    )

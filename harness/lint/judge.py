@@ -1,0 +1,124 @@
+"""Runs every rule on the classes of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import BadInputError
+from harness.lint import (
+    check_contract,
+    check_layers,
+    check_shared,
+    check_state,
+    check_weights,
+    check_wrapper,
+    tree,
+)
+from harness.lint.catalogue import RULES
+from harness.lint.emit import finding
+from harness.lint.engine import Engine, OutOfStepsError, is_harmless
+from harness.lint.parts import parts_of
+from harness.lint.project import ClassRef, Module, build_module
+from harness.lint.report import Finding, Severity
+from harness.lint.sources import concerns_pp, read_source
+from harness.lint.stage import derive
+from harness.lint.values import Instance
+from harness.lint.waivers import Waiver, waivers_in
+
+
+@dataclass(frozen=True)
+class JudgedFile:
+    """The outcome of one file: findings of its classes, in whatever file they lie."""
+
+    path: Path
+    findings: tuple[Finding, ...] = ()
+    concerns_pp: bool = False
+    classes: int = 0
+    """Classes that claim PP."""
+    waivers: Sequence[Waiver] = field(default=())
+
+
+def judge_file(engine: Engine, path: Path, source: str | None = None) -> JudgedFile:
+    """Judge the classes of a file that claim PP; `source` stands for what the file holds."""
+    try:
+        source = read_source(path) if source is None else source
+    except BadInputError as error:
+        return JudgedFile(path, (_unreadable(path, 1, str(error)),))
+    concerned = concerns_pp(source)
+    try:
+        if not concerned:
+            # Nothing to judge, but what cannot be parsed is reported all the same. Compiling
+            # takes half the time of a syntax tree in Python's objects.
+            compile(source, path.name, "exec", dont_inherit=True)
+            return JudgedFile(path)
+        module = engine.project.known(path) or build_module(path, source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = error.lineno if isinstance(error, SyntaxError) else 1
+        unreadable = _unreadable(path, line or 1, f"cannot be parsed: {error}")
+        return JudgedFile(path, (unreadable,), concerned)
+    engine.project.add(module)
+    findings, classes = _judge_module(engine, module)
+    tree.forget()
+    engine.forget(module)
+    return JudgedFile(path, tuple(findings), True, classes, waivers_in(source))
+
+
+def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
+    project = engine.project
+    cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
+    claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
+    findings = list(
+        _read_elsewhere(engine, {cls: list(_judge_class(engine, cls)) for cls in claiming})
+    )
+    for cls in cyclic:
+        text = f"class {cls.name} inherits from itself"
+        findings.append(finding("PP901", module, cls.node, text, symbol=cls.name))
+    return findings, len(claiming)
+
+
+def _read_elsewhere(engine: Engine, by_class: dict[ClassRef, list[Finding]]) -> Iterator[Finding]:
+    """All findings, but no "sent and never read" where a class around does read it."""
+    unread = {cls for cls, findings in by_class.items() if any(f.code == "PP104" for f in findings)}
+    around: dict[ClassRef, list[set[tuple[str, str, int, str]]]] = {cls: [] for cls in unread}
+    for cls, findings in by_class.items() if unread else ():
+        engine.start()
+        for part in parts_of(engine, Instance(cls)):
+            if part.cls in unread and part.cls is not cls:
+                around[part.cls].append({_place(f) for f in findings})
+    for cls, findings in by_class.items():
+        for each in findings:
+            if each.code != "PP104" or all(_place(each) in places for places in around[cls]):
+                yield each
+
+
+def _place(each: Finding) -> tuple[str, str, int, str]:
+    return each.code, each.path, each.line, each.message
+
+
+def _judge_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
+    try:
+        stage = derive(engine, cls)
+        yield from check_wrapper.check(engine, stage)
+        yield from check_contract.check(stage)
+        yield from check_layers.check(engine, stage)
+        yield from check_weights.check(engine, stage)
+        yield from check_state.check(stage)
+        yield from check_shared.check(engine, stage)
+    except (OutOfStepsError, RecursionError):
+        text = f"{cls.name} is too deep or too long to follow"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+        return
+    unknown = {name for name in engine.project.lineage(cls).unknown if not is_harmless(name)}
+    if unknown:
+        text = f"bases of {cls.name} are not in this tree: {', '.join(sorted(unknown))}"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+    elif stage.forward is None:
+        text = f"{cls.name} claims SupportsPP, but no forward of it was found"
+        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+
+
+def _unreadable(path: Path, line: int, why: str) -> Finding:
+    rule = RULES["PP901"]
+    return Finding(rule.code, Severity.ERROR, str(path), line, 1, why, rule.fix)

@@ -1,0 +1,72 @@
+"""The kinds of hosts by device: how one is told from another, and how fast cells are on it.
+
+A new kind is a value of `engine.settings.Device` and an entry of `KINDS` here and in
+`engine.devices`; `capture.devices` finds and leases it.
+"""
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ..engine.settings import Device
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The model of a cell's time: seconds to start and stop, per rank, per forward pass and stage.
+
+    Weights load and pass at so many bytes a second; `imports` are the seconds of a fork server.
+    """
+
+    start: float
+    rank: float
+    step: float
+    load: float
+    bandwidth: float
+    imports: float
+
+
+@dataclass(frozen=True)
+class HostKind:
+    """What the controller knows of a kind: the host's identity, and the rates of cells on it."""
+
+    identity: Callable[[], str]
+    rates: Rates
+
+
+def _processor() -> str:
+    """Name the processor, with a digest of its instruction set: kernels are chosen by it."""
+    # /proc/cpuinfo gives it as flags on x86 and ARM.
+    wanted = ("model name", "flags", "CPU part", "Features")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    facts = sorted({line for line in lines if line.startswith(wanted)})
+    name = next((line.partition(":")[2].strip() for line in facts if "model name" in line), "cpu")
+    return f"{name} {hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
+
+
+def _gpus() -> str:
+    """Name the GPUs and their driver."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    return "; ".join(sorted(set(listed.splitlines())))
+
+
+KINDS = {
+    # Fitted to the instruments on two cores.
+    Device.CPU: HostKind(
+        _processor, Rates(start=1.0, rank=1.9, step=0.014, load=0.5e9, bandwidth=8e9, imports=10.0)
+    ),
+    # A guess, good for the order; earlier records replace it as soon as there are any.
+    Device.CUDA: HostKind(
+        _gpus, Rates(start=8.0, rank=4.0, step=0.010, load=1e9, bandwidth=2e12, imports=20.0)
+    ),
+}
+
+
+@lru_cache(maxsize=2)
+def host_identity(device: Device) -> str:
+    """Name what of this host can change a result."""
+    return KINDS[device].identity()

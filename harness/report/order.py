@@ -1,0 +1,56 @@
+"""The points of a report: records by point, and the order of a sweep."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ..plan.points import Point
+from .schema import FindingRecord, VerdictRecord
+
+Judged = TypeVar("Judged", VerdictRecord, FindingRecord)
+
+
+def by_point(records: Iterable[Judged]) -> dict[Point, list[Judged]]:
+    """Group records by point, in the order in which points are first met."""
+    points: dict[Point, list[Judged]] = {}
+    for record in records:
+        points.setdefault(Point.of(record), []).append(record)
+    return points
+
+
+def by_check(records: Iterable[Judged]) -> dict[tuple[Point, str], list[Judged]]:
+    """Group records by point and check, in the order in which these are first met."""
+    checks: dict[tuple[Point, str], list[Judged]] = {}
+    for record in records:
+        checks.setdefault((Point.of(record), record.check), []).append(record)
+    return checks
+
+
+def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> dict[Point, int]:
+    """Number points as a sweep orders them: releases, variants in series order, then models.
+
+    Models come as first met, then TP, profile and PP size. Variants that the series of
+    `environment` lacks come last, as first met.
+    """
+    points = tuple(points)
+    series = _positions((*environment.get("trees", {}), *(point.variant for point in points)))
+    models = _positions(point.model for point in points)
+
+    def key(point: Point) -> tuple[Any, ...]:
+        names = series[point.variant], models[point.model]
+        return point.pin, *names, point.tp, point.profile, point.pp
+
+    return _positions(sorted(points, key=key))
+
+
+def point_name(record: VerdictRecord | FindingRecord) -> str:
+    """The id of a record's point as pytest has it; older reports know no pins but the default."""
+    known = record.point if isinstance(record, VerdictRecord) else ""
+    return known or replace(Point.of(record), pin="").id
+
+
+Thing = TypeVar("Thing")
+
+
+def _positions(things: Iterable[Thing]) -> dict[Thing, int]:
+    return {thing: number for number, thing in enumerate(dict.fromkeys(things))}

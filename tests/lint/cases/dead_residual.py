@@ -1,0 +1,67 @@
+# right
+"""Each layer overwrites the residual that it is given."""
+
+from itertools import islice
+import torch
+from torch import nn
+from vllm.distributed import get_pp_group
+from vllm.sequence import IntermediateTensors
+from vllm.model_executor.models.interfaces import SupportsPP
+from vllm.model_executor.models.utils import (
+    PPMissingLayer,
+    make_layers,
+    make_empty_intermediate_tensors_factory,
+)
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    VocabParallelEmbedding,
+    ParallelLMHead,
+)
+
+
+class Layer(nn.Module):
+    def forward(self, positions, hidden_states, residual):
+        residual = hidden_states.clone()
+        hidden_states = self.mlp(hidden_states) + residual
+        return hidden_states, residual
+
+
+class M(nn.Module):
+    def __init__(self, *, vllm_config, prefix=""):
+        super().__init__()
+        config = vllm_config.model_config.hf_config
+        self.mult = config.mult
+        if get_pp_group().is_first_rank:
+            self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size)
+        else:
+            self.embed_tokens = PPMissingLayer()
+        self.start_layer, self.end_layer, self.layers = make_layers(
+            config.num_hidden_layers, lambda prefix: Layer(), prefix=prefix
+        )
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size * self.mult, config.hidden_size)
+        self.make_empty_intermediate_tensors = make_empty_intermediate_tensors_factory(
+            ["hidden_states"], config.hidden_size
+        )
+
+    def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds=None):
+        if get_pp_group().is_first_rank:
+            hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        else:
+            hidden_states = intermediate_tensors["hidden_states"]
+        residual = None
+        for layer in islice(self.layers, self.start_layer, self.end_layer):
+            hidden_states, residual = layer(positions, hidden_states, residual)
+
+        if not get_pp_group().is_last_rank:
+            return IntermediateTensors({"hidden_states": hidden_states})
+        return self.norm(hidden_states)
+
+
+class MForCausalLM(nn.Module, SupportsPP):
+    def __init__(self, *, vllm_config, prefix=""):
+        super().__init__()
+        self.model = M(vllm_config=vllm_config, prefix=prefix)
+        self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
+
+    def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds=None):
+        return self.model(input_ids, positions, intermediate_tensors, inputs_embeds)
