@@ -9,8 +9,8 @@ import pytest
 from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
-from harness.models.instruments import instrument_names
 from harness.models.config import Decoder
+from harness.models.instruments import instrument_names
 from harness.plan.installation import Installation, package_versions
 from harness.plan.options import Options
 from harness.plan.points import Point
