@@ -71,9 +71,7 @@ def _lint(paths: list[Path], output_format: str) -> int:
 
     report = lint_paths(paths) if paths else LintReport((), files=0, analysed=0, classes=0)
     click.echo(RENDERERS[output_format](report))
-    if any(finding.code == "PP901" for finding in report.findings):
-        return 2
-    return 1 if report.failing else 0
+    return report.status
 
 
 def _run(vllm: Path, revision: str | None, base_version: str | None, *, to_stderr: bool) -> int:
