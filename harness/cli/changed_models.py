@@ -1,4 +1,4 @@
-"""What `pp-harness check` looks at: changed model files, and tiny models of what they serve."""
+"""The model files that a branch has changed, and tiny models of what they serve."""
 
 import hashlib
 import json
@@ -12,12 +12,25 @@ from typing import Any
 
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError
-from ..source.checkout import changed_since, check_vllm_tree, find_base, open_checkout
+from ..source.checkout import changed_since, find_base, open_checkout
+from ..source.git import GitError
 from ..source.registry import ModelClass, generating_models
 
 MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
 _SIZES = "4"
 _CHECKS = "engine or contract or logits"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The model files that a work tree adds or changes, and the text of those that it changes.
+
+    Names are paths from the checkout's root.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    before: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,30 +41,26 @@ class ShrunkModels:
     unavailable: tuple[ModelClass, ...]
 
 
-def changed_model_files(vllm: Path, revision: str | None) -> tuple[Path, list[str]]:
-    """Return the root of a checkout, and its model files changed since HEAD left `revision`.
+def read_change(vllm: Path, revision: str | None) -> Change:
+    """Read how the model files of a checkout differ from the commit where HEAD left `revision`.
 
     Without `revision` the branch's base is worked out (`find_base`). Raises `BadInputError` if it
-    is no checkout of vLLM or the revision is unknown.
+    is no checkout of vLLM, the revision is unknown, or git lacks a file of it.
     """
     repository = open_checkout(vllm)
     commit, _ = find_base(repository, revision, "--diff")
     changed = changed_since(repository, commit, *MODEL_FOLDERS)
-    return repository.root, [name for name in changed if name.endswith(".py")]
-
-
-def lint_targets(vllm: Path, revision: str | None) -> list[Path]:
-    """Return what to lint: the changed model files, or the whole tree without `revision`.
-
-    Raises `BadInputError` as `changed_model_files` does, or if `vllm` holds no vLLM.
-    """
-    if revision is None:
-        check_vllm_tree(vllm)
-        return [vllm]
-    root, names = changed_model_files(vllm, revision)
-    # As the user names the folder, so that findings can be clicked.
-    shown = vllm if vllm.resolve() == root.resolve() else root
-    return [shown / name for name in names]
+    names = tuple(name for name in changed if name.endswith(".py"))
+    blobs = repository.tree(commit, *names) if names else {}
+    try:
+        contents = repository.blobs(blobs.values())
+    except GitError as error:
+        raise BadInputError(
+            f"{error}; if this is a partial clone (--filter), let git fetch what it left out: "
+            f"git -C {repository.root} archive {commit} vllm > /dev/null"
+        ) from error
+    before = {name: contents[blob].decode("utf-8", "replace") for name, blob in blobs.items()}
+    return Change(repository.root, names, before)
 
 
 def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
