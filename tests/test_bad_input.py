@@ -16,9 +16,8 @@ from harness.models.checkpoint import resolve_model
 from harness.models.instruments import instrument_path
 from harness.models.partition import plan_partition
 from harness.models.size import kv_bytes, weight_bytes
-from harness.plan.options import parse_pps
-from harness.plan.sweep import _check_questions
-from harness.plugin.options import _cut, _shard, names
+from harness.plan.options import declarations, read_options
+from harness.plan.questions import check_questions
 from harness.report.files import read_report
 from harness.report.history import read as read_history
 from harness.source.pin import load_pins
@@ -89,7 +88,7 @@ LINE = json.dumps({"question": "How many?", "answer": "Two. #### 2"}) + "\n"
 def test_questions(file, data):
     """A JSONL file of questions."""
     file.write_bytes(data)
-    refused_or_read(_check_questions, file)
+    refused_or_read(check_questions, file)
 
 
 @given(ANY)
@@ -174,10 +173,10 @@ def test_weight_indexes(checkpoint, content):
 @example("\u0662")
 @example("2," * 1000)
 def test_option_values(text):
-    """Values of the options that are parsed by hand."""
-    for parse in (parse_pps, _shard, _cut):
-        refused_or_read(parse, text)
-    assert "" not in names([text])
+    """Any text for any option is read, or refused in one sentence that names the flag."""
+    for _, option in declarations():
+        given = [text] if option.repeat else text
+        refused_or_read(read_options, {"--pp": "2", option.flag: given})
 
 
 @given(

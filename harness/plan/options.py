@@ -65,7 +65,7 @@ class Option:
             raise BadInputError(f"{self.flag} {text}: give {_either(self.choices)}")
         try:
             return self.read(given)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise BadInputError(f"{self.flag} {text}: {error}") from None
 
 
