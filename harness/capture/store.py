@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..engine.manifest import to_json
-from ..source.pin import sha256_of
+from ..files import sha256_of
 from .manifest import MANIFEST, Manifest, Status, load_manifest
 from .record import Capture, load_capture
 from .scratch import Scratch, clear_abandoned

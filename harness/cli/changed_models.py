@@ -1,4 +1,4 @@
-"""The model files that a branch has changed, and tiny models of what they serve."""
+"""The subjects of `pp-harness check`: changed model files, and tiny models of their classes."""
 
 import hashlib
 import json
@@ -12,8 +12,7 @@ from typing import Any
 
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError
-from ..source.checkout import changed_since, find_base, open_checkout
-from ..source.git import GitError
+from ..source.checkout import changed_since, contents_of, find_base, open_checkout
 from ..source.registry import ModelClass, generating_models
 
 MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
@@ -52,41 +51,33 @@ def read_change(vllm: Path, revision: str | None) -> Change:
     changed = changed_since(repository, commit, *MODEL_FOLDERS)
     names = tuple(name for name in changed if name.endswith(".py"))
     blobs = repository.tree(commit, *names) if names else {}
-    try:
-        contents = repository.blobs(blobs.values())
-    except GitError as error:
-        raise BadInputError(
-            f"{error}; if this is a partial clone (--filter), let git fetch what it left out: "
-            f"git -C {repository.root} archive {commit} vllm > /dev/null"
-        ) from error
-    before = {name: contents[blob].decode("utf-8", "replace") for name, blob in blobs.items()}
+    contents = contents_of(repository, commit, blobs)
+    before = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
     return Change(repository.root, names, before)
 
 
 def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
-    """Return the classes that live in the files `names` of the tree at `root`.
+    """List the classes that live in the files `names` of the tree at `root`.
 
     Raises `BadInputError` if there is none: files that only lend code name no model to run.
     """
-    models = tuple(
-        model for model in generating_models(root) if any(model.is_in(name) for name in names)
-    )
+    models = [model for model in generating_models(root) if any(map(model.is_in, names))]
     if not models:
         raise BadInputError(
             f"{root}: no model that generates text is registered for the changed files "
             f"({', '.join(names) or 'none changed'}); name one with pytest's --pp-vllm and "
             "--pp-model"
         )
-    return models
+    return tuple(models)
 
 
 def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> ShrunkModels:
     """Build a tiny random checkpoint for each tiny configuration of the classes.
 
-    A checkpoint is kept and taken again while its configuration stays. Raises `BadInputError` if
-    there is no class with one, or a model cannot be built.
+    A checkpoint is kept and used again while its configuration stays. Raises `BadInputError` if
+    no class has a tiny configuration, or a model cannot be built.
     """
-    from ..models.shrink import CARD
+    from ..models.instruments import CARD
     from ..models.tiny import default_config, tiny_names
 
     checkpoints: list[Path] = []
@@ -125,21 +116,17 @@ def _shrink(config: Mapping[str, Any], out: Path) -> None:
 
 
 def describe(models: Sequence[ModelClass]) -> str:
-    """Return the classes by name, for people."""
+    """Join the names of classes, for people."""
     return ", ".join(model.name for model in models)
 
 
 def suite_command(
     vllm: Path, checkpoints: Sequence[Path], *, base: str | None, base_version: str | None
 ) -> list[str]:
-    """Return the command that runs the work tree of `vllm` at PP 1, 2 and 4 on the CPU."""
+    """Build the command that runs the work tree of `vllm` at PP 1, 2 and 4 on the CPU."""
     models = [word for path in checkpoints for word in ("--pp-model", str(path))]
-    optional = [
-        word
-        for option, value in (("--pp-base", base), ("--pp-base-version", base_version))
-        if value is not None
-        for word in (option, value)
-    ]
+    optional = ["--pp-base", base] if base is not None else []
+    optional += ["--pp-base-version", base_version] if base_version is not None else []
     return [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-p", "no:cacheprovider"),
         *("--pp", _SIZES, "--pp-vllm", str(vllm), "--pp-variant", "worktree", *optional, *models),

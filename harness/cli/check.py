@@ -1,4 +1,4 @@
-"""`pp-harness check`: the door for a model author, before a change is pushed."""
+"""`pp-harness check`: for the author of a model, before a change is pushed."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def check(
         raise BadInputError("--base-version is for --run; give both or neither")
     status = writer.finish(_lint(vllm, revision))
     if with_run:
-        # What the run prints is for people: standard output stays what the format promises.
+        # The run prints for people: standard output has only what the format promises.
         to_stderr = writer.output_format != "text"
         status = max(status, _run(vllm, revision, base_version, to_stderr=to_stderr))
     raise SystemExit(status)

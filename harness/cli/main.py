@@ -14,7 +14,7 @@ from ..errors import BadInputError
 _COMMANDS = {
     "series": ("harness.cli.series:series", "Check, list and show patch series."),
     "pin": ("harness.cli.pin:pin", "Environments of vLLM releases: make, list, lock."),
-    "model": ("harness.cli.model:model", "Instruments, shapes and pipeline partitions."),
+    "model": ("harness.cli.model:model", "Instruments, tiny models and layer splits."),
     "lint": ("harness.cli.lint:lint", "Check the tensor-key contract of model files, statically."),
     "check": ("harness.cli.check:check", "Check the model files of a vLLM checkout."),
     "store": ("harness.cli.store:store", "List and clear the captures on disk."),

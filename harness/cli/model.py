@@ -1,26 +1,20 @@
-"""The command `pp-harness model`: instruments, their builder, and pipeline partitions."""
-
-from __future__ import annotations
+"""The command `pp-harness model`: instruments, their builder, shrunk models, layer splits."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from ..errors import BadInputError, HarnessError
-from ..models.instruments import instrument_names, instrument_path
-from ..models.partition import (
-    PARTITION_VARIABLE,
-    PartitionPlan,
-    as_value,
-    layer_count,
-    plan_partition,
-)
+from ..models.config import Decoder
+from ..models.instruments import instrument_names, instrument_path, read_card
+from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
 
 
 @click.group()
 def model() -> None:
-    """Instruments, shapes and pipeline partitions."""
+    """Instruments, tiny models and layer splits."""
 
 
 @model.command("list")
@@ -33,23 +27,16 @@ def list_models() -> None:
     for title in ("instrument", "layers", "parameters", "accuracy when built", "what it is"):
         table.add_column(title)
     for name in instrument_names():
-        card = json.loads((instrument_path(name) / "instrument.json").read_text(encoding="utf-8"))
-        table.add_row(
-            name,
-            str(card["shape"]["num_hidden_layers"]),
-            f"{card['parameters']:,}",
-            _accuracy(card["measured"]),
-            card["summary"],
-        )
+        card = read_card(instrument_path(name))
+        layers, parameters = card["shape"]["num_hidden_layers"], f"{card['parameters']:,}"
+        accuracy = card["measured"].get("accuracy")
+        measured = "random weights" if accuracy is None else f"{accuracy:.3f}"
+        table.add_row(name, str(layers), parameters, measured, card["summary"])
     Console().print(table)
     click.echo(
         "An instrument measures the engine, not ability: it has memorised its problems, or knows "
         "nothing."
     )
-
-
-def _accuracy(measured: dict[str, object]) -> str:
-    return f"{measured['accuracy']:.3f}" if "accuracy" in measured else "random weights"
 
 
 @model.command("build")
@@ -70,8 +57,10 @@ def build(name: str, out: Path | None, seed: int | None) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from ..models.instruments import build as builder
+    from ..models.instruments.recipes import recipe_of
 
     out = out or Path(f"instrument-{name}")
+    recipe = recipe_of(name) if seed is None else replace(recipe_of(name), seed=seed)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
         task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
@@ -80,7 +69,7 @@ def build(name: str, out: Path | None, seed: int | None) -> None:
             bar.update(task, completed=progress.step, total=progress.steps, loss=progress.loss)
 
         try:
-            card = builder.build_instrument(name, out, seed=seed, on_progress=show)
+            card = builder.build_instrument(recipe, out, on_progress=show)
         except BadInputError:
             raise
         except HarnessError as error:
@@ -97,10 +86,10 @@ def shrink(source: str, out: Path, seed: int) -> None:
 
     CONFIG is a config.json, a folder that holds one, an instrument, a hub id (only its config is
     fetched), or a known architecture (LlamaForCausalLM, qwen3_moe, falcon_h1, ...), which needs
-    no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are cut,
-    and each kind of weight is checked to move the logits. Needs torch and transformers.
+    no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are
+    reduced, and each kind of weight is checked to move the logits. Needs torch and transformers.
     """
-    from ..models.shrink import find_config, read_card
+    from ..models.shrink import find_config
     from ..models.shrink import shrink as build_shrunk
 
     folder = build_shrunk(find_config(source), out, seed=seed)
@@ -123,27 +112,29 @@ def shrink(source: str, out: Path, seed: int) -> None:
     show_default=True,
     help="Pipeline sizes, separated by commas.",
 )
-@click.option("--cut", help="Judge this cut (layers of each rank, as in 5,5) at one size.")
+@click.option("--split", help="Judge this layer split (layers of each rank: 5,5) at one size.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
-def partition(config: str, sizes: str, cut: str | None, as_json: bool) -> None:
-    """Show how vLLM would cut CONFIG over pipeline ranks, and a legal cut where it cannot.
+def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None:
+    """Show vLLM's own layer split of CONFIG over pipeline ranks, and a legal one where it is not.
 
     CONFIG is a config.json, a folder that holds one, an instrument, a published shape
     (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
-    cut exists, or the given one is illegal.
+    split exists, or the given one is illegal.
     """
     from ..models.shrink import find_config
 
     content = find_config(config)
-    requested = None if cut is None else _numbers(cut, "--cut")
+    requested = None if split is None else _numbers(split, "--split")
     pps = _numbers(sizes, "--pp")
     if requested is not None and len(pps) > 1:
-        raise BadInputError("--cut judges one size; give one number with --pp")
+        raise BadInputError("--split judges one size; give one number with --pp")
     plans = [plan_partition(content, pp, requested) for pp in pps]
     if as_json:
-        click.echo(json.dumps([_as_dict(plan) for plan in plans], indent=2))
+        computed = ("pp", "is_default", "environment")
+        rows = [{**{key: getattr(plan, key) for key in computed}, **asdict(plan)} for plan in plans]
+        click.echo(json.dumps(rows, indent=2))
     else:
-        click.echo(f"{layer_count(content)} layers")
+        click.echo(f"{Decoder.of(content).layers} layers")
         for plan in plans:
             click.echo(_as_text(plan))
     if any(plan.illegal_reason for plan in plans):
@@ -158,9 +149,9 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
 
 
 def _as_text(plan: PartitionPlan) -> str:
-    lines = [f"\nPP={plan.pp}: vLLM's own cut {as_value(plan.default_cut)}"]
+    lines = [f"\nPP={plan.pp}: vLLM's own layer split {as_value(plan.default_split)}"]
     if plan.illegal_reason:
-        lines[0] += f", cut {plan.value}" if plan.layers_per_rank != plan.default_cut else ""
+        lines[0] += "" if plan.is_default else f", given {plan.value}"
         lines.append(f"  ILLEGAL: {plan.illegal_reason}")
     if plan.note:
         lines.append(f"  {plan.note}")
@@ -177,16 +168,3 @@ def _as_text(plan: PartitionPlan) -> str:
             f"parameters in them {weights}"
         )
     return "\n".join(lines)
-
-
-def _as_dict(plan: PartitionPlan) -> dict[str, object]:
-    return {
-        "pp": plan.pp,
-        "default_cut": plan.default_cut,
-        "layers_per_rank": plan.layers_per_rank,
-        "is_default": plan.is_default,
-        "illegal_reason": plan.illegal_reason,
-        "note": plan.note,
-        "environment": plan.environment,
-        "ranks": [vars(rank) for rank in plan.ranks],
-    }

@@ -38,7 +38,7 @@ def pin() -> None:
 @_DEVICE
 @_FOLDER
 @click.option("--python", metavar="PATH", help="Interpreter to use; the harness's own if left out.")
-@click.option("--again", is_flag=True, help="Make an environment that is there anew.")
+@click.option("--again", is_flag=True, help="Replace an existing environment.")
 def install(
     version: str, device: str | None, folder: Path | None, python: str | None, again: bool
 ) -> None:
@@ -69,7 +69,7 @@ def list_(folder: Path | None) -> None:
 @pin.command()
 @_VERSION
 @_DEVICE
-@click.option("--upgrade", is_flag=True, help="Take the newest versions, not those that stand.")
+@click.option("--upgrade", is_flag=True, help="Take the newest versions, not the present ones.")
 def lock(version: str, device: str | None, upgrade: bool) -> None:
     """Compile the exact versions of a release's environment; part of adding a pin."""
     chosen = load_pins(patches_dir()).get(version)
@@ -114,11 +114,11 @@ def _package_folder(release: str, device: str | None) -> Path:
 
 
 def _place(chosen: Pin, device: str, folder: Path | None) -> str:
-    """Return where a release is installed for a device, or what keeps it from being there."""
+    """Name the place where a release is installed for a device, or the reason why it is not."""
     name = chosen.distributions[device]
-    for one in installed_releases(chosen):
-        if (one.distribution, one.release) == (name, chosen.version):
-            return f"{one.package_dir.parent} (this environment)"
+    for vllm in installed_releases(chosen):
+        if (vllm.distribution, vllm.release) == (name, chosen.version):
+            return f"{vllm.package_dir.parent} (this environment)"
     environment = environment_of(chosen, device, folder)
     if environment.path.is_dir():
         return str(environment.path)

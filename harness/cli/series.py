@@ -103,7 +103,7 @@ def _pin(version: str | None) -> Pin:
 
 
 def _load(directory: Path | None, pin: Pin | None) -> list[Series]:
-    """Return the series in `directory`; without it, the pin's own, or all that are shipped."""
+    """Load the series in `directory`; without it, the pin's own, or all that are shipped."""
     if directory is not None:
         return [load_series(directory)]
     if pin is not None:
@@ -114,5 +114,5 @@ def _load(directory: Path | None, pin: Pin | None) -> list[Series]:
     return [load_series(folder) for folder in shipped]
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number} {singular if number == 1 else plural}"

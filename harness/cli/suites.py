@@ -1,4 +1,4 @@
-"""`pp-harness suites`: where the pytest suites lie, for use in a shell."""
+"""`pp-harness suites`: the folder of the pytest suites, for use in a shell."""
 
 import click
 

@@ -1,10 +1,8 @@
-"""Models named by shape alone: a config without a checkpoint, for weights made in the engine.
+"""Models named by shape alone: a config without a checkpoint; the engine makes the weights.
 
 `shape:E4B` is a published model's decoder at full size, `shape:E4B:layers=12:hidden=256` the same
 with other numbers. `shapes.toml` holds the shapes.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -46,7 +44,7 @@ class Shape:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return the content of the model's `config.json`."""
+        """The content of the model's `config.json`."""
         kinds = ["sliding_attention", "full_attention"]
         return {
             "architectures": ["Gemma4ForCausalLM"],
@@ -64,7 +62,7 @@ class Shape:
             "attention_k_eq_v": self.k_eq_v,
             "attention_bias": False,
             "attention_dropout": 0.0,
-            "layer_types": [kinds[i % self.full_every == self.full_every - 1] for i in self._all],
+            "layer_types": [kinds[(i + 1) % self.full_every == 0] for i in range(self.layers)],
             "sliding_window": self.window,
             "num_kv_shared_layers": self.kv_shared,
             "use_double_wide_mlp": self.double_wide,
@@ -93,20 +91,16 @@ class Shape:
             "pad_token_id": 0,
         }
 
-    @property
-    def _all(self) -> range:
-        return range(self.layers)
-
 
 @lru_cache(maxsize=1)
 def shapes() -> dict[str, Shape]:
-    """Return the shapes by name."""
+    """Read the shapes, by name."""
     table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
     return {name: Shape(**numbers) for name, numbers in table.items()}
 
 
 def read_shape(text: str) -> tuple[str, Shape]:
-    """Return the name for item ids and the shape that `shape:NAME[:NUMBER=VALUE...]` means.
+    """Read `shape:NAME[:NUMBER=VALUE...]`: the name for item ids, and the shape.
 
     Raises:
         BadInputError: naming the shapes, or the numbers, that there are.
@@ -134,7 +128,7 @@ def read_shape(text: str) -> tuple[str, Shape]:
 
 
 def config_digest(shape: Shape) -> str:
-    """Return the sha256 of the shape's `config.json`."""
+    """Compute the sha256 of the shape's `config.json`."""
     return hashlib.sha256(_config_text(shape).encode()).hexdigest()
 
 

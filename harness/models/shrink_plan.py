@@ -1,20 +1,18 @@
-"""Cut a model's configuration down to a tiny one of the same structure: no torch, no vLLM.
+"""Shrink a model's configuration to a tiny one of the same structure: no torch, no vLLM.
 
 Everything goes by the keys that a config has, never by the name of a model family: sizes are
-capped, ratios that the code asserts are kept, and what is listed layer by layer is cut with the
-layers.
+capped, ratios that the code asserts are kept, and lists with an entry for each layer are shortened
+with the layers.
 """
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import gcd
 from typing import Any
 
 from ..errors import BadInputError
+from .config import Decoder, text_config
 from .instruments.recipes import VOCAB_SIZE
-from .partition import kv_sources, layer_count, layer_kinds, text_config
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
 _HIDDEN, _HEAD = 128, 32
@@ -72,15 +70,14 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Kept: the kinds of layers and their order, experts, per-layer inputs, a KV-shared tail with a
     source for each of its kinds, tied or separate heads, grouped attention, biases, soft caps.
-    Cut: the number of layers (8 to 12), every dimension, the vocabulary (to the bundled
+    Reduced: the number of layers (8 to 12), every dimension, the vocabulary (to the bundled
     tokenizer's).
 
     Args:
-        config: the content of a ``config.json``; of a multimodal one the text part is taken.
+        config: the content of a `config.json`; of a multimodal one the text part is taken.
 
     Raises:
         BadInputError: the config has no layers or no model type, or wants code of its own.
-
     """
     if config.get("auto_map"):
         raise BadInputError(
@@ -97,13 +94,13 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     for key in _DROPPED:
         text.pop(key, None)
-    _cut_layers(text, layers, total=layer_count(config))
+    _shrink_layers(text, layers, total=Decoder.of(config).layers)
     for key in _CAPS.keys() & text.keys():
         text[key] = _capped(text[key], _CAPS[key])
-    _cut_heads(text)
-    _cut_mamba(text)
-    _cut_positions(text, text_config(config))
-    _cut_vocabulary(text)
+    _shrink_heads(text)
+    _shrink_mamba(text)
+    _shrink_positions(text, text_config(config))
+    _shrink_vocabulary(text)
     if architectures:
         text["architectures"] = list(architectures)
     if tied is not None:
@@ -112,7 +109,7 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return which layers of the original the tiny model has, ascending.
+    """Choose the layers of the original that the tiny model has, ascending.
 
     A repeating pattern is kept in whole periods. Of any other, the first layers are kept, with
     the first of each kind. A KV-shared tail keeps its share of the layers, short enough that
@@ -120,14 +117,15 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
 
     Raises:
         BadInputError: the config has no layers, or its layer pattern contradicts itself.
-
     """
-    total, kinds = layer_count(config), layer_kinds(config)
+    decoder = Decoder.of(config)
+    total, kinds = decoder.layers, decoder.kinds
     if isinstance(pattern := text_config(config).get("hybrid_override_pattern"), str):
         kinds = tuple(pattern)
     period = _period(kinds, text_config(config))
-    wanted = min(total, _multiple_within(period))
-    shared = len(kv_sources(config))
+    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
+    wanted = min(total, fitting[0] if fitting else MAX_LAYERS)
+    shared = len(decoder.kv_sources)
     if shared:
         first = total - shared
         opening = 1 + max(kinds.index(kind) for kind in set(kinds[first:]))
@@ -157,28 +155,22 @@ def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:
     return period
 
 
-def _multiple_within(period: int) -> int:
-    """Return the smallest multiple of a period from 8 to 12, else 12."""
-    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
-    return fitting[0] if fitting else MAX_LAYERS
-
-
 def _capped(value: Any, cap: int) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | list):
         return value
     return [_capped(item, cap) for item in value] if isinstance(value, list) else min(value, cap)
 
 
-def _cut_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> None:
-    """Cut counts, lists with one entry a layer, and lists of layer numbers."""
+def _shrink_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> None:
+    """Shorten counts, lists with one entry a layer, and lists of layer numbers."""
     for key, value in text.items():
         if key in _INDEX_LISTS and isinstance(value, list):
             text[key] = [layers.index(old) for old in value if old in layers]
-        elif (
-            isinstance(value, list | str) and len(value) == total > 1 and _is_per_layer(key, value)
-        ):
-            part = [value[layer] for layer in layers]
-            text[key] = "".join(part) if isinstance(value, str) else part
+        elif isinstance(value, list) and len(value) == total > 1:
+            text[key] = [value[layer] for layer in layers]
+    pattern = text.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and len(pattern) == total:
+        text["hybrid_override_pattern"] = "".join(pattern[layer] for layer in layers)
     for key in _LAYER_COUNT_KEYS:
         if key in text:
             text[key] = len(layers)
@@ -189,35 +181,34 @@ def _cut_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> N
         text["num_nextn_predict_layers"] = 0
 
 
-def _is_per_layer(key: str, value: list[Any] | str) -> bool:
-    """Whether a value as long as the model is deep lists its layers; a string seldom does."""
-    return key == "hybrid_override_pattern" if isinstance(value, str) else True
+def _numbers(text: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """List those of the keys that hold a whole number."""
+    return [key for key in keys if isinstance(text.get(key), int)]
 
 
-def _cut_heads(text: dict[str, Any]) -> None:
-    """Cut hidden size and heads; grouped attention stays grouped, multi-query one head."""
-    old_hidden = next((text[key] for key in _HIDDEN_KEYS if isinstance(text.get(key), int)), None)
-    old_heads = next(
-        (text[key] for key in _HEAD_COUNT_KEYS if isinstance(text.get(key), int)), None
-    )
-    for key in _HIDDEN_KEYS:
-        if isinstance(text.get(key), int):
-            text[key] = min(text[key], _HIDDEN)
+def _head_size(text: Mapping[str, Any]) -> int:
+    hidden, heads = _numbers(text, _HIDDEN_KEYS), _numbers(text, _HEAD_COUNT_KEYS)
+    size = text.get("head_dim") or 0
+    return size or (text[hidden[0]] // max(1, text[heads[0]]) if hidden and heads else 0)
+
+
+def _shrink_heads(text: dict[str, Any]) -> None:
+    """Reduce hidden size and heads; grouped attention stays grouped, multi-query one head."""
+    old_head = _head_size(text)
+    old_heads = next((text[key] for key in _numbers(text, _HEAD_COUNT_KEYS)), None)
     heads = min(old_heads or 4, 4)
-    old_head = text.get("head_dim") or (old_hidden // old_heads if old_hidden and old_heads else 0)
-    for key in _HEAD_COUNT_KEYS:
-        if isinstance(text.get(key), int):
-            text[key] = heads
-    for key in _KV_COUNT_KEYS:
-        if isinstance(text.get(key), int) and old_heads:
-            same = text[key] == old_heads
-            text[key] = heads if same else 1 if text[key] == 1 else max(1, heads // 2)
+    for key in _numbers(text, _HIDDEN_KEYS):
+        text[key] = min(text[key], _HIDDEN)
+    for key in _numbers(text, _HEAD_COUNT_KEYS):
+        text[key] = heads
+    for key in _numbers(text, _KV_COUNT_KEYS) if old_heads else ():
+        same = text[key] == old_heads
+        text[key] = heads if same else 1 if text[key] == 1 else max(1, heads // 2)
     # Fewer key-value heads on some layers stay fewer.
-    if isinstance(text.get("num_global_key_value_heads"), int):
-        text["num_global_key_value_heads"] = min(text["num_global_key_value_heads"], 1)
-    for key, size in _HEAD_DIMS.items():
-        if isinstance(text.get(key), int):
-            text[key] = min(text[key], size)
+    for key in _numbers(text, ["num_global_key_value_heads"]):
+        text[key] = min(text[key], 1)
+    for key in _numbers(text, _HEAD_DIMS):
+        text[key] = min(text[key], _HEAD_DIMS[key])
     if "head_dim" in text and not text["head_dim"] and "hidden_size" in text:
         text["head_dim"] = text["hidden_size"] // heads
     if text.get("qk_head_dim") and text.get("qk_rope_head_dim"):
@@ -229,7 +220,7 @@ def _cut_heads(text: dict[str, Any]) -> None:
         text["query_pre_attn_scalar"] = text.get("head_dim") or text["hidden_size"] // heads
 
 
-def _cut_mamba(text: dict[str, Any]) -> None:
+def _shrink_mamba(text: dict[str, Any]) -> None:
     """Keep what state-space layers assert: heads times their size is the inner width."""
     for heads, size, inner in (
         ("mamba_n_heads", "mamba_d_head", "mamba_d_ssm"),
@@ -244,40 +235,28 @@ def _cut_mamba(text: dict[str, Any]) -> None:
         text[heads] = width // _HEAD
 
 
-def _cut_positions(text: dict[str, Any], original: Mapping[str, Any]) -> None:
-    """Scale the lengths that rotary embeddings remember; cut factors given one a frequency."""
+def _shrink_positions(text: dict[str, Any], original: Mapping[str, Any]) -> None:
+    """Scale the lengths that rotary embeddings remember; shorten lists of their factors."""
     before, after = original.get("max_position_embeddings"), text.get("max_position_embeddings")
     ratio = after / before if before and after else 1.0
-    old_head = original.get("head_dim") or original.get("hidden_size", 0) // max(
-        1, original.get("num_attention_heads") or 1
-    )
-    new_head = text.get("head_dim") or text.get("hidden_size", 0) // max(
-        1, text.get("num_attention_heads") or 1
-    )
+    old_head, new_head = _head_size(original), _head_size(text)
 
-    def cut(rope: dict[str, Any]) -> None:
-        for key, value in rope.items():
+    def shrink(settings: dict[str, Any]) -> None:
+        for key, value in settings.items():
             if isinstance(value, dict):
-                cut(value)
+                shrink(value)
             elif key == "original_max_position_embeddings" and value:
-                rope[key] = max(64, int(value * ratio))
-            elif key in ("short_factor", "long_factor", "mrope_section") and old_head:
-                if key == "mrope_section":
-                    part = [item * new_head // old_head for item in value]
-                    rope[key] = [new_head // 2 - sum(part[1:]), *part[1:]]
-                else:
-                    rope[key] = value[: max(1, len(value) * new_head // old_head)]
+                settings[key] = max(64, int(value * ratio))
+            elif key == "mrope_section" and old_head:
+                part = [item * new_head // old_head for item in value]
+                settings[key] = [new_head // 2 - sum(part[1:]), *part[1:]]
+            elif key in ("short_factor", "long_factor") and old_head:
+                settings[key] = value[: max(1, len(value) * new_head // old_head)]
 
-    for key in ("rope_parameters", "rope_scaling"):
-        if isinstance(text.get(key), dict):
-            cut(text[key])
-    if isinstance(text.get("original_max_position_embeddings"), int):
-        text["original_max_position_embeddings"] = max(
-            64, int(text["original_max_position_embeddings"] * ratio)
-        )
+    shrink(text)
 
 
-def _cut_vocabulary(text: dict[str, Any]) -> None:
+def _shrink_vocabulary(text: dict[str, Any]) -> None:
     """Use the bundled tokenizer's vocabulary and its special tokens."""
     for key in ("vocab_size", "vocab_size_per_layer_input"):
         if key in text:

@@ -5,19 +5,16 @@ of vLLM has), a window that the probes cross, the vocabulary of the bundled toke
 layers that four ranks hold more than one kind each.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from ..errors import BadInputError
-from .instruments.recipes import FULL, SLIDING, VOCAB_SIZE
+from .config import Config
+from .instruments.recipes import FULL, SLIDING, TRAINED, VOCAB_SIZE
 
-_TOKENS: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 _COMMON: dict[str, Any] = {
-    **_TOKENS,
     "vocab_size": VOCAB_SIZE,
     "hidden_size": 128,
     "intermediate_size": 192,
@@ -26,153 +23,75 @@ _COMMON: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
 }
-_ROPE = {"rope_theta": 10000.0, "rope_type": "default"}
-_GEMMA4: dict[str, Any] = {
-    "architectures": ["Gemma4ForCausalLM"],
-    "model_type": "gemma4_text",
-    "head_dim": 32,
-    "global_head_dim": 64,
-    "sliding_window": 32,
-    "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
-    "final_logit_softcapping": 30.0,
-    "hidden_size_per_layer_input": 0,
-    "tie_word_embeddings": True,
-}
+_ROPE = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+_HEAD = {"head_dim": 32}
+
+
+def _family(architecture: str, model_type: str, *parts: Mapping[str, Any], **keys: Any) -> Config:
+    config = {"architectures": [architecture], "model_type": model_type, **_COMMON}
+    for part in (*parts, keys):
+        config |= part
+    return MappingProxyType(config)
+
+
+def _gemma4(recipe: str, **keys: Any) -> Config:
+    shape = TRAINED[recipe].shape
+    return _family("Gemma4ForCausalLM", "gemma4_text", shape, **keys)
+
 
 # The first entry that has an architecture or a model type stands for it.
-_TINY: dict[str, dict[str, Any]] = {
-    "llama": {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "head_dim": 32,
-        "hidden_act": "silu",
-        "rope_parameters": _ROPE,
-    },
-    "mistral": {
-        "architectures": ["MistralForCausalLM"],
-        "model_type": "mistral",
-        "head_dim": 32,
-        "sliding_window": 32,
-        "rope_parameters": _ROPE,
-    },
-    "mixtral": {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "head_dim": 32,
-        "sliding_window": None,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 2,
-        "rope_parameters": _ROPE,
-    },
-    "qwen2": {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "rope_parameters": _ROPE,
+TINY: Mapping[str, Config] = MappingProxyType(
+    {
+        "llama": _family("LlamaForCausalLM", "llama", _HEAD, _ROPE, hidden_act="silu"),
+        "mistral": _family("MistralForCausalLM", "mistral", _HEAD, _ROPE, sliding_window=32),
+        "mixtral": _family(
+            "MixtralForCausalLM", "mixtral", _HEAD, _ROPE,
+            sliding_window=None, num_local_experts=8, num_experts_per_tok=2,
+        ),
         # Tied: the last rank builds the embedding a second time.
-        "tie_word_embeddings": True,
-    },
-    "qwen3": {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        "head_dim": 32,
-        "rope_parameters": _ROPE,
-        "tie_word_embeddings": True,
-    },
-    "qwen3_moe": {
-        "architectures": ["Qwen3MoeForCausalLM"],
-        "model_type": "qwen3_moe",
-        "head_dim": 32,
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 64,
-        "norm_topk_prob": True,
-        "decoder_sparse_step": 1,
-        # One dense layer, as a config may name them.
-        "mlp_only_layers": [0],
-        "rope_parameters": _ROPE,
-    },
-    "gemma3": {
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "num_hidden_layers": 12,
-        "head_dim": 32,
-        "query_pre_attn_scalar": 32,
-        "sliding_window": 32,
-        "layer_types": [*[SLIDING] * 5, FULL] * 2,
-        "tie_word_embeddings": True,
-    },
-    "falcon_h1": {
-        "architectures": ["FalconH1ForCausalLM"],
-        "model_type": "falcon_h1",
-        "head_dim": 32,
-        "mamba_d_ssm": 128,
-        "mamba_n_heads": 4,
-        "mamba_d_head": 32,
-        "mamba_d_state": 16,
-        "mamba_n_groups": 1,
-        "mamba_d_conv": 4,
-        "mamba_expand": 1,
-        "mamba_chunk_size": 32,
-        "mamba_rms_norm": True,
-        "rope_parameters": _ROPE,
-    },
-    "ernie4_5_moe": {
-        "architectures": ["Ernie4_5_MoeForCausalLM"],
-        "model_type": "ernie4_5_moe",
-        "head_dim": 32,
-        "moe_num_experts": 8,
-        "moe_k": 2,
-        "moe_num_shared_experts": 1,
-        "moe_intermediate_size": 64,
-        "rope_parameters": _ROPE,
-        # As the published ones are.
-        "tie_word_embeddings": True,
-    },
-    # Attention alone, as the small dense ones of the family have it: runs without kernels for
-    # state-space layers.
-    "granitemoehybrid": {
-        "architectures": ["GraniteMoeHybridForCausalLM"],
-        "model_type": "granitemoehybrid",
-        "layer_types": ["attention"] * 8,
-        "num_local_experts": 0,
-        "num_experts_per_tok": 0,
-        "shared_intermediate_size": 64,
-        "position_embedding_type": "rope",
-        "attention_multiplier": 0.17,
-        "mamba_expand": 1,
-        "mamba_n_heads": 4,
-        "mamba_d_head": 32,
-        "mamba_d_state": 16,
-        "mamba_chunk_size": 32,
-        "rope_parameters": _ROPE,
-        "tie_word_embeddings": True,
-    },
-    "gemma4": {
-        **_GEMMA4,
-        "num_hidden_layers": 10,
-        # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own cut is illegal.
-        "layer_types": [SLIDING] * 3 + [FULL] + ([SLIDING] * 2 + [FULL]) * 2,
-        "num_kv_shared_layers": 2,
-        "use_double_wide_mlp": True,
-        "hidden_size_per_layer_input": 16,
-        "vocab_size_per_layer_input": VOCAB_SIZE,
-    },
-    "gemma4_dense": _GEMMA4,
-    "gemma4_moe": {
-        **_GEMMA4,
-        "intermediate_size": 64,
-        "enable_moe_block": True,
-        "num_experts": 8,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 32,
-        "attention_k_eq_v": True,
-        "num_global_key_value_heads": 1,
-    },
-}
-TINY: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {name: MappingProxyType(_COMMON | shape) for name, shape in _TINY.items()}
-)
+        "qwen2": _family("Qwen2ForCausalLM", "qwen2", _ROPE, tie_word_embeddings=True),
+        "qwen3": _family("Qwen3ForCausalLM", "qwen3", _HEAD, _ROPE, tie_word_embeddings=True),
+        "qwen3_moe": _family(
+            "Qwen3MoeForCausalLM", "qwen3_moe", _HEAD, _ROPE,
+            num_experts=8, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True,
+            # One dense layer, as a config may name them.
+            decoder_sparse_step=1, mlp_only_layers=[0],
+        ),
+        "gemma3": _family(
+            "Gemma3ForCausalLM", "gemma3_text", _HEAD,
+            num_hidden_layers=12, query_pre_attn_scalar=32, sliding_window=32,
+            layer_types=[*[SLIDING] * 5, FULL] * 2, tie_word_embeddings=True,
+        ),
+        "falcon_h1": _family(
+            "FalconH1ForCausalLM", "falcon_h1", _HEAD, _ROPE,
+            mamba_d_ssm=128, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
+            mamba_n_groups=1, mamba_d_conv=4, mamba_expand=1, mamba_chunk_size=32,
+            mamba_rms_norm=True,
+        ),
+        # Tied, as the published ones are.
+        "ernie4_5_moe": _family(
+            "Ernie4_5_MoeForCausalLM", "ernie4_5_moe", _HEAD, _ROPE,
+            moe_num_experts=8, moe_k=2, moe_num_shared_experts=1, moe_intermediate_size=64,
+            tie_word_embeddings=True,
+        ),
+        # Attention alone, as the small dense ones of the family have it: runs without kernels for
+        # state-space layers.
+        "granitemoehybrid": _family(
+            "GraniteMoeHybridForCausalLM", "granitemoehybrid", _ROPE,
+            layer_types=["attention"] * 8, num_local_experts=0, num_experts_per_tok=0,
+            shared_intermediate_size=64, position_embedding_type="rope", attention_multiplier=0.17,
+            mamba_expand=1, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
+            mamba_chunk_size=32, tie_word_embeddings=True,
+        ),
+        "gemma4": _gemma4("ple", vocab_size_per_layer_input=VOCAB_SIZE),
+        "gemma4_dense": _gemma4("dense", intermediate_size=192),
+        "gemma4_moe": _gemma4("moe"),
+    }
+)  # fmt: skip
 
 
 def tiny_names() -> tuple[str, ...]:
@@ -181,15 +100,14 @@ def tiny_names() -> tuple[str, ...]:
 
 
 def default_config(architecture: str) -> dict[str, Any]:
-    """Return a tiny configuration, ready for `shrink`.
+    """Return a copy of a tiny configuration, ready for `shrink`.
 
     Args:
-        architecture: vLLM's architecture (``LlamaForCausalLM``), transformers' model type
-            (``gemma3_text``) or a short name from `tiny_names`.
+        architecture: vLLM's architecture (`LlamaForCausalLM`), transformers' model type
+            (`gemma3_text`) or a short name from `tiny_names`.
 
     Raises:
         BadInputError: none is known by that name; the message lists the known ones.
-
     """
     for name, config in TINY.items():
         if architecture in (name, config["model_type"], *config["architectures"]):

@@ -1,10 +1,8 @@
-"""Effects of a random model's weights: each kind of parameter must move the logits.
+"""The effect of each kind of weight of a random model on its logits: each must move them.
 
 An equal result proves something only if an unequal one was possible. Measured in transformers'
 forward, in float32. Only the builders of random models import this module, which needs torch.
 """
-
-from __future__ import annotations
 
 import inspect
 import re
@@ -33,15 +31,14 @@ _PER_LAYER_ARGUMENT = "per_layer_input"
 
 @dataclass(frozen=True)
 class WeightEffects:
-    """How far each kind of parameter moves a model's logits, and how far these spread.
+    """The effects of a model's weights on its logits.
 
     Attributes:
         effects: relative change of the logits (root mean square of the change over that of the
-            logits) for each kind of parameter, named with ``*`` for layer and expert numbers.
+            logits) for each kind of parameter, named with `*` for layer and expert numbers.
         spread_over_tokens: standard deviation of the logits over the vocabulary, mean.
         spread_over_positions: the same over positions of one prompt.
         top_tokens: how many different tokens are the most likely one somewhere in the prompt.
-
     """
 
     effects: dict[str, float]
@@ -61,7 +58,7 @@ class WeightEffects:
 
 
 def measure(model: Any, vocab_size: int) -> WeightEffects:
-    """Disturb one parameter of each kind, and the per-layer inputs, and look at the logits.
+    """Disturb a parameter of each kind, and the per-layer inputs, and compare the logits.
 
     The parameter is taken from the middle of the model and rolled by one along its last
     dimension: a norm that follows cannot undo that, as it undoes a scaling.
@@ -73,23 +70,22 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
     Raises:
         BadInputError: logits are not finite, constant, or do not move; the message names the
             parameter.
-
     """
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, vocab_size, (1, PROBE_TOKENS), generator=generator)
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
-            output: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
-        return output
+            computed: torch.Tensor = model(input_ids=tokens, use_cache=False).logits[0].float()
+        return computed
 
     plain = logits()
     _check_spread(plain)
     effects = {}
-    for kind, tensor in _one_of_each_kind(model):
+    for kind, tensor in _middle_of_each_kind(model):
         with _disturbed(tensor):
             effects[kind] = _change(plain, logits())
-    if _takes_per_layer_inputs(model):
+    if getattr(model.config, "hidden_size_per_layer_input", 0) and _decoder_layers(model):
         with _without_per_layer_inputs(model):
             effects["per-layer inputs of the later half"] = _change(plain, logits())
     result = WeightEffects(
@@ -122,8 +118,8 @@ def _check_spread(logits: torch.Tensor) -> None:
         )
 
 
-def _one_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each kind of parameter, a name without numbers, with the middle one of the kind."""
+def _middle_of_each_kind(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each kind of parameter by its name without numbers, and the middle tensor of it."""
     kinds: dict[str, list[torch.Tensor]] = {}
     for name, tensor in saved_tensors(model).items():
         shape = "x".join(map(str, tensor.shape))
@@ -153,12 +149,6 @@ def _decoder_layers(model: Any) -> list[Any]:
         for module in model.modules()
         if _PER_LAYER_ARGUMENT in inspect.signature(module.forward).parameters
     ]
-
-
-def _takes_per_layer_inputs(model: Any) -> bool:
-    return bool(getattr(model.config, "hidden_size_per_layer_input", 0)) and bool(
-        _decoder_layers(model)
-    )
 
 
 @contextmanager

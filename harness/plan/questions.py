@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..engine.manifest import Gsm8kSource
 from ..errors import BadInputError
+from ..files import sha256_of
 from ..models.hub import is_silent
 from ..models.instruments import problems_path
-from ..source.pin import sha256_of
 from .options import Options
 
 

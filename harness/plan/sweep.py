@@ -14,8 +14,9 @@ from ..engine.probes import longest_probe
 from ..engine.settings import MAX_SEQUENCES, Device, Executor, Weights
 from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
+from ..models.config import text_config
 from ..models.instruments import instrument_names
-from ..models.partition import PartitionPlan, plan_partition, text_config
+from ..models.partition import PartitionPlan, plan_partition
 from ..models.size import kv_bytes, weight_bytes
 from ..source.pin import Pin, load_pins
 from ..source.series import Variant

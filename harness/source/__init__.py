@@ -1,1 +1,1 @@
-"""What is under test: which vLLM (pin), which patches (series), and the tree that runs (tree)."""
+"""The subject under test: a vLLM release (pin), patches (series), and the tree that runs (tree)."""

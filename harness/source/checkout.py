@@ -6,24 +6,23 @@ CUDA sources. The checkout is only read: no commit, worktree, index or file of i
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
 
 from ..errors import BadInputError
+from ..files import sha256_of
 from .git import GitError, Repository, open_repository
-from .pin import InstalledVllm, Pin, Pins, read_record, sha256_of
+from .pin import InstalledVllm, Pin, Pins, read_record
 from .series import Variant
 
-# What the compiled files are built from, and the Python file that declares their functions.
-COMPILED_FROM = ("csrc", "cmake", "vllm/_custom_ops.py")
 _PACKAGE = "vllm"
+# The compiled files are built from two folders; one Python file declares their functions.
 _OPS = "vllm/_custom_ops.py"
+_COMPILED_FROM = ("csrc/", "cmake/", _OPS)
 # Where a branch usually starts, in the order in which they are tried.
 _DEFAULT_BASES = ("upstream/main", "origin/main", "main")
 _MOST_NAMES = 8
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def check_vllm_tree(root: Path) -> None:
 def find_base(
     repository: Repository, revision: str | None, option: str = "--pp-base"
 ) -> tuple[str, str]:
-    """Return the commit where HEAD left `revision`, and a name for it.
+    """Find the commit where HEAD left `revision`, and a name for it.
 
     Without `revision` it is the first that exists of upstream/main, origin/main and main, else
-    the nearest release tag. `option` is what the user gives a revision with.
+    the nearest release tag. `option` is the option with which the user gives a revision.
 
     Raises:
         BadInputError: if there is no such revision, or it shares no commit with HEAD.
@@ -77,7 +76,7 @@ def find_base(
     name = name or repository.nearest_release(head)
     if name is None:
         raise BadInputError(
-            f"{repository.root}: has none of {', '.join(_DEFAULT_BASES)} and no release tag; say "
+            f"{repository.root}: has none of {', '.join(_DEFAULT_BASES)} and no release tag; name "
             f"with {option} REV where the branch started{_shallow(repository)}"
         )
     commit = repository.commit(name)
@@ -96,17 +95,13 @@ def find_base(
 
 
 def changed_since(repository: Repository, commit: str, *folders: str) -> list[str]:
-    """Return the files below `folders` that the work tree adds or changes since `commit`.
+    """List the files below `folders` that the work tree adds or changes since `commit`.
 
     Committed, staged and unstaged changes count, and Python files that git does not track yet.
     """
     before = repository.tree(commit, *folders)
-    after = _work_tree(repository, *folders)
-    return sorted(
-        name
-        for name, content in after.items()
-        if _blob_id(content, before.get(name)) != before.get(name)
-    )
+    now, _ = _work_tree(repository, *folders)
+    return sorted(name for name, blob in now.items() if blob != before.get(name))
 
 
 def read_checkout(
@@ -117,7 +112,7 @@ def read_checkout(
     base: str | None = None,
     version: str | None = None,
 ) -> Checkout:
-    """Return the variants `base` and `worktree` of the checkout in `folder`.
+    """Read the variants `base` and `worktree` of the checkout in `folder`.
 
     `base` names the revision that the branch started from, `version` the release that lends its
     compiled files; by default both are worked out (`find_base`; the nearest release tag if it is
@@ -126,7 +121,7 @@ def read_checkout(
 
     Raises:
         BadInputError: if it is no checkout of vLLM, a revision is unknown, or the compiled files of
-            the release are not those of the checkout; the message says what differs and the cure.
+            the release are not those of the checkout; the message names what differs and the fix.
     """
     repository = open_checkout(folder)
     root = repository.root
@@ -136,9 +131,9 @@ def read_checkout(
     commit, base_name = find_base(repository, base)
     pin = _release(repository, pins, commit, version)
     tag = repository.commit(f"refs/tags/v{pin.version}")
-    paths = (_PACKAGE, *COMPILED_FROM)
+    paths = (_PACKAGE, *_COMPILED_FROM)
     at_base = repository.tree(commit, *paths)
-    now = _work_tree(repository, *paths)
+    now, contents = _work_tree(repository, *paths)
     at_tag = None if tag is None else repository.tree(tag, *paths)
     _check_sources(root, pin, at_base, now, at_tag)
     if at_tag is None:
@@ -148,84 +143,72 @@ def read_checkout(
                 "(git fetch --tags), or say that they are that release's with --pp-base-version "
                 f"{pin.version}"
             )
-        _check_ops(root, locate(pin), now.get(_OPS))
-    return Checkout(
-        root,
-        pin,
-        commit,
-        base_name,
-        _head(repository),
-        (
-            Variant("base", (), _base_files(repository, commit, at_base, at_tag)),
-            Variant("worktree", (), _work_files(now, at_base, at_tag)),
-        ),
-    )
+        _check_ops(root, locate(pin), contents.get(_OPS))
+    # What tag and checkout have alike is left to the installed release, whose build left some of
+    # it out. That build adds files that no commit has, so only what a commit had can be gone.
+    released, package = _package(at_tag or {}), _package(at_base)
+    base_files: dict[str, bytes | None] = {
+        **contents_of(repository, commit, _added(package, released)),
+        **_gone(released, at_base),
+    }
+    files: dict[str, bytes | None] = {
+        name: contents[name] for name in _added(_package(now), released)
+    }
+    files |= _gone({**released, **package}, now)
+    variants = (Variant("base", (), base_files), Variant("worktree", (), files))
+    return Checkout(root, pin, commit, base_name, _head(repository), variants)
 
 
-def _base_files(
-    repository: Repository,
-    commit: str,
-    at_base: Mapping[str, str],
-    at_tag: Mapping[str, str] | None,
-) -> dict[str, bytes | None]:
-    """Return what the base commit changes in the release; all of it where there is no tag.
+def _package(files: Mapping[str, str]) -> dict[str, str]:
+    return {name: blob for name, blob in files.items() if name.startswith(f"{_PACKAGE}/")}
 
-    What tag and commit have alike is left to the installed release: its build left some of it out.
+
+def _added(files: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """Return the files, with their blob ids, that are not the same in `before`."""
+    return {name: blob for name, blob in files.items() if before.get(name) != blob}
+
+
+def _gone(before: Iterable[str], files: Mapping[str, str]) -> dict[str, bytes | None]:
+    return {name: None for name in before if name not in files}
+
+
+def contents_of(repository: Repository, commit: str, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Read the content of files of `commit`, given with their blob ids.
+
+    Raises:
+        BadInputError: if git lacks one, as in a partial clone; the message has the fix.
     """
-    known = at_tag or {}
-    wanted = {name: blob for name, blob in _package(at_base).items() if known.get(name) != blob}
     try:
-        contents = repository.blobs(wanted.values())
+        contents = repository.blobs(files.values())
     except GitError as error:
         raise BadInputError(
             f"{error}; if this is a partial clone (--filter), let git fetch what it left out: "
             f"git -C {repository.root} archive {commit} vllm > /dev/null"
         ) from error
-    files: dict[str, bytes | None] = {name: contents[blob] for name, blob in wanted.items()}
-    return files | dict.fromkeys(_package(known).keys() - at_base.keys())
+    return {name: contents[blob] for name, blob in files.items()}
 
 
-def _work_files(
-    now: Mapping[str, bytes], at_base: Mapping[str, str], at_tag: Mapping[str, str] | None
-) -> dict[str, bytes | None]:
-    known = at_tag or {}
-    files: dict[str, bytes | None] = {
-        name: content
-        for name, content in _package(now).items()
-        if name not in known or _blob_id(content, known[name]) != known[name]
-    }
-    # The release's build adds files that no commit has, so only what a commit had can be gone.
-    return files | dict.fromkeys(_package({**known, **at_base}).keys() - now.keys())
-
-
-def _package(files: Mapping[str, _Value]) -> dict[str, _Value]:
-    return {name: value for name, value in files.items() if name.startswith(f"{_PACKAGE}/")}
-
-
-def _work_tree(repository: Repository, *folders: str) -> dict[str, bytes]:
-    """Return the content of the tracked files that are there, and of new Python files."""
+def _work_tree(repository: Repository, *folders: str) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Read the files that git tracks and that exist, and new Python files: blob ids, contents."""
     tracked = repository.names("ls-files", "-z", "--cached", "--", *folders)
     new = repository.names("ls-files", "-z", "--others", "--exclude-standard", "--", *folders)
-    names = {*tracked, *(name for name in new if name.endswith(".py"))}
-    files: dict[str, bytes] = {}
-    for name in sorted(names):
+    contents: dict[str, bytes] = {}
+    for name in sorted({*tracked, *(name for name in new if name.endswith(".py"))}):
         path = repository.root / name
         if path.is_symlink():
             if name.startswith(f"{_PACKAGE}/"):
                 raise BadInputError(f"{path}: is a symbolic link; replace it by a file")
             # As git stores it.
-            files[name] = os.fsencode(path.readlink())
+            contents[name] = os.fsencode(path.readlink())
         elif path.is_file():
-            files[name] = path.read_bytes()
-    return files
-
-
-def _blob_id(content: bytes, like: str | None) -> str:
-    """Return git's id of a content, by the hash that the id `like` was made with."""
-    algorithm = "sha256" if like is not None and len(like) == 64 else "sha1"
-    digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
-    digest.update(content)
-    return digest.hexdigest()
+            contents[name] = path.read_bytes()
+    algorithm = "sha256" if len(_head(repository)) == 64 else "sha1"
+    blobs: dict[str, str] = {}
+    for name, content in contents.items():
+        digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
+        digest.update(content)
+        blobs[name] = digest.hexdigest()
+    return blobs, contents
 
 
 def _release(repository: Repository, pins: Pins, base: str, version: str | None) -> Pin:
@@ -240,42 +223,32 @@ def _check_sources(
     root: Path,
     pin: Pin,
     at_base: Mapping[str, str],
-    now: Mapping[str, bytes],
+    now: Mapping[str, str],
     at_tag: Mapping[str, str] | None,
 ) -> None:
     """Raise `BadInputError` if base or work tree were compiled from other sources than the tag.
 
     Without a tag the work tree is compared with the base.
     """
-    reference, named = at_base, "the base commit"
-    if at_tag is not None:
-        reference, named = at_tag, f"the tag v{pin.version}"
-        names = {*at_base, *at_tag}
-        changed = {name for name in names if at_base.get(name) != at_tag.get(name)}
-        _check_compiled(root, pin, "the base commit", named, changed)
-    changed = {
-        name
-        for name in {*now, *reference}
-        if name not in now or _blob_id(now[name], reference.get(name)) != reference.get(name)
-    }
-    _check_compiled(root, pin, "the work tree", named, changed)
-
-
-def _check_compiled(root: Path, pin: Pin, what: str, reference: str, changed: Set[str]) -> None:
-    """Raise `BadInputError` if a file that the compiled ones are made from is among `changed`."""
-    differ = [
-        name for name in changed if name == _OPS or PurePosixPath(name).parts[0] in COMPILED_FROM
-    ]
-    if differ:
-        more = len(differ) - _MOST_NAMES
-        shown = ", ".join(differ[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-        raise BadInputError(
-            f"{root}: {what} differs from {reference} in what is compiled ({shown}), so the "
-            f"compiled files of vLLM {pin.version} do not fit: take these changes out, rebase the "
-            "branch onto a release that has them, or build this vLLM (pip wheel --no-deps .), "
-            "install it in place of the release, add its version to patches/pins.toml and name it "
-            "with --pp-base-version"
+    reference, reference_name = at_tag, f"the tag v{pin.version}"
+    if reference is None:
+        reference, reference_name = at_base, "the base commit"
+    for tree_name, tree in (("the base commit", at_base), ("the work tree", now)):
+        differ = sorted(
+            name
+            for name in {*tree, *reference}
+            if name.startswith(_COMPILED_FROM) and tree.get(name) != reference.get(name)
         )
+        if differ:
+            more = len(differ) - _MOST_NAMES
+            shown = ", ".join(differ[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+            raise BadInputError(
+                f"{root}: {tree_name} differs from {reference_name} in what is compiled ({shown}), "
+                f"so the compiled files of vLLM {pin.version} do not fit: take these changes out, "
+                "rebase the branch onto a release that has them, or build this vLLM (pip wheel "
+                "--no-deps .), install it in place of the release, add its version to "
+                "patches/pins.toml and name it with --pp-base-version"
+            )
 
 
 def _check_ops(root: Path, installed: InstalledVllm, ours: bytes | None) -> None:

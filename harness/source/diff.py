@@ -1,8 +1,8 @@
 """Read a unified diff and apply it exactly: no fuzz, no offset, no file outside `vllm/`.
 
 `git apply` moves a hunk by any number of lines without a word, and diff libraries skip lines that
-they do not know, renames and mode changes among them. A harness that says what it ran can allow
-neither, so this reader knows the few lines that a text change needs and refuses every other one.
+they do not know, renames and mode changes among them. A harness that reports what it ran can allow
+neither, so this reader knows the few lines that a text change needs and refuses all others.
 """
 
 import re
@@ -43,7 +43,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """What a patch does to one file below `vllm/`."""
+    """The change of a patch to one file below `vllm/`."""
 
     path: str
     kind: Literal["change", "add", "delete"]
@@ -64,9 +64,9 @@ def split_message(text: str) -> tuple[str, int]:
 
 
 def parse_diff(text: str, patch: str, first_line: int = 1) -> tuple[FileDiff, ...]:
-    """Return what the diff in `text` does, file by file; lines before the diff are skipped.
+    """Read the changes of the diff in `text`, file by file; lines before the diff are skipped.
 
-    `first_line` is the number of the text's first line in the file that it was cut from. Raises
+    `first_line` is the number of the text's first line in the file that it was taken from. Raises
     `BadInputError`, naming `patch` and the line, for anything but plain text changes of files
     below `vllm/`.
     """
@@ -108,8 +108,7 @@ def _apply_hunks(diff: FileDiff, before: list[str], where: str) -> list[str]:
         place = f"{where}: hunk {hunk.number} ({hunk.header})"
         if at < done:
             raise BadInputError(f"{place} overlaps the hunk before it")
-        found = before[at : at + len(hunk.old)]
-        if at > len(before) or found != list(hunk.old):
+        if at > len(before) or before[at : at + len(hunk.old)] != list(hunk.old):
             raise BadInputError(f"{place} does not apply: {_mismatch(before, at, hunk.old)}")
         after += before[done:at]
         if len(after) != _index(hunk.new_start, hunk.new):
@@ -128,7 +127,7 @@ def _index(start: int, lines: Sequence[str]) -> int:
 
 
 def _mismatch(before: list[str], at: int, old: Sequence[str]) -> str:
-    """Say at which line the hunk and the file differ, and where else it would fit."""
+    """Name the line at which the hunk and the file differ, and where else it would fit."""
     places = range(len(before) - len(old) + 1) if old else ()
     elsewhere = next((i for i in places if before[i : i + len(old)] == list(old)), None)
     if elsewhere is not None:
@@ -137,9 +136,9 @@ def _mismatch(before: list[str], at: int, old: Sequence[str]) -> str:
             "accepted; make the patch anew against this tree (rebase it onto the release's tag)"
         )
     for i, line in enumerate(old):
-        found = before[at + i] if at + i < len(before) else None
-        if found != line:
-            shown = "the end of the file" if found is None else repr(found)
+        actual = before[at + i] if at + i < len(before) else None
+        if actual != line:
+            shown = "the end of the file" if actual is None else repr(actual)
             return f"line {at + i + 1} should be {line!r}, found {shown}"
     return f"the file has only {len(before)} lines"
 
@@ -183,7 +182,7 @@ class _Parser:
         return tuple(files)
 
     def line(self) -> str:
-        """Return the line to be read next; past the end there are only empty ones."""
+        """Return the line to be read next; past the end all are empty."""
         return self.lines[self.at] if self.at < len(self.lines) else ""
 
     def fail(self, problem: str) -> NoReturn:

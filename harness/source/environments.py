@@ -10,14 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..assets import constraints_dir, default_environments
 from ..errors import BadInputError
+from ..files import building, whole_folder
 from .pin import InstalledVllm, Pin, installed_releases, locate_vllm
 
 # What a user's or tox's settings for other installations would put into ours.
@@ -27,7 +25,7 @@ _LOCK_SECONDS = 1800
 
 @dataclass(frozen=True)
 class PinEnvironment:
-    """The environment of a release for a device, at `path`; it need not be there."""
+    """The environment of a release for a device, at `path`; it need not exist."""
 
     version: str
     device: str
@@ -40,16 +38,16 @@ class PinEnvironment:
 
     @property
     def search_path(self) -> list[Path]:
-        """Where the packages lie."""
+        """The folders of the packages."""
         return sorted(self.path.glob("lib/python3.*/site-packages"))
 
     def locate(self, pin: Pin) -> InstalledVllm:
-        """Return the vLLM in it; raises `BadInputError` if it is not what `pin` says."""
+        """Return the vLLM in it; raises `BadInputError` if it is not that of `pin`."""
         return locate_vllm(pin, self.search_path, self.python)
 
 
 def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnvironment:
-    """Return the place of a pin's environment below `root`, the user's folder if None.
+    """Name the place of a pin's environment below `root`, the user's folder if None.
 
     Raises `BadInputError` if there is no distribution of the pin for the device.
     """
@@ -63,39 +61,40 @@ def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnviro
 
 
 def constraints_of(pin: Pin, device: str) -> Path:
-    """Return the file with the exact versions of a pin's environment; it need not be there."""
+    """Name the file with the exact versions of a pin's environment; it need not exist."""
     return constraints_dir() / "pins" / f"{pin.version}-{device}.txt"
 
 
 def find_vllm(pin: Pin, device: str = "auto") -> InstalledVllm:
-    """Return the vLLM of `pin`: in the controller's own environment, else in the pin's.
+    """Find the vLLM of `pin`: in the controller's own environment, else in the pin's.
 
     `device` is auto, cpu or cuda.
 
     Raises:
         BadInputError: if it is in neither, or for both devices and none is named, or not what
-            was released; the message says the command that mends it.
+            was released; the message has the command that fixes it.
     """
     here = installed_releases(pin)
-    built_for = {"cpu" if one.is_cpu else "cuda" for one in here if one.release == pin.version}
+    built_for = {"cpu" if vllm.is_cpu else "cuda" for vllm in here if vllm.release == pin.version}
     if built_for and (device == "auto" or device in built_for):
         return locate_vllm(pin)
     wanted = tuple(pin.distributions) if device == "auto" else (device,)
-    found = [one for one in (environment_of(pin, name) for name in wanted) if one.path.is_dir()]
-    if len(found) > 1:
+    environments = [environment_of(pin, name) for name in wanted]
+    made = [environment for environment in environments if environment.path.is_dir()]
+    if len(made) > 1:
+        devices = " and ".join(environment.device for environment in made)
         raise BadInputError(
-            f"vLLM {pin.version} is installed for {' and '.join(one.device for one in found)}; "
-            "say which with --pp-device"
+            f"vLLM {pin.version} is installed for {devices}; say which with --pp-device"
         )
-    if not found:
+    if not made:
         for_device = "" if device == "auto" else f" for {device}"
-        listed = " and ".join(f"{one.distribution} {one.version}" for one in here)
+        listed = " and ".join(f"{vllm.distribution} {vllm.version}" for vllm in here)
         raise BadInputError(
             f"vLLM {pin.version}{for_device} is not installed: this environment has "
-            f"{listed or 'no vLLM'}, and there is none in {environment_of(pin, wanted[0]).path}; "
+            f"{listed or 'no vLLM'}, and there is none in {environments[0].path}; "
             f"run: {pin.install_command(None if device == 'auto' else device)}"
         )
-    (environment,) = found
+    (environment,) = made
     if not environment.python.exists():
         raise BadInputError(
             f"{environment.python}: the Python that this environment was made with is gone; run: "
@@ -111,14 +110,14 @@ def install_pin(
     python: str | None = None,
     again: bool = False,
 ) -> InstalledVllm:
-    """Make the environment of a pin and return the vLLM in it; one that stands is left alone.
+    """Make the environment of a pin and return the vLLM in it; an existing one is left alone.
 
-    `python` is a path or version for uv, the controller's interpreter if None; `again` makes a
-    standing environment anew. Nothing of it is there before it is whole.
+    `python` is a path or version for uv, the controller's interpreter if None; `again` replaces an
+    existing environment. It appears whole or not at all.
 
     Raises:
-        BadInputError: if uv or the constraints are missing, uv fails, or what it installed is not
-            what the pin says.
+        BadInputError: if uv or the constraints are missing, uv fails, or it installed
+            something else than the pin names.
     """
     constraints = constraints_of(pin, environment.device)
     if not constraints.is_file():
@@ -127,26 +126,10 @@ def install_pin(
             f"--device {environment.device}"
         )
     path = environment.path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            for left in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            if again or not path.is_dir():
-                building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-                try:
-                    _build(pin, replace(environment, path=building / "new"), constraints, python)
-                    if path.exists():
-                        path.rename(building / "old")
-                    (building / "new").rename(path)
-                finally:
-                    shutil.rmtree(building, ignore_errors=True)
-    except Timeout as error:
-        raise BadInputError(
-            f"{path}: another process has held its lock for {_LOCK_SECONDS} s; end it and try again"
-        ) from error
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be made: {error}") from error
+    with building(path, _LOCK_SECONDS):
+        if again or not path.is_dir():
+            with whole_folder(path) as new:
+                _build(pin, replace(environment, path=new), constraints, python)
     return environment.locate(pin)
 
 
@@ -181,10 +164,10 @@ def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str
         environment.locate(pin)
     except BadInputError as error:
         # uv's cache is linked to what it installed before: an edit in place has changed that too.
-        what = str(error).partition("; run:")[0]
+        difference = str(error).partition("; run:")[0]
         raise BadInputError(
-            f"uv installed something else than vLLM {pin.version} ({what}); run: uv cache clean "
-            f"{pin.distributions[environment.device]}, and try again"
+            f"uv installed something else than vLLM {pin.version} ({difference}); run: "
+            f"uv cache clean {pin.distributions[environment.device]}, and try again"
         ) from error
 
 
@@ -209,17 +192,14 @@ def _uv(*arguments: str | Path) -> None:
         [program, *arguments], check=False, env=env, stderr=subprocess.PIPE, text=True
     )
     if done.returncode:
+        command = " ".join(str(word) for word in arguments[:2] if not str(word).startswith("-"))
         raise BadInputError(
-            f"uv {_words(arguments)} ended with status {done.returncode}: {_reason(done.stderr)}; "
+            f"uv {command} ended with status {done.returncode}: {_reason(done.stderr)}; "
             "nothing was left behind"
         )
 
 
-def _words(arguments: Sequence[str | Path]) -> str:
-    return " ".join(str(word) for word in arguments[:2] if not str(word).startswith("-"))
-
-
 def _reason(output: str) -> str:
-    """Return what uv says in one line; it indents causes and draws trees."""
+    """Put uv's error in one line; it indents causes and draws trees."""
     words = (line.strip(" │├╰─▶×╭╮") for line in output.splitlines())  # noqa: RUF001
     return " ".join(word for word in words if word)[-600:] or "no reason given"

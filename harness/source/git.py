@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,26 +34,17 @@ class Repository:
 
     def commit(self, revision: str) -> str | None:
         """Return the id of the commit that `revision` names, None if there is none here."""
-        asked = f"{revision}^{{commit}}"
-        try:
-            return self.text("rev-parse", "--verify", "--quiet", "--end-of-options", asked)
-        except GitError:
-            return None
+        commit = f"{revision}^{{commit}}"
+        return self._try("rev-parse", "--verify", "--quiet", "--end-of-options", commit)
 
-    def merge_base(self, one: str, other: str) -> str | None:
+    def merge_base(self, commit: str, other: str) -> str | None:
         """Return the commit at which two commits part, None if they share none here."""
-        try:
-            return self.text("merge-base", one, other)
-        except GitError:
-            return None
+        return self._try("merge-base", commit, other)
 
     def nearest_release(self, commit: str) -> str | None:
         """Return the release tag (v1.2.3, no candidate) nearest before `commit`, None if none."""
         select = ("--match=v[0-9]*", "--exclude=*rc*", "--exclude=*dev*")
-        try:
-            return self.text("describe", "--tags", "--abbrev=0", *select, commit)
-        except GitError:
-            return None
+        return self._try("describe", "--tags", "--abbrev=0", *select, commit)
 
     @property
     def is_shallow(self) -> bool:
@@ -65,7 +56,7 @@ class Repository:
 
         Raises `BadInputError` for a symbolic link in vllm/: its blob is not what it leads to.
         """
-        found: dict[str, str] = {}
+        blobs: dict[str, str] = {}
         for entry in self.names("ls-tree", "-r", "-z", commit, "--", *paths):
             attributes, _, name = entry.partition("\t")
             mode, _, blob = attributes.split()
@@ -75,8 +66,8 @@ class Repository:
                     "none, so it cannot be measured: replace it by a file"
                 )
             if mode != _GITLINK:
-                found[name] = blob
-        return found
+                blobs[name] = blob
+        return blobs
 
     def blobs(self, ids: Iterable[str]) -> dict[str, bytes]:
         """Return the content of each blob. Raises `GitError` if one is not here."""
@@ -84,7 +75,7 @@ class Repository:
         if not wanted:
             return {}
         data = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n")
-        found: dict[str, bytes] = {}
+        contents: dict[str, bytes] = {}
         at = 0
         for blob in wanted:
             end = data.index(b"\n", at)
@@ -92,27 +83,44 @@ class Repository:
             if len(header) != 3:
                 raise GitError(f"{self.root}: has no object {blob}")
             size = int(header[2])
-            found[blob] = data[end + 1 : end + 1 + size]
+            contents[blob] = data[end + 1 : end + 1 + size]
             at = end + 1 + size + 1
-        return found
+        return contents
 
     def names(self, *arguments: str) -> list[str]:
-        """Return what a command lists under `-z`."""
+        """Return the names that a command lists under `-z`."""
         listed = self.run(*arguments).decode("utf-8", "surrogateescape")
         return [name for name in listed.split("\0") if name]
 
     def text(self, *arguments: str) -> str:
-        """Return what a command prints, without the line's end."""
+        """Return the output of a command, without the line's end."""
         return self.run(*arguments).decode("utf-8", "surrogateescape").strip()
 
     def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        """Return what git prints.
+        """Run git and return its output.
 
         Raises:
             GitError: if git ends with an error.
             BadInputError: if there is no git program.
         """
-        return _run(self.root, arguments, stdin)
+        command = ("git", "-C", str(self.root), *_SETTINGS, *arguments)
+        try:
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, check=False, env=_environment(os.environ)
+            )
+        except OSError as error:
+            raise BadInputError(f"cannot run git ({error.strerror}); install it") from error
+        if done.returncode:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            reason = lines[0] if lines else f"ended with {done.returncode}"
+            raise GitError(f"{self.root}: git {arguments[0]}: {reason}")
+        return done.stdout
+
+    def _try(self, *arguments: str) -> str | None:
+        try:
+            return self.text(*arguments)
+        except GitError:
+            return None
 
 
 def open_repository(folder: Path) -> Repository:
@@ -123,7 +131,7 @@ def open_repository(folder: Path) -> Repository:
     if not folder.is_dir():
         raise BadInputError(f"{folder}: no such folder; give a git checkout of vLLM")
     try:
-        root = _run(folder, ("rev-parse", "--show-toplevel"))
+        root = Repository(folder).run("rev-parse", "--show-toplevel")
     except GitError as error:
         if "dubious ownership" in str(error):
             raise BadInputError(
@@ -137,26 +145,11 @@ def open_repository(folder: Path) -> Repository:
     return Repository(Path(os.fsdecode(root).removesuffix("\n")))
 
 
-def _run(folder: Path, arguments: Sequence[str], stdin: bytes = b"") -> bytes:
-    command = ("git", "-C", str(folder), *_SETTINGS, *arguments)
-    try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, check=False, env=_environment(os.environ)
-        )
-    except OSError as error:
-        raise BadInputError(f"cannot run git ({error.strerror}); install it") from error
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        reason = lines[0] if lines else f"ended with {done.returncode}"
-        raise GitError(f"{folder}: git {arguments[0]}: {reason}")
-    return done.stdout
-
-
 def _environment(outer: Mapping[str, str]) -> dict[str, str]:
     kept = {
-        key: value
-        for key, value in outer.items()
-        if not key.startswith("GIT_") or key.startswith(_KEPT)
+        name: value
+        for name, value in outer.items()
+        if not name.startswith("GIT_") or name.startswith(_KEPT)
     }
     quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
     return kept | quiet | {"LC_ALL": "C"}

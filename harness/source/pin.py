@@ -1,30 +1,36 @@
-"""Which vLLM is under test: the pins in `patches/pins.toml`, and the one that is installed.
+"""The vLLM under test: the pins in `patches/pins.toml`, and the installed release.
 
-Nothing here imports vLLM or torch: what is installed is read from its metadata.
+Nothing here imports vLLM or torch: an installation is read from its metadata.
 """
 
 import base64
 import csv
-import hashlib
 import importlib.metadata
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import BadInputError
+from ..files import read_bytes, sha256_of
 
 PINS_FILE = "pins.toml"
-_CHUNK = 1 << 20
+
+_Version = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)+([a-z0-9.]*)$")]
+_FolderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.\d+$")]
+_Device = Annotated[str, StringConstraints(pattern=r"^(cpu|cuda)$")]
+_PathBelowVllm = Annotated[str, StringConstraints(pattern=r"^vllm/[^\\]+$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A vLLM release: what to install for it and which files it is known by.
+    """A vLLM release: the packages to install for it, and the files that identify it.
 
     `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `requirements`
     are what an engine needs beside it; `overrides` are the requirements that uv needs as overrides
@@ -32,16 +38,18 @@ class Pin:
     series of ours touches to its sha256; `python` is the oldest that the release supports.
     """
 
-    version: str
-    series: str
-    distributions: Mapping[str, str]
-    requirements: tuple[str, ...]
-    overrides: tuple[str, ...]
-    files: Mapping[str, str]
-    python: str = "3.10"
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    version: _Version
+    series: _FolderName
+    distributions: Annotated[Mapping[_Device, str], Field(min_length=1)]
+    requirements: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    files: Mapping[_PathBelowVllm, _Sha256] = field(default_factory=dict)
+    python: _PythonVersion = "3.10"
 
     def requirements_for(self, device: str) -> tuple[str, ...]:
-        """Return all that an environment of this pin holds on purpose, vLLM first."""
+        """Return the requirements of an environment of this pin, vLLM first."""
         return (f"{self.distributions[device]}=={self.version}", *self.requirements)
 
     def install_command(self, device: str | None = None) -> str:
@@ -50,16 +58,14 @@ class Pin:
         The first device is what `pin install` takes by default.
         """
         command = f"pp-harness pin install {self.version}"
-        return (
-            command
-            if device in (None, next(iter(self.distributions)))
-            else (f"{command} --device {device}")
-        )
+        if device in (None, next(iter(self.distributions))):
+            return command
+        return f"{command} --device {device}"
 
 
 @dataclass(frozen=True)
 class Pins:
-    """All pins, and the one that is meant where none is named."""
+    """All pins, and the default for users who name none."""
 
     default: Pin
     all: tuple[Pin, ...]
@@ -75,7 +81,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class InstalledVllm:
-    """A vLLM found on disk: its version and distribution, and where both lie.
+    """An installed vLLM: its version and distribution, and the folders of both.
 
     `python` is the interpreter of the environment that holds it; None: the controller's own.
     """
@@ -112,8 +118,8 @@ class InstalledVllm:
     def package_version(self, name: str) -> str | None:
         """Return the version of a package in the environment that holds this vLLM, if it has it."""
         path = sys.path if self.python is None else [str(self.dist_info_dir.parent)]
-        found = importlib.metadata.distributions(name=name, path=path)
-        return next((one.version for one in found), None)
+        installed = importlib.metadata.distributions(name=name, path=path)
+        return next((distribution.version for distribution in installed), None)
 
 
 @dataclass(frozen=True)
@@ -124,86 +130,59 @@ class RecordedFile:
     size: int
 
 
-_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-_Device = Annotated[str, StringConstraints(pattern=r"^(cpu|cuda)$")]
-_PathBelowVllm = Annotated[str, StringConstraints(pattern=r"^vllm/[^\\]+$")]
+@dataclass(frozen=True)
+class _PinsDocument:
+    """The content of `pins.toml`."""
 
-
-class _PinTable(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    version: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)+([a-z0-9.]*)$")]
-    series: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    distributions: Annotated[dict[_Device, str], Field(min_length=1)]
-    requirements: list[str] = []
-    overrides: list[str] = []
-    python: Annotated[str, StringConstraints(pattern=r"^3\.\d+$")] = "3.10"
-    files: dict[_PathBelowVllm, _Sha256] = {}
-
-
-class _PinsDocument(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     default: str
-    pin: Annotated[list[_PinTable], Field(min_length=1)]
+    pin: Annotated[tuple[Pin, ...], Field(min_length=1)]
 
 
 def load_pins(patches_dir: Path) -> Pins:
     """Read `pins.toml` in `patches_dir`. Raises `BadInputError`, naming the file and the entry."""
     path = patches_dir / PINS_FILE
     try:
-        document = _PinsDocument.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadInputError(f"{path}: not TOML: {error}") from error
+        table = tomllib.loads(read_bytes(path).decode())
+        document = TypeAdapter(_PinsDocument).validate_python(table)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise BadInputError(f"{path}: {place}: {first['msg']}") from error
-    pins = tuple(
-        Pin(
-            version=table.version,
-            series=table.series,
-            distributions=table.distributions,
-            requirements=tuple(table.requirements),
-            overrides=tuple(table.overrides),
-            files=table.files,
-            python=table.python,
-        )
-        for table in document.pin
-    )
-    versions = [pin.version for pin in pins]
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: not TOML: {error}") from error
+    versions = [pin.version for pin in document.pin]
     if document.default not in versions:
         raise BadInputError(f"{path}: default {document.default!r} is not among the pins")
     if len(set(versions)) != len(versions):
         raise BadInputError(f"{path}: a version has two pins")
-    return Pins(default=pins[versions.index(document.default)], all=pins)
+    return Pins(default=document.pin[versions.index(document.default)], all=document.pin)
 
 
 def locate_vllm(
     pin: Pin, search_path: Sequence[Path] | None = None, python: Path | None = None
 ) -> InstalledVllm:
-    """Return the installed vLLM that `pin` names, from this environment or from `search_path`.
+    """Find the installed vLLM that `pin` names, in this environment or on `search_path`.
 
     `python` is the interpreter of the environment that `search_path` is of.
 
     Raises `BadInputError` if none is installed, if it has another version, or if a file that the
-    pin knows differs from the release; the message says what was found and what to run.
+    pin knows differs from the release; the message names what is installed and what to run.
     """
-    found = [replace(one, python=python) for one in installed_releases(pin, search_path)]
-    if not found:
+    releases = installed_releases(pin, search_path)
+    if not releases:
         names = " or ".join(sorted(set(pin.distributions.values())))
         raise BadInputError(
             f"vLLM {pin.version} is required, but no {names} is installed; "
             f"run: {pin.install_command()}"
         )
-    if len(found) > 1:
+    if len(releases) > 1:
         listed = " and ".join(
-            f"{each.distribution} {each.version} in {each.package_dir.parent}" for each in found
+            f"{each.distribution} {each.version} in {each.package_dir.parent}" for each in releases
         )
         raise BadInputError(f"{listed} are both installed; keep one alone in this environment")
-    installed = found[0]
+    installed = replace(releases[0], python=python)
     if installed.release != pin.version:
         raise BadInputError(
             f"vLLM {pin.version} is required, found {installed.distribution} {installed.version} "
@@ -219,7 +198,7 @@ def locate_vllm(
 
 
 def read_record(installed: InstalledVllm) -> dict[str, RecordedFile]:
-    """Return the files of the package that the distribution's RECORD lists, compiled ones left out.
+    """Read the files of the package from the distribution's RECORD, `.pyc` left out.
 
     Raises `BadInputError` if RECORD is missing or cannot be read.
     """
@@ -245,22 +224,13 @@ def read_record(installed: InstalledVllm) -> dict[str, RecordedFile]:
     return files
 
 
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def installed_releases(pin: Pin, search_path: Sequence[Path] | None = None) -> list[InstalledVllm]:
-    """Return what is installed of the pin's distributions, whatever its version; unchecked.
+    """List the installed distributions of the pin, of any version and unchecked.
 
     Raises `BadInputError` for metadata without a version.
     """
     path = sys.path if search_path is None else [str(entry) for entry in search_path]
-    found: list[InstalledVllm] = []
+    releases: list[InstalledVllm] = []
     for name in sorted(set(pin.distributions.values())):
         # The first of a name is the one that Python would import.
         for distribution in importlib.metadata.distributions(name=name, path=path):
@@ -268,9 +238,9 @@ def installed_releases(pin: Pin, search_path: Sequence[Path] | None = None) -> l
             if "Version" not in distribution.metadata:
                 raise BadInputError(f"{root}: the metadata of {name} has no version; reinstall it")
             dist_info = root / f"{name.replace('-', '_')}-{distribution.version}.dist-info"
-            found.append(InstalledVllm(distribution.version, name, root / "vllm", dist_info))
+            releases.append(InstalledVllm(distribution.version, name, root / "vllm", dist_info))
             break
-    return found
+    return releases
 
 
 def _check_files(pin: Pin, installed: InstalledVllm) -> None:
@@ -280,6 +250,6 @@ def _check_files(pin: Pin, installed: InstalledVllm) -> None:
             raise BadInputError(f"{path}: missing; run: {installed.restore_command}")
         if (actual := sha256_of(path)) != expected:
             raise BadInputError(
-                f"{path}: differs from vLLM {pin.version} (sha256 {actual[:12]}..., the pin says "
+                f"{path}: differs from vLLM {pin.version} (sha256 {actual[:12]}..., the pin has "
                 f"{expected[:12]}...); run: {installed.restore_command}"
             )

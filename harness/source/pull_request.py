@@ -1,8 +1,8 @@
 """Read a patch file as it is downloaded from a pull request: one diff, or mails of format-patch.
 
-It differs from a patch of a series in what may stand beside: changes outside `vllm/` (tests, docs,
-binary files, renames) cannot reach an installed release and are skipped, by name. What is below
-`vllm/` is read by the strict reader of `diff.py`.
+Unlike a patch of a series it may change files outside `vllm/` (tests, docs, binary files, renames):
+they cannot reach an installed release and are skipped, by name. Files below `vllm/` are read by
+the strict reader of `diff.py`.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
+from ..files import read_bytes
 from .diff import HUNK_HEADER, FileDiff, parse_diff, starts_file
-from .series import Patch
+from .series import Patch, without_mail_tag
 
 _MAIL = re.compile(r"From [0-9a-f]{40,64} \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}")
-_TAG = re.compile(r"^\[PATCH[^\]]*\]\s*")
 # In a line that names files: a path below vllm/, quoted or not, with any prefix or none.
 _BELOW_VLLM = re.compile(r'(?:^|[ "])(?:[abciow]/)?vllm/')
 _NAME_LINES = ("--- ", "+++ ", "rename from ", "rename to ", "copy from ", "copy to ")
@@ -58,7 +58,7 @@ class _Section:
 
     @property
     def is_below_vllm(self) -> bool:
-        """Whether any of the names that it gives lies below vllm/."""
+        """Whether any of the names in the header lies below vllm/."""
         return any(_BELOW_VLLM.search(names) for names in self._names())
 
     @property
@@ -83,11 +83,8 @@ def read_patch_file(path: Path) -> PatchFile:
     Raises `BadInputError`, naming file and line, if it is no diff, changes nothing below `vllm/`,
     changes code that is compiled, or changes a file below `vllm/` in another way than in its text.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-    # Files outside vllm/ may be in any encoding; what is kept is checked to be UTF-8.
+    data = read_bytes(path)
+    # Files outside vllm/ may be in any encoding; those below it are checked to be UTF-8.
     lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     patches: list[Patch] = []
     skipped: list[str] = []
@@ -115,7 +112,7 @@ def read_patch_file(path: Path) -> PatchFile:
 
 
 def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where each mail begins and ends; a file that is no mail is one piece."""
+    """Find where each mail begins and ends; a file that is no mail is a single piece."""
     starts = [i for i, line in enumerate(lines) if _MAIL.fullmatch(line)]
     if not starts or starts[0]:
         starts = [0, *starts]
@@ -132,8 +129,8 @@ def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_S
     by_git = False
     at = start
     while at < end:
-        if HUNK_HEADER.fullmatch(lines[at]) and starts:
-            at = _after_hunk(lines, at, end, path)
+        if starts and (header := HUNK_HEADER.fullmatch(lines[at])):
+            at = _after_hunk(lines, at, header, path)
             by_git = False
             continue
         if starts_file(lines, at):
@@ -147,17 +144,15 @@ def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_S
     ]
 
 
-def _after_hunk(lines: Sequence[str], at: int, end: int, path: Path) -> int:
-    header = HUNK_HEADER.fullmatch(lines[at])
-    assert header is not None
+def _after_hunk(lines: Sequence[str], first: int, header: re.Match[str], path: Path) -> int:
     old, new = (int(count[:9]) if count else 1 for count in (header[2], header[4]))
-    place = at + 1
-    at += 1
+    at = first + 1
     while old > 0 or new > 0:
-        mark = (lines[at][:1] or " ") if at < end else ""
+        mark = (lines[at][:1] or " ") if at < len(lines) else ""
         if not mark or mark not in " +-\\":
             raise BadInputError(
-                f"{path}: line {place}: the hunk is shorter than its header says; download it anew"
+                f"{path}: line {first + 1}: the hunk is shorter than its header says; download it "
+                "anew"
             )
         old -= mark in " -"
         new -= mark in " +"
@@ -212,22 +207,10 @@ def _refuse_compiled(names: Sequence[str], path: Path) -> None:
 def _patch(path: Path, message: Sequence[str], files: tuple[FileDiff, ...]) -> Patch:
     # The line "From <commit> <date>" is mbox's, no header.
     mail = message[1:] if message and _MAIL.fullmatch(message[0]) else []
-    subject = HeaderParser().parsestr("\n".join(mail)).get("Subject", "")
-    return Patch(
-        path=path,
-        subject=_TAG.sub("", _decoded(" ".join(str(subject).split()))),
-        why="",
-        upstream="",
-        pins=(),
-        remove_when="",
-        variant="patched",
-        files=files,
-        digest=hashlib.sha256(repr(files).encode()).hexdigest(),
-    )
-
-
-def _decoded(subject: str) -> str:
+    subject = str(HeaderParser().parsestr("\n".join(mail)).get("Subject", ""))
     try:
-        return str(make_header(decode_header(subject)))
+        subject = str(make_header(decode_header(" ".join(subject.split()))))
     except (HeaderParseError, LookupError, UnicodeError):
-        return subject
+        subject = " ".join(subject.split())
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()
+    return Patch(path, files, digest, variant="patched", subject=without_mail_tag(subject))

@@ -1,4 +1,4 @@
-"""Which architectures a model file of vLLM serves, read from the registry of its tree. No import.
+"""The architectures that a model file of vLLM serves, read from its registry without an import.
 
 The registry is a Python file with dictionaries from an architecture to a module and a class.
 """
@@ -31,7 +31,7 @@ class ModelClass:
 
 
 def generating_models(root: Path) -> tuple[ModelClass, ...]:
-    """Return the classes of the tree at `root` that generate text, in the registry's order.
+    """Read the classes of the tree at `root` that generate text, in the registry's order.
 
     Raises `BadInputError` if the tree has no registry, or one that cannot be read.
     """
@@ -42,18 +42,19 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
     except (SyntaxError, ValueError) as error:
         raise BadInputError(f"{path}: cannot be read as Python: {error}") from error
-    found: dict[tuple[str, str], list[str]] = {}
-    for architecture, where in _entries(module):
-        found.setdefault(where, []).append(architecture)
-    if not found:
+    served: dict[tuple[str, str], list[str]] = {}
+    for architecture, model in _entries(module):
+        served.setdefault(model, []).append(architecture)
+    if not served:
         raise BadInputError(f"{path}: lists no model in {' or '.join(_GENERATING)}")
     return tuple(
         ModelClass(module, name, tuple(architectures))
-        for (module, name), architectures in found.items()
+        for (module, name), architectures in served.items()
     )
 
 
 def _entries(module: ast.Module) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each architecture with the module and the name of its class."""
     for statement in module.body:
         if isinstance(statement, ast.Assign):
             targets, value = statement.targets, statement.value

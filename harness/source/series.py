@@ -13,32 +13,31 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 from ..errors import BadInputError
+from ..files import read_bytes
 from .diff import FileDiff, apply_diff, parse_diff, split_message
 
 ORDER_FILE = "series"
 _SUFFIXES = (".patch", ".diff")
 _VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_NUMBER = re.compile(r"^\d+[-_]")
-_MAIL_TAG = re.compile(r"^\[PATCH[^\]]*\]\s*")
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch file: what its header says and what it changes.
+    """One patch file: its header and its changes.
 
     A field that the header lacks is empty; `pins` empty means that the patch names no pin, and
     `variant` falls back on the file's name. `digest` is the sha256 of the file.
     """
 
     path: Path
-    subject: str
-    why: str
-    upstream: str
-    pins: tuple[str, ...]
-    remove_when: str
-    variant: str
     files: tuple[FileDiff, ...]
     digest: str
+    variant: str
+    subject: str = ""
+    why: str = ""
+    upstream: str = ""
+    pins: tuple[str, ...] = ()
+    remove_when: str = ""
 
     @property
     def name(self) -> str:
@@ -48,7 +47,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Variant:
-    """What runs, under the name by which reports and options call it: the release, changed.
+    """A changed release, under the name by which reports and options call it.
 
     `files` puts content in the place of the release's own (None: no such file); then `patches`
     apply. A series and a patch file have patches, a checkout has files.
@@ -71,18 +70,19 @@ class Series:
         """The name of the folder."""
         return self.path.name
 
-    def variants(self, base_name: str = "base") -> tuple[Variant, ...]:
+    def variants(self) -> tuple[Variant, ...]:
         """Return every prefix, shortest first: no patch, the first, the first two, ...
 
         Raises `BadInputError` if two of them have one name.
         """
-        names = [base_name, *(patch.variant for patch in self.patches)]
-        for i, name in enumerate(names[1:]):
-            if name in names[: i + 1]:
+        names = ["base"]
+        for patch in self.patches:
+            if patch.variant in names:
                 raise BadInputError(
-                    f"{self.patches[i].path}: a second variant named {name!r}; "
+                    f"{patch.path}: a second variant named {patch.variant!r}; "
                     "give the patch another name in a Variant header"
                 )
+            names.append(patch.variant)
         return tuple(Variant(name, self.patches[:i]) for i, name in enumerate(names))
 
 
@@ -102,8 +102,8 @@ def load_series(directory: Path) -> Series:
     if not order.is_file():
         raise BadInputError(f"{directory}: no order file named {ORDER_FILE!r} in this folder")
     names = _read_order(order)
-    lying = {path.name for path in directory.iterdir() if path.suffix in _SUFFIXES}
-    if unlisted := sorted(lying - set(names)):
+    present = {path.name for path in directory.iterdir() if path.suffix in _SUFFIXES}
+    if unlisted := sorted(present - set(names)):
         raise BadInputError(
             f"{order}: does not list {', '.join(unlisted)}; list each patch or move it away"
         )
@@ -117,26 +117,26 @@ def load_patch(path: Path) -> Patch:
 
     Raises `BadInputError`, naming file and line, if it is no strict diff of files below `vllm/`.
     """
-    data = _read(path)
+    data = read_bytes(path)
     text = _decode(data, path)
     message = HeaderParser().parsestr(split_message(text)[0])
-    header = {
-        key: _field(message, key, path)
-        for key in ("Subject", "Description", "Upstream", "Pins", "Remove-when", "Variant")
-    }
+    reasons = (_header(message, "Description", path), str(message.get_payload()).strip())
     return Patch(
         path=path,
-        subject=_MAIL_TAG.sub("", header["Subject"]),
-        why="\n\n".join(
-            part for part in (header["Description"], str(message.get_payload()).strip()) if part
-        ),
-        upstream=header["Upstream"],
-        pins=tuple(header["Pins"].replace(",", " ").split()),
-        remove_when=header["Remove-when"],
-        variant=_variant_name(header["Variant"], path),
         files=parse_diff(text, str(path)),
         digest=hashlib.sha256(data).hexdigest(),
+        variant=_variant_name(_header(message, "Variant", path), path),
+        subject=without_mail_tag(_header(message, "Subject", path)),
+        why="\n\n".join(reason for reason in reasons if reason),
+        upstream=_header(message, "Upstream", path),
+        pins=tuple(_header(message, "Pins", path).replace(",", " ").split()),
+        remove_when=_header(message, "Remove-when", path),
     )
+
+
+def without_mail_tag(subject: str) -> str:
+    """Drop the tag `[PATCH 1/2]` that `git format-patch` puts before a subject."""
+    return re.sub(r"^\[PATCH[^\]]*\]\s*", "", subject)
 
 
 def apply_patches(
@@ -151,7 +151,12 @@ def apply_patches(
     for patch in patches:
         for diff in patch.files:
             data = contents[diff.path] if diff.path in contents else read(diff.path)
-            before = None if data is None else _decode_target(data, patch, diff)
+            try:
+                before = None if data is None else data.decode()
+            except UnicodeDecodeError:
+                raise BadInputError(
+                    f"{patch.path}: {diff.path}: the file is not UTF-8 text"
+                ) from None
             after = apply_diff(diff, before, str(patch.path))
             contents[diff.path] = None if after is None else after.encode()
     return contents
@@ -159,7 +164,7 @@ def apply_patches(
 
 def _read_order(order: Path) -> list[str]:
     names: list[str] = []
-    for number, line in enumerate(_decode(_read(order), order).split("\n"), start=1):
+    for number, line in enumerate(_decode(read_bytes(order), order).split("\n"), start=1):
         name = line.partition("#")[0].strip()
         where = f"{order}: line {number}"
         if not name:
@@ -178,13 +183,6 @@ def _read_order(order: Path) -> list[str]:
     return names
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _decode(data: bytes, path: Path) -> str:
     try:
         text = data.decode()
@@ -199,14 +197,7 @@ def _decode(data: bytes, path: Path) -> str:
     return text
 
 
-def _decode_target(data: bytes, patch: Patch, diff: FileDiff) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise BadInputError(f"{patch.path}: {diff.path}: the file is not UTF-8 text") from None
-
-
-def _field(message: Message, key: str, path: Path) -> str:
+def _header(message: Message, key: str, path: Path) -> str:
     values = message.get_all(key, [])
     if len(values) > 1:
         raise BadInputError(f"{path}: two {key} headers")
@@ -215,7 +206,7 @@ def _field(message: Message, key: str, path: Path) -> str:
 
 def _variant_name(declared: str, path: Path) -> str:
     if not declared:
-        stem = _NUMBER.sub("", path.stem)
+        stem = re.sub(r"^\d+[-_]", "", path.stem)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "patch"
     if not _VARIANT_NAME.fullmatch(declared):
         raise BadInputError(

@@ -1,31 +1,23 @@
-"""What `series lint` checks beyond what reading refuses: headers, pins, and each prefix."""
-
-from collections.abc import Mapping
+"""The checks of `series lint` beyond those of reading: headers, pins, and each prefix."""
 
 from .pin import InstalledVllm, Pin, read_record
 from .series import Patch, Series
 from .tree import changed_files, check_installed
 
-_REQUIRED = {
-    "Subject": "what the patch does, in a line",
-    "Upstream": "the address of the change or the issue, or 'not submitted' and why",
-    "Pins": "the vLLM releases that it is for",
-    "Remove-when": "the condition under which it can go",
-}
-
 
 def header_problems(patch: Patch) -> list[str]:
-    """Return what the patch's header lacks, a line for each; none if it is complete."""
-    given: Mapping[str, object] = {
-        "Subject": patch.subject,
-        "Upstream": patch.upstream,
-        "Pins": patch.pins,
-        "Remove-when": patch.remove_when,
-    }
+    """List what the patch's header lacks, a line for each; none if it is complete."""
+    required = (
+        ("Subject", patch.subject, "what the patch does, in a line"),
+        ("Upstream", patch.upstream, "the address of the change or the issue, or 'not submitted' "
+         "and why"),
+        ("Pins", patch.pins, "the vLLM releases that it is for"),
+        ("Remove-when", patch.remove_when, "the condition under which it can go"),
+    )  # fmt: skip
     problems = [
-        f"{patch.path}: no {key} header ({meaning})"
-        for key, meaning in _REQUIRED.items()
-        if not given[key]
+        f"{patch.path}: no {header} header ({meaning})"
+        for header, value, meaning in required
+        if not value
     ]
     if not patch.why:
         problems.append(f"{patch.path}: no explanation after the header (why the patch exists)")

@@ -1,4 +1,4 @@
-"""What a run measures: the variants of a series, of a patch file or of a checkout."""
+"""The subject of a run: the variants of a series, of a patch file or of a checkout."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from .series import Variant, load_series
 
 @dataclass(frozen=True)
 class SubjectOptions:
-    """What the user names, at most one of series, patch file and checkout; None: not named."""
+    """The sources that the user names, at most one of the first three; None: not named."""
 
     series: Path | None = None
     patch: Path | None = None
@@ -26,10 +26,10 @@ class SubjectOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """The variants of a run, on which release they stand, and what they come from.
+    """The variants of a run, the release that they stand on, and their sources.
 
-    `name` is the one in reports, `digests` identify the sources, `notes` are what the user should
-    see before the run.
+    `name` is the one in reports, `digests` identify the sources, `notes` are shown to the user
+    before the run.
     """
 
     kind: Literal["series", "patch", "checkout"]
@@ -41,7 +41,7 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """What it is, and its name."""
+        """The kind of the subject and its name."""
         return f"{self.kind} {self.name}"
 
     @property
@@ -56,31 +56,26 @@ def read_subject(
     patches_dir: Path,
     locate: Callable[[Pin], InstalledVllm],
 ) -> Subject:
-    """Return what the options name; the default pin's own series where they name nothing.
+    """Read the source that the options name; the default pin's own series where they name none.
 
     Raises `BadInputError` if two sources are named, or the one that is named cannot be used.
     """
-    given = {
+    sources = {
         "--pp-series": options.series,
         "--pp-patch": options.patch,
         "--pp-vllm": options.checkout,
     }
-    named = [option for option, value in given.items() if value is not None]
+    named = [option for option, value in sources.items() if value is not None]
     if len(named) > 1:
         raise BadInputError(f"{' and '.join(named)} exclude each other; give one of them")
-    if options.checkout is None:
-        for option, value in (
-            ("--pp-base", options.base),
-            ("--pp-base-version", options.base_version),
-        ):
-            if value is not None:
-                raise BadInputError(f"{option} is for a checkout; give --pp-vllm DIR with it")
-    else:
+    if options.checkout is not None:
+        base, version = options.base, options.base_version
         return _of_checkout(
-            read_checkout(
-                options.checkout, pins, locate, base=options.base, version=options.base_version
-            )
+            read_checkout(options.checkout, pins, locate, base=base, version=version)
         )
+    for option, value in (("--pp-base", options.base), ("--pp-base-version", options.base_version)):
+        if value is not None:
+            raise BadInputError(f"{option} is for a checkout; give --pp-vllm DIR with it")
     if options.patch is not None:
         return _of_patch_file(options.patch, pins.default)
     return _of_series(options.series or patches_dir / pins.default.series, pins.default)
@@ -120,7 +115,7 @@ def _of_checkout(checkout: Checkout) -> Subject:
 
 
 def _digest(variant: Variant) -> str:
-    """Return the sha256 of what a variant changes in the release: HEAD does not tell all of it."""
+    """Compute the sha256 of a variant's changes in the release: HEAD does not tell all of them."""
     digest = hashlib.sha256()
     for name, content in sorted(variant.files.items()):
         mark = "deleted" if content is None else hashlib.sha256(content).hexdigest()

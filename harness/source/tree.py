@@ -1,7 +1,7 @@
 """The variant tree: the installed vLLM with a variant's changes, as a folder to put on PYTHONPATH.
 
-The tree is an overlay. What no change touches is a hard link to the installed file (a copy or a
-symbolic link where the file system refuses), what one touches is a file of its own, and a
+The tree is an overlay. An unchanged file is a hard link to the installed one (a copy or a symbolic
+link where the file system refuses), a changed one is a file of the tree's own, and a
 `vllm-<version>.dist-info` of its own makes it the distribution `vllm`. The installed package is
 read, never written.
 """
@@ -15,15 +15,13 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import filelock
-
 from ..errors import BadInputError
-from .pin import InstalledVllm, RecordedFile, read_record, sha256_of
+from ..files import building, sha256_of, whole_folder
+from .pin import InstalledVllm, RecordedFile, read_record
 from .series import Variant, apply_patches
 
 _log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ _PLUGIN = ("pp_harness", "harness.engine.plugin:register")
 class VariantTree:
     """A variant on disk: `path` goes first on PYTHONPATH, `digest` names the content.
 
-    `note` is what there is to say of it: that it was changed on disk and had to be built anew.
+    `note` tells the user that the tree was changed on disk and was built anew; else it is empty.
     """
 
     path: Path
@@ -56,38 +54,37 @@ class VariantTree:
 
 
 def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> VariantTree:
-    """Return the tree of `variant` over `installed`, built in `cache_dir` unless it stands there.
+    """Build the tree of `variant` over `installed` in `cache_dir`, or take the one that is there.
 
-    The digest covers the release's files and the content of the changed ones; where it stands on
-    disk depends on the installation too. Safe when several processes build at once: a tree
-    appears whole or not at all. A tree that was changed on disk is built anew.
+    The digest covers the release's files and the content of the changed ones; the place on disk
+    depends on the installation too. Safe when several processes build at once: a tree appears
+    whole or not at all. A tree that was changed on disk is built anew.
 
     Raises `BadInputError` if a patch is not for this release or does not apply exactly, or if
-    the installed package is not what its RECORD says.
+    the installed package is not that of its RECORD.
     """
     record = read_record(installed)
     check_installed(installed, record)
-    patched = changed_files(installed, record, variant)
-    digest = _digest(installed, record, patched)
+    overlay = _Overlay(installed, record, changed_files(installed, record, variant))
     place = hashlib.sha256(os.fsencode(installed.package_dir)).hexdigest()[:8]
+    digest = overlay.digest
     path = cache_dir.absolute() / f"vllm-{installed.release}-{digest[:16]}-{place}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            note = _ensure(path, installed, record, patched)
-    except filelock.Timeout as error:
-        raise BadInputError(
-            f"{path}: another process has held its lock for {_LOCK_SECONDS} s; end it and try again"
-        ) from error
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot build the variant tree: {error}") from error
+    note = ""
+    with building(path, _LOCK_SECONDS):
+        changed = overlay.first_difference(path) if path.exists() else None
+        if changed is not None:
+            note = f"{path}: {changed} was changed on disk; the tree was built anew"
+            _log.warning(note)
+        if changed is not None or not path.exists():
+            with whole_folder(path) as new:
+                overlay.write(new)
     return VariantTree(path, digest, variant, note)
 
 
 def changed_files(
     installed: InstalledVllm, record: Mapping[str, RecordedFile], variant: Variant
 ) -> dict[str, bytes | None]:
-    """Return the content of each file in which `variant` differs from the release; None: deleted.
+    """Return the content of each file that `variant` changes in the release; None: deleted.
 
     Raises `BadInputError` for the first patch that names pins but not this release, that does not
     apply exactly, or for a file that would stand where a folder is or the other way round.
@@ -107,9 +104,7 @@ def changed_files(
 
     changed = {**variant.files, **apply_patches(variant.patches, read)}
     changed = {
-        name: content
-        for name, content in changed.items()
-        if not _is_as_released(record.get(name), content)
+        name: content for name, content in changed.items() if record.get(name) != _recorded(content)
     }
     present = {name for name in record if name not in changed}
     present |= {name for name, content in changed.items() if content is not None}
@@ -122,7 +117,7 @@ def changed_files(
 
 
 def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]) -> None:
-    """Raise `BadInputError`, naming the first file, if the package is not what RECORD says."""
+    """Raise `BadInputError`, naming the first file, if the package differs from RECORD."""
     root = installed.package_dir.parent
     for name, recorded in record.items():
         path = root / name
@@ -145,78 +140,74 @@ def tree_version(installed: InstalledVllm) -> str:
     return installed.version
 
 
-def _is_as_released(recorded: RecordedFile | None, content: bytes | None) -> bool:
-    if recorded is None or content is None:
-        return recorded is None and content is None
-    return recorded.size == len(content) and recorded.sha256 == hashlib.sha256(content).hexdigest()
+def _recorded(content: bytes | None) -> RecordedFile | None:
+    """Describe a file as RECORD would; None for one that does not exist."""
+    if content is None:
+        return None
+    return RecordedFile(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _digest(
-    installed: InstalledVllm,
-    record: Mapping[str, RecordedFile],
-    patched: Mapping[str, bytes | None],
-) -> str:
-    files: dict[str, str | None] = {name: file.sha256 for name, file in record.items()}
-    for name, content in patched.items():
-        files[name] = None if content is None else hashlib.sha256(content).hexdigest()
-    document = {
-        "layout": _LAYOUT,
-        "distribution": installed.distribution,
-        "version": installed.version,
-        "files": {name: sha256 for name, sha256 in files.items() if sha256 is not None},
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+@dataclass(frozen=True)
+class _Overlay:
+    """The content of a tree: the release by its RECORD, and the files that are changed in it."""
 
+    installed: InstalledVllm
+    record: Mapping[str, RecordedFile]
+    changed: Mapping[str, bytes | None]
 
-def _ensure(
-    path: Path,
-    installed: InstalledVllm,
-    record: Mapping[str, RecordedFile],
-    patched: Mapping[str, bytes | None],
-) -> str:
-    """Leave a sound tree at `path`, whose lock the caller holds; return what there is to say."""
-    note = ""
-    # What a build that was killed has left.
-    for left in path.parent.glob(f".{path.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
-    if path.exists():
-        changed = _first_change(path, installed, record, patched)
-        if changed is None:
-            return note
-        note = f"{path}: {changed} was changed on disk; the tree was built anew"
-        _log.warning(note)
-    building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        _fill(building / "new", installed, record, patched)
-        if path.exists():
-            path.rename(building / "old")
-        (building / "new").rename(path)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return note
+    @property
+    def root(self) -> Path:
+        """The folder that the names of files start from."""
+        return self.installed.package_dir.parent
 
+    @property
+    def linked(self) -> list[str]:
+        """The files that are those of the release."""
+        return [name for name in self.record if name not in self.changed]
 
-def _fill(
-    tree: Path,
-    installed: InstalledVllm,
-    record: Mapping[str, RecordedFile],
-    patched: Mapping[str, bytes | None],
-) -> None:
-    root = installed.package_dir.parent
-    linked = [name for name in record if name not in patched]
-    for folder in {(tree / name).parent for name in [*linked, *patched]}:
-        folder.mkdir(parents=True, exist_ok=True)
-    for name in linked:
-        _link(root / name, tree / name)
-    for name, content in patched.items():
-        if content is not None:
+    @property
+    def digest(self) -> str:
+        """The sha256 of the release's name and of all files."""
+        files = {name: self.record[name].sha256 for name in self.linked}
+        for name, content in self.changed.items():
+            if content is not None:
+                files[name] = hashlib.sha256(content).hexdigest()
+        document = {
+            "layout": _LAYOUT,
+            "distribution": self.installed.distribution,
+            "version": self.installed.version,
+            "files": files,
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def write(self, tree: Path) -> None:
+        """Write the tree into a new folder."""
+        for folder in {(tree / name).parent for name in [*self.linked, *self.changed]}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in self.linked:
+            _link(self.root / name, tree / name)
+        for name, content in self.changed.items():
+            if content is not None:
+                (tree / name).write_bytes(content)
+                if name in self.record:
+                    (tree / name).chmod(stat.S_IMODE((self.root / name).stat().st_mode))
+        _link_compiled(tree, self.root, set(self.linked))
+        for name, content in _dist_info(self.installed).items():
+            (tree / name).parent.mkdir(exist_ok=True)
             (tree / name).write_bytes(content)
-            if name in record:
-                (tree / name).chmod(stat.S_IMODE((root / name).stat().st_mode))
-    _link_compiled(tree, root, set(linked))
-    for name, content in _dist_info(installed).items():
-        (tree / name).parent.mkdir(exist_ok=True)
-        (tree / name).write_bytes(content)
+
+    def first_difference(self, tree: Path) -> str | None:
+        """Name a file of an existing tree that is not as it was written, None if all are."""
+        linked = set(self.linked)
+        for name in sorted(linked):
+            if not _same_file(self.root / name, tree / name):
+                return name
+        own = {name: content for name, content in self.changed.items() if content is not None}
+        own |= _dist_info(self.installed)
+        for name, content in own.items():
+            if not (tree / name).is_file() or (tree / name).read_bytes() != content:
+                return name
+        return next((name for name in _files(tree) if name not in linked and name not in own), None)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -283,26 +274,6 @@ def _entry_points(path: Path) -> bytes:
     return text.getvalue().encode()
 
 
-def _first_change(
-    tree: Path,
-    installed: InstalledVllm,
-    record: Mapping[str, RecordedFile],
-    patched: Mapping[str, bytes | None],
-) -> str | None:
-    """Return the first file of a standing tree that is not as it was built, None if all are."""
-    root = installed.package_dir.parent
-    linked = {name for name in record if name not in patched}
-    for name in sorted(linked):
-        if not _same_file(root / name, tree / name):
-            return name
-    own = {name: content for name, content in patched.items() if content is not None}
-    own |= _dist_info(installed)
-    for name, content in own.items():
-        if not (tree / name).is_file() or (tree / name).read_bytes() != content:
-            return name
-    return next((name for name in _files(tree) if name not in linked and name not in own), None)
-
-
 def _same_file(source: Path, target: Path) -> bool:
     """Tell whether the tree's file is the installed one, or a copy untouched since it was made."""
     try:
@@ -315,9 +286,9 @@ def _same_file(source: Path, target: Path) -> bool:
 
 
 def _files(tree: Path) -> list[str]:
-    """Return the files of a tree, those that Python compiles and puts there left out."""
-    found: list[str] = []
+    """List the files of a tree without those that Python compiled."""
+    names: list[str] = []
     for folder, folders, files in os.walk(tree):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        found += [Path(folder, name).relative_to(tree).as_posix() for name in files]
-    return sorted(found)
+        names += [Path(folder, name).relative_to(tree).as_posix() for name in files]
+    return sorted(names)

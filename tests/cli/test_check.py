@@ -1,4 +1,4 @@
-"""`pp-harness check`: what it looks at, what it says, and how a run is started."""
+"""`pp-harness check`: the files that it checks, its output, and the run that it starts."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from harness.cli.changed_models import (
 from harness.cli.main import cli
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
-from harness.models.shrink import CARD
+from harness.models.instruments import CARD
 from harness.source.registry import ModelClass, generating_models
 
 REGISTRY = """
@@ -218,7 +218,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_clear_error(check, case):
-    """What cannot be checked is refused with the cure."""
+    """Unusable options and folders are refused with the fix."""
     options, words = REFUSED[case]
     result = check(*options)
     assert isinstance(result.exception, BadInputError)
@@ -280,7 +280,7 @@ def test_a_model_that_cannot_be_shrunk_is_never_a_pass(check, checkout, runs):
 
 
 def test_run_without_changes_runs_nothing(check, runs):
-    """Nothing changed since the branch's base: said, and status 0."""
+    """Nothing changed since the branch's base: reported, and status 0."""
     result = check("--run")
     assert (result.exit_code, "nothing to run" in result.output, len(runs.commands)) == (0, True, 0)
 

@@ -30,9 +30,9 @@ def test_partition_prints_the_variable_where_vllm_would_refuse():
     assert "VLLM_PP_LAYER_PARTITION=2,2,2,4" in result.output
 
 
-def test_partition_judges_a_given_cut():
-    """An illegal cut ends with status 1 and its reason."""
-    result = run("partition", "ple", "--pp", "2", "--cut", "8,2")
+def test_partition_judges_a_given_layer_split():
+    """An illegal layer split ends with status 1 and its reason."""
+    result = run("partition", "ple", "--pp", "2", "--split", "8,2")
     assert result.exit_code == 1
     assert "ILLEGAL: layer 8 (rank 1) shares the KV cache of layer 7" in result.output
 
@@ -47,7 +47,7 @@ def test_partition_reads_a_bare_config_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "cuts"),
+    ("shape", "splits"),
     [
         ("E2B", [[13, 22], [4, 4, 5, 22]]),
         ("E4B", [[21, 21], [7, 7, 8, 20]]),
@@ -55,10 +55,10 @@ def test_partition_reads_a_bare_config_file(tmp_path):
         ("31B", [[30, 30], [15, 15, 15, 15]]),
     ],
 )
-def test_partition_knows_the_published_shapes(shape, cuts):
-    """Each can be planned by name; the cuts are those of its published config."""
+def test_partition_knows_the_published_shapes(shape, splits):
+    """Each can be planned by name; the splits are those of its published config."""
     plans = json.loads(run("partition", f"shape:{shape}", "--pp", "2,4", "--json").output)
-    assert [plan["layers_per_rank"] for plan in plans] == cuts
+    assert [plan["layers_per_rank"] for plan in plans] == splits
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_partition_knows_the_published_shapes(shape, cuts):
         ("partition", "no/such/file"),
         ("partition", "shape:E9B"),
         ("partition", "ple", "--pp", "two"),
-        ("partition", "ple", "--pp", "2,4", "--cut", "5,5"),
+        ("partition", "ple", "--pp", "2,4", "--split", "5,5"),
     ],
 )
-def test_bad_input_is_said(arguments):
+def test_bad_input_is_refused(arguments):
     """Bad input is the error that the command line turns into status 2."""
     with pytest.raises(BadInputError):
         run(*arguments)

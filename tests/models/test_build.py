@@ -1,6 +1,7 @@
 """The builder: what it refuses, that it writes whole or not at all, that it repeats itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from harness.errors import BadInputError, HarnessError
 from harness.models.checkpoint import content_digest
 from harness.models.instruments import instrument_path
 from harness.models.instruments.build import build_instrument
+from harness.models.instruments.recipes import recipe_of
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 
@@ -18,24 +20,23 @@ def _torch():
     pytest.importorskip("transformers")
 
 
-def test_an_unknown_name_is_bad_input(tmp_path):
-    """A typo costs no time."""
-    with pytest.raises(BadInputError, match="no instrument"):
-        build_instrument("pel", tmp_path / "x")
+def short(name, **settings):
+    """Return a bundled recipe with one step on 8 problems: its model has learned nothing."""
+    return replace(recipe_of(name), **{"steps": 1, "problems": 8, "batch": 8, **settings})
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     """Only an instrument is replaced."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BadInputError, match="holds no instrument"):
-        build_instrument("ple", tmp_path)
+        build_instrument(recipe_of("ple"), tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 
 def test_an_untrained_model_is_refused_and_nothing_is_left(tmp_path):
     """Below the stated accuracy no checkpoint appears, and no rubbish beside it."""
     with pytest.raises(HarnessError, match="nothing was written"):
-        build_instrument("dense", tmp_path / "out", steps=1)
+        build_instrument(short("dense"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -43,7 +44,7 @@ def test_the_same_seed_builds_the_same_checkpoint(tmp_path):
     """Two builds agree byte for byte; another seed differs; an older one is replaced."""
     digests = []
     for seed in (3, 3, 4):
-        build_instrument("ple", tmp_path / "out", seed=seed, steps=1, check=False)
+        build_instrument(short("ple", seed=seed), tmp_path / "out", check=False)
         digests.append(content_digest(tmp_path / "out"))
     assert digests[0] == digests[1] != digests[2]
     assert [folder.name for folder in tmp_path.iterdir()] == ["out"]
@@ -53,7 +54,7 @@ def test_the_shipped_random_one_is_its_recipe_byte_for_byte(tmp_path):
     """`mm` is built again as shipped, and loads whole in transformers with its processor."""
     transformers = pytest.importorskip("transformers")
     shipped = instrument_path("mm")
-    built = build_instrument("mm", tmp_path / "mm")
+    built = build_instrument(recipe_of("mm"), tmp_path / "mm")
     if built["versions"] == json.loads((shipped / "instrument.json").read_text())["versions"]:
         assert content_digest(tmp_path / "mm") == content_digest(shipped)
     model, loading = transformers.Gemma4ForConditionalGeneration.from_pretrained(
@@ -70,7 +71,10 @@ def test_a_built_checkpoint_is_loaded_by_transformers(tmp_path):
     transformers = pytest.importorskip("transformers")
     seen = []
     card = build_instrument(
-        "moe", tmp_path / "moe", steps=2, check=False, on_progress=lambda p: seen.append(p.step)
+        short("moe", steps=2),
+        tmp_path / "moe",
+        check=False,
+        on_progress=lambda progress: seen.append(progress.step),
     )
     assert seen == [1, 2]
     assert card == json.loads((tmp_path / "moe" / "instrument.json").read_text())

@@ -153,21 +153,21 @@ def test_a_hub_id_gives_its_snapshot(checkpoint, monkeypatch):
         return str(checkpoint)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    monkeypatch.setattr("harness.models.checkpoint.is_silent", lambda: False)
+    monkeypatch.setattr("harness.models.hub.is_silent", lambda: False)
     source = resolve_model("owner/some-model")
     assert (source.name, source.hub_id) == ("some-model", "owner/some-model")
     assert not any(pattern.endswith(".bin") for pattern in asked["owner/some-model"])
 
 
 def test_an_unobtainable_hub_id_is_one_clear_error(monkeypatch):
-    """Whatever the hub's client raises, the user reads one line with the cures."""
+    """Whatever the hub's client raises, the user reads one line with the fixes."""
     hub = pytest.importorskip("huggingface_hub")
 
     def download(*_args, **_keys):
         raise OSError("cannot reach it\nsecond line")
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    monkeypatch.setattr("harness.models.checkpoint.is_silent", lambda: False)
+    monkeypatch.setattr("harness.models.hub.is_silent", lambda: False)
     with pytest.raises(BadInputError, match=r"owner/model .*\(cannot reach it\); check the name"):
         resolve_model("owner/model")
 

@@ -1,20 +1,13 @@
-"""Partitions: vLLM's own cut, what makes a cut illegal, and the legal cut nearest to balanced."""
+"""Layer splits: vLLM's own, the reasons why one is illegal, the legal one nearest to balanced."""
 
 import itertools
 
 import pytest
 
 from harness.errors import BadInputError
-from harness.models.partition import (
-    balanced_cut,
-    default_cut,
-    illegal_reason,
-    kv_layers,
-    kv_sources,
-    layer_count,
-    layer_parameters,
-    plan_partition,
-)
+from harness.models.config import Decoder
+from harness.models.partition import balanced_split, default_split, illegal_reason, plan_partition
+from harness.models.size import layer_parameters
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -63,26 +56,26 @@ def shared_tail(layers, shared, types):
 
 
 @pytest.mark.parametrize(
-    ("layers", "pp", "cut"),
+    ("layers", "pp", "split"),
     [(10, 1, (10,)), (10, 2, (5, 5)), (10, 4, (2, 3, 3, 2)), (11, 2, (6, 5)), (2, 4, (0, 1, 1, 0))],
 )
-def test_default_cut_gives_what_is_left_over_to_late_ranks_but_the_last(layers, pp, cut):
-    """The cut is vLLM's: even, and the last rank never takes an extra layer."""
-    assert default_cut(layers, pp) == cut
+def test_default_split_gives_what_is_left_over_to_late_ranks_but_the_last(layers, pp, split):
+    """The split is vLLM's: even, and the last rank never takes an extra layer."""
+    assert default_split(layers, pp) == split
 
 
 @pytest.mark.vllm
-def test_default_cut_equals_vllms_own_function(monkeypatch):
-    """For every size that anybody runs, the cut equals vLLM's get_pp_indices."""
+def test_default_split_equals_vllms_own_function(monkeypatch):
+    """For every size that anybody runs, the split equals vLLM's get_pp_indices."""
     monkeypatch.delenv("VLLM_PP_LAYER_PARTITION", raising=False)
     utils = pytest.importorskip("vllm.distributed.utils")
     for layers, pp in itertools.product(range(1, 101), range(1, 17)):
         spans = [utils.get_pp_indices(layers, rank, pp) for rank in range(pp)]
-        assert default_cut(layers, pp) == tuple(end - start for start, end in spans)
+        assert default_split(layers, pp) == tuple(end - start for start, end in spans)
 
 
 @pytest.mark.vllm
-def test_the_printed_value_makes_vllm_cut_as_planned(monkeypatch):
+def test_the_printed_value_makes_vllm_split_as_planned(monkeypatch):
     """VLLM reads the plan's environment as exactly the plan's ranks."""
     utils = pytest.importorskip("vllm.distributed.utils")
     plan = plan_partition(E4B, 4)
@@ -94,7 +87,7 @@ def test_the_printed_value_makes_vllm_cut_as_planned(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("config", "pp", "default_is_legal", "cut"),
+    ("config", "pp", "default_is_legal", "split"),
     [
         (E2B, 2, False, (13, 22)),
         (E2B, 4, False, (4, 4, 5, 22)),
@@ -106,31 +99,31 @@ def test_the_printed_value_makes_vllm_cut_as_planned(monkeypatch):
         (DENSE_31B, 4, True, (15, 15, 15, 15)),
     ],
 )
-def test_published_gemma4_shapes(config, pp, default_is_legal, cut):
-    """E2B never runs at vLLM's own cut, E4B at PP=2 only, the others always."""
+def test_published_gemma4_shapes(config, pp, default_is_legal, split):
+    """E2B never runs at vLLM's own split, E4B at PP=2 only, the others always."""
     plan = plan_partition(config, pp)
     assert plan.illegal_reason is None
     assert plan.is_default is default_is_legal
-    assert plan.layers_per_rank == cut
-    assert (illegal_reason(config, plan.default_cut, pp) is None) is default_is_legal
+    assert plan.layers_per_rank == split
+    assert (illegal_reason(Decoder.of(config), plan.default_split, pp) is None) is default_is_legal
 
 
 def test_kv_sources_are_the_last_layer_of_the_same_kind_before_the_tail():
     """Shared layers read the nearest earlier cache of their kind."""
-    assert set(kv_sources(E2B).values()) == {13, 14}
-    assert set(kv_sources(E4B).values()) == {22, 23}
-    assert kv_sources(E4B)[41] == 23
-    assert kv_sources(E4B)[24] == 22
-    assert kv_sources(DENSE_31B) == {}
+    assert set(Decoder.of(E2B).kv_sources.values()) == {13, 14}
+    assert set(Decoder.of(E4B).kv_sources.values()) == {22, 23}
+    assert Decoder.of(E4B).kv_sources[41] == 23
+    assert Decoder.of(E4B).kv_sources[24] == 22
+    assert Decoder.of(DENSE_31B).kv_sources == {}
 
 
-def test_an_illegal_cut_names_layer_source_and_ranks():
+def test_an_illegal_split_names_layer_source_and_ranks():
     """The reason is concrete enough to act on."""
-    reason = illegal_reason(E4B, (10, 11, 11, 10), 4)
+    reason = illegal_reason(Decoder.of(E4B), (10, 11, 11, 10), 4)
     assert reason == ("layer 32 (rank 3) shares the KV cache of layer 22, which is on rank 2")
 
 
-def test_a_requested_cut_is_kept_and_judged():
+def test_a_requested_split_is_kept_and_judged():
     """A request is never replaced, legal or not, and never the default unless it equals it."""
     plan = plan_partition(PLAIN, 2, (3, 7))
     assert (plan.layers_per_rank, plan.is_default, plan.illegal_reason) == ((3, 7), False, None)
@@ -140,50 +133,50 @@ def test_a_requested_cut_is_kept_and_judged():
 
 
 @pytest.mark.parametrize(
-    ("cut", "part"),
+    ("split", "part"),
     [((5, 4), "places 9 layers"), ((4, 3, 3), "names 3 ranks"), ((10, 0), "rank 1 without")],
 )
-def test_a_cut_that_does_not_fit_says_what_is_wrong(cut, part):
+def test_a_split_that_does_not_fit_says_what_is_wrong(split, part):
     """Wrong sum, wrong length and an empty rank are each told apart."""
-    assert part in plan_partition(PLAIN, 2, cut).illegal_reason
+    assert part in plan_partition(PLAIN, 2, split).illegal_reason
 
 
 def test_more_ranks_than_layers_is_illegal():
-    """There is no cut, and the plan says so in place of proposing one."""
+    """There is no legal split, and the plan says so in place of proposing one."""
     plan = plan_partition({"num_hidden_layers": 3}, 4)
     assert "fewer than 4 ranks" in plan.illegal_reason
     assert plan.environment == {}
 
 
-def test_no_legal_cut_is_said():
-    """A tail that ties nearly all layers together leaves nothing to cut."""
+def test_a_model_without_a_legal_split_is_reported():
+    """A tail that ties nearly all layers together leaves nothing to split."""
     config = shared_tail(6, 5, [FULL] * 6)
     plan = plan_partition(config, 2)
     assert plan.illegal_reason is not None
-    assert plan.note == "no cut into that many ranks is legal"
+    assert plan.note == "no layer split over that many ranks is legal"
 
 
-def test_balanced_cut_is_the_best_of_all_legal_cuts():
-    """On small models the search agrees with trying every cut."""
+def test_balanced_split_is_the_best_of_all_legal_splits():
+    """On small models the search agrees with trying every split."""
     for shared, types in itertools.product(range(5), ([FULL] * 9, kinds(9, 3), kinds(9, 2))):
-        config = shared_tail(9, shared, types)
+        decoder = Decoder.of(shared_tail(9, shared, types))
         for pp in (1, 2, 3, 4):
             every = itertools.product(range(1, 10), repeat=pp)
-            legal = [cut for cut in every if illegal_reason(config, cut, pp) is None]
-            default = default_cut(9, pp)
+            legal = [split for split in every if illegal_reason(decoder, split, pp) is None]
+            default = default_split(9, pp)
 
-            def badness(cut, default=default):
-                moved = sum(abs(a - b) for a, b in zip(cut, default, strict=True))
-                return sum(n * n for n in cut), moved, cut
+            def badness(split, default=default):
+                moved = sum(abs(a - b) for a, b in zip(split, default, strict=True))
+                return sum(n * n for n in split), moved, split
 
-            assert balanced_cut(config, pp) == min(legal, key=badness, default=None)
+            assert balanced_split(decoder, pp) == min(legal, key=badness, default=None)
 
 
 def test_ranks_cover_all_layers_once_and_count_caches():
     """Rank plans add up to the model."""
     plan = plan_partition(E4B, 4)
     assert [rank.first_layer for rank in plan.ranks] == [0, 7, 14, 22]
-    assert sum(rank.kv_layers for rank in plan.ranks) == len(kv_layers(E4B)) == 24
+    assert sum(rank.kv_layers for rank in plan.ranks) == len(Decoder.of(E4B).kv_layers) == 24
     assert sum(rank.parameters for rank in plan.ranks) == sum(layer_parameters(E4B))
 
 
@@ -191,14 +184,14 @@ def test_layers_without_a_cache_are_not_counted():
     """Linear attention holds no key-value cache."""
     types = ["linear_attention", "full_attention"] * 2
     config = {"num_hidden_layers": 4, "layer_types": types}
-    assert kv_layers(config) == {1, 3}
+    assert Decoder.of(config).kv_layers == {1, 3}
     assert layer_parameters(config) is None
 
 
 def test_config_without_layers_is_bad_input():
     """A config of something else ends in one error."""
     with pytest.raises(BadInputError, match="no number of layers"):
-        layer_count({"model_type": "vit"})
+        Decoder.of({"model_type": "vit"})
 
 
 def test_pp_below_one_is_bad_input():

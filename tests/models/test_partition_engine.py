@@ -40,7 +40,7 @@ def fixed_tree(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("model", "pp", "cut", "refusal"),
+    ("model", "pp", "split", "refusal"),
     [
         ("ple", 2, (1, 9), None),
         ("ple", 2, (8, 2), NO_SOURCE),
@@ -49,10 +49,10 @@ def fixed_tree(tmp_path_factory):
         ("dense", 2, (8, 0), NO_LAYER),
     ],
 )
-def test_vllm_loads_exactly_the_legal_cuts(model, pp, cut, refusal, fixed_tree, tmp_path):
+def test_vllm_loads_exactly_the_legal_splits(model, pp, split, refusal, fixed_tree, tmp_path):
     """A plan without illegal_reason loads and answers, another is refused at load."""
     source = resolve_model(model)
-    plan = plan_partition(source.config, pp, cut)
+    plan = plan_partition(source.config, pp, split)
     script = tmp_path / "load.py"
     script.write_text(LOAD)
     cores = sorted(os.sched_getaffinity(0))

@@ -31,10 +31,10 @@ def test_every_shape_has_the_structure_of_its_model():
         ("31B", 4, True),
     ],
 )
-def test_cuts_by_arithmetic(name, pp, default_is_legal):
-    """Which sizes vLLM's own cut can be loaded at, from the config alone."""
+def test_layer_splits_by_arithmetic(name, pp, default_is_legal):
+    """The config alone tells the sizes at which vLLM's own layer split can be loaded."""
     plan = plan_partition(shapes()[name].config, pp)
-    assert (plan.layers_per_rank == plan.default_cut) is default_is_legal
+    assert (plan.layers_per_rank == plan.default_split) is default_is_legal
 
 
 def test_a_shape_becomes_a_model_without_weights(tmp_path):

@@ -7,11 +7,12 @@ import pytest
 
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
+from harness.models.config import Decoder, text_config
 from harness.models.instruments import instrument_names, instrument_path, problems_path
 from harness.models.instruments.build import MAXIMUM_BYTES
 from harness.models.instruments.problems import make_problems, prompt_of
 from harness.models.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES, TRAINED
-from harness.models.partition import kv_sources, layer_kinds, plan_partition, text_config
+from harness.models.partition import plan_partition
 
 every_instrument = pytest.mark.parametrize("name", instrument_names())
 trained_instrument = pytest.mark.parametrize("name", tuple(TRAINED))
@@ -55,7 +56,7 @@ def test_the_shape_is_worth_a_pipeline(name):
     text = text_config(config)
     assert text["tie_word_embeddings"] is True
     assert text["final_logit_softcapping"] == 30.0
-    assert set(layer_kinds(config)) == {"sliding_attention", "full_attention"}
+    assert set(Decoder.of(config).kinds) == {"sliding_attention", "full_attention"}
     for pp in (2, 4):
         plan = plan_partition(config, pp)
         assert plan.illegal_reason is None
@@ -102,10 +103,10 @@ def test_ple_needs_ple():
     assert card["measured"]["accuracy_without_ple_in_later_half"] <= 0.5
 
 
-def test_ple_needs_a_cut_of_its_own_at_pp4():
-    """The planner has something to work out: vLLM's own cut parts a layer from its source."""
+def test_ple_needs_a_layer_split_of_its_own_at_pp4():
+    """The planner has work to do: vLLM's own layer split parts a layer from its source."""
     config = resolve_model("ple").config
-    assert kv_sources(config) == {8: 7, 9: 6}
+    assert Decoder.of(config).kv_sources == {8: 7, 9: 6}
     assert plan_partition(config, 2).is_default
     assert plan_partition(config, 4).layers_per_rank == (2, 2, 2, 4)
 

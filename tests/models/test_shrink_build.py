@@ -8,7 +8,9 @@ from click.testing import CliRunner
 from harness.cli.model import model as model_command
 from harness.errors import BadInputError
 from harness.models.checkpoint import content_digest, resolve_model
-from harness.models.shrink import CARD, default_config, find_config, read_card, shrink
+from harness.models.instruments import CARD, read_card
+from harness.models.shrink import find_config, shrink
+from harness.models.tiny import default_config
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 

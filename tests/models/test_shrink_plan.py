@@ -3,7 +3,8 @@
 import pytest
 
 from harness.errors import BadInputError
-from harness.models.partition import kv_sources, layer_kinds, plan_partition
+from harness.models.config import Decoder
+from harness.models.partition import plan_partition
 from harness.models.shrink_plan import kept_layers, shrunk_config
 from harness.models.tiny import TINY, default_config, tiny_names
 
@@ -75,13 +76,13 @@ def test_the_text_part_of_a_multimodal_config_is_taken():
 
 @pytest.mark.parametrize(("layers", "every", "shared"), [(35, 5, 20), (42, 6, 18), (30, 6, 0)])
 def test_the_layer_pattern_and_the_shared_tail_are_kept(layers, every, shared):
-    """Whole periods, a source for each shared layer, and a legal cut at PP=2 and 4."""
+    """Whole periods, a source for each shared layer, and a legal layer split at PP=2 and 4."""
     plan = shrunk_config(gemma4(layers, every, num_kv_shared_layers=shared))
     kinds = plan["layer_types"]
     assert 8 <= plan["num_hidden_layers"] == len(kinds) <= 12
     assert [kind == FULL for kind in kinds] == [(i + 1) % every == 0 for i in range(len(kinds))]
     assert bool(plan["num_kv_shared_layers"]) is bool(shared)
-    assert len(kv_sources(plan)) == plan["num_kv_shared_layers"]
+    assert len(Decoder.of(plan).kv_sources) == plan["num_kv_shared_layers"]
     assert all(plan_partition(plan, pp).illegal_reason is None for pp in (2, 4))
 
 
@@ -93,7 +94,7 @@ def test_a_pattern_that_never_repeats_keeps_each_kind_and_its_order():
     assert len(layers) == 12
     assert list(layers) == sorted(layers)
     assert {kinds[layer] for layer in layers} == {"mamba", "attention", "mlp"}
-    assert layer_kinds(shrunk_config(config)) == tuple(kinds[layer] for layer in layers)
+    assert Decoder.of(shrunk_config(config)).kinds == tuple(kinds[layer] for layer in layers)
 
 
 def test_a_pattern_in_a_string_is_cut_with_the_layers():
@@ -140,7 +141,7 @@ def test_attention_stays_grouped_as_it_was(heads, kv_heads, kept):
 
 
 def test_state_space_heads_fill_their_width():
-    """What transformers asserts of falcon_h1 holds after the cut."""
+    """The assertions of transformers on falcon_h1 hold after shrinking."""
     plan = shrunk_config(
         {
             "model_type": "falcon_h1", "num_hidden_layers": 24, "hidden_size": 2048,
@@ -162,9 +163,9 @@ def test_rotary_factors_fit_the_smaller_head():
             "num_attention_heads": 32, "max_position_embeddings": 131072, "rope_scaling": rope,
         }
     )  # fmt: skip
-    cut = plan["rope_scaling"]
-    assert len(cut["short_factor"]) == len(cut["long_factor"]) == 16
-    assert cut["original_max_position_embeddings"] == 128
+    shrunk = plan["rope_scaling"]
+    assert len(shrunk["short_factor"]) == len(shrunk["long_factor"]) == 16
+    assert shrunk["original_max_position_embeddings"] == 128
     assert len(rope["short_factor"]) == 48, "the caller's config is not touched"
 
 

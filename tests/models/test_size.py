@@ -1,21 +1,29 @@
-"""How large a checkpoint is: near enough to share a host by it."""
+"""The size of a checkpoint: near enough to share a host by it."""
 
 import json
 
 import pytest
 
-from harness.models.instruments import instrument_names, instrument_path
-from harness.models.size import _elements, kv_bytes, weight_bytes
+from harness.models.instruments import instrument_path
+from harness.models.instruments.recipes import TRAINED
+from harness.models.size import kv_bytes, weight_bytes
 
 
-@pytest.mark.parametrize("name", instrument_names())
-def test_counted_elements_are_near_the_stored_ones(name):
-    """What is counted from the config alone is within a half of what the checkpoint holds."""
+@pytest.mark.parametrize("name", TRAINED)
+def test_counted_weights_are_near_the_stored_ones(name, tmp_path):
+    """A config without files counts within a fiftieth of the parameters that its card states."""
     path = instrument_path(name)
     config = json.loads((path / "config.json").read_text())
     card = json.loads((path / "instrument.json").read_text())
-    text = config.get("text_config", config)
-    assert 0.5 < _elements(config, text) / card["parameters"] < 1.5
+    assert weight_bytes(tmp_path, config, 2) / 2 == pytest.approx(card["parameters"], rel=0.02)
+
+
+def test_pickled_weights_count_where_there_are_no_others(tmp_path):
+    """A checkpoint of pickles has their size; pickles beside safetensors are not its weights."""
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x" * 500)
+    assert weight_bytes(tmp_path, {"dtype": "bfloat16"}, 2) == 500
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    assert weight_bytes(tmp_path, {"dtype": "bfloat16"}, 2) == 1000
 
 
 def test_weights_at_another_width(tmp_path):

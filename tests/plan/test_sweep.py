@@ -10,7 +10,7 @@ from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
 from harness.models.instruments import instrument_names
-from harness.models.partition import layer_count
+from harness.models.config import Decoder
 from harness.plan.installation import Installation, package_versions
 from harness.plan.options import Options
 from harness.plan.points import Point
@@ -54,7 +54,7 @@ def test_variants_keep_the_order_of_the_series(plan):
 
 def test_baseline_differs_in_pp_alone(plan):
     """The baseline is the same cell at PP=1 under no partition."""
-    layers = layer_count(resolve_model("dense").config)
+    layers = Decoder.of(resolve_model("dense").config).layers
     sweep = plan(2, partitions=((2, layers - 2),), models=("dense",))
     point = Point("fixed", "dense", 2)
     baseline, cell = sweep.baseline(point), sweep.cell(point)

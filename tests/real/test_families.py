@@ -7,7 +7,8 @@ from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
-from harness.models.shrink import default_config, shrink
+from harness.models.shrink import shrink
+from harness.models.tiny import default_config
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep

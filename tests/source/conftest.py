@@ -60,7 +60,7 @@ class FakeSite:
         )
 
     def locate(self, **pin):
-        """Return what `install` has installed."""
+        """Return the vLLM that `install` has installed."""
         return locate_vllm(self.pin(**pin), [self.path])
 
 

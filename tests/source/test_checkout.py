@@ -42,9 +42,9 @@ def read(checkout, site):
     return read
 
 
-def changes(read_result):
-    """Return what each variant changes in the release."""
-    return {variant.name: dict(variant.files) for variant in read_result.variants}
+def changes(checkout):
+    """Return the files that each variant changes in the release."""
+    return {variant.name: dict(variant.files) for variant in checkout.variants}
 
 
 def test_base_and_worktree_are_what_git_has(checkout, read):
@@ -56,9 +56,9 @@ def test_base_and_worktree_are_what_git_has(checkout, read):
     checkout.write("vllm/untracked.py", "untracked\n")
     checkout.write("vllm/untracked.txt", "notes\n")
     (checkout.path / "vllm/model_executor/models/m.py").unlink()
-    found = read()
-    assert found.base_name == "main"
-    assert changes(found) == {
+    result = read()
+    assert result.base_name == "main"
+    assert changes(result) == {
         "base": {},
         "worktree": {
             "vllm/a.py": b"committed\n",
@@ -72,7 +72,7 @@ def test_base_and_worktree_are_what_git_has(checkout, read):
 
 
 def test_a_base_after_the_release_keeps_its_own_changes(checkout, read):
-    """What main has changed since the release belongs to base, and to the work tree as well."""
+    """Changes of main since the release belong to base, and to the work tree as well."""
     checkout.git("switch", "-q", "main")
     checkout.commit({"vllm/a.py": "main\n", "vllm/later.py": "later\n"})
     checkout.git("rm", "-q", "vllm/b.py")
@@ -85,7 +85,7 @@ def test_a_base_after_the_release_keeps_its_own_changes(checkout, read):
 
 
 def test_base_is_a_merge_base(checkout, read):
-    """What main gained after the branch left it is no part of base."""
+    """Commits of main after the branch left it are no part of base."""
     checkout.commit({"vllm/a.py": "topic\n"})
     checkout.git("switch", "-q", "main")
     checkout.commit({"vllm/b.py": "after\n"})
@@ -153,7 +153,7 @@ COMPILED = {
 @pytest.mark.parametrize("case", COMPILED)
 @pytest.mark.parametrize("where", ["work tree", "base commit"])
 def test_compiled_sources_must_be_the_releases(checkout, read, where, case):
-    """A change in csrc/, cmake/ or _custom_ops.py is refused, by name and with the cure."""
+    """A change in csrc/, cmake/ or _custom_ops.py is refused, by name and with the fix."""
     files, name = COMPILED[case]
     if where == "base commit":
         checkout.git("switch", "-q", "main")
@@ -177,8 +177,8 @@ class TestWithoutTag:
     def _no_tag(self, checkout):
         checkout.git("tag", "-d", "v1.2.3")
 
-    def test_the_version_must_be_said(self, read):
-        """Without a tag nothing says what the release was built from, so the user has to."""
+    def test_the_version_must_be_given(self, read):
+        """Without a tag nothing tells what the release was built from, so the user has to."""
         with pytest.raises(BadInputError, match=r"fetch --tags.*--pp-base-version 1\.2\.3"):
             read()
 
@@ -253,7 +253,7 @@ REFUSED = {
     "link": (link, {}, "is a symbolic link; replace it"),
     "committed link": (committed_link, {}, "is a symbolic link in commit"),
     "unrelated": (orphan, {}, "HEAD and main share no commit"),
-    "unnamed": (unnamed, {}, "no release tag; say with --pp-base REV"),
+    "unnamed": (unnamed, {}, "no release tag; name with --pp-base REV"),
     "unknown revision": (None, {"base": "gone"}, "has no commit 'gone'"),
     "option as revision": (None, {"base": "--all"}, "has no commit '--all'"),
     "unknown release": (None, {"version": "0.0.1"}, "no pin for vLLM 0.0.1; known: 1.2.3, 9.9.9"),
@@ -262,8 +262,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_unusable_checkouts_are_refused_with_the_cure(checkout, read, case):
-    """What cannot be measured ends in one error, and nothing of the checkout is touched."""
+def test_unusable_checkouts_are_refused_with_the_fix(checkout, read, case):
+    """An unusable checkout ends in one error, and nothing of it is touched."""
     prepare, options, words = REFUSED[case]
     if prepare is not None:
         prepare(checkout)
@@ -312,15 +312,15 @@ def test_a_partial_clone_says_how_to_complete_it(checkout, read, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_checkout_of_another_user_says_how_to_trust_it(checkout, read):
-    """git refuses folders of other users; the error passes on its cure."""
+    """git refuses folders of other users; the error passes on the fix."""
     for path in (checkout.path, checkout.path / ".git"):
         os.chown(path, 12345, 12345)
     with pytest.raises(BadInputError, match=r"another user.*safe\.directory"):
         read()
 
 
-def test_without_git_it_says_so(checkout, read, monkeypatch, tmp_path):
-    """A machine without the git program gets that said."""
+def test_a_missing_git_is_named(checkout, read, monkeypatch, tmp_path):
+    """A machine without the git program ends in an error that names it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadInputError, match="cannot run git"):
         read()
@@ -330,10 +330,10 @@ def test_without_git_it_says_so(checkout, read, monkeypatch, tmp_path):
 def test_a_checkout_of_the_release_is_the_series(real_vllm, real_pin, tmp_path):
     """0001 committed and 0002 uncommitted give the very trees of `merged` and `fixed`."""
     checkout = release_checkout(tmp_path / "vllm", real_vllm)
-    found = read_checkout(checkout.path, load_pins(patches_dir()), lambda _: real_vllm)
+    read = read_checkout(checkout.path, load_pins(patches_dir()), lambda _: real_vllm)
     series = load_series(patches_dir() / real_pin.series).variants()
     digests = [
         [build_tree(real_vllm, each, tmp_path / "cache").digest for each in variants]
-        for variants in (found.variants, series[1:])
+        for variants in (read.variants, series[1:])
     ]
     assert digests[0] == digests[1]

@@ -1,4 +1,4 @@
-"""Environments of pins: found, made whole or not at all, and every refusal names its cure."""
+"""Environments of pins: located, made whole or not at all, and every refusal names its fix."""
 
 import os
 import sys
@@ -87,7 +87,7 @@ def left_over(world):
 
 
 def test_install_makes_an_environment_and_find_finds_it(world):
-    """What was installed is found, with its own interpreter and packages; nothing else is there."""
+    """An installed pin is found, with its own interpreter and packages; nothing else is left."""
     made = installed(world)
     assert made.python == world.folder / "pins/1.2.3-cpu/bin/python"
     assert find_vllm(world.pin()) == made
@@ -135,7 +135,7 @@ def test_no_network_leaves_nothing(world, monkeypatch, step):
 
 
 def test_a_failed_renewal_keeps_what_stood(world, monkeypatch):
-    """--again that fails leaves the environment that was there."""
+    """--again that fails leaves the earlier environment."""
     made = installed(world)
     monkeypatch.setenv("UV_FAILS", "install")
     with pytest.raises(BadInputError):
@@ -183,8 +183,8 @@ def test_own_environment_comes_first(world):
     installed(world)
     world.path = world.own
     world.install()
-    found = find_vllm(world.pin())
-    assert (found.python, found.package_dir) == (None, world.own / "vllm")
+    vllm = find_vllm(world.pin())
+    assert (vllm.python, vllm.package_dir) == (None, world.own / "vllm")
 
 
 def test_another_release_in_the_own_environment_does_not_matter(world):
@@ -196,7 +196,7 @@ def test_another_release_in_the_own_environment_does_not_matter(world):
 
 
 def test_wrong_device_is_refused(world):
-    """What is built for another device is not taken, and the command names the device."""
+    """A build for another device is not taken, and the command names the device."""
     installed(world)
     with pytest.raises(BadInputError) as caught:
         find_vllm(world.pin(), "cuda")
@@ -207,7 +207,7 @@ def test_wrong_device_is_refused(world):
 
 
 def test_two_devices_must_be_told_apart(world):
-    """Installed for both, a run must say for which; then the right one is found."""
+    """Installed for both devices, a run must name one; then that one is found."""
     installed(world)
     other = world.folder / "site-packages"
     for path in [*other.glob("*.dist-info/**/*"), *other.glob("*.dist-info")]:
@@ -221,7 +221,7 @@ def test_two_devices_must_be_told_apart(world):
 
 
 def test_an_edited_environment_is_refused(world):
-    """A file edited in place is named, and the cure is for that environment."""
+    """A file edited in place is named, and the fix is for that environment."""
     made = installed(world)
     path = made.package_dir / "a.py"
     path.write_text("edited\n")

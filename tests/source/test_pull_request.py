@@ -64,9 +64,9 @@ def checkout(tmp_path):
 @pytest.mark.parametrize("other", [DOCS, RENAME.format("tests"), BINARY, MODE])
 def test_what_is_outside_vllm_is_skipped_by_name(read, other, where):
     """Text, renames, binary files and modes outside vllm/ neither stop the rest nor go unsaid."""
-    found = read(other + CHANGE if where == "before" else CHANGE + other)
-    assert files_of(found) == [["vllm/a.py"]]
-    assert found.skipped in {("docs/x.md",), ("tests/c.py",), ("docs/x.png",), ("tools/x.sh",)}
+    patch_file = read(other + CHANGE if where == "before" else CHANGE + other)
+    assert files_of(patch_file) == [["vllm/a.py"]]
+    assert patch_file.skipped in {("docs/x.md",), ("tests/c.py",), ("docs/x.png",), ("tools/x.sh",)}
 
 
 def test_hunks_that_look_like_headers_are_content(read):
@@ -91,12 +91,14 @@ def test_each_mail_is_a_patch_and_they_apply_in_order(site, checkout, tmp_path):
     checkout.commit({"vllm/a.py": "one\nTWO\nTHREE\n", "vllm/n.py": "n = 1\n"}, "Third")
     path = tmp_path / "fix.patch"
     path.write_text(checkout.git("format-patch", "--stdout", "HEAD~3") + "\n")
-    found = read_patch_file(path)
-    assert [patch.subject for patch in found.patches] == ["First: ünïcode", "Third"]
-    assert files_of(found) == [["vllm/a.py"], ["vllm/a.py", "vllm/n.py"]]
-    assert found.skipped == ("docs/readme.md",)
+    patch_file = read_patch_file(path)
+    assert [patch.subject for patch in patch_file.patches] == ["First: ünïcode", "Third"]
+    assert files_of(patch_file) == [["vllm/a.py"], ["vllm/a.py", "vllm/n.py"]]
+    assert patch_file.skipped == ("docs/readme.md",)
     site.install()
-    tree = build_tree(site.locate(), Variant("patched", found.patches), tmp_path / "cache").path
+    tree = build_tree(
+        site.locate(), Variant("patched", patch_file.patches), tmp_path / "cache"
+    ).path
     assert (tree / "vllm/a.py").read_text() == "one\nTWO\nTHREE\n"
     assert (tree / "vllm/n.py").read_text() == "n = 1\n"
 
@@ -116,7 +118,7 @@ def test_git_agrees_with_what_is_applied(checkout, site, tmp_path):
     subprocess.run(["git", "-C", checkout.path, "apply", "-R", "--check", path], check=True)
 
 
-def test_an_offset_is_refused_with_the_cure(read, site, tmp_path):
+def test_an_offset_is_refused_with_the_fix(read, site, tmp_path):
     """A hunk that would fit at another line is refused, and nothing is built."""
     site.install(files={"vllm/__init__.py": "", "vllm/a.py": "zero\none\ntwo\nthree\n"})
     variant = Variant("patched", read(CHANGE).patches)
@@ -147,8 +149,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_unusable_files_are_refused_with_the_cure(read, case):
-    """What cannot be measured faithfully ends in one error that names the file."""
+def test_unusable_files_are_refused_with_the_fix(read, case):
+    """An unusable file ends in one error that names it."""
     content, words = REFUSED[case]
     with pytest.raises(BadInputError, match=words) as refused:
         read(content)

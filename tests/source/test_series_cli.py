@@ -1,4 +1,4 @@
-"""`pp-harness series`: what it prints, and the status that it ends with."""
+"""`pp-harness series`: its output, and the status that it ends with."""
 
 import shutil
 
@@ -53,7 +53,7 @@ def test_lint_of_a_sound_series(run, shipped):
     assert out == f"{shipped}/s: 1 patch, 2 prefixes apply to vLLM 1.2.3\n"
 
 
-def test_lint_lists_what_headers_lack(run, shipped):
+def test_lint_lists_missing_headers(run, shipped):
     """Each header that is missing is a problem of its own; they are all listed, status 1."""
     (shipped / "s/0001-shout.patch").write_text("Subject: Shout\n" + CHANGE)
     status, out, _ = run("lint")
@@ -76,7 +76,7 @@ def test_lint_lists_what_headers_lack(run, shipped):
     ],
 )
 def test_lint_of_an_unusable_series(run, shipped, patch, says):
-    """What cannot be used ends with status 2 and one line that names patch, file and hunk."""
+    """An unusable series ends with status 2 and one line that names patch, file and hunk."""
     (shipped / "s/0001-shout.patch").write_text(patch, newline="")
     status, out, err = run("lint")
     assert (status, out) == (2, "")

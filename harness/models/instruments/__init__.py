@@ -1,5 +1,47 @@
-"""The bundled instruments: tiny trained checkpoints and the word problems that they solve."""
+"""The bundled instruments: tiny checkpoints, and the word problems that the trained ones solve.
 
-from harness.models.instruments.catalog import instrument_names, instrument_path, problems_path
+This module finds their files; it builds nothing and needs no torch.
+"""
 
-__all__ = ["instrument_names", "instrument_path", "problems_path"]
+import json
+from pathlib import Path
+from typing import Any
+
+from ...errors import BadInputError
+from .recipes import RECIPES, recipe_of
+
+_HERE = Path(__file__).resolve().parent
+CHECKPOINTS = _HERE / "checkpoints"
+# The model card of a checkpoint that we built: written last, so that it marks a whole one.
+CARD = "instrument.json"
+
+
+def instrument_names() -> tuple[str, ...]:
+    """Return the names of the bundled instruments, in the order in which a sweep runs them."""
+    return tuple(RECIPES)
+
+
+def instrument_path(name: str) -> Path:
+    """Return the folder of a shipped checkpoint.
+
+    Raises:
+        BadInputError: no instrument has that name, or this installation lacks its files.
+    """
+    folder = CHECKPOINTS / recipe_of(name).name
+    if not (folder / "model.safetensors").is_file():
+        raise BadInputError(
+            f"the files of instrument {name!r} are not installed; "
+            f"rebuild them: pp-harness model build {name} --out {folder}"
+        )
+    return folder
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the card of a checkpoint that we built."""
+    card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    return card
+
+
+def problems_path() -> Path:
+    """Return the path of the bundled word problems, a JSONL file in GSM8K's format."""
+    return _HERE / "problems.jsonl"

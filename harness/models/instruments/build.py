@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BadInputError, HarnessError
-from harness.models.instruments.problems import Problem, make_problems, prompt_of, target_of
-from harness.models.instruments.recipes import (
-    PROBLEM_COUNT,
-    PROBLEM_SEED,
-    VOCAB_SIZE,
-    RandomRecipe,
-    Recipe,
-    recipe_of,
-)
-from harness.models.instruments.tokenizer import BOS, EOS, train_tokenizer, write_tokenizer
+from ...errors import BadInputError, HarnessError
+from ...files import whole_folder
+from . import CARD
+from .problems import Problem, make_problems, prompt_of, target_of
+from .recipes import PROBLEM_SEED, VOCAB_SIZE, RandomRecipe, Recipe
+from .tokenizer import BOS, EOS, train_tokenizer, write_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from harness.models.instruments.training import Example
+    from .training import Example
 
 MINIMUM_ACCURACY = 0.95
 MAXIMUM_ACCURACY_WITHOUT_PLE = 0.5
@@ -35,13 +28,10 @@ MAXIMUM_BYTES = 4_000_000
 TOKENIZER_TEXTS = 2000
 TOKENIZER_SEED = 1
 
-# Files are written in this order; the card comes last.
-CARD = "instrument.json"
-
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a build: ``step`` of ``steps`` done, with the training loss in nats a token."""
+    """One step of a build: `step` of `steps` done, with the training loss in nats a token."""
 
     step: int
     steps: int
@@ -49,48 +39,37 @@ class Progress:
 
 
 def build_instrument(
-    name: str,
+    recipe: Recipe | RandomRecipe,
     out: Path,
     *,
-    seed: int | None = None,
-    steps: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     check: bool = True,
 ) -> dict[str, object]:
-    """Make instrument ``name`` and write its checkpoint to the folder ``out``; returns its card.
+    """Make the instrument of a recipe and write its checkpoint to the folder `out`.
 
     The folder appears whole or not at all, and replaces an older instrument of the same path.
 
     Args:
-        name: one of the bundled instruments.
+        recipe: `recipes.recipe_of` has those of the bundled instruments.
         out: the folder to make.
-        seed: in place of the recipe's.
-        steps: in place of the recipe's, of an instrument that is trained.
         on_progress: called after each optimiser step.
         check: False keeps a model that does not reach the stated accuracy (for tests).
 
-    Raises:
-        BadInputError: unknown name; ``out`` exists and is no instrument; torch or transformers
-            are not installed.
-        HarnessError: the model misses the accuracy, does not see its weights, or is too large.
+    Returns:
+        The card of the instrument.
 
+    Raises:
+        BadInputError: `out` exists and is no instrument; torch or transformers are not
+            installed.
+        HarnessError: the model misses the accuracy, does not see its weights, or is too large.
     """
-    recipe = recipe_of(name)
-    recipe = replace(recipe, seed=recipe.seed if seed is None else seed)
-    if steps is not None and isinstance(recipe, Recipe):
-        recipe = replace(recipe, steps=steps)
     if out.exists() and not (out / CARD).is_file():
         raise BadInputError(f"{out} exists and holds no instrument; choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        card = _build_into(work, recipe, on_progress, check=check)
-        work.chmod(0o755)  # mkdtemp and safetensors keep what they make to its owner
-        for file in work.iterdir():
-            file.chmod(0o644)
-        _replace_folder(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with whole_folder(out) as folder:
+        folder.mkdir()
+        card = _build_into(folder, recipe, on_progress, check=check)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors keeps its files to their owner
     return card
 
 
@@ -122,7 +101,7 @@ def _build_into(
     if isinstance(recipe, Recipe):
         made = _train_into(folder, recipe, tokenizer, on_progress, check=check)
     else:
-        from harness.models.instruments import multimodal
+        from . import multimodal
 
         made = {
             "purpose": "Shows whether an engine computes one thing twice; it knows nothing.",
@@ -168,12 +147,12 @@ def _train_into(
     import torch
     from safetensors.torch import save_file
 
-    from harness.models.instruments import training
+    from . import training
 
     # Processor time: other work on the machine does not enter the card.
     started = time.process_time()
     examples = [
-        _example(tokenizer, problem) for problem in make_problems(PROBLEM_COUNT, PROBLEM_SEED)
+        _example(tokenizer, problem) for problem in make_problems(recipe.problems, PROBLEM_SEED)
     ]
     model = training.make_model(recipe, tokenizer.get_vocab_size())
     training.train(
@@ -206,7 +185,7 @@ def _train_into(
         "steps": recipe.steps,
         "batch": recipe.batch,
         "learning_rate": recipe.learning_rate,
-        "problems": {"count": PROBLEM_COUNT, "seed": PROBLEM_SEED},
+        "problems": {"count": recipe.problems, "seed": PROBLEM_SEED},
         "measured": measured,
     }
 
@@ -225,25 +204,9 @@ def _check_scores(name: str, accuracy: float, without_ple: float | None) -> None
 
 
 def _example(tokenizer: Tokenizer, problem: Problem) -> Example:
-    from harness.models.instruments.training import Example
+    from .training import Example
 
     prompt = tokenizer.encode(prompt_of(problem.question)).ids
     answer = tokenizer.encode(target_of(problem.answer), add_special_tokens=False).ids
     assert prompt[0] == tokenizer.token_to_id(BOS)
     return Example(tuple(prompt), (*answer, tokenizer.token_to_id(EOS)))
-
-
-def _replace_folder(new: Path, out: Path) -> None:
-    """Move ``new`` to ``out``; an older folder steps aside first and is then removed."""
-    if not out.exists():
-        new.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(old / out.name)
-    try:
-        new.rename(out)
-    except OSError:
-        (old / out.name).rename(out)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

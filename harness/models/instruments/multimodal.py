@@ -1,8 +1,8 @@
 """Build an instrument with random weights behind a multimodal class, as published models name it.
 
 Only text goes through it. The vision tower is there because the class builds and loads one, and
-the processor because engines on a GPU try an image of their own before the first request. Nothing
-else in the harness imports this module, which needs torch and transformers.
+the processor because engines on a GPU try an image of their own before the first request. Only the
+builder imports this module, which needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from transformers import (
     Gemma4VisionConfig,
 )
 
-from harness.engine import random_weights
-from harness.models import weight_effects
-from harness.models.instruments.recipes import RandomRecipe
-from harness.models.instruments.tokenizer import write_tokenizer
+from ...engine import random_weights
+from .. import weight_effects
+from .recipes import RandomRecipe
+from .tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -52,13 +52,12 @@ MARKS = {
 
 
 def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str, object]:
-    """Write all but the card to ``folder``; return what was measured.
+    """Write all but the card to `folder`; return the measurements.
 
     Weights depend on the seed and on their names alone.
 
     Raises:
         BadInputError: a kind of weight of the text decoder does not move the logits.
-
     """
     tokenizer.add_special_tokens(list(MARKS.values()))
     vocabulary = tokenizer.get_vocab_size()
@@ -82,7 +81,7 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     )
     decoder = Gemma4ForCausalLM(text).to(torch.float32).eval()
     random_weights.fill(decoder, recipe.seed)
-    seen = weight_effects.measure(decoder, vocabulary)
+    effects = weight_effects.measure(decoder, vocabulary)
     whole = Gemma4ForConditionalGeneration(config).to(torch.float32)
     random_weights.fill(whole, recipe.seed)
     whole.model.language_model.load_state_dict(decoder.model.state_dict())
@@ -95,16 +94,16 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     whole.config.save_pretrained(folder)
     write_tokenizer(tokenizer, folder, text.max_position_embeddings, MARKS)
     _write_processor(recipe, folder)
-    kind, effect = seen.smallest
+    kind, effect = effects.smallest
     return {
         "smallest_effect": effect,
         "smallest_effect_of": kind,
-        "top_tokens": seen.top_tokens,
+        "top_tokens": effects.top_tokens,
     }
 
 
 def _write_processor(recipe: RandomRecipe, folder: Path) -> None:
-    """Write ``processor_config.json``; the tokenizer, which it names, is in ``folder`` already."""
+    """Write `processor_config.json`; the tokenizer, which it names, is in `folder` already."""
     sizes = {"patch_size": recipe.vision["patch_size"], "max_soft_tokens": SOFT_TOKENS}
     processor = Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),

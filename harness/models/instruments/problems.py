@@ -1,11 +1,9 @@
 """The bundled word problems: GSM8K's format and task, text from our own templates.
 
-A problem is a question and a worked answer that ends in ``#### <number>``, so lm-eval's gsm8k task
+A problem is a question and a worked answer that ends in `#### <number>`, so lm-eval's gsm8k task
 scores it unchanged. Questions run past the instruments' sliding window, answers stay short: the
 set is to be answered by a tiny trained model on a CPU in seconds.
 """
-
-from __future__ import annotations
 
 import json
 import random
@@ -24,7 +22,7 @@ ITEMS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One word problem: ``question``, and ``answer`` ending in ``#### <number>``."""
+    """One word problem: `question`, and `answer` ending in `#### <number>`."""
 
     question: str
     answer: str
@@ -36,7 +34,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Template:
-    """Texts with the slots name, item, a, b, c (and n, the result, in ``working``)."""
+    """Texts with the slots name, item, a, b, c (and n, the result, in `working`)."""
 
     question: str
     working: str
@@ -96,9 +94,9 @@ TEMPLATES = (
 
 
 def make_problems(count: int, seed: int) -> tuple[Problem, ...]:
-    """``count`` distinct problems, the same for the same ``seed``; templates take turns.
+    """Make `count` distinct problems, the same for the same `seed`; templates take turns.
 
-    Numbers: ``a`` in 21..59, ``b`` and ``c`` in 2..9, so that every result is a positive integer.
+    Numbers: `a` in 21..59, `b` and `c` in 2..9, so that every result is a positive integer.
     """
     rng = random.Random(seed)  # noqa: S311 - text for a test, not a secret
     made: dict[str, Problem] = {}
@@ -119,7 +117,7 @@ def prompt_of(question: str) -> str:
 
 
 def target_of(answer: str) -> str:
-    """Return what is to follow the prompt: lm-eval's target delimiter is one space."""
+    """Return the text that follows the prompt: lm-eval's target delimiter is one space."""
     return f" {answer}"
 
 

@@ -1,12 +1,10 @@
 """The shapes and training settings of the bundled instruments, as plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from harness.errors import BadInputError
+from ...errors import BadInputError
 
 PROBLEM_COUNT = 128
 PROBLEM_SEED = 20260
@@ -36,14 +34,13 @@ _COMMON: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one instrument is made.
+    """The recipe of an instrument that is trained.
 
     Attributes:
-        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
-        steps: optimiser steps; ``batch`` problems are seen in each.
+        shape: keyword arguments of `Gemma4TextConfig`, without vocabulary sizes.
+        steps: optimiser steps; `batch` of the `problems` are seen in each.
         learning_rate: peak of a warm-up and cosine schedule.
         ple_gain: start value of the norm weight that scales what PLE adds in each layer.
-
     """
 
     name: str
@@ -52,18 +49,18 @@ class Recipe:
     seed: int = 7
     steps: int = 350
     batch: int = 32
+    problems: int = PROBLEM_COUNT
     learning_rate: float = 2e-3
     ple_gain: float = 1.0
 
 
 @dataclass(frozen=True)
 class RandomRecipe:
-    """How an instrument with random weights is made: a text decoder behind a multimodal class.
+    """The recipe of an instrument with random weights: a text decoder behind a multimodal class.
 
     Attributes:
-        shape: keyword arguments of ``Gemma4TextConfig``, without vocabulary sizes.
-        vision: keyword arguments of ``Gemma4VisionConfig``.
-
+        shape: keyword arguments of `Gemma4TextConfig`, without vocabulary sizes.
+        vision: keyword arguments of `Gemma4VisionConfig`.
     """
 
     name: str
@@ -78,90 +75,76 @@ def _recipe(name: str, summary: str, shape: dict[str, object], **settings: float
     return Recipe(name, summary, merged, **settings)  # type: ignore[arg-type]
 
 
-TRAINED: Mapping[str, Recipe] = MappingProxyType(
+_DENSE = _recipe(
+    "dense",
+    "8 layers, sliding and full attention, no PLE, no experts",
     {
-        recipe.name: recipe
-        for recipe in (
-            _recipe(
-                "dense",
-                "8 layers, sliding and full attention, no PLE, no experts",
-                {
-                    "num_hidden_layers": 8,
-                    "intermediate_size": 256,
-                    "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
-                },
-            ),
-            _recipe(
-                "ple",
-                "10 layers with per-layer embeddings and a KV-shared tail of two layers",
-                {
-                    "num_hidden_layers": 10,
-                    "intermediate_size": 192,
-                    # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own cut is illegal.
-                    "layer_types": [SLIDING] * 3 + [FULL] + ([SLIDING] * 2 + [FULL]) * 2,
-                    "num_kv_shared_layers": 2,
-                    "use_double_wide_mlp": True,
-                    "hidden_size_per_layer_input": 16,
-                },
-                steps=400,
-                ple_gain=2.0,
-            ),
-            _recipe(
-                "moe",
-                "8 layers of 8 experts (2 a token) beside the MLP, K equals V on full layers",
-                {
-                    "num_hidden_layers": 8,
-                    "intermediate_size": 64,
-                    "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
-                    "enable_moe_block": True,
-                    "num_experts": 8,
-                    "top_k_experts": 2,
-                    "moe_intermediate_size": 32,
-                    "attention_k_eq_v": True,
-                    "num_global_key_value_heads": 1,
-                },
-            ),
-        )
-    }
+        "num_hidden_layers": 8,
+        "intermediate_size": 256,
+        "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
+    },
 )
-
-RANDOM: Mapping[str, RandomRecipe] = MappingProxyType(
+_PLE = _recipe(
+    "ple",
+    "10 layers with per-layer embeddings and a KV-shared tail of two layers",
     {
-        recipe.name: recipe
-        for recipe in (
-            RandomRecipe(
-                "mm",
-                "6 layers with PLE behind the multimodal class, as published checkpoints name it",
-                MappingProxyType(
-                    _COMMON
-                    | {
-                        # Narrow, so that the file stays small: nothing is to be learned here.
-                        "hidden_size": 32,
-                        "num_attention_heads": 2,
-                        "num_key_value_heads": 1,
-                        "num_hidden_layers": 6,
-                        "intermediate_size": 48,
-                        "layer_types": [SLIDING, SLIDING, FULL] * 2,
-                        "hidden_size_per_layer_input": 8,
-                    }
-                ),
-                MappingProxyType(
-                    {
-                        "hidden_size": 32,
-                        "num_attention_heads": 1,
-                        "num_key_value_heads": 1,
-                        "head_dim": 32,
-                        "num_hidden_layers": 1,
-                        "intermediate_size": 32,
-                        "patch_size": 4,
-                        "position_embedding_size": 64,
-                    }
-                ),
-            ),
-        )
-    }
+        "num_hidden_layers": 10,
+        "intermediate_size": 192,
+        # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own layer split is illegal.
+        "layer_types": [SLIDING] * 3 + [FULL] + ([SLIDING] * 2 + [FULL]) * 2,
+        "num_kv_shared_layers": 2,
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 16,
+    },
+    steps=400,
+    ple_gain=2.0,
 )
-RECIPES: Mapping[str, Recipe | RandomRecipe] = MappingProxyType({**TRAINED, **RANDOM})
+_MOE = _recipe(
+    "moe",
+    "8 layers of 8 experts (2 a token) beside the MLP, K equals V on full layers",
+    {
+        "num_hidden_layers": 8,
+        "intermediate_size": 64,
+        "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
+        "enable_moe_block": True,
+        "num_experts": 8,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+        "attention_k_eq_v": True,
+        "num_global_key_value_heads": 1,
+    },
+)
+_MM = RandomRecipe(
+    "mm",
+    "6 layers with PLE behind the multimodal class, as published checkpoints name it",
+    # Narrow, so that the file stays small: nothing is to be learned here.
+    MappingProxyType(
+        _COMMON
+        | {
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 6,
+            "intermediate_size": 48,
+            "layer_types": [SLIDING, SLIDING, FULL] * 2,
+            "hidden_size_per_layer_input": 8,
+        }
+    ),
+    MappingProxyType(
+        {
+            "hidden_size": 32,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "head_dim": 32,
+            "num_hidden_layers": 1,
+            "intermediate_size": 32,
+            "patch_size": 4,
+            "position_embedding_size": 64,
+        }
+    ),
+)
+TRAINED: Mapping[str, Recipe] = MappingProxyType({r.name: r for r in (_DENSE, _PLE, _MOE)})
+RECIPES: Mapping[str, Recipe | RandomRecipe] = MappingProxyType({**TRAINED, _MM.name: _MM})
 
 
 def recipe_of(name: str) -> Recipe | RandomRecipe:
@@ -169,7 +152,6 @@ def recipe_of(name: str) -> Recipe | RandomRecipe:
 
     Raises:
         BadInputError: no instrument has that name.
-
     """
     try:
         return RECIPES[name]

@@ -15,7 +15,7 @@ SPECIAL = (PAD, EOS, BOS, UNK)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE on ``texts``: ids 0 to 3 are pad, eos, bos, unk; digits stand alone.
+    """Train a byte-level BPE on `texts`: ids 0 to 3 are pad, eos, bos, unk; digits stand alone.
 
     With special tokens asked for, encoding puts bos first, as the Gemma family does.
     """
@@ -49,7 +49,7 @@ def write_tokenizer(
 ) -> None:
     """Write the fast tokenizer files; they need no code of the checkpoint's own.
 
-    ``marks`` names special tokens of a multimodal processor (``{"image_token": "<|image|>"}``).
+    `marks` names special tokens of a multimodal processor (`{"image_token": "<|image|>"}`).
     """
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, object] = {

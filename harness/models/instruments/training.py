@@ -1,6 +1,4 @@
-"""Train an instrument with torch and transformers. Nothing else in the harness imports this."""
-
-from __future__ import annotations
+"""Train an instrument with torch and transformers. Only the builder imports this module."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
-from harness.models.instruments.recipes import Recipe
+from ..kv_weights import add_shared_weights
+from .recipes import Recipe
 
 IGNORED = -100
 MAX_GRADIENT_NORM = 1.0
@@ -29,12 +28,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on a set of examples.
+    """The score of a model on a set of examples.
 
     Attributes:
         accuracy: share of examples whose whole answer greedy decoding gives, token for token.
         margin: smallest logit distance of an answer token to its best rival (negative: a miss).
-
     """
 
     accuracy: float
@@ -42,7 +40,7 @@ class Score:
 
 
 def make_config(recipe: Recipe, vocab_size: int) -> Gemma4TextConfig:
-    """Return the recipe's transformers configuration, for ``vocab_size`` tokens."""
+    """Return the recipe's transformers configuration, for `vocab_size` tokens."""
     return Gemma4TextConfig(
         vocab_size=vocab_size,
         vocab_size_per_layer_input=vocab_size,
@@ -75,7 +73,7 @@ def train(
     examples: Sequence[Example],
     on_step: Callable[[int, float], None],
 ) -> None:
-    """Fit ``model`` in place on the answers of ``examples``; ``on_step`` gets step and loss.
+    """Fit `model` in place on the answers of `examples`; `on_step` gets step and loss.
 
     A model with PLE is also trained to be wrong when PLE is broken in its later half: by itself
     it memorises the answers in ways that hardly need PLE, and would not notice its loss.
@@ -106,7 +104,7 @@ def train(
 def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int = 32) -> Score:
     """Score greedy decoding without decoding.
 
-    One pass over prompt and answer tells whether each answer token is the most likely one after
+    One pass over prompt and answer tells whether each answer token is the most likely after
     the right tokens before it; if all are, greedy decoding gives exactly this answer.
     """
     model.eval()
@@ -128,7 +126,7 @@ def evaluate(model: Gemma4ForCausalLM, examples: Sequence[Example], batch: int =
 
 @contextmanager
 def without_ple(model: Gemma4ForCausalLM, first_layer: int) -> Iterator[None]:
-    """Inside the block, layers from ``first_layer`` on skip what PLE adds."""
+    """Inside the block, layers from `first_layer` on skip what PLE adds."""
     layers = list(model.model.layers)[first_layer:]
     widths = [layer.hidden_size_per_layer_input for layer in layers]
     try:
@@ -141,26 +139,13 @@ def without_ple(model: Gemma4ForCausalLM, first_layer: int) -> Iterator[None]:
 
 
 def checkpoint_tensors(model: Gemma4ForCausalLM) -> dict[str, torch.Tensor]:
-    """Return the tensors of a bfloat16 checkpoint that transformers and vLLM both load.
-
-    transformers gives KV-shared layers no key and value weights, and vLLM refuses a checkpoint
-    without their ``k_norm``. The published checkpoints carry them; here they are copies of the
-    source layer's, and no engine computes with them.
-    """
+    """Return the tensors of a bfloat16 checkpoint that transformers and vLLM both load."""
     tensors = {
         name: tensor.detach().to(torch.bfloat16).contiguous().clone()
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embedding
     }
-    config = model.config
-    first_shared = config.num_hidden_layers - config.num_kv_shared_layers
-    for index in range(first_shared, config.num_hidden_layers):
-        kind = config.layer_types[index]
-        source = max(i for i in range(first_shared) if config.layer_types[i] == kind)
-        for part in ("k_proj", "v_proj", "k_norm"):
-            old = f"model.layers.{source}.self_attn.{part}.weight"
-            if old in tensors:
-                tensors[f"model.layers.{index}.self_attn.{part}.weight"] = tensors[old].clone()
+    add_shared_weights(tensors, model.config.to_dict())
     return tensors
 
 
@@ -172,7 +157,7 @@ def round_weights(model: Gemma4ForCausalLM) -> None:
 
 
 def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean loss of each example's answer tokens, (batch,), in nats a token."""
+    """Compute the mean loss of each example's answer tokens, (batch,), in nats a token."""
     wanted = labels[:, 1:]
     each = torch.nn.functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none"
@@ -183,9 +168,9 @@ def _losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def _ple_contrast(
     model: Gemma4ForCausalLM, inputs: torch.Tensor, labels: torch.Tensor, *, stale: bool
 ) -> torch.Tensor:
-    """How far a pass with PLE broken in the later half is from wrong enough: 0 when it is.
+    """Measure how far a pass with PLE broken in the later half is from wrong enough; 0: it is.
 
-    Broken: PLE left out, or (``stale``) the token part of it taken from the token before. Half
+    Broken: PLE left out, or (`stale`) the token part of it taken from the token before. Half
     the batch is enough to learn this from.
     """
     half = len(inputs) // 2
@@ -222,7 +207,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def _pad(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (batch, longest), padded on the right with 0 and IGNORED."""
+    """Build token ids and labels, both (batch, longest), padded right with 0 and IGNORED."""
     width = max(len(example.prompt) + len(example.answer) for example in examples)
     inputs = torch.zeros(len(examples), width, dtype=torch.long)
     labels = torch.full((len(examples), width), IGNORED)
