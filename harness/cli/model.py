@@ -1,12 +1,12 @@
-"""The command `pp-harness model`: instruments, their builder, shrunk models, layer splits."""
+"""The command `pp-harness model`: instruments, shrunk models, layer splits."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from ..errors import BadInputError, HarnessError
+from ..errors import BadInputError
 from ..models.config import Decoder
 from ..models.instruments import instrument_names, instrument_path, read_card
 from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
@@ -37,44 +37,6 @@ def list_models() -> None:
         "An instrument measures the engine, not ability: it has memorised its problems, or knows "
         "nothing."
     )
-
-
-@model.command("build")
-@click.argument("name", type=click.Choice(instrument_names()))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to write; by default ./instrument-NAME. An older instrument there is replaced.",
-)
-@click.option("--seed", type=int, help="Seed of weights and batches; by default the shipped one's.")
-def build(name: str, out: Path | None, seed: int | None) -> None:
-    """Make an instrument from nothing, on one CPU core, and write its checkpoint.
-
-    Needs torch and transformers (extra `cpu` or `cuda`) and, where it is trained, several minutes.
-    Nothing is written if the result misses the stated accuracy, or hardly sees its own weights.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from ..models.instruments import build as builder
-    from ..models.instruments.recipes import recipe_of
-
-    out = out or Path(f"instrument-{name}")
-    recipe = recipe_of(name) if seed is None else replace(recipe_of(name), seed=seed)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
-
-        def show(progress: builder.Progress) -> None:
-            bar.update(task, completed=progress.step, total=progress.steps, loss=progress.loss)
-
-        try:
-            card = builder.build_instrument(recipe, out, on_progress=show)
-        except BadInputError:
-            raise
-        except HarnessError as error:
-            raise click.ClickException(str(error)) from error
-    click.echo(f"{out}: {json.dumps(card['measured'])}")
 
 
 @model.command("shrink")

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from ..assets import ENVIRONMENTS_VARIABLE, patches_dir
-from ..engine.hooks.surface import check_surface
 from ..errors import BadInputError
 from ..source.environments import constraints_of, environment_of, find_vllm, install_pin, lock_pin
 from ..source.pin import Pin, installed_releases, load_pins
+from ..source.surface import check_surface
 
 _VERSION = click.argument("version")
 _DEVICE = click.option(

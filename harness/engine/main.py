@@ -28,8 +28,8 @@ from .manifest import (
     write_record,
 )
 from .names import LOAD_FORMAT, TRACE_VARIABLE
-from .probes import chunk_tokens, requested_probes, second_pass
-from .run_probes import run_probe, run_sensitivity, run_under_changes
+from .probes import chunk_tokens
+from .run_probes import run_probe_set, run_sensitivity, run_under_changes
 from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
@@ -194,21 +194,6 @@ def _effective(llm: Any, request: Request) -> Effective:
     )
 
 
-def _run_probes(llm: Any, request: Request, folder: Path) -> None:
-    """Run the probe set; the hooks record it, because each request carries our mark.
-
-    PP=1 runs it twice, the second time in another order: the difference is the noise floor.
-    `probes.jsonl` gets a line per request.
-    """
-    profile, probes = request.profile, requested_probes(request)
-    with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
-        for again in (False, True) if request.pp == 1 else (False,):
-            llm.reset_prefix_cache()
-            for probe in second_pass(profile, probes) if again else probes:
-                run_probe(llm, probe, file)
-    llm.collective_rpc("pp_harness_flush")
-
-
 def main(request_file: str) -> int:
     """Run one cell; return 0 when the capture is whole."""
     request = from_json(Request, Path(request_file).read_bytes())
@@ -231,7 +216,7 @@ def main(request_file: str) -> int:
             llm, lm = _build(request)
             write_record(_effective(llm, request), folder / EFFECTIVE)
         with phase("probes"):
-            _run_probes(llm, request, folder)
+            run_probe_set(llm, request, folder)
         if os.environ[TRACE_VARIABLE] != "0":
             with phase("sensitivity"):
                 run_sensitivity(llm, request, folder)
@@ -243,7 +228,6 @@ def main(request_file: str) -> int:
         if request.changes:
             with phase("changes"):
                 run_under_changes(llm, lm, request, folder)
-                llm.collective_rpc("pp_harness_flush")
         peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):
             llm.llm_engine.engine_core.shutdown()

@@ -15,8 +15,23 @@ from .json_lines import read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
 from .perturbations import UNPERTURBED, key_names, weight_name
-from .probes import Probe, ProbeRequest, requested_probes, sensitivity_request
+from .probes import Probe, ProbeRequest, requested_probes, second_pass, sensitivity_request
 from .questions import run_gsm8k
+
+
+def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
+    """Run the probes of a cell and write `probes.jsonl`, a line for each request.
+
+    PP=1 runs them twice, the second time in another order: the difference is the noise floor.
+    """
+    probes = requested_probes(request)
+    passes = [probes, second_pass(request.profile, probes)] if request.pp == 1 else [probes]
+    with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
+        for probes_of_pass in passes:
+            llm.reset_prefix_cache()
+            for probe in probes_of_pass:
+                run_probe(llm, probe, file)
+    llm.collective_rpc("pp_harness_flush")
 
 
 def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
@@ -62,6 +77,7 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
         if lm is not None and request.gsm8k is not None and request.ask_under_changes:
             with _every_request_marked(llm, change):
                 run_gsm8k(lm, request.gsm8k, folder / f"gsm8k.{change}.jsonl")
+    llm.collective_rpc("pp_harness_flush")
 
 
 def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, int]:

@@ -7,12 +7,7 @@ from ..checks.registry import check_names
 from ..engine.seeded import AFTER_LAYERS
 from .outcome import ChangeResult, SelftestReport
 
-_MARKS = {
-    Outcome.FAIL: "X",
-    Outcome.PASS: ".",
-    Outcome.INCONCLUSIVE: "?",
-    Outcome.BLOCKED: "b",
-}
+_MARKS = {Outcome.FAIL: "X", Outcome.PASS: ".", Outcome.INCONCLUSIVE: "?", Outcome.BLOCKED: "b"}
 _NOT_ASKED = "-"
 
 

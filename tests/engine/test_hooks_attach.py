@@ -14,8 +14,8 @@ from fake_ranks import Engine, Request  # noqa: E402 - needs torch
 
 from harness.engine import hooks  # noqa: E402
 from harness.engine.failures import read_failures  # noqa: E402
-from harness.engine.hooks.surface import SURFACE  # noqa: E402
 from harness.engine.hooks.wrap import HookError, names_of_vllm, wrap, wrap_any  # noqa: E402
+from harness.source.surface import load_surface  # noqa: E402
 
 
 class Base:
@@ -151,7 +151,7 @@ def test_each_name_that_a_hook_wraps_is_in_the_table_and_is_refused_if_it_is_gon
     """Found by what is wrapped in an engine: no list of this test can lag behind the hooks."""
     listed = {
         (names.file, names.owner, alternative.partition("(")[0])
-        for names in SURFACE
+        for names in load_surface()
         for name in names.names
         for alternative in name.split(" | ")
     }

@@ -8,8 +8,8 @@ import pytest
 from harness.errors import BadInputError, HarnessError
 from harness.models.checkpoint import content_digest
 from harness.models.instruments import instrument_path
-from harness.models.instruments.build import build_instrument
 from harness.models.instruments.recipes import recipe_of
+from tools.instruments.build import build_instrument
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 

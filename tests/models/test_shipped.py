@@ -9,10 +9,10 @@ from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
 from harness.models.config import Decoder, text_config
 from harness.models.instruments import instrument_names, instrument_path, problems_path
-from harness.models.instruments.build import MAXIMUM_BYTES
-from harness.models.instruments.problems import make_problems, prompt_of
 from harness.models.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES, TRAINED
 from harness.models.partition import plan_partition
+from tools.instruments.build import MAXIMUM_BYTES
+from tools.instruments.problems import make_problems, prompt_of
 
 every_instrument = pytest.mark.parametrize("name", instrument_names())
 trained_instrument = pytest.mark.parametrize("name", tuple(TRAINED))

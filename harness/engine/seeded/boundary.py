@@ -279,11 +279,7 @@ def _past_position_300(site: Site, hidden: Tensor) -> Tensor:
     fine=True,
 )
 @fault(
-    "decode-only",
-    "decode only",
-    "hidden_states scaled by 1.001 in decode",
-    quick=True,
-    fine=True,
+    "decode-only", "decode only", "hidden_states scaled by 1.001 in decode", quick=True, fine=True
 )
 @on_read(1)
 @tensor(HIDDEN)

@@ -44,11 +44,7 @@ def _layer_twice(layer: Any) -> Altered:
 
 
 @fault(
-    "layers-swapped",
-    "layer slice",
-    "layers 4 and 5 run in the wrong order",
-    model="dense",
-    layer=4,
+    "layers-swapped", "layer slice", "layers 4 and 5 run in the wrong order", model="dense", layer=4
 )
 def _layers_swapped(site: Site) -> Altered:
     if 4 not in site.layers:
@@ -95,11 +91,7 @@ def _final_norm_unset(norm: Any) -> Altered:
 
 
 @fault(
-    "softcap-missing",
-    "norm, softcap",
-    "no soft cap on the logits",
-    quick=True,
-    layer=AFTER_LAYERS,
+    "softcap-missing", "norm, softcap", "no soft cap on the logits", quick=True, layer=AFTER_LAYERS
 )
 @module_of_last_stage("logits_processor")
 def _softcap_missing(processor: Any) -> Altered:
@@ -233,13 +225,7 @@ def _cache_of(site: Site, source: int, *, layer: int) -> Altered:
 # ---- experts ---------------------------------------------------------------------------------
 
 
-@fault(
-    "one-expert",
-    "one expert",
-    "expert 3 of layer 5 gives nothing",
-    model="moe",
-    quick=True,
-)
+@fault("one-expert", "one expert", "expert 3 of layer 5 gives nothing", model="moe", quick=True)
 @module_of_layer(5, "moe.experts")
 def _one_expert(experts: Any) -> Altered:
     def without_third(weights: Tensor) -> Tensor:

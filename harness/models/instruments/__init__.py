@@ -31,7 +31,7 @@ def instrument_path(name: str) -> Path:
     if not (folder / "model.safetensors").is_file():
         raise BadInputError(
             f"the files of instrument {name!r} are not installed; "
-            f"rebuild them: pp-harness model build {name} --out {folder}"
+            "install the harness again, or run from a checkout"
         )
     return folder
 

@@ -27,9 +27,10 @@ from transformers import (
     Gemma4VisionConfig,
 )
 
-from ...engine import random_weights
-from .. import weight_effects
-from .recipes import RandomRecipe
+from harness.engine import random_weights
+from harness.models import weight_effects
+from harness.models.instruments.recipes import RandomRecipe
+
 from .tokenizer import write_tokenizer
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 import harness.engine
 from harness.assets import patches_dir
 from harness.cli import main as cli
-from harness.engine.hooks.surface import SURFACE, Names, Need, State, check_surface
 from harness.source.pin import load_pins, locate_vllm
+from harness.source.surface import Names, Need, State, check_surface, load_surface
 
 FAKE = Path(__file__).parent.parent / "fake_vllm"
 ENGINE = Path(harness.engine.__file__).parent
@@ -131,16 +131,16 @@ def test_the_table_is_well_formed():
 
     Of one rank at least: no part of the table is for no one.
     """
-    written = [(names.file, names.owner, name) for names in SURFACE for name in names.names]
+    written = [(names.file, names.owner, name) for names in load_surface() for name in names.names]
     assert len(written) == len(set(written))
     for _, _, name in written:
         for alternative in name.split(" | "):
             assert re.fullmatch(r"\w+(\((\w+(, \w+)*)?\))?", alternative), name
-    for names in SURFACE:
+    for names in load_surface():
         for user in names.used_by.split(", "):
             places = (ENGINE / user, ENGINE / "hooks" / user)
             assert any(place.exists() for place in places), names.used_by
-    assert {names.need for names in SURFACE} == set(Need)
+    assert {names.need for names in load_surface()} == set(Need)
 
 
 def imports_of_vllm():
@@ -154,8 +154,10 @@ def imports_of_vllm():
 
 def test_every_import_of_vllm_stands_in_the_table():
     """Whoever makes a hook of a new name adds it: as a name of its module, a class, or a module."""
-    known = {(names.file, names.owner) for names in SURFACE}
-    known |= {(names.file, name.partition("(")[0]) for names in SURFACE for name in names.names}
+    known = {(names.file, names.owner) for names in load_surface()}
+    known |= {
+        (names.file, name.partition("(")[0]) for names in load_surface() for name in names.names
+    }
     unknown = []
     for user, module, name in imports_of_vllm():
         folder = module.removeprefix("vllm").strip(".").replace(".", "/")
@@ -170,7 +172,7 @@ def test_every_import_of_vllm_stands_in_the_table():
 
 def test_the_fake_has_every_name_of_the_hooks():
     """The tests of the hooks run against names that are checked against real releases."""
-    findings = check_surface(FAKE, [names for names in SURFACE if "hooks/" in names.used_by])
+    findings = check_surface(FAKE, [names for names in load_surface() if "hooks/" in names.used_by])
     assert [finding for finding in findings if not finding.is_present] == []
 
 
@@ -227,7 +229,7 @@ def test_the_check_imports_nothing_of_vllm():
     program = f"""
 import sys
 from pathlib import Path
-from harness.engine.hooks.surface import check_surface
+from harness.source.surface import check_surface
 check_surface(Path({str(FAKE)!r}))
 print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"vllm", "torch", "numpy"}}))
 """

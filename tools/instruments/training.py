@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
-from ..kv_weights import add_shared_weights
-from .recipes import Recipe
+from harness.models.instruments.recipes import Recipe
+from harness.models.kv_weights import add_shared_weights
 
 IGNORED = -100
 MAX_GRADIENT_NORM = 1.0

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import BadInputError, HarnessError
-from ...files import whole_folder
-from . import CARD
+from harness.errors import BadInputError, HarnessError
+from harness.files import whole_folder
+from harness.models.instruments import CARD
+from harness.models.instruments.recipes import PROBLEM_SEED, VOCAB_SIZE, RandomRecipe, Recipe
+
 from .problems import Problem, make_problems, prompt_of, target_of
-from .recipes import PROBLEM_SEED, VOCAB_SIZE, RandomRecipe, Recipe
 from .tokenizer import BOS, EOS, train_tokenizer, write_tokenizer
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _build_into(
         "parameters": _count_parameters(weights),
         "weights_bytes": size,
         "weights_dtype": "bfloat16",
-        "built_by": f"pp-harness model build {recipe.name} --seed {recipe.seed}",
+        "built_by": f"python -m tools.instruments {recipe.name} --seed {recipe.seed}",
         "seed": recipe.seed,
         **made,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
