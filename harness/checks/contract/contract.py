@@ -46,7 +46,7 @@ def compare_contract(capture: Capture) -> Verdict:
         causes += _seen_before_the_end(capture, pp)
         if not causes:
             return Verdict(Outcome.BLOCKED, unseen, (), figures)
-        return judged(causes, "", **figures)
+        return judged(_unique(causes), "", **figures)
     findings = list(causes)
     for tp_rank in range(tp):
         for stage in range(pp - 1):
