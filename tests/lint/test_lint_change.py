@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from harness.lint.cli import lint
 from lint_models import SOUND, changed
 
+from harness.cli.lint import lint
 from harness.errors import BadInputError
 from harness.lint import LintReport, lint_change, lint_paths
 from harness.lint.baseline import compared, write_baseline
