@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import reduce
 from typing import Protocol
 
 from harness.lint import conditions, containers, notes
@@ -55,8 +56,10 @@ from harness.lint.values import (
     Seq,
     Value,
     derived,
+    entries_of,
     join,
     join_env,
+    joined,
     kinds,
     nullness,
     options_of,
@@ -163,12 +166,9 @@ class Walker:
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
         end = inner.block(function.body, {**arguments, **self_entries})
-        result: Value | None = None
-        for value, env in inner.returns:
-            result = value if result is None else join(result, value)
-            end = join_env(end, env)
-        after = {k: v for k, v in (end or {}).items() if k.startswith("self.")}
-        return NONE if result is None else result, after or self_entries
+        end = reduce(join_env, (env for _, env in inner.returns), end)
+        result = joined(value for value, _ in inner.returns) if inner.returns else NONE
+        return result, entries_of(end or {}) or self_entries
 
     # ---- statements
 
@@ -337,12 +337,7 @@ class Walker:
         self._loops.append(([], []))
         fallen = self.block(body, env)
         breaks, continues = self._loops.pop()
-        left: Env | None = None
-        for path in breaks:
-            left = join_env(left, path)
-        for path in continues:
-            fallen = join_env(fallen, path)
-        return left, fallen
+        return reduce(join_env, breaks, None), reduce(join_env, continues, fallen)
 
     def _repeat(
         self,
@@ -393,7 +388,7 @@ class Walker:
                     self.eval(target.value, env)
 
     def _unpack(self, targets: list[ast.expr], value: Value, env: Env) -> None:
-        parts: list[Value] = []
+        rows: list[list[Value]] = []
         starred = any(isinstance(t, ast.Starred) for t in targets)
         for option in options_of(value):
             if isinstance(option, Seq) and len(option.items) == len(targets) and not starred:
@@ -402,9 +397,9 @@ class Walker:
                 # IntermediateTensors cannot be unpacked: a part is something else.
                 tags = tags_of(option) - {"it", "forwarded"}
                 items = [Opaque(Null.UNKNOWN, tags) for _ in targets]
-            parts = [join(a, b) for a, b in zip(parts, items, strict=True)] if parts else items
-        for target, part in zip(targets, parts, strict=False):
-            self._assign(target, part, env)
+            rows.append(items)
+        for target, parts in zip(targets, zip(*rows, strict=True), strict=False):
+            self._assign(target, joined(parts), env)
 
     def _augment(self, node: ast.AugAssign, env: Env) -> None:
         value = self.eval(node.value, env)
@@ -593,8 +588,6 @@ class Walker:
 
     def _global(self, name: str) -> Value:
         """A name as the top of the module defines it."""
-        if name == "self" and self.self_value is not None:
-            return self.self_value
         memo, key = self.module.memo, ("global", name)
         if key not in memo:
             memo[key] = self._defined(name)
@@ -731,9 +724,7 @@ class Walker:
         values = [self.eval(part, scope) for part, scope, _ in self._operands(node, env)]
         if truth is not None and all(isinstance(v, Const) for v in values):
             return Const(truth)
-        result = values[0]
-        for value in values[1:]:
-            result = join(result, value)
+        result = joined(values)
         if isinstance(node.op, ast.Or) and nullness(values[-1]) is not Null.YES:
             # `x or y` is None only when y is.
             kept = [o for o in options_of(result) if nullness(o) is not Null.YES]
@@ -755,15 +746,11 @@ class Walker:
             if held is not None:
                 return held
             assert self.self_value is not None
-            entries = {k: v for k, v in env.items() if k.startswith("self.")}
-            value = self._class_attribute(self.self_value, node.attr, entries)
+            value = self._class_attribute(self.self_value, node.attr, entries_of(env))
             return value or Opaque(tags=frozenset({f"attr:{node.attr}"}))
         owner = self.eval(node.value, env)
-        result: Value | None = None
-        for option in options_of(owner):
-            value = self._attribute_of(option, node, certain=not isinstance(owner, OneOf))
-            result = value if result is None else join(result, value)
-        return result if result is not None else UNKNOWN
+        certain = not isinstance(owner, OneOf)
+        return joined(self._attribute_of(o, node, certain=certain) for o in options_of(owner))
 
     def _attribute_of(self, owner: Value, node: ast.Attribute, *, certain: bool) -> Value:
         """One attribute of one value."""
@@ -835,11 +822,7 @@ class Walker:
             self._use(value)
         if name == "tie_weights" and any(isinstance(v, Missing) for v in given.all):
             self.trace.missing_ties.append(self._spot(node))
-        result: Value | None = None
-        for option in options_of(function):
-            value = self._apply(option, given, env)
-            result = value if result is None else join(result, value)
-        return result if result is not None else UNKNOWN
+        return joined(self._apply(option, given, env) for option in options_of(function))
 
     def _arguments(self, node: ast.Call, env: Env) -> Arguments:
         args = [self.eval(a, env) for a in node.args]
@@ -930,14 +913,14 @@ class Walker:
 
     def _make_layers(self, node: ast.Call, env: Env) -> Value:
         maker = argument(node, 1, "layer_fn")
-        element: Value = UNKNOWN
-        if maker is not None:
-            given = Arguments(node, [], {"prefix": UNKNOWN}, spread=True)
-            options = options_of(self.eval(maker, env))
-            for number, option in enumerate(options):
-                known = isinstance(option, Function | ClassValue | Partial)
-                made = self._apply(option, given, env) if known else UNKNOWN
-                element = join(element, made) if number else made
+        given = Arguments(node, [], {"prefix": UNKNOWN}, spread=True)
+        makers = options_of(self.eval(maker, env)) if maker is not None else ()
+        element = joined(
+            self._apply(option, given, env)
+            if isinstance(option, Function | ClassValue | Partial)
+            else UNKNOWN
+            for option in makers
+        )
         return Seq((Opaque(Null.NO), Opaque(Null.NO), Layers(element, partial=True)))
 
     def _module_list(self, first: ast.expr, env: Env) -> Value:
@@ -945,9 +928,7 @@ class Walker:
         if isinstance(items, Payload):
             items = Seq(tuple(entry.value for entry in items.entries.values()))
         if isinstance(items, Seq) and items.items:
-            element = items.items[0]
-            for item in items.items[1:]:
-                element = join(element, item)
+            element = joined(items.items)
             return Layers(element, partial=isinstance(element, OneOf))
         return Opaque(Null.NO)
 
@@ -1148,8 +1129,7 @@ class Walker:
     ) -> Value:
         static = any(dotted(d).endswith("staticmethod") for d in method.decorator_list)
         arguments = self._bind(method, given, None if static else self_value, owner.module)
-        entries = {k: v for k, v in env.items() if k.startswith("self.")}
-        value, after = self.run(method, owner, self_value, arguments, entries)
+        value, after = self.run(method, owner, self_value, arguments, entries_of(env))
         env.update(after)
         return with_tags(notes.as_annotated(value, method), derived(given.tags))
 
@@ -1163,7 +1143,7 @@ class Walker:
             function.owner,
             self.self_value,
             {**function.env, **arguments},
-            {k: v for k, v in function.env.items() if k.startswith("self.")},
+            entries_of(function.env),
             function.module,
         )
         # Kernels write into tensors that were made empty: what they were given is in there.

@@ -25,7 +25,7 @@ from harness.lint.values import (
     Payload,
     Received,
     Value,
-    join,
+    joined,
     nullness,
     options_of,
     tags_of,
@@ -132,12 +132,8 @@ def _ends(pattern: str) -> tuple[str, str]:
 
 def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
     """The entry for a key (or pattern)."""
-    if key in entries:
-        return entries[key]
-    for pattern, entry in entries.items():
-        if matches(pattern, key):
-            return entry
-    return None
+    likely = (entry for pattern, entry in entries.items() if matches(pattern, key))
+    return entries.get(key) or next(likely, None)
 
 
 def derive(engine: Engine, cls: ClassRef) -> Stage:
@@ -177,9 +173,7 @@ def _declaration(engine: Engine, instance: Instance) -> Declaration:
     results = [_called(engine, walker, option) for option in options_of(value)]
     payloads = [r for r in results if isinstance(r, Payload)]
     if payloads and len(payloads) == len(results):
-        merged: Value = payloads[0]
-        for other in payloads[1:]:
-            merged = join(merged, other)
+        merged = joined(payloads)
         assert isinstance(merged, Payload)
         return Declaration(merged)
     if results and all(nullness(r) is Null.YES for r in results):
@@ -215,10 +209,7 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
 
 def _first_payload(value: Value) -> Value:
     """The payload among the options; None when that is all there is."""
-    for option in options_of(value):
-        if isinstance(option, Payload):
-            return option
-    return value
+    return next((option for option in options_of(value) if isinstance(option, Payload)), value)
 
 
 def owner_module(stage: Stage) -> Module:

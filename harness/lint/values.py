@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import reduce
 from typing import TypeAlias
 
 from harness.lint.project import ClassRef, Module
@@ -247,9 +248,7 @@ def with_tags(value: Value, tags: Iterable[str]) -> Value:
     extra = frozenset(tags)
     if not extra:
         return value
-    if isinstance(value, Opaque):
-        return replace(value, tags=value.tags | extra)
-    if isinstance(value, Seq):
+    if isinstance(value, Opaque | Seq):
         return replace(value, tags=value.tags | extra)
     if isinstance(value, OneOf):
         return OneOf(tuple(with_tags(option, extra) for option in value.options))
@@ -298,10 +297,7 @@ def join(left: Value, right: Value) -> Value:
     if left is right or (type(left) is type(right) and left == right):
         return left
     if isinstance(left, Opaque) and isinstance(right, Opaque):
-        return Opaque(
-            _join_null(left.null, right.null),
-            left.tags | right.tags,
-        )
+        return Opaque(_join_null(left.null, right.null), left.tags | right.tags)
     if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
         return _join_payload(left, right)
     if isinstance(left, Seq) and isinstance(right, Seq):
@@ -340,9 +336,20 @@ def _add_option(options: list[Value], new: Value) -> None:
     options.append(new)
 
 
+def joined(values: Iterable[Value]) -> Value:
+    """The value of a variable where many paths meet; not known where there is no path."""
+    known = list(values)
+    return reduce(join, known) if known else UNKNOWN
+
+
 def options_of(value: Value) -> tuple[Value, ...]:
     """The alternatives of a value; itself when there is one."""
     return value.options if isinstance(value, OneOf) else (value,)
+
+
+def entries_of(env: Mapping[str, Value]) -> Env:
+    """The attributes of self among the variables."""
+    return {name: value for name, value in env.items() if name.startswith("self.")}
 
 
 def join_env(left: Env | None, right: Env | None) -> Env | None:
@@ -355,6 +362,4 @@ def join_env(left: Env | None, right: Env | None) -> Env | None:
         # A variable that only one path sets is of no use behind the join unless the code is
         # wrong in a way that Python itself reports.
         merged[name] = join(value, other) if other is not None else value
-    for name, value in right.items():
-        merged.setdefault(name, value)
-    return merged
+    return merged | {name: right[name] for name in right if name not in merged}
