@@ -139,12 +139,12 @@ def _runs_everywhere(node: ast.For, method: Method) -> bool:
 
 def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:
     """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
-    for part in walk(node):
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
-            listed = dotted(part.value.value)
-            if listed in paths:
-                return listed
-    return ""
+    listed = (
+        dotted(part.value.value)
+        for part in walk(node)
+        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript)
+    )
+    return next((name for name in listed if name in paths), "")
 
 
 def _assumed(
@@ -153,7 +153,7 @@ def _assumed(
     for part in walk(node):
         asks = isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
         if isinstance(part, ast.Call) and asks and part.args and is_name(part.args[0], layer):
-            if _asserted(node, part):
+            if any(isinstance(p, ast.Assert) and p.test is part for p in walk(node)):
                 text = f"asserts the class of each of {listed}, PPMissingLayer included"
                 yield finding("PP403", module, part, text, symbol=name)
             return
@@ -162,10 +162,6 @@ def _assumed(
             text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
             yield finding("PP403", module, part, text, symbol=name)
             return
-
-
-def _asserted(loop: ast.For, call: ast.Call) -> bool:
-    return any(isinstance(p, ast.Assert) and p.test is call for p in walk(loop))
 
 
 def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Iterator[Finding]:
