@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import takewhile
 
 from harness.lint.emit import finding
 from harness.lint.engine import Engine
@@ -122,7 +121,7 @@ def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
             return True
         siblings = getattr(parent, field)
         if isinstance(siblings, list):
-            before = takewhile(lambda sibling, child=child: sibling is not child, siblings)
+            before = siblings[: siblings.index(child)]
             if any(_leaves(sibling, tables) for sibling in before):
                 return True
     return False

@@ -12,18 +12,16 @@ import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
-from typing import Protocol
 
 from harness.lint import conditions, containers, notes
-from harness.lint.binding import Arguments, bind, bind_lambda, options_given
+from harness.lint.binding import Arguments, bind, bind_lambda, options_given, switches
 from harness.lint.conditions import place_of, refine
+from harness.lint.engine import Engine
 from harness.lint.loops import counts
-from harness.lint.project import ClassRef, Module, Project
+from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Spot, Trace, Use
 from harness.lint.tree import (
-    Function as FunctionNode,
-)
-from harness.lint.tree import (
+    Function,
     Loop,
     argument,
     dotted,
@@ -39,10 +37,10 @@ from harness.lint.values import (
     UNKNOWN,
     Bound,
     ClassValue,
+    Closure,
     Const,
     Env,
     Factory,
-    Function,
     Inner,
     Instance,
     Layers,
@@ -95,22 +93,17 @@ _DTYPES = {
 _CASTS = frozenset({"to", "type_as", "type", "float", "half", "double", "bfloat16"})
 
 
-class World(Protocol):
-    """A walk asks these things of the models around it."""
-
-    project: Project
-
-    def step(self) -> None:
-        """Count one step of work."""
-
-    def attributes(self, instance: Instance, role: Role) -> Env:
-        """`self.<name>` of an object after its `__init__`, as that rank builds it."""
-
-    def known_attributes(self, instance: Instance, role: Role) -> Env | None:
-        """The same; None where the classes contain each other too deeply to tell."""
-
-    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
-        """Variables that plain assignments of the function set."""
+def construct(engine: Engine, instance: Instance, trace: Trace) -> Env:
+    """`self.<name>` of an object after the walk of its `__init__`."""
+    constructor = engine.project.find_method(instance.cls, "__init__")
+    if constructor is None:
+        return {}
+    owner, method = constructor
+    walker = Walker(engine, trace, owner.module, instance, owner)
+    given: Env = {"self": instance, **dict(instance.options)}
+    for name, default in switches(method):
+        given.setdefault(name, walker.eval(default, {}))
+    return walker.run(method, owner, instance, given, {})[1]
 
 
 class Walker:
@@ -118,7 +111,7 @@ class Walker:
 
     def __init__(
         self,
-        engine: World,
+        engine: Engine,
         trace: Trace,
         module: Module,
         self_value: Instance | None,
@@ -147,7 +140,7 @@ class Walker:
 
     def run(
         self,
-        function: FunctionNode,
+        function: Function,
         owner: ClassRef | None,
         self_value: Instance | None,
         arguments: Env,
@@ -161,7 +154,7 @@ class Walker:
         inner = Walker(
             self.engine, self.trace, where, self_value, owner, self.depth + 1, self.certain
         )
-        inner.local_names = self.engine.assigned_names(function)
+        inner.local_names = notes.assigned_names(where, function)
         for name, value in arguments.items():
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
@@ -233,7 +226,7 @@ class Walker:
             case ast.Match():
                 return self._branches([case.body for case in node.cases], env, dict(env))
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                env[node.name] = Function(node, self.module, dict(env), self.owner)
+                env[node.name] = Closure(node, self.module, dict(env), self.owner)
             case ast.Delete():
                 for target in node.targets:
                     if isinstance(target, ast.Name):
@@ -311,7 +304,7 @@ class Walker:
             return lists[0] if len(lists) == 1 else Layers(UNKNOWN, partial=True)
         return None
 
-    def _forwards_of(self, element: Value) -> list[tuple[ClassRef, FunctionNode]]:
+    def _forwards_of(self, element: Value) -> list[tuple[ClassRef, Function]]:
         """The forward of every class that a layer can be of; empty where one is not known."""
         methods = [
             self.project.find_method(option.cls, "forward")
@@ -424,12 +417,9 @@ class Walker:
         """Put a changed container back into the variable that held it."""
         place = place_of(node)
         held = env.get(place) if place is not None else None
-        if place is None or not isinstance(held, Payload | Seq):
-            return
-        if isinstance(value, Payload) and isinstance(held, Payload):
-            env[place] = replace(value, packed=held.packed)
-        elif isinstance(value, Seq):
-            env[place] = value
+        if place is not None and isinstance(held, Payload | Seq):
+            packed = isinstance(held, Payload) and held.packed
+            env[place] = replace(value, packed=packed) if isinstance(value, Payload) else value
 
     # ---- events
 
@@ -570,7 +560,7 @@ class Walker:
             case ast.DictComp():
                 return self._dict_comprehension(node, env)
             case ast.Lambda():
-                return Function(node, self.module, dict(env), self.owner)
+                return Closure(node, self.module, dict(env), self.owner)
             case ast.NamedExpr():
                 value = self.eval(node.value, env)
                 env[node.target.id] = value
@@ -600,7 +590,7 @@ class Walker:
             return ClassValue(cls)
         function = self.project.find_function(self.module, name)
         if function is not None:
-            return Function(function[1], function[0])
+            return Closure(function[1], function[0])
         constant = self.module.constants.get(name)
         if isinstance(constant, ast.Constant | ast.List | ast.Tuple):
             return self.eval(constant, {})
@@ -707,11 +697,6 @@ class Walker:
             self._touch(operand, node)
         if isinstance(left, Seq) and isinstance(right, Seq) and isinstance(node.op, ast.Add):
             return containers.concatenate(left, right)
-        if isinstance(left, Payload) and isinstance(node.op, ast.BitOr):
-            return containers.update(left, right)
-        if isinstance(node.op, ast.Add) and isinstance(left, Const) and isinstance(left.value, str):
-            tail = right.value if isinstance(right, Const) else "*"
-            return Const(f"{left.value}{tail}")
         other = node.right if notes.is_state(left) or not notes.is_state(right) else node.left
         step = self._applied(node, lambda: notes.arithmetic(node.op, other), left, right)
         # What is added to float32 becomes float32.
@@ -841,14 +826,11 @@ class Walker:
 
     def _callee(self, node: ast.Call, env: Env) -> Value:
         func = node.func
-        if (
-            isinstance(func, ast.Attribute)
-            and isinstance(func.value, ast.Call)
-            and dotted(func.value.func) == "super"
-            and self.self_value is not None
-        ):
-            start = dotted(func.value.args[0]) if func.value.args else ""
-            return Bound(self.self_value, f"super:{start}:{func.attr}")
+        match func:
+            case ast.Attribute(value=ast.Call(func=ast.Name("super"), args=args)):
+                if self.self_value is not None:
+                    start = dotted(args[0]) if args else ""
+                    return Bound(self.self_value, f"super:{start}:{func.attr}")
         return self.eval(func, env)
 
     def _special(self, node: ast.Call, name: str, env: Env) -> Value | None:
@@ -917,7 +899,7 @@ class Walker:
         makers = options_of(self.eval(maker, env)) if maker is not None else ()
         element = joined(
             self._apply(option, given, env)
-            if isinstance(option, Function | ClassValue | Partial)
+            if isinstance(option, Closure | ClassValue | Partial)
             else UNKNOWN
             for option in makers
         )
@@ -969,7 +951,7 @@ class Walker:
             case Partial():
                 behind = given.behind(function.args, dict(function.keywords))
                 return self._apply(function.target, behind, env)
-            case Function():
+            case Closure():
                 return self._run_function(function, given)
             case Factory():
                 return function.payload
@@ -1031,7 +1013,7 @@ class Walker:
         return value
 
     def _layer_result(
-        self, module: Instance, owner: ClassRef, method: FunctionNode, given: Arguments
+        self, module: Instance, owner: ClassRef, method: Function, given: Arguments
     ) -> Value:
         """A layer returns items that are None on every path, or cast to a dtype on some."""
         memo = owner.module.memo
@@ -1122,7 +1104,7 @@ class Walker:
     def _run_method(
         self,
         owner: ClassRef,
-        method: FunctionNode,
+        method: Function,
         self_value: Instance,
         given: Arguments,
         env: Env,
@@ -1133,7 +1115,7 @@ class Walker:
         env.update(after)
         return with_tags(notes.as_annotated(value, method), derived(given.tags))
 
-    def _run_function(self, function: Function, given: Arguments) -> Value:
+    def _run_function(self, function: Closure, given: Arguments) -> Value:
         node = function.node
         if isinstance(node, ast.Lambda):
             return self.eval(node.body, {**function.env, **bind_lambda(node, given)})
@@ -1150,7 +1132,7 @@ class Walker:
         return with_tags(value, derived(given.tags))
 
     def _bind(
-        self, function: FunctionNode, given: Arguments, self_value: Value | None, module: Module
+        self, function: Function, given: Arguments, self_value: Value | None, module: Module
     ) -> Env:
         def evaluate(node: ast.expr) -> Value:
             return Walker(self.engine, self.trace, module, None, None, self.depth).eval(node, {})

@@ -11,14 +11,13 @@ from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
-from harness.lint.tree import Function as FunctionNode
-from harness.lint.tree import parameter_names, walk
+from harness.lint.tree import Function, parameter_names, walk
 from harness.lint.values import (
     UNKNOWN,
     Bound,
+    Closure,
     Entry,
     Factory,
-    Function,
     Instance,
     Null,
     Opaque,
@@ -78,7 +77,7 @@ class Stage:
     """The contract of a class over all ranks."""
 
     instance: Instance
-    forward: FunctionNode | None
+    forward: Function | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
     declared: Declaration
@@ -187,7 +186,7 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
             return value.payload
         case Opaque(null=Null.YES):
             return value
-        case Function() if not isinstance(value.node, ast.Lambda):
+        case Closure() if not isinstance(value.node, ast.Lambda):
             result, _ = walker.run(
                 value.node, value.owner, walker.self_value, dict(value.env), {}, value.module
             )

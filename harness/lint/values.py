@@ -14,7 +14,7 @@ from functools import reduce
 from typing import TypeAlias
 
 from harness.lint.project import ClassRef, Module
-from harness.lint.tree import Function as FunctionNode
+from harness.lint.tree import Function
 
 NO_TAGS: frozenset[str] = frozenset()
 
@@ -136,10 +136,10 @@ class Bound:
 
 
 @dataclass(frozen=True, eq=False)
-class Function:
+class Closure:
     """A function or lambda defined in the code at hand, with the variables it closes over."""
 
-    node: FunctionNode | ast.Lambda
+    node: Function | ast.Lambda
     module: Module
     env: Mapping[str, Value] = field(default_factory=dict)
     owner: ClassRef | None = None
@@ -186,7 +186,7 @@ Value: TypeAlias = (
     | Missing
     | Layers
     | Bound
-    | Function
+    | Closure
     | ClassValue
     | Partial
     | Factory
@@ -205,14 +205,7 @@ def nullness(value: Value) -> Null:
     """Can the value be None?"""
     if isinstance(value, Opaque):
         return value.null
-    if isinstance(value, OneOf):
-        answers = {nullness(option) for option in value.options}
-        if answers == {Null.YES}:
-            return Null.YES
-        if Null.YES in answers or Null.MAYBE in answers:
-            return Null.MAYBE
-        return Null.UNKNOWN if Null.UNKNOWN in answers else Null.NO
-    return Null.NO
+    return reduce(_join_null, map(nullness, value.options)) if isinstance(value, OneOf) else Null.NO
 
 
 def tags_of(value: Value) -> frozenset[str]:
@@ -312,11 +305,9 @@ def join(left: Value, right: Value) -> Value:
     for value in (left, right):
         for option in value.options if isinstance(value, OneOf) else (value,):
             _add_option(options, option)
-    if len(options) == 1:
-        return options[0]
     if len(options) > _MOST_OPTIONS:
         return Opaque(Null.UNKNOWN, tags_of(left) | tags_of(right))
-    return OneOf(tuple(options))
+    return OneOf(tuple(options)) if len(options) > 1 else options[0]
 
 
 def _has_literals(*lists: Seq) -> bool:
