@@ -219,15 +219,12 @@ def owner_module(stage: Stage) -> Module:
 def asserts_start(module: Module) -> bool:
     """Does the file check where the first layer of a later rank is?"""
     if ("asserts start",) not in module.memo:
-        module.memo["asserts start",] = any(map(_is_start_checked, walk(module.tree)))
+        tests = (
+            node.test
+            for node in walk(module.tree)
+            if isinstance(node, ast.Assert)
+            or (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise))
+        )
+        asserts = any("start_layer" in ast.unparse(test) for test in tests)
+        module.memo["asserts start",] = asserts
     return bool(module.memo["asserts start",])
-
-
-def _is_start_checked(node: ast.AST) -> bool:
-    if isinstance(node, ast.Assert):
-        return "start_layer" in ast.unparse(node.test)
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.body[-1], ast.Raise)
-        and "start_layer" in ast.unparse(node.test)
-    )

@@ -28,8 +28,12 @@ class Null(Enum):
     UNKNOWN = "unknown"
 
 
+class Value:
+    """Anything that the interpreter computes with: one of the classes below."""
+
+
 @dataclass(frozen=True)
-class Opaque:
+class Opaque(Value):
     """Any value of which only nullness and origin matter.
 
     Tags say where it comes from: `read:<key>` a received tensor; `first-only:<param>` a parameter
@@ -47,14 +51,14 @@ class Opaque:
 
 
 @dataclass(frozen=True)
-class Const:
+class Const(Value):
     """A literal: str, int, float or bool."""
 
     value: object
 
 
 @dataclass(frozen=True)
-class Seq:
+class Seq(Value):
     """A list, tuple or set whose items are known; `open` when there may be more."""
 
     items: tuple[Value, ...]
@@ -72,7 +76,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Payload:
+class Payload(Value):
     """A dict from key patterns to entries; `open` when unknown keys may be in it too.
 
     `packed` says that it is wrapped in IntermediateTensors. A pattern holds `*` where the code
@@ -92,14 +96,14 @@ class Payload:
 
 
 @dataclass(frozen=True)
-class Received:
+class Received(Value):
     """The IntermediateTensors that a later rank gets; `tensors` when it is the dict inside."""
 
     tensors: bool = False
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Value):
     """A module of a class that we can look into, and the options that its maker set."""
 
     cls: ClassRef
@@ -108,19 +112,19 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Inner:
+class Inner(Value):
     """A module that vLLM picks at run time (`init_vllm_registered_model`), so its class is open."""
 
     name: str = ""
 
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Value):
     """A PPMissingLayer: the module does not exist on this rank."""
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Value):
     """A list of decoder layers; `partial` when make_layers left only this rank's part real."""
 
     element: Value
@@ -128,7 +132,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Value):
     """`module.method`, not yet called."""
 
     owner: Value
@@ -136,7 +140,7 @@ class Bound:
 
 
 @dataclass(frozen=True, eq=False)
-class Closure:
+class Closure(Value):
     """A function or lambda defined in the code at hand, with the variables it closes over."""
 
     node: Function | ast.Lambda
@@ -146,14 +150,14 @@ class Closure:
 
 
 @dataclass(frozen=True)
-class ClassValue:
+class ClassValue(Value):
     """A class used as a value."""
 
     cls: ClassRef
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(Value):
     """`partial(target, ...)`: a class or function with some of its arguments."""
 
     target: Value
@@ -162,36 +166,18 @@ class Partial:
 
 
 @dataclass(frozen=True, eq=False)
-class Factory:
+class Factory(Value):
     """The function that `make_empty_intermediate_tensors_factory` returned."""
 
     payload: Payload
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Value):
     """One of several values of different kinds."""
 
     options: tuple[Value, ...]
 
-
-Value: TypeAlias = (
-    Opaque
-    | Const
-    | Seq
-    | Payload
-    | Received
-    | Instance
-    | Inner
-    | Missing
-    | Layers
-    | Bound
-    | Closure
-    | ClassValue
-    | Partial
-    | Factory
-    | OneOf
-)
 
 Env: TypeAlias = "dict[str, Value]"
 
