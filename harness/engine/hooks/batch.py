@@ -21,11 +21,7 @@ def begin_batch(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None
         changes.enter(tracer, runner, spans, dict(decoder_layers(runner.get_model(), runner)))
 
 
-def with_dummy_run(tracer: Tracer, method: Any) -> Any:
-    """Return a runner's `_dummy_run` that marks all within as profiling or warm-up."""
-
-    def dummy_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with tracer.dummy_run():
-            return method(self, *args, **kwargs)
-
-    return dummy_run
+def dummy_run(tracer: Tracer, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Mark all within a runner's `_dummy_run` as profiling or warm-up."""
+    with tracer.dummy_run():
+        return method(*args, **kwargs)
