@@ -119,17 +119,11 @@ def install(position: Position) -> None:
 
 
 def _send(
-    position: Position,
-    method: Any,
-    group: Any,
-    tensors: dict[str, Any],
-    /,
-    *args: Any,
-    **kwargs: Any,
+    position: Position, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any
 ) -> Any:
     if group is not get_pp_group():
-        return method(group, tensors, *args, **kwargs)
-    return position.send(tensors, lambda: method(group, tensors, *args, **kwargs))
+        return method(group, tensor_dict, *args, **kwargs)
+    return position.send(tensor_dict, lambda: method(group, tensor_dict, *args, **kwargs))
 
 
 def _receive(position: Position, method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -33,7 +33,7 @@ def install(tracer: Tracer, runner: type) -> None:
 
 
 def _update_states(
-    tracer: Tracer, method: Any, runner: Any, scheduler_output: Any, /, *args: Any, **kwargs: Any
+    tracer: Tracer, method: Any, runner: Any, /, scheduler_output: Any, *args: Any, **kwargs: Any
 ) -> Any:
     """Begin the step once the batch is settled: its rows belong to requests then."""
     result = method(runner, scheduler_output, *args, **kwargs)

@@ -30,7 +30,7 @@ def install(tracer: Tracer, runner: type) -> None:
 
 
 def _add_requests(
-    method: Any, runner: Any, scheduler_output: Any, /, *args: Any, **kwargs: Any
+    method: Any, runner: Any, /, scheduler_output: Any, *args: Any, **kwargs: Any
 ) -> Any:
     """Keep the sampling parameters of running requests: stages before the last forget them."""
     known = runner.__dict__.setdefault("_pp_harness_requests", {})

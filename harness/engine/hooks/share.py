@@ -40,10 +40,10 @@ def _on_device(devices: tuple[int, ...], method: Any, worker: Any) -> None:
 
 
 def send_from_host(
-    method: Any, group: Any, tensors: dict[str, Any], /, *args: Any, **kwargs: Any
+    method: Any, group: Any, /, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any
 ) -> Any:
     """Send copies in host memory, over the CPU group."""
-    return method(group, _moved(tensors, torch.device("cpu")), *args, **kwargs)
+    return method(group, _moved(tensor_dict, torch.device("cpu")), *args, **kwargs)
 
 
 def receive_on_host(method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -154,8 +154,8 @@ def _sample_tokens(method: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _send(
-    tracer: Tracer, method: Any, group: Any, tensors: dict[str, Any], /, *args: Any, **kwargs: Any
+    tracer: Tracer, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any
 ) -> Any:
     if tracer.step is not None and group is get_pp_group():
-        tracer.boundary("sent", dict(dict.items(tensors)))
-    return method(group, tensors, *args, **kwargs)
+        tracer.boundary("sent", dict(dict.items(tensor_dict)))
+    return method(group, tensor_dict, *args, **kwargs)
