@@ -1,5 +1,6 @@
 """The hooks that both model runners share: the begin of a step, and runs that are none."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from . import changes
@@ -8,11 +9,19 @@ from .step import RowSpan
 from .tracer import Tracer
 
 
-def begin_batch(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None:
-    """Begin a step of `runner` whose rows are those of `spans`; empty: not every row is marked.
+def begin_batch(tracer: Tracer, runner: Any, requests: Iterable[RowSpan | None]) -> None:
+    """Begin a step of `runner` with the rows of `requests`, in batch order; None has no mark.
 
     Rows of probes are traced; rows of any marked request are run under the change that they name.
+    A step with a row that is not marked is left alone.
     """
+    marked: list[RowSpan] = []
+    for span in requests:
+        if span is None:
+            marked.clear()
+            break
+        marked.append(span)
+    spans = tuple(marked)
     probes = spans if all(span.name for span in spans) else ()
     runner._pp_harness_spans = probes
     if probes:

@@ -4,6 +4,7 @@ It copies the keys that were *sent* into its own receive buffer: a key that was 
 stale, one that was not declared is a KeyError.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -41,21 +42,16 @@ def _update_states(
     return result
 
 
-def _spans(runner: Any, scheduler_output: Any) -> tuple[RowSpan, ...]:
-    """Return the spans of a step in batch order; empty unless every request is marked."""
-    spans = []
+def _spans(runner: Any, scheduler_output: Any) -> Iterator[RowSpan | None]:
+    """Yield the rows of each request in batch order."""
     for index, request_id in enumerate(runner.input_batch.req_ids):
         state = runner.requests[request_id]
-        span = RowSpan.of_request(
+        yield RowSpan.of_request(
             state.sampling_params,
             start=int(runner.input_batch.num_computed_tokens_cpu[index]),
             count=scheduler_output.num_scheduled_tokens.get(request_id, 0),
             prompt_length=len(state.prompt_token_ids),
         )
-        if span is None:
-            return ()
-        spans.append(span)
-    return tuple(spans)
 
 
 def _sync(

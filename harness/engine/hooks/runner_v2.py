@@ -4,6 +4,7 @@ It copies the keys that were *declared* into the receive buffer, inline: a key t
 a KeyError, one that was not declared is dropped in silence.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -51,21 +52,16 @@ def _prepare_inputs(tracer: Tracer, method: Any, runner: Any, /, *args: Any, **k
     return batch
 
 
-def _spans(runner: Any, batch: Any) -> tuple[RowSpan, ...]:
-    """Return the spans of a step in batch order; empty unless every request is marked."""
+def _spans(runner: Any, batch: Any) -> Iterator[RowSpan | None]:
+    """Yield the rows of each request in batch order."""
     starts = runner.req_states.num_computed_tokens_np[batch.idx_mapping_np]
-    spans = []
     for request_id, start, count in zip(
         batch.req_ids, starts, batch.num_scheduled_tokens, strict=True
     ):
         sampling_params, prompt_length = runner._pp_harness_requests[request_id]
-        span = RowSpan.of_request(
+        yield RowSpan.of_request(
             sampling_params, start=int(start), count=int(count), prompt_length=prompt_length
         )
-        if span is None:
-            return ()
-        spans.append(span)
-    return tuple(spans)
 
 
 def _execute_model(
