@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
 
 from ..capture.record import Capture
 from ..checks.expectations import Judgement, JudgementKind
@@ -10,7 +9,7 @@ from ..checks.finding import Verdict
 from ..checks.registry import check_names
 from ..plan.cell import Cell
 from ..plan.points import Point
-from .schema import SCHEMA, CellRecord, FindingRecord, ItemRecord, Report, VerdictRecord
+from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
 
 # Outputs of a capture that are equal bit by bit wherever nothing else changed, and their files.
 _OUTPUTS = {"logits": "logits.f32", "answers": "gsm8k.jsonl"}
@@ -87,20 +86,6 @@ def junit_properties(record: ItemRecord) -> list[tuple[str, object]]:
         if isinstance(value, int | float | str)
     ]
     return [("pp.point", record.point), ("pp.verdict", verdict.verdict.value), *figures]
-
-
-def collect(
-    items: list[ItemRecord], environment: dict[str, Any], not_applicable: list[str]
-) -> Report:
-    """Collect the records of all items, each cell once."""
-    return Report(
-        schema=SCHEMA,
-        environment=environment,
-        cells=unique_cells(cell for item in items for cell in item.cells),
-        verdicts=[item.verdict for item in items],
-        findings=[finding for item in items for finding in item.findings],
-        not_applicable=not_applicable,
-    )
 
 
 def unique_cells(cells: Iterable[CellRecord]) -> list[CellRecord]:
