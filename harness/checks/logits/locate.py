@@ -46,6 +46,11 @@ def layer_rows(
     return layers
 
 
+def stage_of(capture: Capture, layer: int) -> int:
+    """The pipeline stage that holds a layer."""
+    return next(stage for stage, trace in capture.stages.items() if layer in trace.layers)
+
+
 def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Location | None:
     """Find where `candidate` first differs from `baseline`; None if no layer differs.
 
@@ -111,8 +116,7 @@ def _distances(before: _Fingerprints, after: _Fingerprints, layer: int) -> dict[
 def _describe(
     candidate: Capture, layer: int, row: Row, beyond: tuple[float, float] | None = None
 ) -> Location:
-    stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
-    request, position = row
+    stage, (request, position) = stage_of(candidate, layer), row
     entered = _entered(candidate, stage, row)
     fed = "".join(f"{key} {how}; " for key, how in entered.items())
     sentence = (
