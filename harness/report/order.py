@@ -8,6 +8,7 @@ from ..plan.points import Point
 from .schema import FindingRecord, VerdictRecord
 
 Judged = TypeVar("Judged", VerdictRecord, FindingRecord)
+Thing = TypeVar("Thing")
 
 
 def by_point(records: Iterable[Judged]) -> dict[Point, list[Judged]]:
@@ -47,9 +48,6 @@ def point_name(record: VerdictRecord | FindingRecord) -> str:
     """The id of a record's point as pytest has it; older reports know no pins but the default."""
     known = record.point if isinstance(record, VerdictRecord) else ""
     return known or replace(Point.of(record), pin="").id
-
-
-Thing = TypeVar("Thing")
 
 
 def _positions(things: Iterable[Thing]) -> dict[Thing, int]:

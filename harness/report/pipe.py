@@ -50,8 +50,8 @@ class Pipe:
 
 
 def pipe(point: PointView, check: str, findings: Iterable[FindingView]) -> Pipe | None:
-    """Draw the contract of a point; None where its report has nothing to draw."""
-    figures = point.figures(check)
+    """Draw a check of a point; None where its report has no boundaries to draw."""
+    figures = point.verdicts[check].figures
     drawn = figures.get("boundaries") or _from_costs(figures.get("boundary_costs", ()))
     if not drawn:
         return None
@@ -91,7 +91,6 @@ def _from_costs(costs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _wire(key: Mapping[str, Any], steps: int | None, findings: list[FindingView]) -> Wire:
-    sent, read, declared = key.get("sent"), key.get("read"), key.get("declared")
     state, note = _state(key, steps)
     errors = [f.record.code for f in findings if f.record.severity is Severity.ERROR]
     if errors and state != "bad":
@@ -100,9 +99,9 @@ def _wire(key: Mapping[str, Any], steps: int | None, findings: list[FindingView]
     return Wire(
         key=key["key"],
         form="" if shape is None else f"{key['dtype']} {'x'.join(map(str, shape))}",
-        declared=declared,
-        sent=sent,
-        read=read,
+        declared=key.get("declared"),
+        sent=key.get("sent"),
+        read=key.get("read"),
         steps=steps,
         bytes_per_token=key["bytes_per_token"],
         state=state,

@@ -1,7 +1,7 @@
 """From verdicts and captures to the records of report.json."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ..capture.record import Capture
 from ..checks.expectations import Judgement, JudgementKind
@@ -22,13 +22,8 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
     """
     manifest = capture.manifest
     return CellRecord(
+        **asdict(replace(point, pin=pin)),
         id=point.id,
-        pin=pin,
-        variant=cell.variant,
-        model=cell.model,
-        pp=cell.pp,
-        tp=cell.tp,
-        profile=cell.profile,
         status=capture.status,
         seconds=manifest.seconds,
         began=manifest.began,
@@ -60,7 +55,7 @@ def item_record(
     """
     if check not in check_names():
         raise KeyError(check)
-    where = {**asdict(point), "pin": pin, "check": check}
+    where = {**asdict(replace(point, pin=pin)), "check": check}
     return ItemRecord(
         point=point.id,
         verdict=VerdictRecord(

@@ -19,22 +19,17 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
-class _PointRecord(_Model):
-    """A record that names all parts of its point; what older reports lack is at its default."""
+class FindingRecord(_Model):
+    """A finding. `stage` is a pipeline stage, `place` a file:line of the tree under test."""
 
+    code: str
+    severity: Severity
     variant: str
     model: str
     pp: int
     tp: int = 1
     profile: str = "parity"
     pin: str = ""
-
-
-class FindingRecord(_PointRecord):
-    """A finding. `stage` is a pipeline stage, `place` a file:line of the tree under test."""
-
-    code: str
-    severity: Severity
     check: str
     stage: int | None = Field(default=None, validation_alias=AliasChoices("stage", "rank"))
     boundary: str | None = None
@@ -57,7 +52,7 @@ class FindingRecord(_PointRecord):
         return ", ".join(part for part in parts if part)
 
 
-class VerdictRecord(_PointRecord):
+class VerdictRecord(_Model):
     """The verdict of one check of one point; `expected` says that expected.toml foresees it.
 
     `point` is the id of the point, as pytest's items have it; empty in older reports. `check` is
@@ -65,6 +60,12 @@ class VerdictRecord(_PointRecord):
     """
 
     point: str = ""
+    variant: str
+    model: str
+    pp: int
+    tp: int = 1
+    profile: str = "parity"
+    pin: str = ""
     check: str
     verdict: Outcome
     expected: bool
@@ -90,7 +91,7 @@ class VerdictRecord(_PointRecord):
         return self.known or self.verdict is Outcome.NOT_APPLICABLE
 
 
-class CellRecord(_PointRecord):
+class CellRecord(_Model):
     """An engine: its end, and its seconds by phase.
 
     `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
@@ -99,6 +100,12 @@ class CellRecord(_PointRecord):
     """
 
     id: str
+    variant: str
+    model: str
+    pp: int
+    tp: int = 1
+    profile: str = "parity"
+    pin: str = ""
     status: Status
     seconds: dict[str, float]
     began: float | None = None

@@ -156,7 +156,8 @@ def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
 
 def _unpaired(before: list[Line], after: list[Line]) -> Finding | None:
     """ACC003 for the first question that was not asked of both sides."""
-    for position, (a, b) in enumerate(zip_longest(before, after, fillvalue={})):
+    none: Line = {}
+    for position, (a, b) in enumerate(zip_longest(before, after, fillvalue=none)):
         for name in _HASHES:
             if a.get(name) is None or a.get(name) != b.get(name):
                 return Finding(
