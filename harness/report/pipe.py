@@ -1,5 +1,6 @@
 """The contract of a point as stages with wires between them: which key gets through, which not."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,24 +56,19 @@ def pipe(point: PointView, check: str, findings: Iterable[FindingView]) -> Pipe 
     drawn = figures.get("boundaries") or _from_costs(figures.get("boundary_costs", ()))
     if not drawn:
         return None
-    of_check = [f for f in findings if f.point == point.name and f.record.check == check]
-    boundaries = tuple(_boundary(boundary, of_check) for boundary in drawn)
+    by_key: dict[tuple[str | None, str | None], list[FindingView]] = defaultdict(list)
+    for finding in findings:
+        if finding.point == point.name and finding.record.check == check:
+            by_key[finding.record.boundary, finding.record.key].append(finding)
     layers = {str(stage["stage"]): _layers(stage["layers"]) for stage in figures.get("stages", ())}
-    for boundary in boundaries:
-        for stage in (boundary.sender, boundary.receiver):
-            layers.setdefault(stage, "")
-    return Pipe(layers, boundaries)
-
-
-def _boundary(drawn: Mapping[str, Any], findings: list[FindingView]) -> Boundary:
-    name = drawn["boundary"]
-    sender, receiver = name.split("->")
-    of_boundary = [finding for finding in findings if finding.record.boundary == name]
-    wires = [
-        _wire(key, drawn["steps"], [f for f in of_boundary if f.record.key == key["key"]])
-        for key in drawn["keys"]
-    ]
-    return Boundary(sender, receiver, tuple(wires))
+    boundaries = []
+    for boundary in drawn:
+        name, steps = boundary["boundary"], boundary["steps"]
+        sender, receiver = name.split("->")
+        layers = {**layers, sender: layers.get(sender, ""), receiver: layers.get(receiver, "")}
+        wires = (_wire(key, steps, by_key[name, key["key"]]) for key in boundary["keys"])
+        boundaries.append(Boundary(sender, receiver, tuple(wires)))
+    return Pipe(layers, tuple(boundaries))
 
 
 def _from_costs(costs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
     """
     scripts = {}
     if charts is not None:
-        plotly = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+        plotly: Any = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
         scripts = {"plotly": _shipped(plotly), "page": _shipped(_PARTS / "page.js")}
     page: str = (
         _templates()
@@ -53,12 +53,9 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
+    pretty = partial(json.dumps, indent=1, ensure_ascii=False)
+    environment.filters |= {"figure": figure, "pretty": pretty, "printable": printable}
     return environment
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _finalize(value: Any) -> Any:

@@ -142,15 +142,12 @@ def _entered(candidate: Capture, stage: int, row: Row) -> dict[str, str]:
     copied = step.copied or {}
     entered = {}
     for key in sorted(set(sent) | set(trace.declared or {})):
-        entered[key] = _arrival(sent.get(key), copied.get(key))
-        if key not in step.reads:
-            entered[key] += " and is not read"
+        left, arrived = sent.get(key), copied.get(key)
+        if left is None:
+            how = "is not sent"
+        elif arrived is not None and left.get("digest") != arrived.get("digest"):
+            how = "arrives changed"
+        else:
+            how = "arrives equal"
+        entered[key] = how if key in step.reads else f"{how} and is not read"
     return entered
-
-
-def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None) -> str:
-    if sent is None:
-        return "is not sent"
-    if copied is not None and sent.get("digest") != copied.get("digest"):
-        return "arrives changed"
-    return "arrives equal"
