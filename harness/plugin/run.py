@@ -329,4 +329,12 @@ class Run:
         from ..report.run_report import run_report
 
         arguments = self._config.invocation_params.args
-        return run_report(self._judge, self._ordered(), arguments, Store(self._first.store))
+        judge, store = self._judge, Store(self._first.store)
+        return run_report(
+            judge.sweeps,
+            judge.expectations,
+            len(judge.pool.ids),
+            self._ordered(),
+            arguments,
+            store,
+        )
