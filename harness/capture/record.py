@@ -252,6 +252,7 @@ def _first_names(step: StepTrace) -> StepTrace:
     return replace(step, spans=tuple(spans))
 
 
+_SIDES = ("returned", "sent", "received", "copied")
 # Fingerprints by side (or `layer`) and key, of each kind a list of one for each row.
 _Prints = dict[str, dict[str, dict[str, list[Any]]]]
 
@@ -263,10 +264,7 @@ def _read_step(event: dict[str, Any]) -> StepTrace:
         spans=tuple(Span(*span) for span in event["spans"]),
         reads=event["reads"],
         layers={int(name): one for name, one in prints.get("layer", {}).items()},
-        returned=_read_side(event, "returned", prints),
-        sent=_read_side(event, "sent", prints),
-        received=_read_side(event, "received", prints),
-        copied=_read_side(event, "copied", prints),
+        **{side: _read_side(event, side, prints) for side in _SIDES},
         used=event.get("used"),
     )
 
