@@ -125,7 +125,10 @@ class ForkServers:
     """Starts cells from one fork server per variant tree and mode; close it to end them all."""
 
     def __init__(self) -> None:
-        self._scratch = Scratch(_short_folder(), _PREFIX)
+        root = tempfile.gettempdir()
+        if len(root) > _LONGEST_ROOT:
+            root = "/tmp"  # noqa: S108 - Scratch is ours
+        self._scratch = Scratch(Path(root), _PREFIX)
         # Another environment has no harness, or another one: it gets ours, and nothing else of
         # the folder in which ours is installed.
         self._package = self._scratch.folder / "package"
@@ -157,9 +160,3 @@ class ForkServers:
         for server in self._servers.values():
             server.close()
         self._scratch.close()
-
-
-def _short_folder() -> Path:
-    """Return the folder for temporary files, or the host's own where that of the user is deep."""
-    chosen = tempfile.gettempdir()
-    return Path(chosen if len(chosen) <= _LONGEST_ROOT else "/tmp")  # noqa: S108 - Scratch is ours

@@ -62,7 +62,6 @@ class RankTrace:
 
     rank: int
     stage: int
-    stages: int
     tp_rank: int
     tracing: bool
     eager: bool
@@ -216,6 +215,9 @@ def load_capture(folder: Path) -> Capture | None:
     return None if manifest is None else Capture(folder, manifest)
 
 
+_OF_HEARTBEAT = ("stage", "tp_rank", "tracing", "eager", "runner", "adapter")
+
+
 def _read_rank(path: Path) -> RankTrace | None:
     events = list(read_lines(path))
     first = first_events(events)
@@ -226,13 +228,7 @@ def _read_rank(path: Path) -> RankTrace | None:
     steps = [_read_step(event) for event in events if event["kind"] == "step"]
     return RankTrace(
         rank=int(path.stem.removeprefix("rank")),
-        stage=heartbeat["stage"],
-        stages=heartbeat["stages"],
-        tp_rank=heartbeat["tp_rank"],
-        tracing=heartbeat["tracing"],
-        eager=heartbeat["eager"],
-        runner=heartbeat["runner"],
-        adapter=heartbeat["adapter"],
+        **{name: heartbeat[name] for name in _OF_HEARTBEAT},
         declared=declared.get("keys"),
         declared_error=declared.get("error"),
         layers=tuple(first.get("layers", {}).get("indices", ())),

@@ -62,8 +62,8 @@ class Runner:
         self._late = False
         self._listener = listener
         self._launch = launcher
-        self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
-        self._threads = ThreadPoolExecutor(max(1, self._jobs))
+        self._jobs = max(1, min(jobs or len(pool.ids), len(pool.ids)))
+        self._threads = ThreadPoolExecutor(self._jobs)
         self._servers = ForkServers()
         self._stop = threading.Event()
         self._lock = threading.RLock()

@@ -171,9 +171,10 @@ class Run:
             ]
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        for sweep in self.sweeps.values() if cells and terminal else ():
-            for note in filter(None, (tree.note for tree in sweep.trees.values())):
+        terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if cells and terminal:
+            trees = (tree for sweep in self.sweeps.values() for tree in sweep.trees.values())
+            for note in (tree.note for tree in trees if tree.note):
                 terminal.write_line(f"pp-harness: {note}")
         if self.options.plan_only:
             self._plan = self._runner.plan(cells)
@@ -195,13 +196,12 @@ class Run:
         """Queue the cells that the selected items need."""
         if self._collect_only or self._worker:
             return
+        parameters = [getattr(item, "callspec", None) for item in session.items]
         self._queue(
             {
-                cast("Point", item.callspec.params[POINT_FIXTURE])
-                for item in session.items
-                if isinstance(item, pytest.Function)
-                and hasattr(item, "callspec")
-                and POINT_FIXTURE in item.callspec.params
+                callspec.params[POINT_FIXTURE]
+                for callspec in parameters
+                if callspec and POINT_FIXTURE in callspec.params
             }
         )
 
