@@ -75,10 +75,9 @@ def measure(one: Setting, servers: ForkServers) -> dict[str, float]:
             phase_timeout=600,
             worker_start="spawn" if one.what == "spawned" else "fork",
         )
-    if manifest["status"] != "ok":
-        raise SystemExit(f"{one.what} {one.amount}: {manifest['failure']['error']}")
-    seconds: dict[str, float] = manifest["seconds"]
-    return seconds
+    if manifest.failure is not None:
+        raise SystemExit(f"{one.what} {one.amount}: {manifest.failure.error}")
+    return manifest.seconds
 
 
 def main() -> None:

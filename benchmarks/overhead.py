@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ from harness.capture.pools import find_pool
 from harness.engine import main as engine
 from harness.engine import server
 from harness.engine.environment import cell_environment, server_environment
+from harness.engine.manifest import Request, from_json, to_json
 from harness.engine.names import CAPTURE_DIR_VARIABLE
 from harness.engine.probes import Probe, requested_probes
 from harness.engine.questions import run_gsm8k
 from harness.engine.run_probes import run_probe
+from harness.engine.settings import Device, Weights
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
@@ -98,15 +101,15 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.environ.update(plan["env"])
-    request = plan["request"]
+    request = from_json(Request, plan["request"])
     if mode == "capture":
         os.environ[CAPTURE_DIR_VARIABLE] = str(folder)
     else:
         os.environ.pop(CAPTURE_DIR_VARIABLE)
-        if request["weights"] == "random":
-            request["weights"] = "dummy"  # the loader of random weights is one of our hooks
-    if request["device"] == "cpu":
-        os.sched_setaffinity(0, request["devices"])
+        if request.weights is Weights.RANDOM:  # its loader is one of our hooks
+            request = replace(request, weights=Weights.DUMMY)
+    if request.device is Device.CPU:
+        os.sched_setaffinity(0, request.devices)
         engine._fork_workers()
     taken: dict[str, list[float]] = {phase: [] for phase in PHASES}
 
@@ -117,7 +120,7 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         taken[phase].append(time.perf_counter() - began)
 
     with timed("engine"):
-        engine.import_model_class(request["model_path"])
+        engine.import_model_class(request.model_path)
         llm, lm = engine._build(request)
     probes = requested_probes(request)
     run = _traced_probes if mode == "capture" else _plain_probes
@@ -129,9 +132,9 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
         with timed("traced"):
             run(llm, probes)
     for _ in range(EXAMS):
-        if lm is not None:
+        if lm is not None and request.gsm8k is not None:
             with timed("gsm8k"):
-                run_gsm8k(lm, request["gsm8k"], folder / "gsm8k.jsonl")
+                run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
     with timed("shutdown"):
         llm.llm_engine.engine_core.shutdown()
     seconds = {phase: statistics.median(times) for phase, times in taken.items() if times}
@@ -142,7 +145,8 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
 
 def _serve(plan: dict[str, Any]) -> None:
     """Import vLLM, measure both modes in turns, print medians and ratios."""
-    server._import_everything(plan["request"]["device"])
+    request = from_json(Request, plan["request"])
+    server._import_everything(request.device)
     taken: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(plan["rounds"]):
@@ -150,7 +154,7 @@ def _serve(plan: dict[str, Any]) -> None:
                 folder = Path(temporary) / f"{mode}{number}"
                 folder.mkdir()
                 taken[mode].append(_measure(plan, folder, mode))
-    print(f"{plan['request']['model']}, PP={plan['request']['pp']}, {plan['rounds']} rounds:")
+    print(f"{Path(request.model_path).name}, PP={request.pp}, {plan['rounds']} rounds:")
     print(f"{'median s':18}" + "".join(f"{mode:>10}" for mode in MODES) + f"{'ratio':>8}  range")
     rows = {phase: (phase,) for phase in PHASES}
     for name, phases in {**rows, "generation": ("probes", "gsm8k"), TRACING: (TRACING,)}.items():
@@ -190,14 +194,15 @@ def main() -> None:
         )
         cell = sweep.cell(Point("fixed", next(iter(sweep.models)), options.pp))
         with lease(find_pool(sweep), devices_needed(cell, find_pool(sweep))) as devices:
+            request = cell_request(cell, store, devices)
             plan = {
-                "request": {**cell_request(cell, store, devices), "worker_start": "fork"},
-                "env": cell_environment(cell, store, devices, tracing=True),
+                "request": to_json(request),
+                "env": cell_environment(request, tracing=True),
                 "rounds": options.rounds,
             }
             subprocess.run(
-                [sys.executable, __file__, "--planned", json.dumps(plan, default=str)],
-                env=server_environment(cell, PACKAGE),
+                [sys.executable, __file__, "--planned", json.dumps(plan)],
+                env=server_environment(cell, cell.tree, PACKAGE),
                 check=True,
             )
 

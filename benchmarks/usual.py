@@ -48,7 +48,7 @@ SERVER_SECONDS = 900
 
 def _environment(cell: Cell) -> dict[str, str]:
     """Return a plain user's environment for vLLM on this tree: nothing of the harness is active."""
-    env = server_environment(cell, PACKAGE)
+    env = server_environment(cell, cell.tree, PACKAGE)
     for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE"):
         env.pop(name, None)
     cores = sorted(os.sched_getaffinity(0))
@@ -130,7 +130,7 @@ def _score(cell: Cell, task: Path, folder: Path) -> float | None:
         *(sys.executable, "-m", "lm_eval", "--model", "vllm", "--tasks", str(task)),
         *("--model_args", ",".join(f"{name}={value}" for name, value in settings.items())),
         *("--batch_size", "auto", "--output_path", str(out)),
-        *(("--limit", str(cell.gsm8k.limit)) if cell.gsm8k.limit else ()),
+        *(("--limit", str(cell.gsm8k.limit)) if cell.gsm8k and cell.gsm8k.limit else ()),
     ]
     with _group(command, _environment(cell), folder / "lm_eval.txt") as process:
         process.wait()
@@ -143,13 +143,11 @@ def _score(cell: Cell, task: Path, folder: Path) -> float | None:
 
 def _task(cell: Cell, folder: Path) -> Path:
     """Write lm-eval's gsm8k task with the questions of a cell."""
-    source = {
-        "questions": str(cell.gsm8k.questions),
-        "fewshot": cell.gsm8k.fewshot,
-        "fewshot_file": str(cell.gsm8k.fewshot_file) if cell.gsm8k.fewshot_file else None,
-    }
+    assert cell.gsm8k is not None  # the models here are instruments
     path = folder / "gsm8k.yaml"
-    path.write_text(yaml.safe_dump(task_config(source, str(folder / "cache"))), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(task_config(cell.gsm8k, str(folder / "cache"))), encoding="utf-8"
+    )
     return path
 
 

@@ -7,6 +7,9 @@ from builders import CaptureBuilder, make_cell
 from hypothesis import settings
 
 from harness.capture.children import ForkServers
+from harness.capture.devices import lease
+from harness.capture.launch import launch
+from harness.capture.pools import find_pool
 
 pytest_plugins = ["pytester"]
 
@@ -15,6 +18,14 @@ def pytest_addoption(parser):
     """Register what the harness's own tests take."""
     parser.addoption("--docs-all", action="store_true", help="run every command of the pages")
     parser.addoption("--write-trust", action="store_true", help="renew results/notes/faults.md")
+
+
+def pytest_collection_modifyitems(items):
+    """Engines first, those of a folder on one worker of xdist: they share captures and imports."""
+    for item in items:
+        if item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
 
 
 # No deadline: the first example often pays for an import, and machines are shared.
@@ -40,6 +51,18 @@ def servers():
     servers = ForkServers()
     yield servers
     servers.close()
+
+
+@pytest.fixture(scope="session")
+def launched():
+    """Return `launch` on leased devices: workers of xdist run engines beside each other."""
+
+    def run(sweep, cell, folder, servers, **control):
+        pool = find_pool(sweep)
+        with lease(pool, pool.needed(cell.pp, cell.tp)) as devices:
+            return launch(cell, folder, devices, servers, **control)
+
+    return run
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import BadInputError
 from harness.lint.engine import Engine
 from harness.lint.importers import importers_of
+from harness.lint.interpreter import construct
 from harness.lint.judge import JudgedFile, judge_file
 from harness.lint.project import Project
 from harness.lint.report import Finding, LintReport
@@ -110,7 +111,8 @@ def _earlier(
     touched: Sequence[Path], before: Mapping[Path, str], root: Path | None
 ) -> set[tuple[str, ...]]:
     """Identify the findings that the importers had before the change."""
-    engine = Engine(Project(root, {path.absolute(): text for path, text in before.items()}))
+    project = Project(root, {path.absolute(): text for path, text in before.items()})
+    engine = Engine(project, construct)
     return {_identity(f) for path in touched for f in judge_file(engine, path).findings}
 
 
@@ -207,7 +209,7 @@ def _judge_batch(files: Sequence[Path], root: Path | None) -> list[JudgedFile]:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        engine = Engine(Project(root))
+        engine = Engine(Project(root), construct)
         return [judge_file(engine, path.absolute()) for path in files]
     finally:
         if was_on:

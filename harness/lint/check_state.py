@@ -106,10 +106,7 @@ def _aux_states(stage: Stage) -> Iterator[Finding]:
 
 
 def _collects(loop: ast.For) -> bool:
-    for part in walk(loop):
-        if isinstance(part, ast.Name) and part.id.startswith("aux_hidden"):
-            return True
-    return False
+    return any(isinstance(p, ast.Name) and p.id.startswith("aux_hidden") for p in walk(loop))
 
 
 def _shared_caches(stage: Stage) -> Iterator[Finding]:

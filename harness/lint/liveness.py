@@ -160,8 +160,6 @@ def _of_statement(variable: Local | Slot, node: ast.stmt) -> _Fate:
             if any(variable.is_in(item.context_expr) for item in node.items):
                 return _Fate.READ
             return _of_block(variable, node.body)
-        case ast.Delete() if any(variable.is_stored_by(target) for target in node.targets):
-            return _Fate.GONE
         case ast.AugAssign():
             looked_at = variable.is_in(node.value) or variable.is_stored_by(node.target)
             return _Fate.READ if looked_at else _Fate.KEPT

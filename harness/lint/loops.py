@@ -14,8 +14,9 @@ def counts(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and dotted(node.func) == "range"
 
 
-def layer_names(loop: Loop) -> set[str]:
-    """Variables that hold a layer inside of the loop: its target, or `x = self.layers[i]`."""
+def layer_calls(loop: Loop) -> list[ast.Call]:
+    """Calls of a layer inside of the loop."""
+    # A layer is the loop's target, or `x = self.layers[i]`.
     names = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)}
     for part in walk(loop):
         if (
@@ -24,12 +25,6 @@ def layer_names(loop: Loop) -> set[str]:
             and dotted(part.value.value).endswith("layers")
         ):
             names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
-    return names
-
-
-def layer_calls(loop: Loop) -> list[ast.Call]:
-    """Calls of a layer inside of the loop."""
-    names = layer_names(loop)
     return [
         part
         for part in walk(loop)

@@ -37,16 +37,20 @@ _OPERATORS: dict[type[ast.operator], str] = {
 }
 
 
-def assigned_names(function: Function) -> frozenset[str]:
+def assigned_names(module: Module, function: Function) -> frozenset[str]:
     """Variables that plain assignments of the function set."""
-    return frozenset(
-        name.id
-        for part in walk(function)
-        if isinstance(part, ast.Assign)
-        for target in part.targets
-        for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
-        if isinstance(name, ast.Name)
-    )
+    key = ("assigned", function)
+    if key not in module.memo:
+        module.memo[key] = frozenset(
+            name.id
+            for part in walk(function)
+            if isinstance(part, ast.Assign)
+            for target in part.targets
+            for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
+            if isinstance(name, ast.Name)
+        )
+    names: frozenset[str] = module.memo[key]
+    return names
 
 
 def ties_head(node: ast.Assign) -> bool:

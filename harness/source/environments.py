@@ -27,7 +27,6 @@ _LOCK_SECONDS = 1800
 class PinEnvironment:
     """The environment of a release for a device, at `path`; it need not exist."""
 
-    version: str
     device: str
     path: Path
 
@@ -57,7 +56,7 @@ def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnviro
             f"{' and '.join(pin.distributions)}"
         )
     root = (root or default_environments()).absolute()
-    return PinEnvironment(pin.version, device, root / f"{pin.version}-{device}")
+    return PinEnvironment(device, root / f"{pin.version}-{device}")
 
 
 def constraints_of(pin: Pin, device: str) -> Path:

@@ -8,13 +8,10 @@ from fault_tools import ENOUGH, MODEL, Belongings
 from planted import VARIANT, planted_series
 from trust_page import FAULT, Record, write_page
 
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
-from harness.source.subject import SubjectOptions
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +26,7 @@ def sweep(series, tmp_path_factory):
     return Sweep(
         Options(
             pps=(2, 3),
-            subject=SubjectOptions(series=series),
+            series=series,
             models=(MODEL,),
             gsm8k_limit=2,
             store=tmp_path_factory.mktemp("store"),
@@ -38,19 +35,18 @@ def sweep(series, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def healthy(sweep, servers, tmp_path_factory):
+def healthy(sweep, servers, launched, tmp_path_factory):
     """Return the capture of an engine at PP=3 without a fault; its tree is imported then."""
     for pp in (2, 3):  # the first waits for the import
         folder = tmp_path_factory.mktemp("healthy")
         cell = sweep.cell(Point(VARIANT, MODEL, pp))
-        devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, 1)]
-        capture = Capture(folder, launch(cell, folder, devices, servers, phase_timeout=ENOUGH))
+        capture = Capture(folder, launched(sweep, cell, folder, servers, phase_timeout=ENOUGH))
         assert capture.status == "ok", capture.failure
     return capture
 
 
 @pytest.fixture
-def run(sweep, servers, tmp_path):
+def run(sweep, servers, launched, tmp_path):
     """Return a function that runs an engine with a fault and gives its capture.
 
     `fault` is an order (planted.py); `meanwhile` is called in this thread with the capture's
@@ -62,12 +58,11 @@ def run(sweep, servers, tmp_path):
         folder.mkdir()
         (folder / "fault").write_text(fault)
         cell = sweep.cell(Point(VARIANT, MODEL, pp))
-        devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, 1)]
         out = SimpleNamespace(manifest=None, error=None)
 
         def work():
             try:
-                out.manifest = launch(cell, folder, devices, starter, phase_timeout=timeout)
+                out.manifest = launched(sweep, cell, folder, starter, phase_timeout=timeout)
             except Exception as error:
                 out.error = error
 

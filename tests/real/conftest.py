@@ -2,8 +2,6 @@
 
 import pytest
 
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.plan.options import Options
 from harness.plan.points import Point
@@ -19,7 +17,7 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run(sweep, servers, tmp_path_factory):
+def run(sweep, servers, launched, tmp_path_factory):
     """Run a cell of the sweep once per session and setting; return its capture."""
     done = {}
 
@@ -28,9 +26,8 @@ def run(sweep, servers, tmp_path_factory):
         if key not in done:
             folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
             cell = sweep.cell(Point(variant, model, pp, tp=tp))
-            devices = find_pool(sweep).ids[: find_pool(sweep).needed(pp, tp)]
-            manifest = launch(
-                cell, folder, devices, servers, phase_timeout=PHASE_TIMEOUT, **control
+            manifest = launched(
+                sweep, cell, folder, servers, phase_timeout=PHASE_TIMEOUT, **control
             )
             done[key] = Capture(folder, manifest)
         return done[key]

@@ -9,8 +9,6 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.checks.contract.boundary_cost import boundary_costs
 from harness.checks.contract.contract import compare_contract
 from harness.checks.finding import Outcome, Severity
@@ -197,13 +195,15 @@ def _running(group):
 
 
 @pytest.mark.parametrize("victim", ["rank", "engine"])
-def test_a_killed_process_blocks_the_cell_and_leaves_nothing(sweep, servers, tmp_path, victim):
+def test_a_killed_process_blocks_the_cell_and_leaves_nothing(
+    sweep, servers, launched, tmp_path, victim
+):
     """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
     cell = sweep.cell(Point("fixed", "ple", 2))
     made = []
 
     def work():
-        made.append(launch(cell, tmp_path, find_pool(sweep).ids[:1], servers, phase_timeout=60))
+        made.append(launched(sweep, cell, tmp_path, servers, phase_timeout=60))
 
     thread = threading.Thread(target=work)
     thread.start()

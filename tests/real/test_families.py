@@ -2,8 +2,6 @@
 
 import pytest
 
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
@@ -16,7 +14,7 @@ from harness.plan.sweep import Sweep
 pytestmark = pytest.mark.engine
 
 
-def test_a_shrunk_llama_is_the_same_at_pp_2(servers, tmp_path):
+def test_a_shrunk_llama_is_the_same_at_pp_2(servers, launched, tmp_path):
     """Random weights load in vLLM, the contract is seen, and logits are equal bit by bit."""
     folder = shrink(default_config("LlamaForCausalLM"), tmp_path / "llama")
     sweep = Sweep(
@@ -34,7 +32,7 @@ def test_a_shrunk_llama_is_the_same_at_pp_2(servers, tmp_path):
         work = tmp_path / f"pp{pp}"
         work.mkdir()
         cell = sweep.cell(Point("base", "llama", pp))
-        manifest = launch(cell, work, find_pool(sweep).ids[:1], servers, phase_timeout=300)
+        manifest = launched(sweep, cell, work, servers, phase_timeout=300)
         captures.append(Capture(work, manifest))
     for check in ("engine", "contract", "logits"):
         verdict = judge(check, *captures)

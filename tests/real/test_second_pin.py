@@ -5,17 +5,15 @@ import functools
 import pytest
 
 from harness.assets import patches_dir
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.engine import compare_engines
 from harness.checks.finding import Outcome
 from harness.checks.logits.logits import compare_logits
+from harness.engine.settings import ModelRunner
 from harness.errors import BadInputError
 from harness.plan.options import Options
 from harness.plan.sweep import Sweep
-from harness.source.subject import SubjectOptions
 
 pytestmark = pytest.mark.engine
 
@@ -28,19 +26,18 @@ def plan(tmp_path_factory):
     store = tmp_path_factory.mktemp("store")
 
     def plan(pp=2, **options):
-        return Sweep(
-            Options(pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, pin=VERSION, **options)
-        )
+        chosen = Options(pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, **options)
+        return Sweep(chosen, VERSION)
 
     try:
-        _ = plan().installed
+        _ = plan().installation
     except BadInputError as error:
         pytest.skip(str(error))
     return plan
 
 
 @pytest.fixture(scope="module")
-def run(plan, servers, tmp_path_factory):
+def run(plan, servers, launched, tmp_path_factory):
     """Return a function that runs a cell of the second pin."""
 
     def run(variant, pp, **options):
@@ -48,7 +45,7 @@ def run(plan, servers, tmp_path_factory):
         (point,) = (one for one in sweep.points if one.variant == variant)
         cell = sweep.cell(point if pp > 1 else point.baseline)
         folder = tmp_path_factory.mktemp(f"{variant}-pp{pp}")
-        manifest = launch(cell, folder, find_pool(sweep).ids[:1], servers, phase_timeout=300)
+        manifest = launched(sweep, cell, folder, servers, phase_timeout=300)
         return Capture(folder, manifest)
 
     return run
@@ -62,7 +59,7 @@ def baseline(run):
 
 def test_the_second_pin_runs_in_its_own_environment(plan, baseline):
     """The tree, the interpreter and the versions in the key are those of that environment."""
-    installed = plan().installed
+    installed = plan().installation.vllm
     assert baseline.status == "ok", baseline.failure
     assert installed.release == VERSION
     cell = baseline.manifest.cell
@@ -99,8 +96,8 @@ def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
 @pytest.fixture(scope="module")
 def run_v2(run):
     """Return a function that runs a cell on V2: with Triton's interpreter, by a series of ours."""
-    subject = SubjectOptions(series=patches_dir() / "gemma4-ple-v2-cpu")
-    return functools.partial(run, runner="v2", subject=subject)
+    series = patches_dir() / "gemma4-ple-v2-cpu"
+    return functools.partial(run, runner=ModelRunner.V2, series=series)
 
 
 @pytest.fixture(scope="module")

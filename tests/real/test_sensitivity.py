@@ -2,8 +2,6 @@
 
 import pytest
 
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
@@ -25,7 +23,7 @@ def test_an_instrument_answers_to_every_weight_and_key(run):
     assert min(effects.values()) > 1e-3
 
 
-def test_dummy_weights_end_inconclusive(sweep, servers, tmp_path):
+def test_dummy_weights_end_inconclusive(sweep, servers, launched, tmp_path):
     """vLLM's dummy weights give equal logits at PP=1 and PP=2, and no one may trust them."""
     dummy = Sweep(Options(pps=(2,), load_format="dummy", gsm8k_limit=1, store=sweep.store))
     captures = []
@@ -33,7 +31,7 @@ def test_dummy_weights_end_inconclusive(sweep, servers, tmp_path):
         folder = tmp_path / f"pp{pp}"
         folder.mkdir()
         cell = dummy.cell(Point("fixed", "ple", pp))
-        manifest = launch(cell, folder, find_pool(sweep).ids[:1], servers, phase_timeout=300)
+        manifest = launched(sweep, cell, folder, servers, phase_timeout=300)
         captures.append(Capture(folder, manifest))
     assert abs(captures[0].logits.values).max() < 1e-20, "logits that say nothing"
     verdict = judge("logits", *captures)

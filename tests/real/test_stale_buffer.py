@@ -6,8 +6,6 @@ import shutil
 import pytest
 
 from harness.assets import patches_dir
-from harness.capture.launch import launch
-from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.logits.logits import compare_logits
@@ -45,7 +43,7 @@ def forgetful_series(fixed_tree, folder):
     return folder
 
 
-def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path):
+def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, launched, run, tmp_path):
     """The receiver declares and reads what nobody sends: the contract says so, logits are NaN."""
     baseline = run("fixed", "ple", 1)
     fixed_tree = sweep.cell(Point("fixed", "ple", 2)).tree
@@ -61,7 +59,7 @@ def test_a_stale_buffer_is_named_and_shows_as_nan(sweep, servers, run, tmp_path)
     folder = tmp_path / "capture"
     folder.mkdir()
     cell = forgetful.cell(Point("forgetful", "ple", 2))
-    manifest = launch(cell, folder, find_pool(sweep).ids[:1], servers, phase_timeout=300)
+    manifest = launched(sweep, cell, folder, servers, phase_timeout=300)
     assert manifest.status == "ok", manifest.failure
     candidate = Capture(folder, manifest)
     assert [(f.code, f.key) for f in compare_contract(candidate).findings] == [
