@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from harness.lint.conditions import place_of
 from harness.lint.emit import at, finding
@@ -11,7 +12,7 @@ from harness.lint.project import Module
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage, View, lookup, owner_module
 from harness.lint.trace import Read, Role
-from harness.lint.tree import Function, walk
+from harness.lint.tree import walk
 from harness.lint.values import Entry, Null, Opaque, kinds, nullness
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
@@ -38,10 +39,8 @@ def _sent(view: View, key: str) -> Entry | None:
     """The entry of a key that a rank sends is certain only if every payload has it."""
     entries = [lookup(payload.entries, key) for payload in view.sends]
     known = [entry for entry in entries if entry is not None]
-    if not known:
-        return None
     certain = len(known) == len(entries) and all(entry.certain for entry in known)
-    return Entry(known[0].value, certain, known[0].line)
+    return replace(known[0], certain=certain) if known else None
 
 
 def _open_send(view: View) -> bool:
@@ -134,14 +133,10 @@ def _module_of_line(view: View, line: int) -> Module | None:
 
 def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
     """Reads that stand in the code and happen on no rank that receives."""
-    executed: set[int] = set()
-    guards: dict[int, str] = {}
-    functions: dict[int, tuple[Module, Function, str]] = {}
-    for view in stage.later:
-        executed |= view.trace.executed_reads
-        guards.update(view.trace.dead_guards)
-        for module, function, name in view.trace.receivers:
-            functions[id(function)] = (module, function, name)
+    first, second = (view.trace for view in stage.later)
+    executed = first.executed_reads | second.executed_reads
+    guards = first.dead_guards | second.dead_guards
+    functions = {id(given[1]): given for given in (*first.receivers, *second.receivers)}
     for module, function, name in functions.values():
         for test, subscript in _guarded_reads(function, name):
             key = subscript.slice.value if isinstance(subscript.slice, ast.Constant) else None

@@ -72,27 +72,21 @@ def _tables(function: Function) -> set[str]:
     """Variables that map parameter names to parameters of this module."""
     names = {a.arg for a in function.args.args if a.arg in ("params_dict", "param_dict")}
     for part in walk(function):
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
-            inner = part.value.args[0] if part.value.args else None
-            if (
-                dotted(part.value.func) == "dict"
-                and isinstance(inner, ast.Call)
-                and dotted(inner.func) == "self.named_parameters"
-            ):
-                names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+        match part:
+            case ast.Assign(
+                targets=targets,
+                value=ast.Call(func=ast.Name("dict"), args=[ast.Call(func=source), *_]),
+            ) if dotted(source) == "self.named_parameters":
+                names |= {t.id for t in targets if isinstance(t, ast.Name)}
     return names
 
 
 def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
     for part in walk(function):
-        if (
-            isinstance(part, ast.Subscript)
-            and isinstance(part.ctx, ast.Load)
-            and isinstance(part.value, ast.Name)
-            and part.value.id in tables
-            and not isinstance(part.slice, ast.Constant)
-        ):
-            yield part
+        match part:
+            case ast.Subscript(value=ast.Name(name), ctx=ast.Load()) if name in tables:
+                if not isinstance(part.slice, ast.Constant):
+                    yield part
 
 
 def _upwards(node: ast.AST, root: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:

@@ -34,13 +34,13 @@ _COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 def place_of(node: ast.expr) -> str | None:
     """The name under which the environment holds `x`, `x.tensors` or `self.x`."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        if isinstance(node.value, ast.Name) and node.value.id == "self":
-            return f"self.{node.attr}"
-        if node.attr == "tensors":
-            return place_of(node.value)
+    match node:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name("self"), name):
+            return f"self.{name}"
+        case ast.Attribute(inner, "tensors"):
+            return place_of(inner)
     return None
 
 
@@ -110,13 +110,11 @@ def supposes_none(test: ast.expr, env: Env) -> bool | None:
 
     True: the body does; False: the else branch; None: neither.
     """
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return None
-    if not isinstance(test.left, ast.Name) or not is_none(test.comparators[0]):
-        return None
-    if nullness(env.get(test.left.id, NONE)) is not Null.UNKNOWN:
-        return None
-    return isinstance(test.ops[0], ast.Is)
+    match test:
+        case ast.Compare(ast.Name(name), [op], [ast.Constant(None)]):
+            is_open = nullness(env.get(name, NONE)) is Null.UNKNOWN
+            return isinstance(op, ast.Is) if is_open else None
+    return None
 
 
 def refine(node: ast.expr, env: Env, truth: bool) -> Env:

@@ -318,11 +318,10 @@ class Walker:
         current: Env | None = env
         ended: Env | None = None
         for item in items.items:
-            if current is None:
-                break
-            self._assign(node.target, item, current)
-            breaks, current = self._loop_body(node.body, current)
-            ended = join_env(ended, breaks)
+            if current is not None:
+                self._assign(node.target, item, current)
+                breaks, current = self._loop_body(node.body, current)
+                ended = join_env(ended, breaks)
         return join_env(current, ended)
 
     def _loop_body(self, body: list[ast.stmt], env: Env) -> tuple[Env | None, Env | None]:
@@ -373,9 +372,9 @@ class Walker:
             case ast.Subscript():
                 self._use(value)
                 key = self.eval(target.slice, env)
-                place = place_of(target.value)
-                held = env.get(place) if place is not None else None
-                if place is not None and isinstance(held, Payload):
+                place = place_of(target.value) or ""
+                held = env.get(place)
+                if isinstance(held, Payload):
                     env[place] = containers.put(held, key, value, target.lineno)
                 else:
                     self.eval(target.value, env)
@@ -415,9 +414,9 @@ class Walker:
 
     def _store(self, node: ast.expr, value: Payload | Seq, env: Env) -> None:
         """Put a changed container back into the variable that held it."""
-        place = place_of(node)
-        held = env.get(place) if place is not None else None
-        if place is not None and isinstance(held, Payload | Seq):
+        place = place_of(node) or ""
+        held = env.get(place)
+        if isinstance(held, Payload | Seq):
             packed = isinstance(held, Payload) and held.packed
             env[place] = replace(value, packed=packed) if isinstance(value, Payload) else value
 

@@ -19,12 +19,9 @@ def layer_calls(loop: Loop) -> list[ast.Call]:
     # A layer is the loop's target, or `x = self.layers[i]`.
     names = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)}
     for part in walk(loop):
-        if (
-            isinstance(part, ast.Assign)
-            and isinstance(part.value, ast.Subscript)
-            and dotted(part.value.value).endswith("layers")
-        ):
-            names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+        match part:
+            case ast.Assign(targets, ast.Subscript(table)) if dotted(table).endswith("layers"):
+                names |= {t.id for t in targets if isinstance(t, ast.Name)}
     return [
         part
         for part in walk(loop)

@@ -55,12 +55,10 @@ def assigned_names(module: Module, function: Function) -> frozenset[str]:
 
 def ties_head(node: ast.Assign) -> bool:
     """Does the statement make a head out of another module, as in `self.lm_head = self.embed`?"""
-    target = node.targets[0]
-    return (
-        isinstance(target, ast.Attribute)
-        and "head" in target.attr
-        and isinstance(node.value, ast.Attribute)
-    )
+    match node:
+        case ast.Assign(targets=[ast.Attribute(attr=name), *_], value=ast.Attribute()):
+            return "head" in name
+    return False
 
 
 def takes_part(forward: Function) -> bool:
