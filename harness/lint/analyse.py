@@ -82,15 +82,23 @@ def lint_change(
     touched = importers_of(own, texts)
     import_root = _import_root(vllm)
     judged = _judge([*own, *touched], import_root, jobs)
-    known = _earlier(touched, before, import_root) if before is not None else None
+    with_others = [
+        file.path for file in judged if any(_is_other(f, file.path, own) for f in file.findings)
+    ]
+    known = _earlier(with_others, before, import_root) if before is not None else None
     findings: list[Finding] = []
     others: list[Finding] = []
     for file in judged:
         for each in file.findings:
-            is_own = file.path in own or Path(each.path) in own
-            is_new = known is not None and _identity(each) not in known
-            (findings if is_own or is_new else others).append(each)
+            is_old = known is None or _identity(each) in known
+            is_other = _is_other(each, file.path, own) and is_old
+            (others if is_other else findings).append(each)
     return _report(judged, findings, others, names)
+
+
+def _is_other(each: Finding, judged: Path, own: Sequence[Path]) -> bool:
+    """Is a finding of the file `judged` neither in a changed file nor of a class in one?"""
+    return judged not in own and Path(each.path) not in own
 
 
 def _inside(root: Path, path: Path) -> Path:

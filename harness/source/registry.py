@@ -4,6 +4,7 @@ The registry is a Python file with dictionaries from an architecture to a module
 """
 
 import ast
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ..errors import BadInputError
 
 REGISTRY = "vllm/model_executor/models/registry.py"
 # Where vLLM keeps what it takes architectures for that the registry does not list.
-_DEFAULTS = "vllm/config/model.py"
+_DEFAULTS, _TABLE = "vllm/config/model.py", "_SUFFIX_TO_DEFAULTS"
 # The dictionaries of models that generate text; drafts, embeddings and classifiers do not run
 # alone or give no logits.
 _GENERATING = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS")
@@ -84,11 +85,13 @@ def kind_without_text(root: Path, architectures: Sequence[str]) -> str | None:
 
 
 def _kinds_by_name(root: Path, architectures: Sequence[str]) -> list[str]:
-    """Kinds of architectures by the end of their names; "" generates, and unknown ones are out."""
+    """Kinds of architectures by the end of their names; "" generates, and unknown ones are out.
+
+    A release that keeps its table elsewhere, or computes it, leaves all of them unknown.
+    """
     suffixes: list[tuple[str, tuple[str, str]]] = []
-    for name, value in _assigned(root / _DEFAULTS):
-        if name == "_SUFFIX_TO_DEFAULTS":
-            suffixes = ast.literal_eval(value)
+    with contextlib.suppress(BadInputError, ValueError):
+        suffixes = ast.literal_eval(dict(_assigned(root / _DEFAULTS)).get(_TABLE, ast.List([])))
     kinds = []
     for architecture in architectures:
         for suffix, (runner, convert) in suffixes:

@@ -80,6 +80,14 @@ def test_what_may_generate_is_left_to_vllm(vllm, architectures):
     check_generates(model(*architectures), vllm, ())
 
 
+@pytest.mark.parametrize("text", [None, "", "_SUFFIX_TO_DEFAULTS = table()\n", "("])
+def test_a_release_without_the_table_of_names_is_left_to_vllm(vllm, text):
+    """A release that keeps its table elsewhere refuses nothing by it, and is no bad input."""
+    path = vllm.package_dir / "config" / "model.py"
+    path.unlink() if text is None else path.write_text(text)
+    check_generates(model("OtherModel"), vllm, ())
+
+
 def test_a_variant_with_a_registry_of_its_own_is_left_to_vllm(vllm):
     """What a change adds to the registry is not judged by the release's."""
     variants = (Variant("base", ()), Variant("worktree", (), {REGISTRY: b""}))
