@@ -45,8 +45,8 @@ class Method:
 
     @property
     def symbol(self) -> str:
-        """The name that findings carry."""
-        return f"{self.cls.name}.{self.node.name}"
+        """The name that findings carry: the class that holds the code, whichever heir was asked."""
+        return f"{self.owner.name}.{self.node.name}"
 
 
 def parts_of(
