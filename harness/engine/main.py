@@ -194,14 +194,14 @@ def _effective(llm: Any, request: Request) -> Effective:
     )
 
 
-def _run_probes(llm: Any, request: Request) -> None:
+def _run_probes(llm: Any, request: Request, folder: Path) -> None:
     """Run the probe set; the hooks record it, because each request carries our mark.
 
     PP=1 runs it twice, the second time in another order: the difference is the noise floor.
     `probes.jsonl` gets a line per request.
     """
     profile, probes = request.profile, requested_probes(request)
-    with (request.folder / "probes.jsonl").open("w", encoding="utf-8") as file:
+    with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
         for again in (False, True) if request.pp == 1 else (False,):
             llm.reset_prefix_cache()
             for probe in second_pass(profile, probes) if again else probes:
@@ -231,10 +231,10 @@ def main(request_file: str) -> int:
             llm, lm = _build(request)
             write_record(_effective(llm, request), folder / EFFECTIVE)
         with phase("probes"):
-            _run_probes(llm, request)
+            _run_probes(llm, request, folder)
         if os.environ[TRACE_VARIABLE] != "0":
             with phase("sensitivity"):
-                run_sensitivity(llm, request)
+                run_sensitivity(llm, request, folder)
         if lm is not None and request.gsm8k is not None:
             with phase("gsm8k"):
                 from .questions import run_gsm8k
@@ -242,7 +242,7 @@ def main(request_file: str) -> int:
                 run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
         if request.changes:
             with phase("changes"):
-                run_under_changes(llm, lm, request)
+                run_under_changes(llm, lm, request, folder)
                 llm.collective_rpc("pp_harness_flush")
         peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 from .json_lines import first_events, read_lines
@@ -29,7 +30,7 @@ def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def run_sensitivity(llm: Any, request: Request) -> None:
+def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
     """Run a short probe unperturbed, then once under each known perturbation.
 
     At PP=1 one weight of each kind is perturbed, at PP=N each key at each boundary; each costs one
@@ -37,16 +38,16 @@ def run_sensitivity(llm: Any, request: Request) -> None:
     """
     probe = sensitivity_request(request.vocab_size, request.max_model_len)
     if request.pp == 1:
-        events = first_events(read_lines(request.folder / "rank0.jsonl"))
+        events = first_events(read_lines(folder / "rank0.jsonl"))
         names = [weight_name(kind) for kind in events["weights"]["kinds"]]
     else:
-        events = first_events(read_lines(request.folder / f"rank{request.tp}.jsonl"))
+        events = first_events(read_lines(folder / f"rank{request.tp}.jsonl"))
         names = key_names(events["declared"]["keys"], request.pp)
     for name in (UNPERTURBED, *names):
         _send(llm, (probe,), SENSITIVITY + name)
 
 
-def run_under_changes(llm: Any, lm: Any, request: Request) -> None:
+def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None:
     """Run the probe set, and the questions if asked to, under each change of the request in turn.
 
     What the hooks record carries the change's name; requests are written to
@@ -55,12 +56,12 @@ def run_under_changes(llm: Any, lm: Any, request: Request) -> None:
     probes = requested_probes(request)
     for change in request.changes:
         llm.reset_prefix_cache()  # of what was computed without the change
-        with (request.folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
+        with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
             for probe in probes:
                 run_probe(llm, probe, file, change)
         if lm is not None and request.gsm8k is not None and request.ask_under_changes:
             with _every_request_marked(llm, change):
-                run_gsm8k(lm, request.gsm8k, request.folder / f"gsm8k.{change}.jsonl")
+                run_gsm8k(lm, request.gsm8k, folder / f"gsm8k.{change}.jsonl")
 
 
 def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, int]:
