@@ -27,7 +27,7 @@ def begin_batch(tracer: Tracer, runner: Any, requests: Iterable[RowSpan | None])
     if probes:
         tracer.begin_step(probes)
     if any(span.change for span in spans):
-        changes.enter(tracer, runner, spans, dict(decoder_layers(runner.get_model(), runner)))
+        changes.enter(tracer, runner, spans, decoder_layers(runner))
 
 
 def dummy_run(tracer: Tracer, method: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,6 @@
 """The calls of a worker by its executor: the rank's position while they run, and its failures."""
 
 import inspect
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -31,8 +30,11 @@ class WorkerCalls:
 
         To be called last: then exceptions of our hooks in these methods are recorded as well.
         """
-        for owner, name in _methods(worker_class):
-            wrap(owner, name, partial(self._call, _CREATE if name == "__init__" else name))
+        for owner in worker_class.__mro__:
+            for name, value in list(vars(owner).items()):
+                is_called = name == "__init__" or not name.startswith("_")
+                if is_called and inspect.isfunction(value) and name != _SHUTDOWN:
+                    wrap(owner, name, partial(self._call, _CREATE if name == "__init__" else name))
 
     def _call(self, phase: str, method: Any, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
         if self._is_inside:
@@ -60,12 +62,3 @@ def record_failure(tracer: Tracer, phase: str, method: Any, /, *args: Any, **kwa
     except Exception as error:
         tracer.fail(kwargs.get("rank", tracer.rank), phase, error)
         raise
-
-
-def _methods(worker_class: type) -> Iterator[tuple[type, str]]:
-    """Yield the classes that a worker class consists of, with each method that can be called."""
-    for owner in worker_class.__mro__:
-        for name, value in list(vars(owner).items()):
-            is_called = name == "__init__" or not name.startswith("_")
-            if is_called and inspect.isfunction(value) and name != _SHUTDOWN:
-                yield owner, name

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
-from ..hooks.site import Change, Site
+from ..hooks.site import Change, Site, altered_send, attribute
 
 # What boundary keys and weights are; torch is not imported here.
 Tensor = Any
@@ -25,22 +25,7 @@ Decorator = Callable[[Callable[..., Any]], Change]
 HIDDEN, PLE = "hidden_states", "per_layer_inputs"
 
 
-# ---- attributes and weights ------------------------------------------------------------------
-
-
-@contextmanager
-def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give `owner` another value of an attribute."""
-    had = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
+# ---- modules and weights ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -117,16 +102,7 @@ def on_return(stage: int, key: str | None = None) -> Decorator:
 
 def on_send(stage: int, key: str | None = None) -> Decorator:
     """Alter what leaves a stage, after its model has returned it."""
-
-    def place(site: Site, alter: _Alter) -> Altered:
-        send = site.group.isend_tensor_dict
-
-        def isend_tensor_dict(tensors: Tensors, *args: Any, **kwargs: Any) -> Any:
-            return send(alter(dict(tensors)), *args, **kwargs)
-
-        return attribute(site.group, "isend_tensor_dict", isend_tensor_dict)
-
-    return _at_stage(stage, key, place)
+    return _at_stage(stage, key, altered_send)
 
 
 def on_arrival(stage: int, key: str | None = None) -> Decorator:

@@ -1,13 +1,12 @@
 """Faults of what crosses a boundary: what is returned, sent, copied and read."""
 
-from ..hooks.site import Site
+from ..hooks.site import Site, attribute
 from .alter import (
     HIDDEN,
     PLE,
     Altered,
     Tensor,
     Tensors,
-    attribute,
     decode_rows,
     of_step_before,
     on_arrival,

@@ -3,11 +3,10 @@
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from ..hooks.site import Site
+from ..hooks.site import Site, attribute
 from .alter import (
     Altered,
     Tensor,
-    attribute,
     decode_rows,
     first_layer,
     identity,

@@ -61,7 +61,8 @@ def fault(
         options["profile"] = Profile.STRESS
 
     def declare(action: Change) -> Change:
-        name = action.__name__.removeprefix("_").replace("_", "-") + "-in-noise" * in_noise
+        name = action.__name__.removeprefix("_").replace("_", "-")
+        name += "-in-noise" if in_noise else ""
         if name in _declared or name == UNCHANGED:
             raise ValueError(f"two changes of the self-test are named {name!r}")
         _declared[name] = SeededChange(name, kind, description, action, **options)
