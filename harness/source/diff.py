@@ -50,17 +50,14 @@ class FileDiff:
     hunks: tuple[Hunk, ...]
 
 
-def split_message(text: str) -> tuple[str, int]:
-    """Return the message that stands before the diff, and the index of the diff's first line.
+def message_of(text: str) -> str:
+    """Return the message that stands before the diff.
 
-    The message ends where mail puts `---` and a diffstat, if it has that.
+    It ends where mail puts `---` and a diffstat, if it has that.
     """
     lines = text.split("\n")
-    start = next((i for i in range(len(lines)) if starts_file(lines, i)), len(lines))
-    message = lines[:start]
-    if "---" in message:
-        message = message[: message.index("---")]
-    return "\n".join(message), start
+    ends = (i for i, line in enumerate(lines) if line == "---" or starts_file(lines, i))
+    return "\n".join(lines[: next(ends, None)])
 
 
 def parse_diff(text: str, patch: str, first_line: int = 1) -> tuple[FileDiff, ...]:
@@ -160,14 +157,13 @@ class _Parser:
 
     def __init__(self, text: str, patch: str, first_line: int) -> None:
         self.lines = text.removesuffix("\n").split("\n")
-        self.at = split_message(text)[1]
+        self.at = 0
         self.patch = patch
         self.first_line = first_line
 
     def parse(self) -> tuple[FileDiff, ...]:
         files: list[FileDiff] = []
-        diff_starts, self.at = self.at, 0
-        while self.at < diff_starts:
+        while self.at < len(self.lines) and not starts_file(self.lines, self.at):
             if self.line().startswith(_DIFF_PIECES):
                 self.fail(f"{self.line()!r} stands before the diff and looks like a part of it")
             self.at += 1
