@@ -121,15 +121,13 @@ def content_digest(folder: Path) -> str:
         patterns += [f"*{suffix}" for suffix in PICKLE_SUFFIXES]
     files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     for file in sorted(files):
-        whole.update(f"{file.name}\0{_file_mark(file)}\n".encode())
+        status = file.stat()
+        if status.st_size > HASH_LIMIT_BYTES:
+            mark = f"size {status.st_size} mtime_ns {status.st_mtime_ns}"
+        else:
+            mark = sha256_of(file)
+        whole.update(f"{file.name}\0{mark}\n".encode())
     return whole.hexdigest()
-
-
-def _file_mark(file: Path) -> str:
-    status = file.stat()
-    if status.st_size > HASH_LIMIT_BYTES:
-        return f"size {status.st_size} mtime_ns {status.st_mtime_ns}"
-    return sha256_of(file)
 
 
 def _check_weights(path: Path, *, allow_pickle: bool) -> None:
