@@ -20,6 +20,7 @@ _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
 _FILE_MODE = re.compile(r"(?P<kind>new|deleted) file mode (?P<mode>\d+)")
 _DEV_NULL = "/dev/null"
 _REGULAR_MODES = ("100644", "100755")
+_OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 # A line of a message that begins so is a piece of a diff that was not recognised as one.
 _DIFF_PIECES = ("@@ -", "--- ", "+++ ", "GIT binary patch", "Binary files ", "rename ", "copy ")
 _REFUSED = (
@@ -226,11 +227,7 @@ class _Parser:
 
     def ends_file(self) -> bool:
         """Tell whether a header ends here without `---`: an empty file added or deleted."""
-        return (
-            self.at >= len(self.lines)
-            or self.line() in ("", "-- ")
-            or starts_file(self.lines, self.at)
-        )
+        return self.line() in ("", "-- ") or starts_file(self.lines, self.at)
 
     def name(self, mark: str, prefix: str) -> str:
         if not self.line().startswith(mark):
@@ -262,21 +259,18 @@ class _Parser:
         new: list[str] = []
         self.at += 1
         while len(old) < old_count or len(new) < new_count:
-            if self.at >= len(self.lines):
-                self.fail(f"hunk {number} is shorter than its header says")
             # An editor that trims blanks leaves an empty line where a blank context line was.
             mark, text = self.line()[:1] or " ", self.line()[1:] + "\n"
-            if mark not in " -+":
+            if self.at >= len(self.lines) or mark not in " -+":
                 self.fail(f"hunk {number} is shorter than its header says")
+            self.at += 1
+            if self.line().startswith("\\ "):  # no line end at the end of the file
+                text = text[:-1]
+                self.at += 1
             if mark in " -":
                 old.append(text)
             if mark in " +":
                 new.append(text)
-            self.at += 1
-            if self.line().startswith("\\ "):
-                for side in ([old] if mark in " -" else []) + ([new] if mark in " +" else []):
-                    side[-1] = side[-1][:-1]
-                self.at += 1
         if len(old) > old_count or len(new) > new_count:
             self.fail(f"hunk {number} is longer than its header says")
         if old == new:
@@ -303,10 +297,8 @@ class _Parser:
         self.fail(f"unexpected line {self.line()!r}")
 
     def check_mode(self, mode: str) -> None:
-        if mode == "120000":
-            self.fail("a symbolic link; only text changes of files are accepted")
-        if mode == "160000":
-            self.fail("a submodule; only text changes of files are accepted")
+        if mode in _OTHER_MODES:
+            self.fail(f"{_OTHER_MODES[mode]}; only text changes of files are accepted")
         if mode not in _REGULAR_MODES:
             self.fail(f"file mode {mode}; only regular files are accepted")
 

@@ -276,8 +276,7 @@ def _bindings(path: str, node: ast.stmt) -> Iterator[tuple[str, _Binding]]:
     elif isinstance(node, ast.ImportFrom):
         module = _absolute(path, node)
         for alias in node.names:
-            ours = module == "vllm" or module.startswith("vllm.")
-            origin = (module, alias.name) if ours else None
+            origin = (module, alias.name) if module.split(".")[0] == "vllm" else None
             yield alias.asname or alias.name, _Binding(node, origin)
     for target in _targets(node):
         if isinstance(target, ast.Name):
