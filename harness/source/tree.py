@@ -50,7 +50,6 @@ class VariantTree:
 
     path: Path
     digest: str
-    variant: Variant
     note: str = ""
 
 
@@ -79,7 +78,7 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
         if changed is not None or not path.exists():
             with whole_folder(path) as new:
                 overlay.write(new)
-    return VariantTree(path, digest, variant, note)
+    return VariantTree(path, digest, note)
 
 
 def changed_files(
