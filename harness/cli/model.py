@@ -10,6 +10,8 @@ from ..errors import BadInputError
 from ..models.config import Decoder
 from ..models.instruments import instrument_names, instrument_path, read_card
 from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
+from ..models.shrink import find_config
+from ..models.shrink import shrink as build_shrunk
 
 
 @click.group()
@@ -23,9 +25,8 @@ def list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("instrument", "layers", "parameters", "accuracy when built", "what it is"):
-        table.add_column(title)
+    titles = ("instrument", "layers", "parameters", "accuracy when built", "what it is")
+    table = Table(*titles, box=None, pad_edge=False)
     for name in instrument_names():
         card = read_card(instrument_path(name))
         layers, parameters = card["shape"]["num_hidden_layers"], f"{card['parameters']:,}"
@@ -51,9 +52,6 @@ def shrink(source: str, out: Path, seed: int) -> None:
     no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are
     reduced, and each kind of weight is checked to move the logits. Needs torch and transformers.
     """
-    from ..models.shrink import find_config
-    from ..models.shrink import shrink as build_shrunk
-
     folder = build_shrunk(find_config(source), out, seed=seed)
     card = read_card(folder)
     measured = card["measured"]
@@ -83,7 +81,6 @@ def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None
     (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
     split exists, or the given one is illegal; 2: which splits are legal is not known.
     """
-    from ..models.shrink import find_config
     from ..models.unplanned import unknown_split
 
     content = find_config(config)

@@ -6,6 +6,7 @@ import click
 
 from ..assets import ENVIRONMENTS_VARIABLE, patches_dir
 from ..errors import BadInputError
+from ..report.text import aligned
 from ..source.environments import constraints_of, environment_of, find_vllm, install_pin, lock_pin
 from ..source.pin import Pin, installed_releases, load_pins
 from ..source.surface import check_surface
@@ -60,10 +61,7 @@ def list_(folder: Path | None) -> None:
         for device, distribution in each.distributions.items():
             place = _place(each, device, folder)
             rows.append((version, device, distribution, each.series, place))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        padded = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    click.echo("\n".join(aligned(rows)))
 
 
 @pin.command()

@@ -1,14 +1,18 @@
 """`pp-harness report`: what can be done with reports that are there already."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from ..capture.store import Store
+from ..checks.registry import check_names
+from ..errors import BadInputError
+from ..report.attribution import attribution_records
+from ..report.files import PAGE, read_report, write_page, write_reports
+from ..report.join import join_reports
+from ..report.terminal import attribution_lines, verdict_table
+from ..report.view import ReportView
 from .trend import append, diff, trend
-
-if TYPE_CHECKING:
-    from ..capture.store import Store
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -43,22 +47,18 @@ def merge(
     patch did is worked out anew, at PP=1 from the captures of --into. Exit status: 0 the whole run
     is good, 1 it is not, 2 the reports are not the shards of one sweep.
     """
-    from ..checks.registry import check_names
-    from ..errors import BadInputError
-    from ..report.attribution import attribution_records
-    from ..report.files import read_report, write_reports
-    from ..report.join import join_reports
-    from ..report.terminal import attribution_lines, verdict_table
-    from ..report.view import ReportView
-
     if bool(stores) != (into is not None):
         raise BadInputError("report merge: --store and --into go together")
     joined = join_reports({str(folder): read_report(folder) for folder in folders})
     taken = ""
     if into is not None:
-        store, count = _join_stores(stores, into)
+        for folder in stores:
+            if not folder.is_dir():
+                raise BadInputError(f"{folder}: no store there")
+        target = Store(into)
+        count = sum(target.adopt(Store(folder)) for folder in stores)
         taken = f"{into}: {count} captures taken over"
-        joined = joined.model_copy(update={"attribution": attribution_records(joined, store)})
+        joined = joined.model_copy(update={"attribution": attribution_records(joined, target)})
     write_reports(joined, out)
     lines = [*verdict_table(joined.verdicts, check_names()), *attribution_lines(joined), taken]
     click.echo("\n".join(filter(None, lines)))
@@ -74,23 +74,8 @@ def html(folder: Path) -> None:
     The page holds all it needs and works without a network. Exit status: 0 written, 2 DIR holds no
     report that can be read, or cannot be written to.
     """
-    from ..errors import BadInputError
-    from ..report.files import PAGE, read_report, write_page
-
-    report = read_report(folder)
+    record = read_report(folder)
     try:
-        click.echo(write_page(report, folder))
+        click.echo(write_page(record, folder))
     except OSError as error:
         raise BadInputError(f"{folder / PAGE}: cannot be written: {error.strerror}") from error
-
-
-def _join_stores(stores: tuple[Path, ...], into: Path) -> "tuple[Store, int]":
-    """Take the captures of several stores into one; return it, and how many it took."""
-    from ..capture.store import Store
-    from ..errors import BadInputError
-
-    for folder in stores:
-        if not folder.is_dir():
-            raise BadInputError(f"{folder}: no store there")
-    target = Store(into)
-    return target, sum(target.adopt(Store(folder)) for folder in stores)

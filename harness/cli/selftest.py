@@ -47,8 +47,7 @@ def selftest(
     report = run_selftest(
         changes, 0 if quick else QUESTIONS, store, dtype, lambda text: click.echo(text, err=True)
     )
-    for line in lines(report):
-        click.echo(line)
+    click.echo("\n".join(lines(report)))
     if target is not None:
         target.write_text(json.dumps(report.document(), indent=1) + "\n", encoding="utf-8")
     raise SystemExit(0 if report.is_good else 1)

@@ -1,6 +1,7 @@
 """`pp-harness series`: check, list and show patch series."""
 
 from pathlib import Path
+from textwrap import indent
 
 import click
 
@@ -92,9 +93,7 @@ def show(directory: Path | None, version: str | None) -> None:
                 click.echo(
                     f"  {diff.kind + ':':<12} {diff.path} ({hunks}, {gone} -> {added} lines)"
                 )
-            click.echo(
-                "".join(f"\n    {line}".rstrip(" ") for line in patch.why.split("\n")) + "\n"
-            )
+            click.echo(f"\n{indent(patch.why, '    ')}\n")
 
 
 def _pin(version: str | None) -> Pin:

@@ -1,7 +1,6 @@
 """`pp-harness store`: list, check and clear the captures on disk."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,16 +65,16 @@ def list_captures(root: Path | None) -> None:
         table.add_column(title, no_wrap=True)
     for title in ("days", "seconds", "MB"):
         table.add_column(title, justify="right")
-    captures = sorted(_captures(opened), key=lambda one: -one.days)
-    for one in captures:
-        manifest = one.capture.manifest if one.capture else None
+    captures = sorted(_captures(opened), key=lambda kept: -kept.days)
+    for kept in captures:
+        manifest = kept.capture.manifest if kept.capture else None
         table.add_row(
-            one.key[:12],
+            kept.key[:12],
             manifest.cell.id if manifest else "?",
             manifest.status if manifest else "unreadable",
-            f"{one.days:.1f}",
+            f"{kept.days:.1f}",
             f"{manifest.seconds['total']:.0f}" if manifest else "?",
-            f"{one.size / 1e6:.1f}",
+            f"{kept.size / 1e6:.1f}",
         )
     if captures:
         Console().print(table)
@@ -91,10 +90,10 @@ def verify(root: Path | None) -> None:
     makes it again; `gc --damaged` removes it now.
     """
     opened = _open(root)
-    captures = list(_captures(opened))
-    damaged = [(one.key, reason) for one in captures if (reason := one.damage)]
-    for key, reason in damaged:
-        click.echo(f"{key}: {reason}")
+    captures = _captures(opened)
+    damaged = [kept for kept in captures if kept.damage]
+    for kept in damaged:
+        click.echo(f"{kept.key}: {kept.damage}")
     click.echo(f"{opened.root}: {_count(len(captures))}, {len(damaged)} damaged")
     if damaged:
         raise SystemExit(1)
@@ -116,16 +115,16 @@ def gc(root: Path | None, older_than: float | None, damaged: bool, everything: b
         raise BadInputError("gc: say what to remove: --older-than DAYS, --damaged or --all")
     opened = _open(root)
     removed = freed = 0
-    for one in _captures(opened):
-        old = older_than is not None and one.days > older_than
-        if not (everything or old or (damaged and one.damage)):
+    for kept in _captures(opened):
+        old = older_than is not None and kept.days > older_than
+        if not (everything or old or (damaged and kept.damage)):
             continue
-        size = one.size
+        size = kept.size
         try:
-            with opened.lock(one.key).acquire(blocking=False):
-                opened.remove(one.key)
+            with opened.lock(kept.key).acquire(blocking=False):
+                opened.remove(kept.key)
         except Timeout:
-            click.echo(f"{one.key}: in use, left alone")
+            click.echo(f"{kept.key}: in use, left alone")
             continue
         removed += 1
         freed += size
@@ -141,9 +140,8 @@ def _open(root: Path | None) -> Store:
     return Store(folder)
 
 
-def _captures(opened: Store) -> Iterator[_Kept]:
-    for key, capture in opened.all():
-        yield _Kept(key, opened.folder(key), capture)
+def _captures(opened: Store) -> list[_Kept]:
+    return [_Kept(key, opened.folder(key), capture) for key, capture in opened.all()]
 
 
 def _count(number: int) -> str:

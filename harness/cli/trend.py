@@ -1,17 +1,18 @@
 """`pp-harness report append`, `trend` and `diff`: runs in a row, and what got worse."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import BadInputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..report.trend import Trend
+from ..report.files import read_report
+from ..report.history import SCHEMA, AnchorLine, history_lines, read
+from ..report.history import append as append_lines
+from ..report.report_diff import diff_reports
+from ..report.text import aligned, one_line
+from ..report.trend import Trend, render_trend, trends
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _REPORT = click.Path(path_type=Path)
@@ -25,10 +26,6 @@ def append(folder: Path, file: Path) -> None:
 
     For a report that `report merge` joined from shards.
     """
-    from ..report.files import read_report
-    from ..report.history import append as append_lines
-    from ..report.history import history_lines
-
     append_lines(file, history_lines(read_report(folder), time.time()))
 
 
@@ -41,10 +38,6 @@ def diff(old: Path, new: Path) -> None:
     OLD and NEW are folders that --pp-report wrote, or their report.json. Exit status: 0 nothing got
     worse, 1 something did, 2 the reports cannot be read or have no check in common.
     """
-    from ..report.files import read_report
-    from ..report.report_diff import diff_reports
-    from ..report.text import one_line
-
     result = diff_reports(read_report(old), read_report(new))
     for condition in result.conditions:
         click.echo(f"not the same {one_line(condition)}")
@@ -79,10 +72,6 @@ def trend(file: Path, within: float, accept: str | None, page: Path | None) -> N
     FILE is what --pp-history wrote. The anchor is each check's first green night, until somebody
     accepts other levels. Exit status: 0 as good as it was, 1 an alarm, 2 FILE cannot be used.
     """
-    from ..report.history import SCHEMA, AnchorLine, read
-    from ..report.history import append as append_lines
-    from ..report.trend import trends
-
     history = read(file)
     if not history.lines:
         raise BadInputError(f"{file}: holds no nights; a run with --pp-history {file} adds one")
@@ -95,25 +84,17 @@ def trend(file: Path, within: float, accept: str | None, page: Path | None) -> N
     tracks = trends(history, within)
     _print(tracks)
     if page is not None:
-        _write_page(page, tracks)
+        try:
+            page.write_text(render_trend(tracks), encoding="utf-8")
+        except OSError as error:
+            raise BadInputError(f"{page}: cannot be written: {error.strerror}") from error
+        click.echo(page)
     if any(track.alarms for track in tracks):
         raise SystemExit(1)
 
 
-def _write_page(page: Path, tracks: "Sequence[Trend]") -> None:
-    from ..report.trend import render_trend
-
-    try:
-        page.write_text(render_trend(tracks), encoding="utf-8")
-    except OSError as error:
-        raise BadInputError(f"{page}: cannot be written: {error.strerror}") from error
-    click.echo(page)
-
-
-def _print(tracks: "Sequence[Trend]") -> None:
+def _print(tracks: Sequence[Trend]) -> None:
     """Print a row for each check that is judged, the alarms, and what is not judged any more."""
-    from ..report.text import aligned, one_line
-
     current = [track for track in tracks if track.current]
     rows = [("check", "last", "nights", "figure", "anchor", "green", "now", "series and setting")]
     for track in current:
@@ -123,7 +104,9 @@ def _print(tracks: "Sequence[Trend]") -> None:
         nights = str(len(track.lines))
         rows.append((track.last.name, last, nights, *levels, track.last.conditions))
     lines = [
-        f"{code} {one.last.name}: {message}" for one in current for code, message in one.alarms
+        f"{code} {track.last.name}: {message}"
+        for track in current
+        for code, message in track.alarms
     ]
     lines += [
         f"not judged since {track.last.run}: {track.last.name}"

@@ -41,7 +41,6 @@ class ModelSource:
     Attributes:
         name: the user's name for it, shortened to a word for item ids.
         path: the folder with its files; a hub checkpoint's is the local snapshot.
-        hub_id: `owner/name` if it came from the hub.
         config: the content of `config.json`.
         digest: sha256 of its files, in hexadecimal; see `content_digest`.
         is_shape: it has a config alone; the engine draws weights (shape.py).
@@ -49,7 +48,6 @@ class ModelSource:
 
     name: str
     path: Path
-    hub_id: str | None
     config: dict[str, Any]
     digest: str
     is_shape: bool = False
@@ -80,16 +78,16 @@ def resolve_model(
     if name_or_path.startswith(PREFIX) and shapes_dir is not None:
         name, shape = read_shape(name_or_path)
         path = write_config(shape, shapes_dir)
-        return ModelSource(name, path, None, shape.config, config_digest(shape), is_shape=True)
+        return ModelSource(name, path, shape.config, config_digest(shape), is_shape=True)
     if name_or_path in instrument_names():
-        name, hub_id, path = name_or_path, None, instrument_path(name_or_path)
+        name, path = name_or_path, instrument_path(name_or_path)
     elif (folder := Path(name_or_path).expanduser()).exists():
         path = folder.resolve()
-        name, hub_id = path.name, None
+        name = path.name
     elif _HUB_ID.fullmatch(name_or_path):
         pickles = [f"*{suffix}" for suffix in PICKLE_SUFFIXES if allow_pickle]
         path = download(name_or_path, [*_CONTENT, *pickles])
-        name, hub_id = name_or_path.rpartition("/")[2], name_or_path
+        name = name_or_path.rpartition("/")[2]
     else:
         raise BadInputError(
             f"no model {name_or_path!r}: it is no instrument ({', '.join(instrument_names())}), "
@@ -105,7 +103,7 @@ def resolve_model(
     _check_weights(path, allow_pickle=allow_pickle)
     if not allow_remote_code:
         _refuse_code(path)
-    return ModelSource(name, path, hub_id, config, content_digest(path))
+    return ModelSource(name, path, config, content_digest(path))
 
 
 def content_digest(folder: Path) -> str:
@@ -121,15 +119,13 @@ def content_digest(folder: Path) -> str:
         patterns += [f"*{suffix}" for suffix in PICKLE_SUFFIXES]
     files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     for file in sorted(files):
-        whole.update(f"{file.name}\0{_file_mark(file)}\n".encode())
+        status = file.stat()
+        if status.st_size > HASH_LIMIT_BYTES:
+            mark = f"size {status.st_size} mtime_ns {status.st_mtime_ns}"
+        else:
+            mark = sha256_of(file)
+        whole.update(f"{file.name}\0{mark}\n".encode())
     return whole.hexdigest()
-
-
-def _file_mark(file: Path) -> str:
-    status = file.stat()
-    if status.st_size > HASH_LIMIT_BYTES:
-        return f"size {status.st_size} mtime_ns {status.st_mtime_ns}"
-    return sha256_of(file)
 
 
 def _check_weights(path: Path, *, allow_pickle: bool) -> None:

@@ -1,7 +1,6 @@
 """The Hugging Face hub: files of a checkpoint, without waiting for a hub that does not answer."""
 
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +25,9 @@ def is_silent() -> bool:
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS):  # noqa: S310 - as above
             return False
-    except TimeoutError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, TimeoutError)
-    except (OSError, ValueError):
-        return False
+    except (OSError, ValueError) as error:
+        # urllib wraps what happens before the answer.
+        return isinstance(getattr(error, "reason", error), TimeoutError)
 
 
 def download(hub_id: str, patterns: Sequence[str]) -> Path:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,13 @@ def read_shape(text: str) -> tuple[str, Shape]:
     if name not in shapes():
         raise BadInputError(f"no shape {name!r}; known: {', '.join(shapes())}")
     shape = shapes()[name]
-    known = [field.name for field in fields(Shape)]
     numbers: dict[str, Any] = asdict(shape)
     for change in changes:
         key, _, value = change.partition("=")
-        if key not in known or not value.isdecimal():
+        if key not in numbers or not value.isdecimal():
             raise BadInputError(
                 f"{text}: {change!r} is no change of a shape; write NUMBER=VALUE, with whole "
-                f"values (0 or 1 for yes and no), of: {', '.join(known)}"
+                f"values (0 or 1 for yes and no), of: {', '.join(numbers)}"
             )
         numbers[key] = type(numbers[key])(int(value))
     shape = Shape(**numbers)

@@ -1,7 +1,6 @@
 """Shrink a model: a tiny checkpoint of the same structure, whose every weight moves the logits."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,4 +152,4 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
     }
     for made in folder.iterdir():
         made.chmod(0o644)  # safetensors keeps its files to their owner
-    (folder / CARD).write_text(json.dumps(card, indent=2) + os.linesep, encoding="utf-8")
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ with the layers.
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from math import gcd
+from math import lcm
 from typing import Any
 
 from ..errors import BadInputError
@@ -87,14 +87,12 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
     text = copy.deepcopy(dict(text_config(config)))
     if not text.get("model_type"):
         raise BadInputError("the config names no model_type, so no class can be built from it")
-    layers = kept_layers(config)
-    nested = text_config(config) is not config
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    architectures = None if nested else config.get("architectures")
-
+    # Those of a multimodal config are of the whole model, not of its text part.
+    architectures = config.get("architectures") if text_config(config) is config else None
     for key in _DROPPED:
         text.pop(key, None)
-    _shrink_layers(text, layers, total=Decoder.of(config).layers)
+    _shrink_layers(text, kept_layers(config), total=Decoder.of(config).layers)
     for key in _CAPS.keys() & text.keys():
         text[key] = _capped(text[key], _CAPS[key])
     _shrink_heads(text)
@@ -148,11 +146,7 @@ def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:
     period = next(
         p for p in range(1, total + 1) if all(kinds[i] == kinds[i % p] for i in range(total))
     )
-    for key in _PERIOD_KEYS:
-        value = text.get(key)
-        if isinstance(value, int) and value > 1:
-            period = period * value // gcd(period, value)
-    return period
+    return lcm(period, *(text[key] for key in _numbers(text, _PERIOD_KEYS) if text[key] > 1))
 
 
 def _capped(value: Any, cap: int) -> Any:
@@ -258,10 +252,9 @@ def _shrink_positions(text: dict[str, Any], original: Mapping[str, Any]) -> None
 
 def _shrink_vocabulary(text: dict[str, Any]) -> None:
     """Use the bundled tokenizer's vocabulary and its special tokens."""
-    for key in ("vocab_size", "vocab_size_per_layer_input"):
-        if key in text:
+    for key in list(text):
+        if key in ("vocab_size", "vocab_size_per_layer_input"):
             text[key] = VOCAB_SIZE
-    for key in [key for key in text if key.endswith(("_token_id", "_token_index"))]:
-        if key not in _TOKEN_IDS:
+        elif key.endswith(("_token_id", "_token_index")):
             del text[key]
     text |= _TOKEN_IDS

@@ -16,8 +16,6 @@ _UNCOUNTED = (
 _COUNTED_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 # Families with another activation mostly have an MLP without a gate.
 _GATED_ACTIVATIONS = ("silu", "swiglu")
-
-
 _PER_LAYER = (
     "intermediate_size", "moe_intermediate_size", "num_attention_heads", "num_key_value_heads",
     "num_global_key_value_heads", "head_dim", "global_head_dim", "num_experts",

@@ -7,7 +7,6 @@ layers that four ranks hold more than one kind each.
 
 import copy
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from ..errors import BadInputError
@@ -35,7 +34,7 @@ def _family(architecture: str, model_type: str, *parts: Mapping[str, Any], **key
     config = {"architectures": [architecture], "model_type": model_type, **_COMMON}
     for part in (*parts, keys):
         config |= part
-    return MappingProxyType(config)
+    return config
 
 
 def _gemma4(recipe: str, **keys: Any) -> Config:
@@ -44,59 +43,52 @@ def _gemma4(recipe: str, **keys: Any) -> Config:
 
 
 # The first entry that has an architecture or a model type stands for it.
-TINY: Mapping[str, Config] = MappingProxyType(
-    {
-        "llama": _family("LlamaForCausalLM", "llama", _HEAD, _ROPE, hidden_act="silu"),
-        "mistral": _family("MistralForCausalLM", "mistral", _HEAD, _ROPE, sliding_window=32),
-        "mixtral": _family(
-            "MixtralForCausalLM", "mixtral", _HEAD, _ROPE,
-            sliding_window=None, num_local_experts=8, num_experts_per_tok=2,
-        ),
-        # Tied: the last rank builds the embedding a second time.
-        "qwen2": _family("Qwen2ForCausalLM", "qwen2", _ROPE, tie_word_embeddings=True),
-        "qwen3": _family("Qwen3ForCausalLM", "qwen3", _HEAD, _ROPE, tie_word_embeddings=True),
-        "qwen3_moe": _family(
-            "Qwen3MoeForCausalLM", "qwen3_moe", _HEAD, _ROPE,
-            num_experts=8, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True,
-            # One dense layer, as a config may name them.
-            decoder_sparse_step=1, mlp_only_layers=[0],
-        ),
-        "gemma3": _family(
-            "Gemma3ForCausalLM", "gemma3_text", _HEAD,
-            num_hidden_layers=12, query_pre_attn_scalar=32, sliding_window=32,
-            layer_types=[*[SLIDING] * 5, FULL] * 2, tie_word_embeddings=True,
-        ),
-        "falcon_h1": _family(
-            "FalconH1ForCausalLM", "falcon_h1", _HEAD, _ROPE,
-            mamba_d_ssm=128, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
-            mamba_n_groups=1, mamba_d_conv=4, mamba_expand=1, mamba_chunk_size=32,
-            mamba_rms_norm=True,
-        ),
-        # Tied, as the published ones are.
-        "ernie4_5_moe": _family(
-            "Ernie4_5_MoeForCausalLM", "ernie4_5_moe", _HEAD, _ROPE,
-            moe_num_experts=8, moe_k=2, moe_num_shared_experts=1, moe_intermediate_size=64,
-            tie_word_embeddings=True,
-        ),
-        # Attention alone, as the small dense ones of the family have it: runs without kernels for
-        # state-space layers.
-        "granitemoehybrid": _family(
-            "GraniteMoeHybridForCausalLM", "granitemoehybrid", _ROPE,
-            layer_types=["attention"] * 8, num_local_experts=0, num_experts_per_tok=0,
-            shared_intermediate_size=64, position_embedding_type="rope", attention_multiplier=0.17,
-            mamba_expand=1, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
-            mamba_chunk_size=32, tie_word_embeddings=True,
-        ),
-        "gemma4": _gemma4("ple", vocab_size_per_layer_input=VOCAB_SIZE),
-        "gemma4_dense": _gemma4("dense", intermediate_size=192),
-        "gemma4_moe": _gemma4("moe"),
-    }
-)  # fmt: skip
-
-
-def tiny_names() -> tuple[str, ...]:
-    """Return the short names of the families that have a default configuration."""
-    return tuple(TINY)
+TINY: Mapping[str, Config] = {
+    "llama": _family("LlamaForCausalLM", "llama", _HEAD, _ROPE, hidden_act="silu"),
+    "mistral": _family("MistralForCausalLM", "mistral", _HEAD, _ROPE, sliding_window=32),
+    "mixtral": _family(
+        "MixtralForCausalLM", "mixtral", _HEAD, _ROPE,
+        sliding_window=None, num_local_experts=8, num_experts_per_tok=2,
+    ),
+    # Tied: the last rank builds the embedding a second time.
+    "qwen2": _family("Qwen2ForCausalLM", "qwen2", _ROPE, tie_word_embeddings=True),
+    "qwen3": _family("Qwen3ForCausalLM", "qwen3", _HEAD, _ROPE, tie_word_embeddings=True),
+    "qwen3_moe": _family(
+        "Qwen3MoeForCausalLM", "qwen3_moe", _HEAD, _ROPE,
+        num_experts=8, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True,
+        # One dense layer, as a config may name them.
+        decoder_sparse_step=1, mlp_only_layers=[0],
+    ),
+    "gemma3": _family(
+        "Gemma3ForCausalLM", "gemma3_text", _HEAD,
+        num_hidden_layers=12, query_pre_attn_scalar=32, sliding_window=32,
+        layer_types=[*[SLIDING] * 5, FULL] * 2, tie_word_embeddings=True,
+    ),
+    "falcon_h1": _family(
+        "FalconH1ForCausalLM", "falcon_h1", _HEAD, _ROPE,
+        mamba_d_ssm=128, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
+        mamba_n_groups=1, mamba_d_conv=4, mamba_expand=1, mamba_chunk_size=32,
+        mamba_rms_norm=True,
+    ),
+    # Tied, as the published ones are.
+    "ernie4_5_moe": _family(
+        "Ernie4_5_MoeForCausalLM", "ernie4_5_moe", _HEAD, _ROPE,
+        moe_num_experts=8, moe_k=2, moe_num_shared_experts=1, moe_intermediate_size=64,
+        tie_word_embeddings=True,
+    ),
+    # Attention alone, as the small dense ones of the family have it: runs without kernels for
+    # state-space layers.
+    "granitemoehybrid": _family(
+        "GraniteMoeHybridForCausalLM", "granitemoehybrid", _ROPE,
+        layer_types=["attention"] * 8, num_local_experts=0, num_experts_per_tok=0,
+        shared_intermediate_size=64, position_embedding_type="rope", attention_multiplier=0.17,
+        mamba_expand=1, mamba_n_heads=4, mamba_d_head=32, mamba_d_state=16,
+        mamba_chunk_size=32, tie_word_embeddings=True,
+    ),
+    "gemma4": _gemma4("ple", vocab_size_per_layer_input=VOCAB_SIZE),
+    "gemma4_dense": _gemma4("dense", intermediate_size=192),
+    "gemma4_moe": _gemma4("moe"),
+}  # fmt: skip
 
 
 def default_config(architecture: str) -> dict[str, Any]:
@@ -104,7 +96,7 @@ def default_config(architecture: str) -> dict[str, Any]:
 
     Args:
         architecture: vLLM's architecture (`LlamaForCausalLM`), transformers' model type
-            (`gemma3_text`) or a short name from `tiny_names`.
+            (`gemma3_text`) or a short name, a key of `TINY`.
 
     Raises:
         BadInputError: none is known by that name; the message lists the known ones.

@@ -6,8 +6,8 @@ forward, in float32. Only the builders of random models import this module, whic
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,11 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
     for kind, tensor in _middle_of_each_kind(model):
         with _disturbed(tensor):
             effects[kind] = _change(plain, logits())
-    if getattr(model.config, "hidden_size_per_layer_input", 0) and _decoder_layers(model):
-        with _without_per_layer_inputs(model):
+    if getattr(model.config, "hidden_size_per_layer_input", 0) and (layers := _layers(model)):
+        with ExitStack() as hooks:
+            for layer in layers[len(layers) // 2 :]:
+                hook = layer.register_forward_pre_hook(_blank_per_layer_input, with_kwargs=True)
+                hooks.enter_context(hook)
             effects["per-layer inputs of the later half"] = _change(plain, logits())
     result = WeightEffects(
         effects,
@@ -143,7 +146,8 @@ def _change(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((after - before).square().mean().sqrt() / before.square().mean().sqrt())
 
 
-def _decoder_layers(model: Any) -> list[Any]:
+def _layers(model: Any) -> list[Any]:
+    """List the decoder layers that take per-layer inputs."""
     return [
         module
         for module in model.modules()
@@ -151,28 +155,9 @@ def _decoder_layers(model: Any) -> list[Any]:
     ]
 
 
-@contextmanager
-def _without_per_layer_inputs(model: Any) -> Iterator[None]:
-    """Inside the block, layers of the later half get zeros for their per-layer inputs."""
-    layers = _decoder_layers(model)
-
-    def blank(layer: Any) -> Callable[..., Any]:
-        signature = inspect.signature(layer.forward)
-
-        def hook(_module: Any, args: Any, kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            given = bound.arguments[_PER_LAYER_ARGUMENT]
-            bound.arguments[_PER_LAYER_ARGUMENT] = torch.zeros_like(given)
-            return bound.args, bound.kwargs
-
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(blank(layer), with_kwargs=True)
-        for layer in layers[len(layers) // 2 :]
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _blank_per_layer_input(layer: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Give zeros for the per-layer input of a layer, as a hook before its forward."""
+    bound = inspect.signature(layer.forward).bind(*args, **kwargs)
+    given = bound.arguments[_PER_LAYER_ARGUMENT]
+    bound.arguments[_PER_LAYER_ARGUMENT] = torch.zeros_like(given)
+    return bound.args, bound.kwargs

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from ..files import sha256_of
 from .git import GitError, Repository, open_repository
 from .pin import InstalledVllm, Pin, Pins, read_record
 from .series import Variant
@@ -192,22 +191,22 @@ def _work_tree(repository: Repository, *folders: str) -> tuple[dict[str, str], d
     """Read the files that git tracks and that exist, and new Python files: blob ids, contents."""
     tracked = repository.names("ls-files", "-z", "--cached", "--", *folders)
     new = repository.names("ls-files", "-z", "--others", "--exclude-standard", "--", *folders)
+    algorithm = "sha256" if len(_head(repository)) == 64 else "sha1"
+    blobs: dict[str, str] = {}
     contents: dict[str, bytes] = {}
     for name in sorted({*tracked, *(name for name in new if name.endswith(".py"))}):
         path = repository.root / name
         if path.is_symlink():
             if name.startswith(f"{_PACKAGE}/"):
                 raise BadInputError(f"{path}: is a symbolic link; replace it by a file")
-            # As git stores it.
-            contents[name] = os.fsencode(path.readlink())
+            content = os.fsencode(path.readlink())  # as git stores it
         elif path.is_file():
-            contents[name] = path.read_bytes()
-    algorithm = "sha256" if len(_head(repository)) == 64 else "sha1"
-    blobs: dict[str, str] = {}
-    for name, content in contents.items():
-        digest = hashlib.new(algorithm, b"blob %d\0" % len(content), usedforsecurity=False)
-        digest.update(content)
-        blobs[name] = digest.hexdigest()
+            content = path.read_bytes()
+        else:
+            continue
+        contents[name] = content
+        blob = b"blob %d\0%b" % (len(content), content)
+        blobs[name] = hashlib.new(algorithm, blob, usedforsecurity=False).hexdigest()
     return blobs, contents
 
 
@@ -253,10 +252,8 @@ def _check_sources(
 
 def _check_ops(root: Path, installed: InstalledVllm, ours: bytes | None) -> None:
     """Raise `BadInputError` unless the checkout declares the ops that the release declares."""
-    path = installed.package_dir.parent / _OPS
-    recorded = read_record(installed).get(_OPS)
-    theirs = recorded.sha256 if recorded is not None else sha256_of(path)
-    if ours is None or hashlib.sha256(ours).hexdigest() != theirs:
+    theirs = read_record(installed).get(_OPS)
+    if ours is None or theirs is None or hashlib.sha256(ours).hexdigest() != theirs.sha256:
         raise BadInputError(
             f"{root}: {_OPS} is not that of vLLM {installed.release}, so its compiled files do not "
             "fit; name the release that the branch is based on with --pp-base-version"

@@ -20,6 +20,7 @@ _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
 _FILE_MODE = re.compile(r"(?P<kind>new|deleted) file mode (?P<mode>\d+)")
 _DEV_NULL = "/dev/null"
 _REGULAR_MODES = ("100644", "100755")
+_OTHER_MODES = {"120000": "a symbolic link", "160000": "a submodule"}
 # A line of a message that begins so is a piece of a diff that was not recognised as one.
 _DIFF_PIECES = ("@@ -", "--- ", "+++ ", "GIT binary patch", "Binary files ", "rename ", "copy ")
 _REFUSED = (
@@ -50,17 +51,14 @@ class FileDiff:
     hunks: tuple[Hunk, ...]
 
 
-def split_message(text: str) -> tuple[str, int]:
-    """Return the message that stands before the diff, and the index of the diff's first line.
+def message_of(text: str) -> str:
+    """Return the message that stands before the diff.
 
-    The message ends where mail puts `---` and a diffstat, if it has that.
+    It ends where mail puts `---` and a diffstat, if it has that.
     """
     lines = text.split("\n")
-    start = next((i for i in range(len(lines)) if starts_file(lines, i)), len(lines))
-    message = lines[:start]
-    if "---" in message:
-        message = message[: message.index("---")]
-    return "\n".join(message), start
+    ends = (i for i, line in enumerate(lines) if line == "---" or starts_file(lines, i))
+    return "\n".join(lines[: next(ends, None)])
 
 
 def parse_diff(text: str, patch: str, first_line: int = 1) -> tuple[FileDiff, ...]:
@@ -160,14 +158,13 @@ class _Parser:
 
     def __init__(self, text: str, patch: str, first_line: int) -> None:
         self.lines = text.removesuffix("\n").split("\n")
-        self.at = split_message(text)[1]
+        self.at = 0
         self.patch = patch
         self.first_line = first_line
 
     def parse(self) -> tuple[FileDiff, ...]:
         files: list[FileDiff] = []
-        diff_starts, self.at = self.at, 0
-        while self.at < diff_starts:
+        while self.at < len(self.lines) and not starts_file(self.lines, self.at):
             if self.line().startswith(_DIFF_PIECES):
                 self.fail(f"{self.line()!r} stands before the diff and looks like a part of it")
             self.at += 1
@@ -230,11 +227,7 @@ class _Parser:
 
     def ends_file(self) -> bool:
         """Tell whether a header ends here without `---`: an empty file added or deleted."""
-        return (
-            self.at >= len(self.lines)
-            or self.line() in ("", "-- ")
-            or starts_file(self.lines, self.at)
-        )
+        return self.line() in ("", "-- ") or starts_file(self.lines, self.at)
 
     def name(self, mark: str, prefix: str) -> str:
         if not self.line().startswith(mark):
@@ -266,21 +259,18 @@ class _Parser:
         new: list[str] = []
         self.at += 1
         while len(old) < old_count or len(new) < new_count:
-            if self.at >= len(self.lines):
-                self.fail(f"hunk {number} is shorter than its header says")
             # An editor that trims blanks leaves an empty line where a blank context line was.
             mark, text = self.line()[:1] or " ", self.line()[1:] + "\n"
-            if mark not in " -+":
+            if self.at >= len(self.lines) or mark not in " -+":
                 self.fail(f"hunk {number} is shorter than its header says")
+            self.at += 1
+            if self.line().startswith("\\ "):  # no line end at the end of the file
+                text = text[:-1]
+                self.at += 1
             if mark in " -":
                 old.append(text)
             if mark in " +":
                 new.append(text)
-            self.at += 1
-            if self.line().startswith("\\ "):
-                for side in ([old] if mark in " -" else []) + ([new] if mark in " +" else []):
-                    side[-1] = side[-1][:-1]
-                self.at += 1
         if len(old) > old_count or len(new) > new_count:
             self.fail(f"hunk {number} is longer than its header says")
         if old == new:
@@ -307,10 +297,8 @@ class _Parser:
         self.fail(f"unexpected line {self.line()!r}")
 
     def check_mode(self, mode: str) -> None:
-        if mode == "120000":
-            self.fail("a symbolic link; only text changes of files are accepted")
-        if mode == "160000":
-            self.fail("a submodule; only text changes of files are accepted")
+        if mode in _OTHER_MODES:
+            self.fail(f"{_OTHER_MODES[mode]}; only text changes of files are accepted")
         if mode not in _REGULAR_MODES:
             self.fail(f"file mode {mode}; only regular files are accepted")
 

@@ -35,14 +35,10 @@ class PinEnvironment:
         """The interpreter."""
         return self.path / "bin" / "python"
 
-    @property
-    def search_path(self) -> list[Path]:
-        """The folders of the packages."""
-        return sorted(self.path.glob("lib/python3.*/site-packages"))
-
     def locate(self, pin: Pin) -> InstalledVllm:
         """Return the vLLM in it; raises `BadInputError` if it is not that of `pin`."""
-        return locate_vllm(pin, self.search_path, self.python)
+        packages = sorted(self.path.glob("lib/python3.*/site-packages"))
+        return locate_vllm(pin, packages, self.python)
 
 
 def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnvironment:

@@ -1,8 +1,9 @@
 """The `git` program, asked about a repository that belongs to somebody else: never written to."""
 
+import io
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +76,14 @@ class Repository:
         if not wanted:
             return {}
         data = self.run("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n")
+        stream = io.BytesIO(data)
         contents: dict[str, bytes] = {}
-        at = 0
         for blob in wanted:
-            end = data.index(b"\n", at)
-            header = data[at:end].split()
+            header = stream.readline().split()
             if len(header) != 3:
                 raise GitError(f"{self.root}: has no object {blob}")
-            size = int(header[2])
-            contents[blob] = data[end + 1 : end + 1 + size]
-            at = end + 1 + size + 1
+            contents[blob] = stream.read(int(header[2]))
+            stream.readline()  # the line end after the content
         return contents
 
     def names(self, *arguments: str) -> list[str]:
@@ -106,7 +105,7 @@ class Repository:
         command = ("git", "-C", str(self.root), *_SETTINGS, *arguments)
         try:
             done = subprocess.run(
-                command, input=stdin, capture_output=True, check=False, env=_environment(os.environ)
+                command, input=stdin, capture_output=True, check=False, env=_environment()
             )
         except OSError as error:
             raise BadInputError(f"cannot run git ({error.strerror}); install it") from error
@@ -145,10 +144,10 @@ def open_repository(folder: Path) -> Repository:
     return Repository(Path(os.fsdecode(root).removesuffix("\n")))
 
 
-def _environment(outer: Mapping[str, str]) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     kept = {
         name: value
-        for name, value in outer.items()
+        for name, value in os.environ.items()
         if not name.startswith("GIT_") or name.startswith(_KEPT)
     }
     quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}

@@ -23,7 +23,7 @@ from .series import Patch, without_mail_tag
 _MAIL = re.compile(r"From [0-9a-f]{40,64} \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}")
 # In a line that names files: a path below vllm/, quoted or not, with any prefix or none.
 _BELOW_VLLM = re.compile(r'(?:^|[ "])(?:[abciow]/)?vllm/')
-_NAME_LINES = ("--- ", "+++ ", "rename from ", "rename to ", "copy from ", "copy to ")
+_NAME_LINE = re.compile(r"(?:diff --git|---|\+\+\+|(?:rename|copy) (?:from|to)) (.*)", re.DOTALL)
 # Lines of a diff that cannot stand in a message: with them the diff was not recognised as one.
 _STRAY = ("@@ -", "+++ ")
 _COMPILED_FOLDERS = ("csrc/", "cmake/")
@@ -37,7 +37,6 @@ class PatchFile:
     `digest` is the sha256 of the file.
     """
 
-    path: Path
     patches: tuple[Patch, ...]
     skipped: tuple[str, ...]
     digest: str
@@ -68,13 +67,7 @@ class _Section:
         return re.sub(r"^[ab]/", "", names[-1].rpartition(" b/")[2]) if names else "?"
 
     def _names(self) -> list[str]:
-        marks = ("diff --git ", *_NAME_LINES)
-        return [
-            line.removeprefix(mark)
-            for line in self.header
-            for mark in marks
-            if line.startswith(mark)
-        ]
+        return [match[1] for line in self.header if (match := _NAME_LINE.match(line))]
 
 
 def read_patch_file(path: Path) -> PatchFile:
@@ -108,7 +101,7 @@ def read_patch_file(path: Path) -> PatchFile:
             f"{path}: changes nothing below vllm/ (only {', '.join(skipped)}), so there is nothing "
             "to measure"
         )
-    return PatchFile(path, tuple(patches), tuple(skipped), hashlib.sha256(data).hexdigest())
+    return PatchFile(tuple(patches), tuple(skipped), hashlib.sha256(data).hexdigest())
 
 
 def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import BadInputError
 from ..files import read_bytes
-from .diff import FileDiff, apply_diff, parse_diff, split_message
+from .diff import FileDiff, apply_diff, message_of, parse_diff
 
 ORDER_FILE = "series"
 _SUFFIXES = (".patch", ".diff")
@@ -119,7 +119,7 @@ def load_patch(path: Path) -> Patch:
     """
     data = read_bytes(path)
     text = _decode(data, path)
-    message = HeaderParser().parsestr(split_message(text)[0])
+    message = HeaderParser().parsestr(message_of(text))
     reasons = (_header(message, "Description", path), str(message.get_payload()).strip())
     return Patch(
         path=path,

@@ -89,9 +89,8 @@ def _of_series(folder: Path, pin: Pin) -> Subject:
 
 def _of_patch_file(path: Path, pin: Pin) -> Subject:
     file = read_patch_file(path)
-    notes: tuple[str, ...] = ()
-    if file.skipped:
-        notes = (f"{path.name}: skipped, outside vllm/: {', '.join(file.skipped)}",)
+    skipped = ", ".join(file.skipped)
+    notes = (f"{path.name}: skipped, outside vllm/: {skipped}",) if skipped else ()
     variants = (Variant("base", ()), Variant("patched", file.patches))
     return Subject("patch", path.name, pin, variants, {path.name: file.digest}, notes)
 

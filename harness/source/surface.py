@@ -117,21 +117,17 @@ def _check(source: "_Source", group: Names, written: str) -> Finding:
         scope = owner
     if not written:
         return finding(State.PRESENT, "there")
+    alternatives = [_parsed(alternative) for alternative in written.split(" | ")]
     differs = ""
-    for alternative in written.split(" | "):
-        wanted, parameters = _parsed(alternative)
-        known = source.find(scope, wanted)
-        if known is None:
-            continue
-        actual = known.parameters
-        if actual is not None and actual[: len(parameters)] != parameters:
+    for wanted, parameters in alternatives:
+        if known := source.find(scope, wanted):
+            actual = known.parameters
+            if actual is None or actual[: len(parameters)] == parameters:
+                return finding(State.PRESENT, wanted)
             differs = f"{wanted}({', '.join(actual)})"
-            continue
-        return finding(State.PRESENT, wanted)
     if differs:
         return finding(State.SIGNATURE_DIFFERS, differs)
-    wanted, _ = _parsed(written.partition(" | ")[0])
-    return finding(State.MISSING, _instead(wanted, source.all_names(scope)))
+    return finding(State.MISSING, _instead(alternatives[0][0], source.all_names(scope)))
 
 
 def _parsed(written: str) -> tuple[str, tuple[str, ...]]:
@@ -154,7 +150,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 class _Binding:
     """One bound name: the statement that binds it and, of an import, the module and name there."""
 
-    node: ast.stmt | None = None
+    node: ast.stmt
     imported: tuple[str, str] | None = None
 
     @property
@@ -175,35 +171,26 @@ class _Scope:
 
     @cached_property
     def names(self) -> dict[str, _Binding]:
-        """The names that its statements bind, by the first that does."""
+        """The names that its statements bind, then those that methods of a class set on `self`."""
         bound: dict[str, _Binding] = {}
-        for node in _statements(self._node.body):
+        statements = list(_statements(self._node.body))
+        for node in statements:
             for name, binding in _bindings(self.path, node):
                 bound.setdefault(name, binding)
+        if isinstance(self._node, ast.ClassDef):
+            methods = (each for each in statements if isinstance(each, _FUNCTIONS))
+            for node in _statements(each for method in methods for each in method.body):
+                for target in _targets(node):
+                    match target:
+                        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                            bound.setdefault(name, _Binding(node))
         return bound
 
-    @cached_property
-    def attributes(self) -> set[str]:
-        """The names that the methods of a class set on `self`."""
-        if isinstance(self._node, ast.Module):
-            return set()
-        methods = (each for each in _statements(self._node.body) if isinstance(each, _FUNCTIONS))
-        return {
-            target.attr
-            for method in methods
-            for node in _statements(method.body)
-            for target in _targets(node)
-            if isinstance(target, ast.Attribute)
-            and isinstance(target.value, ast.Name)
-            and target.value.id == "self"
-        }
-
     @property
-    def bases(self) -> tuple[str, ...]:
+    def bases(self) -> list[str]:
         """The names of the classes that a class inherits from."""
-        if isinstance(self._node, ast.Module):
-            return ()
-        return tuple(base.id for base in self._node.bases if isinstance(base, ast.Name))
+        bases = getattr(self._node, "bases", ())  # a module has none
+        return [base.id for base in bases if isinstance(base, ast.Name)]
 
 
 class _Source:
@@ -235,14 +222,11 @@ class _Source:
         """Find a name in a module, or in a class or one that it inherits from."""
         if place := self._defined(scope, name):
             return place[1]
-        if name in scope.attributes:
-            return _Binding()
         return next(filter(None, (self.find(base, name) for base in self._bases(scope))), None)
 
     def all_names(self, scope: _Scope) -> set[str]:
         """Collect the names of a scope and of those that it inherits from."""
-        inherited = map(self.all_names, self._bases(scope))
-        return set(scope.names).union(scope.attributes, *inherited)
+        return set(scope.names).union(*map(self.all_names, self._bases(scope)))
 
     def _bases(self, scope: _Scope) -> Iterator[_Scope]:
         module = self.module(scope.path)
@@ -292,8 +276,7 @@ def _bindings(path: str, node: ast.stmt) -> Iterator[tuple[str, _Binding]]:
     elif isinstance(node, ast.ImportFrom):
         module = _absolute(path, node)
         for alias in node.names:
-            ours = module == "vllm" or module.startswith("vllm.")
-            origin = (module, alias.name) if ours else None
+            origin = (module, alias.name) if module.split(".")[0] == "vllm" else None
             yield alias.asname or alias.name, _Binding(node, origin)
     for target in _targets(node):
         if isinstance(target, ast.Name):

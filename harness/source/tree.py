@@ -17,6 +17,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
@@ -49,7 +50,6 @@ class VariantTree:
 
     path: Path
     digest: str
-    variant: Variant
     note: str = ""
 
 
@@ -78,7 +78,7 @@ def build_tree(installed: InstalledVllm, variant: Variant, cache_dir: Path) -> V
         if changed is not None or not path.exists():
             with whole_folder(path) as new:
                 overlay.write(new)
-    return VariantTree(path, digest, variant, note)
+    return VariantTree(path, digest, note)
 
 
 def changed_files(
@@ -165,6 +165,12 @@ class _Overlay:
         """The files that are those of the release."""
         return [name for name in self.record if name not in self.changed]
 
+    @cached_property
+    def own(self) -> dict[str, bytes]:
+        """The files that the tree does not share with the release."""
+        kept = {name: content for name, content in self.changed.items() if content is not None}
+        return kept | _dist_info(self.installed)
+
     @property
     def digest(self) -> str:
         """The sha256 of the release's name and of all files."""
@@ -182,19 +188,15 @@ class _Overlay:
 
     def write(self, tree: Path) -> None:
         """Write the tree into a new folder."""
-        for folder in {(tree / name).parent for name in [*self.linked, *self.changed]}:
+        for folder in {(tree / name).parent for name in [*self.linked, *self.own]}:
             folder.mkdir(parents=True, exist_ok=True)
         for name in self.linked:
             _link(self.root / name, tree / name)
-        for name, content in self.changed.items():
-            if content is not None:
-                (tree / name).write_bytes(content)
-                if name in self.record:
-                    (tree / name).chmod(stat.S_IMODE((self.root / name).stat().st_mode))
-        _link_compiled(tree, self.root, set(self.linked))
-        for name, content in _dist_info(self.installed).items():
-            (tree / name).parent.mkdir(exist_ok=True)
+        for name, content in self.own.items():
             (tree / name).write_bytes(content)
+            if name in self.record:
+                (tree / name).chmod(stat.S_IMODE((self.root / name).stat().st_mode))
+        _link_compiled(tree, self.root, set(self.linked))
 
     def first_difference(self, tree: Path) -> str | None:
         """Name a file of an existing tree that is not as it was written, None if all are."""
@@ -202,12 +204,11 @@ class _Overlay:
         for name in sorted(linked):
             if not _same_file(self.root / name, tree / name):
                 return name
-        own = {name: content for name, content in self.changed.items() if content is not None}
-        own |= _dist_info(self.installed)
-        for name, content in own.items():
+        for name, content in self.own.items():
             if not (tree / name).is_file() or (tree / name).read_bytes() != content:
                 return name
-        return next((name for name in _files(tree) if name not in linked and name not in own), None)
+        known = linked | self.own.keys()
+        return next((name for name in _files(tree) if name not in known), None)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ def test_help_lists_every_command(capsys, arguments):
     """--help names each command with a line of help."""
     status, out, _ = run(capsys, *arguments)
     assert status == 0
-    for name, (_, help_line) in cli._COMMANDS.items():
+    for name, help_line in cli._COMMANDS.items():
         assert f"  {name} " in out
         assert help_line.split(".")[0][:30] in out
 

@@ -35,7 +35,7 @@ def test_an_instrument_is_found_by_name():
 def test_a_folder_is_found_by_path(checkpoint):
     """A path gives the folder's name, config and digest."""
     source = resolve_model(str(checkpoint))
-    assert (source.name, source.path, source.hub_id) == ("tiny", checkpoint.resolve(), None)
+    assert (source.name, source.path) == ("tiny", checkpoint.resolve())
     assert not source.is_instrument
 
 
@@ -155,7 +155,7 @@ def test_a_hub_id_gives_its_snapshot(checkpoint, monkeypatch):
     monkeypatch.setattr(hub, "snapshot_download", download)
     monkeypatch.setattr("harness.models.hub.is_silent", lambda: False)
     source = resolve_model("owner/some-model")
-    assert (source.name, source.hub_id) == ("some-model", "owner/some-model")
+    assert (source.name, source.path) == ("some-model", checkpoint)
     assert not any(pattern.endswith(".bin") for pattern in asked["owner/some-model"])
 
 

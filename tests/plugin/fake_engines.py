@@ -84,7 +84,7 @@ def find(_pin, _device):
 
 def tree(variant, _folder):
     digest = variant.name + os.environ.get("FAKE_ENGINES", "")
-    return VariantTree(Path("/nowhere") / variant.name, digest, variant)
+    return VariantTree(Path("/nowhere") / variant.name, digest)
 
 
 def pytest_pp_harness_finder():

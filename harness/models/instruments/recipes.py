@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from ...errors import BadInputError
 
@@ -70,24 +69,21 @@ class RandomRecipe:
     seed: int = 7
 
 
-def _recipe(name: str, summary: str, shape: dict[str, object], **settings: float) -> Recipe:
-    merged = MappingProxyType(_COMMON | shape)
-    return Recipe(name, summary, merged, **settings)  # type: ignore[arg-type]
-
-
-_DENSE = _recipe(
+_DENSE = Recipe(
     "dense",
     "8 layers, sliding and full attention, no PLE, no experts",
-    {
+    _COMMON
+    | {
         "num_hidden_layers": 8,
         "intermediate_size": 256,
         "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
     },
 )
-_PLE = _recipe(
+_PLE = Recipe(
     "ple",
     "10 layers with per-layer embeddings and a KV-shared tail of two layers",
-    {
+    _COMMON
+    | {
         "num_hidden_layers": 10,
         "intermediate_size": 192,
         # The tail (8, 9) reads the KV of 7 and 6: at PP=4 vLLM's own layer split is illegal.
@@ -99,10 +95,11 @@ _PLE = _recipe(
     steps=400,
     ple_gain=2.0,
 )
-_MOE = _recipe(
+_MOE = Recipe(
     "moe",
     "8 layers of 8 experts (2 a token) beside the MLP, K equals V on full layers",
-    {
+    _COMMON
+    | {
         "num_hidden_layers": 8,
         "intermediate_size": 64,
         "layer_types": [SLIDING, SLIDING, SLIDING, FULL] * 2,
@@ -118,33 +115,29 @@ _MM = RandomRecipe(
     "mm",
     "6 layers with PLE behind the multimodal class, as published checkpoints name it",
     # Narrow, so that the file stays small: nothing is to be learned here.
-    MappingProxyType(
-        _COMMON
-        | {
-            "hidden_size": 32,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "num_hidden_layers": 6,
-            "intermediate_size": 48,
-            "layer_types": [SLIDING, SLIDING, FULL] * 2,
-            "hidden_size_per_layer_input": 8,
-        }
-    ),
-    MappingProxyType(
-        {
-            "hidden_size": 32,
-            "num_attention_heads": 1,
-            "num_key_value_heads": 1,
-            "head_dim": 32,
-            "num_hidden_layers": 1,
-            "intermediate_size": 32,
-            "patch_size": 4,
-            "position_embedding_size": 64,
-        }
-    ),
+    _COMMON
+    | {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 6,
+        "intermediate_size": 48,
+        "layer_types": [SLIDING, SLIDING, FULL] * 2,
+        "hidden_size_per_layer_input": 8,
+    },
+    {
+        "hidden_size": 32,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "num_hidden_layers": 1,
+        "intermediate_size": 32,
+        "patch_size": 4,
+        "position_embedding_size": 64,
+    },
 )
-TRAINED: Mapping[str, Recipe] = MappingProxyType({r.name: r for r in (_DENSE, _PLE, _MOE)})
-RECIPES: Mapping[str, Recipe | RandomRecipe] = MappingProxyType({**TRAINED, _MM.name: _MM})
+TRAINED: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (_DENSE, _PLE, _MOE)}
+RECIPES: Mapping[str, Recipe | RandomRecipe] = {**TRAINED, _MM.name: _MM}
 
 
 def recipe_of(name: str) -> Recipe | RandomRecipe:
@@ -153,8 +146,7 @@ def recipe_of(name: str) -> Recipe | RandomRecipe:
     Raises:
         BadInputError: no instrument has that name.
     """
-    try:
-        return RECIPES[name]
-    except KeyError:
+    if name not in RECIPES:
         known = ", ".join(sorted(RECIPES))
-        raise BadInputError(f"no instrument is called {name!r}; there are {known}") from None
+        raise BadInputError(f"no instrument is called {name!r}; there are {known}")
+    return RECIPES[name]
