@@ -54,7 +54,7 @@ def vllm(tmp_path):
 def model(*architectures, **keys):
     """A checkpoint of which only the config matters here."""
     config = {"architectures": list(architectures), **keys}
-    return ModelSource("m", Path(), None, config, "")
+    return ModelSource("m", Path(), config, "")
 
 
 @pytest.mark.parametrize("architecture", REFUSED)
