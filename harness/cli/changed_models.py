@@ -76,12 +76,12 @@ def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> Sh
     no class has a tiny configuration, or a model cannot be built.
     """
     from ..models.instruments import CARD
-    from ..models.tiny import default_config, tiny_names
+    from ..models.tiny import TINY, default_config
 
     checkpoints: list[Path] = []
     unavailable: list[ModelClass] = []
     folder = (store or default_store()) / "shrunk"
-    tiny = {name: default_config(name) for name in tiny_names()}
+    tiny = {name: default_config(name) for name in TINY}
     for model in models:
         # One architecture can have several, each with parts that the others lack.
         chosen = {

@@ -10,6 +10,8 @@ from ..errors import BadInputError
 from ..models.config import Decoder
 from ..models.instruments import instrument_names, instrument_path, read_card
 from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
+from ..models.shrink import find_config
+from ..models.shrink import shrink as build_shrunk
 
 
 @click.group()
@@ -50,9 +52,6 @@ def shrink(source: str, out: Path, seed: int) -> None:
     no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are
     reduced, and each kind of weight is checked to move the logits. Needs torch and transformers.
     """
-    from ..models.shrink import find_config
-    from ..models.shrink import shrink as build_shrunk
-
     folder = build_shrunk(find_config(source), out, seed=seed)
     card = read_card(folder)
     measured = card["measured"]
@@ -82,8 +81,6 @@ def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None
     (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
     split exists, or the given one is illegal.
     """
-    from ..models.shrink import find_config
-
     content = find_config(config)
     requested = None if split is None else _numbers(split, "--split")
     pps = _numbers(sizes, "--pp")

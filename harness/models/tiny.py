@@ -91,17 +91,12 @@ TINY: Mapping[str, Config] = {
 }  # fmt: skip
 
 
-def tiny_names() -> tuple[str, ...]:
-    """Return the short names of the families that have a default configuration."""
-    return tuple(TINY)
-
-
 def default_config(architecture: str) -> dict[str, Any]:
     """Return a copy of a tiny configuration, ready for `shrink`.
 
     Args:
         architecture: vLLM's architecture (`LlamaForCausalLM`), transformers' model type
-            (`gemma3_text`) or a short name from `tiny_names`.
+            (`gemma3_text`) or a short name, a key of `TINY`.
 
     Raises:
         BadInputError: none is known by that name; the message lists the known ones.

@@ -56,14 +56,12 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
 def _entries(module: ast.Module) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield each architecture with the module and the name of its class."""
     for statement in module.body:
-        if isinstance(statement, ast.Assign):
-            targets, value = statement.targets, statement.value
-        elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-            targets, value = [statement.target], statement.value
-        else:
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
             continue
-        names = [target.id for target in targets if isinstance(target, ast.Name)]
-        if not isinstance(value, ast.Dict) or not set(names) & set(_GENERATING):
+        value = statement.value
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        if not isinstance(value, ast.Dict) or not names.intersection(_GENERATING):
             continue
         for key, entry in zip(value.keys, value.values, strict=True):
             try:

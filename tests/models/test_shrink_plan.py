@@ -6,7 +6,7 @@ from harness.errors import BadInputError
 from harness.models.config import Decoder
 from harness.models.partition import plan_partition
 from harness.models.shrink_plan import kept_layers, shrunk_config
-from harness.models.tiny import TINY, default_config, tiny_names
+from harness.models.tiny import TINY, default_config
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -40,7 +40,7 @@ def gemma4(layers, every, **more):
     }
 
 
-@pytest.mark.parametrize("name", tiny_names())
+@pytest.mark.parametrize("name", TINY)
 def test_a_tiny_config_is_as_small_as_it_gets(name):
     """Shrinking a default again changes nothing: both follow the same limits."""
     config = default_config(name)
