@@ -78,7 +78,7 @@ def main() -> None:
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
         raise SystemExit("ruff is not installed")
-    lint = [sys.executable, "-m", "harness.lint"]
+    lint = [sys.executable, "-m", "harness", "lint"]
     check = [ruff, "check", "--isolated", "--no-cache", "--quiet"]
     commands = {
         f"lint, all {len(files)} files": [*lint, str(options.vllm)],

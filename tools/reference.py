@@ -20,7 +20,7 @@ def options_page() -> str:
     lines = [
         "# Options of pytest",
         "",
-        "What `pytest suites/ --pp N` takes. Generated from `harness/plugin/options.py`.",
+        "What `pytest suites/ --pp N` takes. Generated from `harness/plan/options.py`.",
         "",
         "| option | meaning | default |",
         "|--|--|--|",

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from ..engine.environment import server_environment
 from ..engine.process_groups import end_group
@@ -29,31 +29,11 @@ _PREFIX = "pp-harness-servers-"
 _LONGEST_ROOT = 107 - len("/" + _PREFIX + "0123456789ab" + "/s01234567" + "/" + 36 * "0")
 
 
-class Child(Protocol):
-    """A process of one cell, however it was started."""
-
-    def poll(self) -> int | None:
-        """Return the exit status (negative: a signal), None while the process lives."""
-        ...
-
-    def kill(self) -> None:
-        """Kill the whole process group; none of it runs on return."""
-        ...
-
-
-class Starter(Protocol):
-    """Whatever can start the process of a cell."""
-
-    def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
-        """Start the process that runs `request`, with `env` on top of its variant's environment."""
-        ...
-
-
 class _Server:
     """One running fork server and what it has reported."""
 
     def __init__(self, cell: Cell, log: Path, package: Path) -> None:
-        self._log = log
+        self.log = log
         self._ids = itertools.count()
         self._lock = threading.Lock()
         self.pids: dict[int, int] = {}
@@ -79,7 +59,7 @@ class _Server:
             else:
                 self.statuses[report["id"]] = report["status"]
 
-    def send(self, task: dict[str, Any]) -> int:
+    def send(self, task: dict[str, str | dict[str, str]]) -> int:
         """Hand over a task and return its id; a server that is dead reports that by itself."""
         with self._lock:
             number = next(self._ids)
@@ -91,10 +71,6 @@ class _Server:
             except BrokenPipeError:
                 pass
             return number
-
-    def log_tail(self) -> bytes:
-        """Return the end of what the server printed."""
-        return self._log.read_bytes()[-4000:]
 
     def close(self) -> None:
         """End the server and all its children."""
@@ -114,35 +90,45 @@ class _Server:
         self.process.stdout.close()
 
 
-class _ForkedChild:
-    def __init__(self, server: _Server, number: int, log: Path, sockets: Path) -> None:
-        self._server, self._number, self._log, self._sockets = server, number, log, sockets
+@dataclass(frozen=True)
+class Child:
+    """The process of one cell, the `number`-th of its server."""
+
+    server: _Server
+    number: int
+    log: Path
+    sockets: Path
 
     def poll(self) -> int | None:
-        if (status := self._server.statuses.get(self._number)) is not None:
+        """Return the exit status (negative: a signal), None while the process lives."""
+        if (status := self.server.statuses.get(self.number)) is not None:
             return status
-        died = self._server.process.poll()
-        if died is not None:
-            with self._log.open("ab") as log:
-                log.write(self._server.log_tail())
-            return died or 1
-        return None
+        died = self.server.process.poll()
+        if died is None:
+            return None
+        with self.log.open("ab") as log:
+            log.write(self.server.log.read_bytes()[-4000:])
+        return died or 1
 
     def kill(self) -> None:
-        pid = self._server.pids.get(self._number)
+        """Kill the whole process group; none of it runs on return."""
+        pid = self.server.pids.get(self.number)
         # A child that has no pid yet waits for a server that is stuck while it imports.
         if pid is None:
-            end_group(self._server.process.pid)
+            end_group(self.server.process.pid)
         else:
             end_group(pid, _GRACE_SECONDS if self.poll() is not None else 0)
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        shutil.rmtree(self.sockets, ignore_errors=True)
 
 
 class ForkServers:
     """Starts cells from one fork server per variant tree and mode; close it to end them all."""
 
     def __init__(self) -> None:
-        self._scratch = Scratch(_short_folder(), _PREFIX)
+        root = tempfile.gettempdir()
+        if len(root) > _LONGEST_ROOT:
+            root = "/tmp"  # noqa: S108 - Scratch is ours
+        self._scratch = Scratch(Path(root), _PREFIX)
         # Another environment has no harness, or another one: it gets ours, and nothing else of
         # the folder in which ours is installed.
         self._package = self._scratch.folder / "package"
@@ -152,7 +138,10 @@ class ForkServers:
         self._servers: dict[tuple[Path, str], _Server] = {}
 
     def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
-        """Start the process of a cell; the first of a variant waits for vLLM's import."""
+        """Start the process that runs `request`, with `env` on top of its variant's environment.
+
+        The first of a variant waits for vLLM's import.
+        """
         with self._lock:
             server = self._servers.get((cell.tree, cell.mode))
             if server is None or server.process.poll() is not None:
@@ -162,21 +151,12 @@ class ForkServers:
                 self._servers[cell.tree, cell.mode] = server
         # vLLM's sockets outlive their engine, in a folder for all unless it is told another.
         sockets = Path(tempfile.mkdtemp(prefix="s", dir=self._scratch.folder))
-        task = {
-            "request": str(request),
-            "env": {**env, "VLLM_RPC_BASE_PATH": str(sockets)},
-            "log": str(log),
-        }
-        return _ForkedChild(server, server.send(task), log, sockets)
+        env = {**env, "VLLM_RPC_BASE_PATH": str(sockets)}
+        number = server.send({"request": str(request), "env": env, "log": str(log)})
+        return Child(server, number, log, sockets)
 
     def close(self) -> None:
         """End every server and every child."""
         for server in self._servers.values():
             server.close()
         self._scratch.close()
-
-
-def _short_folder() -> Path:
-    """Return the folder for temporary files, or the host's own where that of the user is deep."""
-    chosen = tempfile.gettempdir()
-    return Path(chosen if len(chosen) <= _LONGEST_ROOT else "/tmp")  # noqa: S108 - Scratch is ours

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from ..errors import BadInputError
+from ..plan.hosts import nvidia_smi
 
 _POLL_SECONDS = 0.2
 # The one library of the CPU build that is neither in a wheel nor in every base system. Without it
@@ -73,12 +75,7 @@ def find_devices(kind: str, ranks_per_device: int = 1) -> DevicePool:
         cores = tuple(sorted(os.sched_getaffinity(0)))
         return DevicePool("cpu", cores, _memory_per_core(len(cores)))
     try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        listed = nvidia_smi("index,uuid")
     except (OSError, subprocess.CalledProcessError) as error:
         raise BadInputError(
             f"no GPU can be seen (nvidia-smi: {error}); use --pp-device cpu"
@@ -89,14 +86,14 @@ def find_devices(kind: str, ranks_per_device: int = 1) -> DevicePool:
     return DevicePool("cuda", ids, ranks_per_device=share)
 
 
-def visible_gpus(listed: str, visible: str | None) -> tuple[int, ...]:
+def visible_gpus(listed: list[str], visible: str | None) -> tuple[int, ...]:
     """Return the indices in nvidia-smi's `index, uuid` lines that CUDA_VISIBLE_DEVICES allows.
 
     Raises:
         BadInputError: if the variable names a device that nvidia-smi does not list.
     """
     indices: dict[str, int] = {}
-    for line in listed.splitlines():
+    for line in listed:
         index, _, uuid = line.partition(",")
         indices[index.strip()] = indices[uuid.strip()] = int(index)
     if visible is None:
@@ -117,8 +114,6 @@ def _memory_per_core(cores: int, root: Path = Path("/sys/fs/cgroup")) -> float:
     The memory of a container is shared by the cores that this process may use, that of a host by
     all of its cores.
     """
-    import psutil
-
     total = psutil.virtual_memory().total
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroup version 2, version 1
         try:
@@ -131,7 +126,6 @@ def _memory_per_core(cores: int, root: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 class _Holder(Enum):
-    NOBODY = "nobody"
     THIS_RUN = "this run"
     ANOTHER_RUN = "another run"
 
@@ -165,6 +159,7 @@ def lease(
     """
     if count > len(pool.ids):
         raise BadInputError(f"{count} {pool.kind} devices are needed, {len(pool.ids)} can be used")
+    stop = stop or threading.Event()
     folder = Path(tempfile.gettempdir()) / f"pp-harness-leases-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     # One guard for each set of devices: who waits for some must not keep others from the rest.
@@ -178,7 +173,7 @@ def lease(
     with ExitStack() as held:
         with ExitStack() as guard:
             path = folder / f"{pool.kind}-{ids}.lock"
-            while (holder := _lock(path, guard)) is not _Holder.NOBODY:
+            while holder := _lock(path, guard):
                 wait(holder)
             while isinstance(taken := _take(pool, count, folder, held), _Holder):
                 wait(taken)
@@ -190,11 +185,10 @@ def lease(
 def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[int, ...] | _Holder:
     """Lock `count` devices into `held`; or none, and who keeps them from us."""
     taken: list[int] = []
-    holders = {_Holder.THIS_RUN}
+    holders = set()
     with ExitStack() as attempt:
         for device in pool.ids:
-            holder = _lock(folder / f"{pool.kind}{device}.lock", attempt)
-            if holder is not _Holder.NOBODY:
+            if holder := _lock(folder / f"{pool.kind}{device}.lock", attempt):
                 holders.add(holder)
                 continue
             taken.append(device)
@@ -204,8 +198,8 @@ def _take(pool: DevicePool, count: int, folder: Path, held: ExitStack) -> tuple[
     return _Holder.ANOTHER_RUN if _Holder.ANOTHER_RUN in holders else _Holder.THIS_RUN
 
 
-def _lock(path: Path, held: ExitStack) -> _Holder:
-    """Lock a file until `held` closes, if nobody holds it; else say who does."""
+def _lock(path: Path, held: ExitStack) -> _Holder | None:
+    """Lock a file until `held` closes and return None; or who holds it."""
     # Not a singleton and not reentrant: two threads must exclude each other too.
     lock = FileLock(path, thread_local=False)
     with _NOTING:
@@ -215,7 +209,7 @@ def _lock(path: Path, held: ExitStack) -> _Holder:
             return _Holder.THIS_RUN if path in _OURS else _Holder.ANOTHER_RUN
         _OURS.add(path)
     held.callback(_unlock, path, lock)
-    return _Holder.NOBODY
+    return None
 
 
 def _unlock(path: Path, lock: FileLock) -> None:
@@ -224,14 +218,12 @@ def _unlock(path: Path, lock: FileLock) -> None:
         _OURS.discard(path)
 
 
-def _pause(stop: threading.Event | None, seconds: float = _POLL_SECONDS) -> None:
-    if stop is None:
-        time.sleep(seconds)
-    elif stop.wait(seconds):
+def _pause(stop: threading.Event, seconds: float = _POLL_SECONDS) -> None:
+    if stop.wait(seconds):
         raise InterruptedError("the run was stopped")
 
 
-def _settle(devices: tuple[int, ...], stop: threading.Event | None) -> None:
+def _settle(devices: tuple[int, ...], stop: threading.Event) -> None:
     """Wait until GPUs have the memory back that an ended cell held, `_SETTLE_SECONDS` at most.
 
     The driver gives memory back some time after a process has ended, and vLLM refuses to start on
@@ -248,8 +240,4 @@ def _settle(devices: tuple[int, ...], stop: threading.Event | None) -> None:
 
 
 def _used_mib(devices: tuple[int, ...]) -> list[int]:
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(
-        [*query, f"--id={','.join(map(str, devices))}"], capture_output=True, text=True, check=True
-    ).stdout
-    return [int(line) for line in listed.splitlines()]
+    return [int(line) for line in nvidia_smi("memory.used", f"--id={','.join(map(str, devices))}")]

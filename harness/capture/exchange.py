@@ -7,18 +7,17 @@ A folder of this run, told to each worker as it starts:
   closed       the controller runs no more cells
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..engine.manifest import from_json, to_json
+from ..engine.manifest import read_record, write_record
 from ..plan.cell import Cell
 from .manifest import Manifest
 from .record import Capture
@@ -27,6 +26,16 @@ from .scratch import Scratch
 
 _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What `KEY.json` holds; without a manifest there is no capture, and `error` says why."""
+
+    folder: Path = Path()
+    manifest: Manifest | None = None
+    fresh: bool = False
+    error: str = ""
 
 
 class CaptureServer:
@@ -61,18 +70,14 @@ class CaptureServer:
 
     def _publish(self, key: str, future: "Future[CaptureResult]") -> None:
         if future.cancelled():
-            content: dict[str, Any] = {"error": "the run was stopped"}
+            outcome = _Outcome(error="the run was stopped")
         elif error := future.exception():
-            content = {"error": f"{type(error).__name__}: {error}"}
+            outcome = _Outcome(error=f"{type(error).__name__}: {error}")
         else:
             result = future.result()
-            capture = result.capture
-            content = {"folder": str(capture.folder), "manifest": to_json(capture.manifest)}
-            content["fresh"] = result.fresh
-        half = self._path(key, "half")
+            outcome = _Outcome(result.capture.folder, result.capture.manifest, result.fresh)
         try:
-            half.write_text(json.dumps(content), encoding="utf-8")
-            half.replace(self._path(key, "json"))
+            write_record(outcome, self._path(key, "json"))
         except FileNotFoundError:  # closed: the folder is gone, and nobody waits any more
             return
 
@@ -108,18 +113,13 @@ class CaptureClient:
                 self._check_alive(cell)
             time.sleep(_POLL_SECONDS)
 
-    def close(self) -> None:
-        """Do nothing: the engines are the controller's."""
-
     def _published(self, cell: Cell) -> CaptureResult | None:
-        try:
-            content = json.loads((self._folder / f"{cell.key}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        outcome = read_record(_Outcome, self._folder / f"{cell.key}.json")
+        if outcome is None:
             return None
-        if "error" in content:
-            raise RuntimeError(f"{cell.id}: no capture: {content['error']}")
-        capture = Capture(Path(content["folder"]), from_json(Manifest, content["manifest"]))
-        return CaptureResult(capture, bool(content["fresh"]))
+        if outcome.manifest is None:
+            raise RuntimeError(f"{cell.id}: no capture: {outcome.error}")
+        return CaptureResult(Capture(outcome.folder, outcome.manifest), outcome.fresh)
 
     def _check_alive(self, cell: Cell) -> None:
         try:

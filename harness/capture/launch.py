@@ -4,7 +4,7 @@ import re
 import signal
 import threading
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from ..engine.manifest import (
 )
 from ..engine.settings import EngineSettings, Executor
 from ..plan.cell import Cell
-from .children import Child, Starter
+from .children import Child, ForkServers
 from .manifest import Failure, Manifest, Status
 from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
+_TAIL_LINES = 30
 # What an engine gets to end by itself after a rank has failed. Its other ranks may wait for that
 # one until vLLM gives up, after 300 s.
 _GRACE_SECONDS = 30.0
@@ -65,7 +66,7 @@ def launch(
     cell: Cell,
     folder: Path,
     devices: tuple[int, ...],
-    starter: Starter,
+    servers: ForkServers,
     *,
     phase_timeout: float,
     tracing: bool = True,
@@ -96,7 +97,7 @@ def launch(
     write_record(request, path)
     began = time.time()
     log.touch()
-    child = starter.start(cell, path, cell_environment(request, tracing=tracing), log)
+    child = servers.start(cell, path, cell_environment(request, tracing=tracing), log)
     stopped: dict[int, str] = {}
     try:
         late = _watch(child, folder, phase_timeout, stop)
@@ -107,22 +108,21 @@ def launch(
     finally:
         child.kill()
     result = read_record(EngineResult, folder / RESULT)
-    outcome, failure = _outcome(folder, status, late, phase_timeout, stopped, result)
+    outcome, failure = _Ended(folder, status, late, phase_timeout, stopped, result).outcome()
     if failure is None:
         clear(folder)
     result = result or EngineResult()
     ended = time.time()
+    phases = _timeline(folder, began, ended)
+    # Until its first phase begins the child's server imports vLLM.
+    seconds = {"start": phases["start"][1], **result.seconds, "total": round(ended - began, 3)}
     return Manifest(
         cell=cell,
         status=outcome,
         failure=failure,
-        seconds={
-            "start": round(_first_phase(folder, default=ended) - began, 3),
-            **result.seconds,
-            "total": round(ended - began, 3),
-        },
+        seconds=seconds,
         began=began,
-        phases=_timeline(folder, began, ended),
+        phases=phases,
         peak_bytes=result.peak_bytes,
         effective=read_record(Effective, folder / EFFECTIVE),
         devices=devices,
@@ -168,12 +168,6 @@ def started_phases(folder: Path) -> list[tuple[str, float]]:
     return [(str(entry["phase"]), float(entry["time"])) for entry in entries]
 
 
-def _first_phase(folder: Path, default: float) -> float:
-    """Return when the child began its first phase: until then its server imported vLLM."""
-    started = started_phases(folder)
-    return started[0][1] if started else default
-
-
 def _timeline(folder: Path, began: float, ended: float) -> dict[str, tuple[float, float]]:
     """Return the start and end of each phase in seconds after `began`; each ends with the next."""
     started = [("start", began), *started_phases(folder)]
@@ -184,101 +178,85 @@ def _timeline(folder: Path, began: float, ended: float) -> dict[str, tuple[float
     }
 
 
-def _outcome(
-    folder: Path,
-    returncode: int | None,
-    late: str | None,
-    phase_timeout: float,
-    stopped: dict[int, str],
-    result: EngineResult | None,
-) -> tuple[Status, Failure | None]:
-    """Tell what became of an engine, and the root cause where it is not whole.
+@dataclass(frozen=True)
+class _Ended:
+    """What an engine left, and how it ended.
 
-    `stopped` are the ranks that were stopped, in words.
+    `status` is the exit status of its process, `late` the phase that outlasted the limit of
+    `phase_timeout` seconds; `stopped` are the ranks that were stopped, in words.
     """
-    if late is None and returncode == 0 and result is not None and result.error is None:
-        return Status.OK, None
-    at, stacks = positions(folder), short_stacks(folder)
-    status, cause = _silent_rank(folder, at, late, phase_timeout, stopped, stacks) or _spoken(
-        folder, returncode, result
-    )
-    ranks = {str(rank): position for rank, position in at.items()}
-    return status, replace(cause, ranks=ranks, stacks=stacks)
 
+    folder: Path
+    status: int | None
+    late: str | None
+    phase_timeout: float
+    stopped: dict[int, str]
+    result: EngineResult | None
 
-def _silent_rank(
-    folder: Path,
-    at: dict[int, dict[str, Any]],
-    late: str | None,
-    phase_timeout: float,
-    stopped: dict[int, str],
-    stacks: dict[str, list[str]],
-) -> tuple[Status, Failure] | None:
-    """Tell the cause where a rank died or an engine stands still without saying why."""
-    phase, _ = _current_phase(folder)
-    if dead := deaths_of(folder):
-        first = min(dead)
-        words = "; ".join(f"rank {rank} {how}" for rank, how in sorted(dead.items()))
-        return _blocked(folder, f"{words} in phase {phase}", at.get(first, {}).get("phase"), first)
-    if late is None or any(folder.glob("failure.*.json")):
-        return None
-    words = "; ".join(
-        f"rank {rank} {stopped[rank] + ' ' if rank in stopped else 'is '}"
-        f"{where(position, stacks.get(f'rank{rank}'))}"
-        for rank, position in sorted(at.items())
-    )
-    error = f"no end of phase {late} within {phase_timeout:.0f} s"
-    rank = min(stopped) if stopped else None
-    status, cause = _blocked(folder, f"{error}: {words}" if words else error, phase, rank)
-    return status, replace(cause, stands_still=True)
+    def outcome(self) -> tuple[Status, Failure | None]:
+        """Tell what became of the engine, and the root cause where it is not whole."""
+        whole = self.result is not None and self.result.error is None
+        if self.late is None and self.status == 0 and whole:
+            return Status.OK, None
+        at, stacks = positions(self.folder), short_stacks(self.folder)
+        status, cause = self._silent_rank(at, stacks) or self._spoken()
+        ranks = {str(rank): position for rank, position in at.items()}
+        return status, replace(cause, ranks=ranks, stacks=stacks)
 
-
-def _spoken(
-    folder: Path, returncode: int | None, result: EngineResult | None
-) -> tuple[Status, Failure]:
-    """Tell the cause as a rank, the engine or the end of its process tells it."""
-    if (first := first_failure(folder)) is not None:
-        blocked = first.ours or _MACHINE.search(first.error)
-        return (Status.BLOCKED if blocked else Status.FAILED), Failure(
-            error=first.error,
-            phase=first.phase,
-            rank=first.rank,
-            place=first.place,
-            type=first.type,
-            file=first.file,
-            line=first.line,
-            traceback=first.traceback,
-            ours=first.ours,
+    def _silent_rank(
+        self, at: dict[int, dict[str, Any]], stacks: dict[str, list[str]]
+    ) -> tuple[Status, Failure] | None:
+        """Tell the cause where a rank died or the engine stands still without saying why."""
+        phase, _ = _current_phase(self.folder)
+        if dead := deaths_of(self.folder):
+            first = min(dead)
+            words = "; ".join(f"rank {rank} {how}" for rank, how in sorted(dead.items()))
+            of_first = at.get(first, {}).get("phase") or phase
+            return self._blocked(f"{words} in phase {phase}", of_first, rank=first)
+        if self.late is None or any(self.folder.glob("failure.*.json")):
+            return None
+        words = "; ".join(
+            f"rank {rank} {self.stopped[rank] + ' ' if rank in self.stopped else 'is '}"
+            f"{where(position, stacks.get(f'rank{rank}'))}"
+            for rank, position in sorted(at.items())
         )
-    phase, _ = _current_phase(folder)
-    if result is not None and result.error is not None:
-        error, trace = result.error.error, result.error.traceback
-        ours = is_ours(trace)
-        # What the engine itself refuses is its failure; what fails around it blocks the answer.
-        failed = phase == "engine" and not ours and not _MACHINE.search(error)
-        if any(wrapper in error for wrapper in _WRAPPERS):
-            line = _cause_line(folder / "log.txt")
-            # Without a line the wrapper speaks of an exception, but no rank left one.
-            failed = failed and line is not None and not _MACHINE.search(line)
-            error = line or f"a rank died without an exception ({error})"
-        status, cause = _blocked(folder, error, phase)
-        return (Status.FAILED if failed else status), replace(cause, traceback=trace, ours=ours)
-    if returncode is not None and returncode < 0:
-        error = f"the engine's process was killed by {signal.Signals(-returncode).name}"
-    else:
-        error = f"the engine's process ended with status {returncode} and no result"
-    return _blocked(folder, error, phase)
+        error = f"no end of phase {self.late} within {self.phase_timeout:.0f} s"
+        rank = min(self.stopped, default=None)
+        return self._blocked(
+            f"{error}: {words}" if words else error, phase, rank=rank, stands_still=True
+        )
 
+    def _spoken(self) -> tuple[Status, Failure]:
+        """Tell the cause as a rank, the engine or the end of its process tells it."""
+        if (first := first_failure(self.folder)) is not None:
+            said = asdict(first)
+            del said["time"], said["message"]
+            blocked = first.ours or _MACHINE.search(first.error)
+            status = Status.BLOCKED if blocked else Status.FAILED
+            return status, Failure(error=first.error, **said)
+        phase, _ = _current_phase(self.folder)
+        if self.result is not None and self.result.error is not None:
+            error, trace = self.result.error.error, self.result.error.traceback
+            ours = is_ours(trace)
+            # What the engine itself refuses is its failure; what fails around it blocks the answer.
+            failed = phase == "engine" and not ours and not _MACHINE.search(error)
+            if any(wrapper in error for wrapper in _WRAPPERS):
+                line = _cause_line(self.folder / "log.txt")
+                # Without a line the wrapper speaks of an exception, but no rank left one.
+                failed = failed and line is not None and not _MACHINE.search(line)
+                error = line or f"a rank died without an exception ({error})"
+            status = Status.FAILED if failed else Status.BLOCKED
+            return status, Failure(error=error, phase=phase, traceback=trace, ours=ours)
+        if self.status is not None and self.status < 0:
+            error = f"the engine's process was killed by {signal.Signals(-self.status).name}"
+        else:
+            error = f"the engine's process ended with status {self.status} and no result"
+        return self._blocked(error, phase)
 
-def _blocked(
-    folder: Path, error: str, phase: str | None, rank: int | None = None
-) -> tuple[Status, Failure]:
-    return Status.BLOCKED, Failure(
-        error=error,
-        phase=phase or _current_phase(folder)[0],
-        rank=rank,
-        traceback=_tail(folder / "log.txt"),
-    )
+    def _blocked(self, error: str, phase: str, **more: Any) -> tuple[Status, Failure]:
+        log = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        tail = "\n".join(log.splitlines()[-_TAIL_LINES:])
+        return Status.BLOCKED, Failure(error=error, phase=phase, traceback=tail, **more)
 
 
 def _cause_line(log: Path) -> str | None:
@@ -288,7 +266,3 @@ def _cause_line(log: Path) -> str | None:
         if match and not any(wrapper in line for wrapper in _WRAPPERS):
             return match["error"]
     return None
-
-
-def _tail(log: Path, lines: int = 30) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

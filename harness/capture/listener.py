@@ -1,34 +1,22 @@
-"""Progress of cells: the runner reports, a listener shows."""
+"""Progress of a cell: a line when it waits, starts, ends, or has to run again."""
 
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from ..plan.cell import Cell
 
-
-class ProgressListener(Protocol):
-    """Called from the runner's threads; every method must return at once and raise nothing."""
-
-    def waits(self, cell: Cell) -> None:
-        """A cell waits for devices, or for a capture, that another run holds."""
-
-    def started(self, cell: Cell, devices: tuple[int, ...], expected: float) -> None:
-        """An engine starts on its devices; it is expected to take so many seconds."""
-
-    def ended(self, cell: Cell, status: str, seconds: float) -> None:
-        """A cell ended: ok, failed, blocked, found (another run made its capture), or stopped."""
-
-    def dropped(self, cell: Cell, reason: str) -> None:
-        """The store's capture of a cell is damaged, and so its engine runs again."""
+# Takes a line. The runner's threads call it; it must return at once and raise nothing.
+Listener = Callable[[str], None]
 
 
 class ProgressReporter:
     """Tells a listener of one cell: once that it waits, that it starts, and how it ended.
 
-    A cell that neither waited nor started is not reported.
+    A cell that neither waited nor started is not reported. `expected` is in seconds; `status` is
+    that of the capture, or `found` (another run made it), or `stopped`.
     """
 
-    def __init__(self, listener: ProgressListener | None, cell: Cell, expected: float) -> None:
+    def __init__(self, listener: Listener, cell: Cell, expected: float) -> None:
         self._listener = listener
         self._cell = cell
         self._expected = expected
@@ -36,20 +24,21 @@ class ProgressReporter:
         self.status = "stopped"
 
     def waits(self) -> None:
-        """Report that another run holds what the cell needs."""
-        if self._listener and self._began is None:
+        """Report that another run holds the devices of the cell, or its capture."""
+        if self._began is None:
             self._began = time.monotonic()
-            self._listener.waits(self._cell)
+            self._listener(f"{self._cell.id} waits for another run on this machine")
 
     def started(self, devices: tuple[int, ...]) -> None:
         """Report that the engine of the cell starts."""
-        if self._listener:
-            self._began = time.monotonic()
-            self._listener.started(self._cell, devices, self._expected)
+        self._began = time.monotonic()
+        on = f"{self._cell.device} {' '.join(map(str, devices))}"
+        self._listener(f"{self._cell.id} started on {on}, about {self._expected:.0f} s")
 
     def __enter__(self) -> "ProgressReporter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._listener and self._began is not None:
-            self._listener.ended(self._cell, self.status, time.monotonic() - self._began)
+        if self._began is not None:
+            seconds = time.monotonic() - self._began
+            self._listener(f"{self._cell.id} {self.status} after {seconds:.1f} s")

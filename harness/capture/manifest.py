@@ -1,7 +1,7 @@
 """The manifest of a capture: what was asked for, what became of it, the digest of each file.
 
-One writer (`launch`, for engines that ran; `unwritten`, for cells that never did) and one reader
-(`load_manifest`). A manifest of another version of the harness cannot be read and counts as absent.
+Written by `launch`, for engines that ran, and by the runner, for cells that never did. A manifest
+of another version of the harness cannot be read and counts as absent.
 """
 
 import hashlib
@@ -80,12 +80,6 @@ class Manifest:
     def digest(self) -> str:
         """The sha256 of all that stands in the manifest, its seal left out."""
         return hashlib.sha256(to_json(replace(self, seal="")).encode()).hexdigest()
-
-
-def unwritten(cell: Cell, error: str, phase: str) -> Manifest:
-    """Build the manifest of a cell whose engine was never started, or left nothing."""
-    failure = Failure(error=error, phase=phase)
-    return Manifest(cell=cell, status=Status.BLOCKED, failure=failure, seconds={"total": 0.0})
 
 
 def load_manifest(folder: Path) -> Manifest | None:

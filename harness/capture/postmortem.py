@@ -18,7 +18,7 @@ from ..engine.hooks import deaths, stacks
 _STACK_SECONDS = 3.0
 # How many of the innermost frames stand in the record; the file has them all.
 _FRAMES = 4
-_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
+_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)', re.M)
 # vLLM's own frame is the place; the tracer's wrappers around it say nothing.
 _OURS = "/harness/engine/"
 
@@ -66,12 +66,11 @@ def deaths_of(folder: Path) -> dict[int, str]:
 
 def short_stacks(folder: Path) -> dict[str, list[str]]:
     """Return the innermost frames of each process that gave its stack, its main thread's."""
-    found = {}
-    for path in sorted(folder.glob("stack.*.txt")):
-        frames = _innermost(path.read_text(encoding="utf-8", errors="replace"))
-        if frames:
-            found[path.name.removeprefix("stack.").removesuffix(".txt")] = frames
-    return found
+    dumps = {
+        path.name.removeprefix("stack.").removesuffix(".txt"): path.read_text("utf-8", "replace")
+        for path in sorted(folder.glob("stack.*.txt"))
+    }
+    return {who: frames for who, dump in dumps.items() if (frames := _innermost(dump))}
 
 
 def clear(folder: Path) -> None:
@@ -83,12 +82,12 @@ def clear(folder: Path) -> None:
 
 def where(position: dict[str, Any] | None, stack: list[str] | None) -> str:
     """Return in words where a rank is."""
-    phase = (position or {}).get("phase")
-    doing = {"receive": ", waiting to receive", "send": ", sending"}.get(
-        (position or {}).get("doing") or "", ""
-    )
     at = f" at {stack[0]}" if stack else ""
-    return f"in {phase}{doing}{at}" if phase else f"idle{at}"
+    if position is None or not position.get("phase"):
+        return f"idle{at}"
+    words = {"receive": ", waiting to receive", "send": ", sending"}
+    doing = words.get(str(position.get("doing")), "")
+    return f"in {position['phase']}{doing}{at}"
 
 
 def _death(status: int) -> str:
@@ -109,13 +108,12 @@ def _innermost(dump: str) -> list[str]:
 
     faulthandler writes the main thread last, and each thread from its innermost frame on.
     """
-    threads = re.split(r"(?m)^(?=(?:Current thread|Thread) 0x)", dump)
-    frames = [m for line in threads[-1].splitlines() if (m := _FRAME.match(line))]
-    if len(threads) < 2:
+    _, *threads = re.split(r"(?m)^(?=(?:Current thread|Thread) 0x)", dump)
+    if not threads:
         return []
-    frames = [one for one in frames if _OURS not in one["file"]]
-    first = next((i for i, one in enumerate(frames) if "/vllm/" in one["file"]), 0)
-    return [_named(one) for one in frames[first : first + _FRAMES]]
+    frames = [frame for frame in _FRAME.finditer(threads[-1]) if _OURS not in frame["file"]]
+    first = next((i for i, frame in enumerate(frames) if "/vllm/" in frame["file"]), 0)
+    return [_named(frame) for frame in frames[first : first + _FRAMES]]
 
 
 def _named(frame: re.Match[str]) -> str:

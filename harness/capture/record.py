@@ -62,7 +62,6 @@ class RankTrace:
 
     rank: int
     stage: int
-    stages: int
     tp_rank: int
     tracing: bool
     eager: bool
@@ -216,6 +215,9 @@ def load_capture(folder: Path) -> Capture | None:
     return None if manifest is None else Capture(folder, manifest)
 
 
+_OF_HEARTBEAT = ("stage", "tp_rank", "tracing", "eager", "runner", "adapter")
+
+
 def _read_rank(path: Path) -> RankTrace | None:
     events = list(read_lines(path))
     first = first_events(events)
@@ -226,13 +228,7 @@ def _read_rank(path: Path) -> RankTrace | None:
     steps = [_read_step(event) for event in events if event["kind"] == "step"]
     return RankTrace(
         rank=int(path.stem.removeprefix("rank")),
-        stage=heartbeat["stage"],
-        stages=heartbeat["stages"],
-        tp_rank=heartbeat["tp_rank"],
-        tracing=heartbeat["tracing"],
-        eager=heartbeat["eager"],
-        runner=heartbeat["runner"],
-        adapter=heartbeat["adapter"],
+        **{name: heartbeat[name] for name in _OF_HEARTBEAT},
         declared=declared.get("keys"),
         declared_error=declared.get("error"),
         layers=tuple(first.get("layers", {}).get("indices", ())),
@@ -252,6 +248,7 @@ def _first_names(step: StepTrace) -> StepTrace:
     return replace(step, spans=tuple(spans))
 
 
+_SIDES = ("returned", "sent", "received", "copied")
 # Fingerprints by side (or `layer`) and key, of each kind a list of one for each row.
 _Prints = dict[str, dict[str, dict[str, list[Any]]]]
 
@@ -263,10 +260,7 @@ def _read_step(event: dict[str, Any]) -> StepTrace:
         spans=tuple(Span(*span) for span in event["spans"]),
         reads=event["reads"],
         layers={int(name): one for name, one in prints.get("layer", {}).items()},
-        returned=_read_side(event, "returned", prints),
-        sent=_read_side(event, "sent", prints),
-        received=_read_side(event, "received", prints),
-        copied=_read_side(event, "copied", prints),
+        **{side: _read_side(event, side, prints) for side in _SIDES},
         used=event.get("used"),
     )
 

@@ -14,8 +14,8 @@ from .children import ForkServers
 from .devices import DevicePool, lease
 from .expect import devices_needed
 from .launch import launch
-from .listener import ProgressListener, ProgressReporter
-from .manifest import Manifest, unwritten
+from .listener import Listener, ProgressReporter
+from .manifest import Failure, Manifest, Status
 from .order import CellPlan, plan_cells
 from .record import Capture
 from .schedule import Job, first_fit
@@ -51,7 +51,7 @@ class Runner:
         jobs: int | None = None,
         phase_timeout: float = 600,
         time_limit: float | None = None,
-        listener: ProgressListener | None = None,
+        listener: Listener = lambda _: None,
         launcher: Launcher = launch,
     ) -> None:
         self._store = store
@@ -62,8 +62,8 @@ class Runner:
         self._late = False
         self._listener = listener
         self._launch = launcher
-        self._jobs = min(jobs or len(pool.ids), max(1, len(pool.ids)))
-        self._threads = ThreadPoolExecutor(max(1, self._jobs))
+        self._jobs = max(1, min(jobs or len(pool.ids), len(pool.ids)))
+        self._threads = ThreadPoolExecutor(self._jobs)
         self._servers = ForkServers()
         self._stop = threading.Event()
         self._lock = threading.RLock()
@@ -98,8 +98,8 @@ class Runner:
                             f"{needed} {self._pool.kind} devices are needed, {have} can be used"
                         )
                     )
-                elif self._listener and (reason := self._store.damaged(key)):
-                    self._listener.dropped(cell, reason)
+                elif reason := self._store.damaged(key):
+                    self._listener(f"{cell.id} is run again, its capture is damaged: {reason}")
             missing = [cell for key, cell in new.items() if not self._futures[key].done()]
             if missing:
                 todo = [*(self._cells[job.name] for job in self._waiting), *missing]
@@ -114,7 +114,8 @@ class Runner:
         return replace(self._schedule(todo), stored=stored)
 
     def _schedule(self, cells: Sequence[Cell]) -> CellPlan:
-        return plan_cells(cells, self._store.manifests(), self._pool, self._jobs)
+        known = (capture.manifest for _, capture in self._store.all() if capture)
+        return plan_cells(cells, known, self._pool, self._jobs)
 
     def obtain(self, cell: Cell) -> CaptureResult:
         """Return the capture of a cell, whenever it is there.
@@ -155,7 +156,11 @@ class Runner:
         return self._unwritten(cell, error, "time limit", fresh=False)
 
     def _unwritten(self, cell: Cell, error: str, phase: str, *, fresh: bool) -> CaptureResult:
-        manifest = unwritten(cell, error, phase)
+        """Return the result of a cell whose engine was never started, or left nothing."""
+        failure = Failure(error=error, phase=phase)
+        manifest = Manifest(
+            cell=cell, status=Status.BLOCKED, failure=failure, seconds={"total": 0.0}
+        )
         return CaptureResult(Capture(self._store.folder(cell.key), manifest), fresh)
 
     def _dispatch(self) -> None:

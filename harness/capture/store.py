@@ -51,10 +51,6 @@ class Store:
         for folder in sorted(self._captures.iterdir()):
             yield folder.name, load_capture(folder)
 
-    def manifests(self) -> Iterator[Manifest]:
-        """Yield the manifest of every capture that can be read."""
-        yield from (capture.manifest for _, capture in self.all() if capture)
-
     def folder(self, key: str) -> Path:
         """Return where the capture `key` lies or would lie."""
         return self._captures / key

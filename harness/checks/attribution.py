@@ -4,11 +4,11 @@ Every prefix of a series is measured, so that neighbours differ in the patches b
 effect of a patch on PP=1 and its effect on PP=N are two statements.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from ..capture.record import Capture
 from ..engine.settings import Profile
@@ -17,6 +17,8 @@ from .engine import engine_failure
 from .finding import Outcome, Verdict
 from .logits.logits import LOGITS, compare_logits
 from .registry import ENGINE
+
+Value = TypeVar("Value")
 
 
 class Effect(StrEnum):
@@ -74,21 +76,16 @@ def attribute(
     Neighbours are the prefixes that were judged; a check of a point that only one of them has is
     left out.
     """
-    attributions: list[Attribution] = []
-    for step in _steps(prefixes, (point for point, _ in judged)):
-        for point, check in sorted(judged):
-            old = judged[point, check]
-            new = judged.get((replace(point, variant=step.after), check))
-            if point.variant != step.before or new is None:
-                continue
-            effect, codes = _effect(old, new)
-            if effect is not None:
-                message = (
-                    f"{step.names} {effect} {', '.join(codes)} ({check} of {_place(point)}: "
-                    f"{old.outcome} before, {new.outcome} after)"
-                )
-                step_and_place = step.patches, step.before, step.after, point.model, point.pp
-                attributions.append(Attribution(*step_and_place, effect, check, codes, message))
+    attributions = []
+    for patches, after, point, check, old, new in _neighbours(prefixes, judged):
+        effect, codes = _effect(old, new)
+        if effect is not None:
+            message = (
+                f"{' and '.join(patches)} {effect} {', '.join(codes)} ({check} of {_place(point)}: "
+                f"{old.outcome} before, {new.outcome} after)"
+            )
+            place = patches, point.variant, after, point.model, point.pp
+            attributions.append(Attribution(*place, effect, check, codes, message))
     return attributions
 
 
@@ -99,20 +96,15 @@ def attribute_baselines(
 
     A patch that moves the logits at PP=1 changes the model itself, whatever it does to PP.
     """
-    attributions: list[Attribution] = []
-    for step in _steps(prefixes, baselines):
-        for point in sorted(baselines):
-            new = baselines.get(replace(point, variant=step.after))
-            if point.variant != step.before or new is None:
-                continue
-            effect, check, verdict = _baseline_effect(baselines[point], new)
-            if effect is not None:
-                message = f"{step.names} {effect} PP=1 of {point.model}: {verdict.summary}"
-                step_and_place = step.patches, step.before, step.after, point.model, point.pp
-                codes = tuple(sorted(verdict.error_codes))
-                attributions.append(
-                    Attribution(*step_and_place, effect, check, codes, message, verdict.figures)
-                )
+    captures = {(point, ""): capture for point, capture in baselines.items()}
+    attributions = []
+    for patches, after, point, _, old, new in _neighbours(prefixes, captures):
+        effect, check, verdict = _baseline_effect(old, new)
+        if effect is not None:
+            message = f"{' and '.join(patches)} {effect} PP=1 of {point.model}: {verdict.summary}"
+            codes = tuple(sorted(verdict.error_codes))
+            place = patches, point.variant, after, point.model, point.pp
+            attributions.append(Attribution(*place, effect, check, codes, message, verdict.figures))
     return attributions
 
 
@@ -136,29 +128,23 @@ def _baseline_effect(old: Capture, new: Capture) -> tuple[Effect | None, str, Ve
     return (Effect.MOVED if verdict.error_codes else None), LOGITS.name, verdict
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Two neighbouring variants and the patches between them."""
+def _neighbours(
+    prefixes: Sequence[Prefix], values: Mapping[tuple[Point, str], Value]
+) -> Iterator[tuple[tuple[str, ...], str, Point, str, Value, Value]]:
+    """Yield (patches, later variant, earlier point, check, earlier value, later value).
 
-    before: str
-    after: str
-    patches: tuple[str, ...]
-
-    @property
-    def names(self) -> str:
-        """The patches in words."""
-        return " and ".join(self.patches)
-
-
-def _steps(prefixes: Sequence[Prefix], points: Iterable[Point]) -> list[_Step]:
-    """Neighbours among the variants of `points`, where the later one has more patches."""
-    variants = {point.variant for point in points}
-    steps = []
+    The two variants are neighbours among those of `values`, and the later one has more patches.
+    """
+    variants = {point.variant for point, _ in values}
     for before, after in pairwise(prefix for prefix in prefixes if prefix.variant in variants):
-        more = after.patches[len(before.patches) :]
-        if more and after.patches[: len(before.patches)] == before.patches:
-            steps.append(_Step(before.variant, after.variant, more))
-    return steps
+        count = len(before.patches)
+        patches = after.patches[count:]
+        if not patches or after.patches[:count] != before.patches:
+            continue
+        for point, check in sorted(values):
+            new = values.get((replace(point, variant=after.variant), check))
+            if point.variant == before.variant and new is not None:
+                yield patches, after.variant, point, check, values[point, check], new
 
 
 def _place(point: Point) -> str:

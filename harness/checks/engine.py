@@ -6,8 +6,9 @@ from typing import Any
 
 from ..capture.manifest import Status
 from ..capture.record import Capture
-from ..engine.settings import ModelRunner
+from ..engine.settings import Device, ModelRunner
 from .finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
+from .missing_kernel import missing_kernel
 from .registry import ENGINE, Check, Need, register
 
 # Effective settings that the parity profile needs to be equal between PP sizes.
@@ -38,6 +39,7 @@ _FAILURE_CODES = {
 _FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
 
 
+_ELSEWHERE = "run it on a GPU (--pp-device cuda), or shrink a model without these layers"
 # Of the exception that ended an engine: what it was, where, and whether our own code raised it.
 _RAISED = ("type", "file", "line", "ours")
 
@@ -60,7 +62,9 @@ def engine_failure(capture: Capture) -> Verdict | None:
     if is_baseline:
         message = f"the baseline (PP=1) has no answer: {message}"
     is_blocked = capture.status is Status.BLOCKED
-    if failure.ours:
+    if _lacking(capture) is not None:
+        fix = _ELSEWHERE
+    elif failure.ours:
         fix = "pp-harness raised it, not the model: `pp-harness pin check VERSION`, then report it"
     elif not is_blocked:
         fix = "fix the cause; the traceback is evidence"
@@ -92,7 +96,11 @@ def _without_folders(traceback: str) -> str:
 
 
 def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
-    """NOT_APPLICABLE where the model runner that was asked for is not in effect, else None."""
+    """NOT_APPLICABLE where the platform cannot run what was asked for, else None.
+
+    Either the model runner that was asked for is not in effect, or a CPU lacks a kernel of the
+    model at PP=1 too and PP=N did not fail of anything else.
+    """
     for capture in (candidate, baseline):
         asked = capture.cell.runner
         if asked is ModelRunner.AUTO:
@@ -113,7 +121,26 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
             Severity.INFO,
         )
         return verdict_of(Outcome.NOT_APPLICABLE, finding)
-    return None
+    kernel = _lacking(baseline)
+    if kernel is None or (candidate.status is Status.FAILED and _lacking(candidate) is None):
+        return None
+    assert baseline.failure is not None  # it lacks a kernel
+    finding = Finding(
+        "ENG007",
+        f"the CPU build of vLLM lacks a kernel of this model, at PP=1 too: {kernel}",
+        _ELSEWHERE,
+        Severity.INFO,
+        place=baseline.failure.place,
+        evidence={"traceback": _without_folders(baseline.failure.traceback)},
+    )
+    return verdict_of(Outcome.NOT_APPLICABLE, finding)
+
+
+def _lacking(capture: Capture) -> str | None:
+    """Name the kernel for want of which an engine failed on a CPU, None if it did not."""
+    if capture.cell.device is not Device.CPU or capture.status is not Status.FAILED:
+        return None
+    return missing_kernel(capture.failure) if capture.failure is not None else None
 
 
 def _effective(capture: Capture) -> dict[str, Any]:

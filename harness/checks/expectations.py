@@ -127,11 +127,16 @@ class Expectations:
             return Judgement(JudgementKind.NOT_APPLICABLE, verdict.summary)
         entries = self._of(check, point)
         if verdict.outcome is Outcome.PASS:
-            return _unexpected_pass(entries) if entries else Judgement(JudgementKind.OK)
+            if not entries:
+                return Judgement(JudgementKind.OK)
+            codes = ", ".join(code for entry in entries for code in entry.codes)
+            return Judgement(
+                JudgementKind.UNEXPECTED,
+                f"unexpected pass: {codes} is expected here ({entries[0].reason}) and did not "
+                "show; remove the entry from expected.toml",
+            )
         unexpected = Judgement(JudgementKind.UNEXPECTED, verdict.summary)
         if check != ENGINE and verdict.outcome is Outcome.BLOCKED and not verdict.findings:
-            if engine.outcome is Outcome.PASS:
-                return unexpected
             cause = self.judge(ENGINE, point, engine, engine)
             if cause.kind is not JudgementKind.EXPECTED:
                 return unexpected
@@ -141,15 +146,6 @@ class Expectations:
             reasons = "; ".join(f"{entry.reason} ({entry.link})" for entry in entries)
             return Judgement(JudgementKind.EXPECTED, reasons)
         return unexpected
-
-
-def _unexpected_pass(entries: list[_Entry]) -> Judgement:
-    codes = ", ".join(code for entry in entries for code in entry.codes)
-    return Judgement(
-        JudgementKind.UNEXPECTED,
-        f"unexpected pass: {codes} is expected here ({entries[0].reason}) and did not show; "
-        "remove the entry from expected.toml",
-    )
 
 
 def load_expectations(path: Path | None, setting: Setting) -> Expectations:

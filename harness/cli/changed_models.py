@@ -12,12 +12,24 @@ from typing import Any
 
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError
-from ..source.checkout import changed_since, check_vllm_tree, find_base, open_checkout
+from ..source.checkout import changed_since, contents_of, find_base, open_checkout
 from ..source.registry import ModelClass, generating_models
 
 MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
 _SIZES = "4"
 _CHECKS = "engine or contract or logits"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The model files that a work tree adds or changes, and the text of those that it changes.
+
+    Names are paths from the checkout's root.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    before: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -28,30 +40,20 @@ class ShrunkModels:
     unavailable: tuple[ModelClass, ...]
 
 
-def changed_model_files(vllm: Path, revision: str | None) -> tuple[Path, list[str]]:
-    """List the model files of a checkout that changed since HEAD left `revision`, with its root.
+def read_change(vllm: Path, revision: str | None) -> Change:
+    """Read how the model files of a checkout differ from the commit where HEAD left `revision`.
 
     Without `revision` the branch's base is worked out (`find_base`). Raises `BadInputError` if it
-    is no checkout of vLLM or the revision is unknown.
+    is no checkout of vLLM, the revision is unknown, or git lacks a file of it.
     """
     repository = open_checkout(vllm)
     commit, _ = find_base(repository, revision, "--diff")
     changed = changed_since(repository, commit, *MODEL_FOLDERS)
-    return repository.root, [name for name in changed if name.endswith(".py")]
-
-
-def lint_targets(vllm: Path, revision: str | None) -> list[Path]:
-    """List the paths to lint: the changed model files, or the whole tree without `revision`.
-
-    Raises `BadInputError` as `changed_model_files` does, or if `vllm` holds no vLLM.
-    """
-    if revision is None:
-        check_vllm_tree(vllm)
-        return [vllm]
-    root, names = changed_model_files(vllm, revision)
-    # As the user names the folder, so that findings can be clicked.
-    shown = vllm if vllm.resolve() == root.resolve() else root
-    return [shown / name for name in names]
+    names = tuple(name for name in changed if name.endswith(".py"))
+    blobs = repository.tree(commit, *names) if names else {}
+    contents = contents_of(repository, commit, blobs)
+    before = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
+    return Change(repository.root, names, before)
 
 
 def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:

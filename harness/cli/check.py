@@ -3,10 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import BadInputError
+from .findings import FindingOutput, finding_options
+
+if TYPE_CHECKING:
+    from ..lint.report import LintReport
 
 # pytest's exit statuses that are verdicts; every other one means that there is none.
 _VERDICTS = (0, 1)
@@ -23,16 +28,10 @@ _VERDICTS = (0, 1)
     "--diff",
     "revision",
     metavar="REV",
-    help="Look only at model files that changed since the branch left REV, uncommitted changes "
-    "included.",
+    help="Judge the model files that changed since the branch left REV, uncommitted changes "
+    "included, with what they touch; only what the change brings decides the status.",
 )
-@click.option(
-    "--output-format",
-    type=click.Choice(["text", "json", "sarif", "github"]),
-    default="text",
-    show_default=True,
-    help="How the findings of the lint are written.",
-)
+@finding_options
 @click.option(
     "--run",
     "with_run",
@@ -47,48 +46,57 @@ _VERDICTS = (0, 1)
     "nearest release tag).",
 )
 def check(
-    vllm: Path, revision: str | None, output_format: str, with_run: bool, base_version: str | None
+    vllm: Path, revision: str | None, with_run: bool, base_version: str | None, **output: Any
 ) -> None:
     """Check the pipeline-parallel contract of the model files of a vLLM checkout.
 
-    Exit status: 0 nothing found, 1 findings, 2 bad input, or a model that could not be judged.
+    With --diff a changed model is judged with the models that import it and those that it is made
+    of. Exit status: 0 nothing found, 1 findings, 2 bad input, or a model that could not be judged.
     """
-    from .changed_models import lint_targets
-
+    writer = FindingOutput(**output)
+    writer.check()
     if base_version is not None and not with_run:
         raise BadInputError("--base-version is for --run; give both or neither")
-    status = _lint(lint_targets(vllm, revision), output_format)
+    status = writer.finish(_lint(vllm, revision))
     if with_run:
         # The run prints for people: standard output has only what the format promises.
-        status = max(status, _run(vllm, revision, base_version, to_stderr=output_format != "text"))
+        to_stderr = writer.output_format != "text"
+        status = max(status, _run(vllm, revision, base_version, to_stderr=to_stderr))
     raise SystemExit(status)
 
 
-def _lint(paths: list[Path], output_format: str) -> int:
-    from ..lint.analyse import lint_paths
-    from ..lint.render import RENDERERS
-    from ..lint.report import LintReport
+def _lint(vllm: Path, revision: str | None) -> "LintReport":
+    from ..lint.analyse import lint_change, lint_paths
+    from ..source.checkout import check_vllm_tree
+    from .changed_models import read_change
 
-    report = lint_paths(paths) if paths else LintReport((), files=0, analysed=0, classes=0)
-    click.echo(RENDERERS[output_format](report))
-    return report.status
+    if revision is None:
+        check_vllm_tree(vllm)
+        return lint_paths([vllm])
+    change = read_change(vllm, revision)
+    # As the user names the folder, so that findings can be clicked.
+    shown = vllm if vllm.resolve() == change.root.resolve() else change.root
+    before = {shown.absolute() / name: text for name, text in change.before.items()}
+    return lint_change(shown, change.names, before=before)
 
 
 def _run(vllm: Path, revision: str | None, base_version: str | None, *, to_stderr: bool) -> int:
     from .changed_models import (
-        changed_model_files,
         changed_models,
         describe,
+        read_change,
         shrink_models,
         suite_command,
     )
 
-    root, names = changed_model_files(vllm, revision)
-    if not names:
+    change = read_change(vllm, revision)
+    if not change.names:
         click.echo("no model file changed: nothing to run", err=to_stderr)
         return 0
-    shrunk = shrink_models(changed_models(root, names))
-    command = suite_command(root, shrunk.checkpoints, base=revision, base_version=base_version)
+    shrunk = shrink_models(changed_models(change.root, change.names))
+    command = suite_command(
+        change.root, shrunk.checkpoints, base=revision, base_version=base_version
+    )
     done = subprocess.run(command, check=False, stdout=sys.stderr if to_stderr else None)
     if shrunk.unavailable:
         click.echo(f"not run, no tiny configuration: {describe(shrunk.unavailable)}", err=to_stderr)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from harness.cli.findings import FindingOutput, finding_options
 from harness.errors import BadInputError
 
 
@@ -29,13 +31,6 @@ def _explain(context: click.Context, _: click.Parameter, code: str | None) -> No
 @click.command(name="lint")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--output-format",
-    type=click.Choice(["text", "json", "sarif", "github"]),
-    default="text",
-    show_default=True,
-    help="How the findings are written.",
-)
-@click.option(
     "--vllm",
     type=click.Path(path_type=Path),
     help="vLLM checkout or package in which files outside of one look up their imports.",
@@ -47,14 +42,7 @@ def _explain(context: click.Context, _: click.Parameter, code: str | None) -> No
     help="A changed file of the tree PATHS: lint it with what imports it and what it is made of. "
     "Only findings of the change decide the status.",
 )
-@click.option(
-    "--baseline",
-    type=click.Path(path_type=Path),
-    help="A file of known findings, which do not decide the status.",
-)
-@click.option("--write-baseline", is_flag=True, help="Write what is found to --baseline and exit.")
-@click.option("--all", "everything", is_flag=True, help="Also show the findings that do not count.")
-@click.option("-v", "--verbose", is_flag=True, help="Also show info, which never counts.")
+@finding_options
 @click.option("--jobs", type=click.IntRange(1), help="Processes to use (default: cores, up to 2).")
 @click.option(
     "--explain",
@@ -66,27 +54,21 @@ def _explain(context: click.Context, _: click.Parameter, code: str | None) -> No
 )
 def lint(
     paths: tuple[Path, ...],
-    output_format: str,
     vllm: Path | None,
     changed: tuple[Path, ...],
-    baseline: Path | None,
-    write_baseline: bool,
-    everything: bool,
-    verbose: bool,
     jobs: int | None,
+    **output: Any,
 ) -> None:
     """Check the pipeline-parallel contract of model files without running them.
 
     PATHS are model files, folders, or the root of a vLLM tree. Exit status: 0 no errors or
     warnings, 1 errors or warnings (info never counts), 2 bad input.
     """
-    from harness.lint import baseline as known
     from harness.lint.analyse import lint_change, lint_paths
-    from harness.lint.render import RENDERERS
 
+    writer = FindingOutput(**output)
     try:
-        if write_baseline and baseline is None:
-            raise BadInputError("--write-baseline says what to do with --baseline FILE; give both")
+        writer.check()
         if changed and len(paths) != 1:
             raise BadInputError("--changed names files of one tree; give one path")
         if changed:
@@ -94,14 +76,8 @@ def lint(
             report = lint_change(paths[0], files, vllm=vllm, jobs=jobs)
         else:
             report = lint_paths(paths, vllm=vllm, jobs=jobs)
-        if baseline is not None and write_baseline:
-            count = known.write_baseline(baseline, report.failing)
-            click.echo(f"{count} findings are known from now on: {baseline}")
-            sys.exit(2 if report.unreadable else 0)
-        if baseline is not None:
-            report = known.compared(report, baseline)
+        status = writer.finish(report)
     except BadInputError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
-    click.echo(RENDERERS[output_format](report, verbose=verbose, everything=everything))
-    sys.exit(report.status)
+    sys.exit(status)

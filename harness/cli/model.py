@@ -79,9 +79,14 @@ def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None
 
     CONFIG is a config.json, a folder that holds one, an instrument, a published shape
     (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
-    split exists, or the given one is illegal.
+    split exists, or the given one is illegal; 2: which splits are legal is not known.
     """
+    from ..models.unplanned import unknown_split
+
     content = find_config(config)
+    unknown = unknown_split(content)
+    if unknown is not None:
+        raise BadInputError(f"{config}: no layer split is known to be legal: {unknown}")
     requested = None if split is None else _numbers(split, "--split")
     pps = _numbers(sizes, "--pp")
     if requested is not None and len(pps) > 1:

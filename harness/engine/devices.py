@@ -5,47 +5,47 @@ A new kind is a value of `settings.Device` and an entry of `KINDS` here, and an 
 """
 
 import ctypes
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from .manifest import Request
 from .names import SHARE_VARIABLE
 from .settings import Device, Executor, Mode
 
 
-class Kind(Protocol):
-    """What differs between kinds of devices: environment, imports, how workers start."""
+class Kind(ABC):
+    """What differs between kinds of devices: environment, imports, how workers start.
 
-    @property
-    def first_imports(self) -> tuple[str, ...]:
-        """The modules that a fork server imports before all others."""
+    A fork server imports `first_imports` before all others; `default_dtype` is that of weights and
+    activations where the user names none.
+    """
 
-    @property
-    def default_dtype(self) -> str:
-        """The dtype of weights and activations where the user names none."""
+    first_imports: tuple[str, ...] = ()
+    default_dtype: str
 
+    @abstractmethod
     def server_environment(self, mode: Mode) -> dict[str, str]:
         """Build what a fork server's environment needs."""
 
+    @abstractmethod
     def cell_environment(self, request: Request) -> dict[str, str]:
         """Build what a cell's environment needs: its devices, for each rank."""
 
     def must_spawn(self) -> bool:
         """Whether a fork of this process could not use the device any more."""
+        return False
 
 
-@dataclass(frozen=True)
-class Cpu:
+class Cpu(Kind):
     """Cores: the stages of a cell share those that it leases."""
 
     # First: since 0.26.0 it replaces functions that other modules import by name.
-    first_imports: tuple[str, ...] = ("vllm.v1.worker.cpu_worker",)
-    default_dtype: str = "float32"
+    first_imports = ("vllm.v1.worker.cpu_worker",)
+    default_dtype = "float32"
 
     def server_environment(self, mode: Mode) -> dict[str, str]:
-        """Build what a fork server's environment needs."""
+        """Keep helper functions from compiling in eager mode, at seconds each."""
         env = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-        if mode is Mode.EAGER:  # else helper functions compile, at seconds each
+        if mode is Mode.EAGER:
             env["TORCHDYNAMO_DISABLE"] = "1"
         return env
 
@@ -55,17 +55,11 @@ class Cpu:
         bind = [str(cores[rank % len(cores)]) for rank in range(ranks)]
         return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(bind)}
 
-    def must_spawn(self) -> bool:
-        """Whether a fork of this process could not use the device any more: never."""
-        return False
 
-
-@dataclass(frozen=True)
-class Cuda:
+class Cuda(Kind):
     """GPUs: one for each rank, or shared by several."""
 
-    first_imports: tuple[str, ...] = ()
-    default_dtype: str = "bfloat16"
+    default_dtype = "bfloat16"
 
     def server_environment(self, mode: Mode) -> dict[str, str]:  # noqa: ARG002 - of the protocol
         """Build what a fork server's environment needs.

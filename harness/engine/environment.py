@@ -15,8 +15,8 @@ _SECRET_WORDS = re.compile(
 )
 # Or by its value: an address that carries a password.
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-# Of vLLM's settings, what each cell says itself: its cut, and a port, which engines that run side
-# by side cannot share.
+# Of vLLM's settings, what each cell says itself: its layer split, and a port, which engines side by
+# side cannot share.
 _OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", "VLLM_PORT")
 # More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
 _NO_LIMIT = "1000000"

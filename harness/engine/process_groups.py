@@ -7,6 +7,7 @@ others left, once they have ended. So it is the last to be killed, and gets a wh
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # How long the kernel may take to clear a killed process, in seconds.
@@ -60,7 +61,5 @@ def _is_tracker(pid: int) -> bool:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

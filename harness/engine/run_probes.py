@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from .json_lines import read_lines
+from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
 from .perturbations import UNPERTURBED, key_names, weight_name
@@ -53,11 +53,11 @@ def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
     """
     probe = sensitivity_request(request.vocab_size, request.max_model_len)
     if request.pp == 1:
-        kinds = _first_event(folder / "rank0.jsonl", "weights")["kinds"]
-        names = [weight_name(kind) for kind in kinds]
+        events = first_events(read_lines(folder / "rank0.jsonl"))
+        names = [weight_name(kind) for kind in events["weights"]["kinds"]]
     else:
-        declared = _first_event(folder / f"rank{request.tp}.jsonl", "declared")
-        names = key_names(declared["keys"], request.pp)
+        events = first_events(read_lines(folder / f"rank{request.tp}.jsonl"))
+        names = key_names(events["declared"]["keys"], request.pp)
     for name in (UNPERTURBED, *names):
         _send(llm, (probe,), SENSITIVITY + name)
 
@@ -134,10 +134,3 @@ def _every_request_marked(llm: Any, change: str) -> Iterator[None]:
         yield
     finally:
         del llm.generate
-
-
-def _first_event(file: Path, kind: str) -> dict[str, Any]:
-    for event in read_lines(file):
-        if event["kind"] == kind:
-            return event
-    raise LookupError(f"{file.name} holds no event {kind!r}")

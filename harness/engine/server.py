@@ -13,7 +13,6 @@ import os
 import selectors
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +71,6 @@ def _child(task: dict[str, Any], *, spawn: bool) -> None:
         os._exit(status)
 
 
-class _Lines:
-    """Whole lines from stdin, without blocking on half of one."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def read(self) -> Iterator[bytes]:
-        """Yield the lines that have arrived; raise EOFError at the end of stdin."""
-        chunk = os.read(0, 1 << 16)
-        if not chunk:
-            raise EOFError
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        yield from lines
-
-
 def serve(device: Device) -> None:
     """Import, then fork and reap until stdin ends."""
     reply_to = os.dup(1)
@@ -97,14 +81,17 @@ def serve(device: Device) -> None:
         os.write(reply_to, json.dumps(content).encode() + b"\n")
 
     children: dict[int, tuple[int, int]] = {}  # pidfd -> (task id, pid)
-    lines = _Lines()
+    rest = b""  # of a line that has not arrived whole
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
         try:
             while True:
                 for key, _ in selector.select():
                     if key.fd == 0:
-                        for line in lines.read():
+                        if not (chunk := os.read(0, 1 << 16)):
+                            raise EOFError
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
                             task = json.loads(line)
                             _import_model(Path(task["request"]))
                             spawn = KINDS[device].must_spawn()

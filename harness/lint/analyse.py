@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import BadInputError
 from harness.lint.engine import Engine
 from harness.lint.importers import importers_of
+from harness.lint.interpreter import construct
 from harness.lint.judge import JudgedFile, judge_file
 from harness.lint.project import Project
 from harness.lint.report import Finding, LintReport
@@ -81,15 +82,23 @@ def lint_change(
     touched = importers_of(own, texts)
     import_root = _import_root(vllm)
     judged = _judge([*own, *touched], import_root, jobs)
-    known = _earlier(touched, before, import_root) if before is not None else None
+    with_others = [
+        file.path for file in judged if any(_is_other(f, file.path, own) for f in file.findings)
+    ]
+    known = _earlier(with_others, before, import_root) if before is not None else None
     findings: list[Finding] = []
     others: list[Finding] = []
     for file in judged:
         for each in file.findings:
-            is_own = file.path in own or Path(each.path) in own
-            is_new = known is not None and _identity(each) not in known
-            (findings if is_own or is_new else others).append(each)
+            is_old = known is None or _identity(each) in known
+            is_other = _is_other(each, file.path, own) and is_old
+            (others if is_other else findings).append(each)
     return _report(judged, findings, others, names)
+
+
+def _is_other(each: Finding, judged: Path, own: Sequence[Path]) -> bool:
+    """Is a finding of the file `judged` neither in a changed file nor of a class in one?"""
+    return judged not in own and Path(each.path) not in own
 
 
 def _inside(root: Path, path: Path) -> Path:
@@ -102,7 +111,8 @@ def _earlier(
     touched: Sequence[Path], before: Mapping[Path, str], root: Path | None
 ) -> set[tuple[str, ...]]:
     """Identify the findings that the importers had before the change."""
-    engine = Engine(Project(root, {path.absolute(): text for path, text in before.items()}))
+    project = Project(root, {path.absolute(): text for path, text in before.items()})
+    engine = Engine(project, construct)
     return {_identity(f) for path in touched for f in judge_file(engine, path).findings}
 
 
@@ -199,7 +209,7 @@ def _judge_batch(files: Sequence[Path], root: Path | None) -> list[JudgedFile]:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        engine = Engine(Project(root))
+        engine = Engine(Project(root), construct)
         return [judge_file(engine, path.absolute()) for path in files]
     finally:
         if was_on:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.lint.trace import Role
@@ -66,17 +66,11 @@ class Arguments:
 
     def behind(self, args: Iterable[Value], keywords: Mapping[str, Value]) -> Arguments:
         """The same call with more arguments in front, as `partial` gives them."""
-        return Arguments(
-            self.node,
-            [*args, *self.args],
-            {**keywords, **self.keywords},
-            self.splats,
-            self.spread,
-        )
+        return replace(self, args=[*args, *self.args], keywords={**keywords, **self.keywords})
 
     def without_first(self) -> Arguments:
         """The same call without its first argument: `Base.__init__(self, ...)`."""
-        return Arguments(self.node, self.args[1:], self.keywords, self.splats, self.spread)
+        return replace(self, args=self.args[1:])
 
 
 def bind(

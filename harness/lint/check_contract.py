@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
+from harness.lint.conditions import place_of
 from harness.lint.emit import at, finding
 from harness.lint.project import Module
 from harness.lint.report import Finding, Severity
 from harness.lint.stage import Stage, View, lookup, owner_module
 from harness.lint.trace import Read, Role
-from harness.lint.tree import Function, walk
-from harness.lint.values import Entry, Null, Opaque, Payload, kinds, nullness
+from harness.lint.tree import walk
+from harness.lint.values import Entry, Null, Opaque, kinds, nullness
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
 _RUNNER_KEYS = ("aux_hidden_states_",)
@@ -25,8 +27,9 @@ def check(stage: Stage) -> Iterator[Finding]:
     yield from _unused_reads(stage)
     yield from _values(stage)
     if stage.sends_itself:
-        unread = {key for key, _ in dead}
-        yield from _keys(stage, unread)
+        yield from _read_never_sent(stage)
+        yield from _sent_keys(stage, {key for key, _ in dead})
+        yield from _declared_keys(stage)
 
 
 # ---- keys
@@ -36,34 +39,18 @@ def _sent(view: View, key: str) -> Entry | None:
     """The entry of a key that a rank sends is certain only if every payload has it."""
     entries = [lookup(payload.entries, key) for payload in view.sends]
     known = [entry for entry in entries if entry is not None]
-    if not known:
-        return None
     certain = len(known) == len(entries) and all(entry.certain for entry in known)
-    return Entry(known[0].value, certain, known[0].line)
+    return replace(known[0], certain=certain) if known else None
 
 
 def _open_send(view: View) -> bool:
     return any(payload.open for payload in view.sends)
 
 
-def _keys_sent(view: View) -> dict[str, tuple[Payload, Entry]]:
-    sent: dict[str, tuple[Payload, Entry]] = {}
-    for payload in view.sends:
-        for key, entry in payload.entries.items():
-            sent.setdefault(key, (payload, entry))
-    return sent
-
-
 def _read(stage: Stage, key: str) -> Read | None:
     """A read of the key on a later rank, one that always happens if there is one."""
     reads = [read for view in stage.later for read in view.reads_of(key)]
     return next((read for read in reads if read.certain), reads[0] if reads else None)
-
-
-def _keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
-    yield from _read_never_sent(stage)
-    yield from _sent_keys(stage, dead)
-    yield from _declared_keys(stage)
 
 
 def _read_never_sent(stage: Stage) -> Iterator[Finding]:
@@ -92,31 +79,24 @@ def _read_never_sent(stage: Stage) -> Iterator[Finding]:
 def _sent_keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
     declared = stage.declared.payload
     module = owner_module(stage)
-    seen: set[str] = set()
+    # Where later ranks read nothing at all, PP307 says so once.
+    some_read = any(view.trace.reads for view in stage.later)
+    open_read = any(view.trace.open_read for view in stage.later)
+    sent: dict[str, tuple[View, Entry]] = {}
     for view in stage.senders:
-        for key, (_, entry) in _keys_sent(view).items():
-            if key in seen:
-                continue
-            seen.add(key)
-            symbol = f"{stage.cls.name}.{key}"
-            place = _module_of_line(view, entry.line) or module
-            slot = lookup(declared.entries, key) if declared is not None else None
-            if declared is not None and slot is None and not declared.open:
-                if key.startswith(_RUNNER_KEYS):
-                    continue
+        for payload in view.sends:
+            for key, entry in payload.entries.items():
+                sent.setdefault(key, (view, entry))
+    for key, (view, entry) in sent.items():
+        symbol = f"{stage.cls.name}.{key}"
+        place = _module_of_line(view, entry.line) or module
+        if declared is not None and not declared.open and lookup(declared.entries, key) is None:
+            if not key.startswith(_RUNNER_KEYS):
                 text = f'"{key}" is sent but not declared'
                 yield finding("PP102", place, entry.line, text, symbol=symbol)
-                continue
-            if any(v.trace.open_read for v in stage.later) or key in dead:
-                continue
-            if not any(v.reads_of(key) for v in stage.later) and _keeps_reading(stage):
-                text = f'"{key}" is sent here but no later rank reads it'
-                yield finding("PP104", place, entry.line, text, symbol=symbol)
-
-
-def _keeps_reading(stage: Stage) -> bool:
-    """Do later ranks read anything? If they do not, PP307 says so once."""
-    return any(view.trace.reads for view in stage.later)
+        elif some_read and not open_read and key not in dead and _read(stage, key) is None:
+            text = f'"{key}" is sent here but no later rank reads it'
+            yield finding("PP104", place, entry.line, text, symbol=symbol)
 
 
 def _declared_keys(stage: Stage) -> Iterator[Finding]:
@@ -129,7 +109,7 @@ def _declared_keys(stage: Stage) -> Iterator[Finding]:
         if all(entry is None for _, entry in entries):
             if not any(_open_send(view) for view in stage.senders):
                 text = f'"{key}" is declared but no rank sends it'
-                place = _declaring_module(stage)
+                place = declared.module or stage.cls.module
                 yield finding("PP103", place, slot.line or declared.line, text, symbol=symbol)
             continue
         read = _read(stage, key)
@@ -143,42 +123,25 @@ def _declared_keys(stage: Stage) -> Iterator[Finding]:
                 break
 
 
-def _declaring_module(stage: Stage) -> Module:
-    payload = stage.declared.payload
-    assert payload is not None
-    return payload.module or stage.cls.module
-
-
 def _module_of_line(view: View, line: int) -> Module | None:
-    for payload in view.sends:
-        if any(entry.line == line for entry in payload.entries.values()) and payload.module:
-            return payload.module
-    return None
+    modules = (p.module for p in view.sends if line in {e.line for e in p.entries.values()})
+    return next(filter(None, modules), None)
 
 
 # ---- reads
 
 
-def _key_of(node: ast.Subscript) -> str | None:
-    if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str):
-        return node.slice.value
-    return None
-
-
 def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
     """Reads that stand in the code and happen on no rank that receives."""
-    executed: set[int] = set()
-    guards: dict[int, str] = {}
-    functions: dict[int, tuple[Module, Function, str]] = {}
-    for view in stage.later:
-        executed |= view.trace.executed_reads
-        guards.update(view.trace.dead_guards)
-        for module, function, name in view.trace.receivers:
-            functions[id(function)] = (module, function, name)
+    first, second = (view.trace for view in stage.later)
+    executed = first.executed_reads | second.executed_reads
+    guards = first.dead_guards | second.dead_guards
+    functions = {id(given[1]): given for given in (*first.receivers, *second.receivers)}
     for module, function, name in functions.values():
         for test, subscript in _guarded_reads(function, name):
-            key = _key_of(subscript)
-            if key is None or id(subscript) in executed or id(test) not in guards:
+            key = subscript.slice.value if isinstance(subscript.slice, ast.Constant) else None
+            dead = id(test) in guards and id(subscript) not in executed
+            if not isinstance(key, str) or not dead:
                 continue
             guard = guards[id(test)]
             text = (
@@ -198,15 +161,9 @@ def _guarded_reads(function: ast.AST, name: str) -> Iterator[tuple[ast.If, ast.S
                 if (
                     isinstance(part, ast.Subscript)
                     and isinstance(part.ctx, ast.Load)
-                    and _base_name(part.value) == name
+                    and place_of(part.value) == name
                 ):
                     yield test, part
-
-
-def _base_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute) and node.attr == "tensors":
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _unused_reads(stage: Stage) -> Iterator[Finding]:
@@ -244,11 +201,9 @@ def _values(stage: Stage) -> Iterator[Finding]:
                 # Put in under a condition: likely the one under which there is a tensor.
                 if null is Null.YES or (null is Null.MAYBE and entry.certain):
                     reported.add((key, entry.line))
-                    sure = null is Null.YES
-                    text = (
-                        f'"{key}" {"is" if sure else "can be"} None when the {view.role} rank sends'
-                    )
-                    weight = None if sure else Severity.WARNING
+                    weight = None if null is Null.YES else Severity.WARNING
+                    verb = "is" if null is Null.YES else "can be"
+                    text = f'"{key}" {verb} None when the {view.role} rank sends'
                     yield finding("PP201", module, entry.line, text, symbol=symbol, severity=weight)
                 yield from _layout(stage, key, entry, module, symbol)
 

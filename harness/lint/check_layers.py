@@ -10,7 +10,6 @@ from harness.lint.emit import at, finding
 from harness.lint.engine import Engine
 from harness.lint.loops import carried_names, layer_calls
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
-from harness.lint.project import Module
 from harness.lint.report import Finding
 from harness.lint.stage import Stage
 from harness.lint.trace import Role, Spot
@@ -43,7 +42,6 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
 
 
 def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterator[Finding]:
-    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     aware = _is_aware(method.node)
     sends = _sends(method.node)
     for part in walk(method.node):
@@ -53,7 +51,7 @@ def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterato
             layer = _fixed_layer(part.value, paths)
             if layer:
                 text = f"{layer} is asked for .{part.attr}, but this rank may not have that layer"
-                yield finding("PP403", module, part, text, symbol=name)
+                yield finding("PP403", method.module, part, text, symbol=method.symbol)
 
 
 def _is_aware(node: ast.AST) -> bool:
@@ -98,7 +96,6 @@ def _loop(
     sends: bool,
     in_pp: bool,
 ) -> Iterator[Finding]:
-    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     if sends:
         yield from _local_index(node, method, paths)
     listed, whole = iterated(node.iter)
@@ -113,17 +110,17 @@ def _loop(
     if sends and called:
         if layers.partial and not _is_aware(node):
             text = f"{listed} holds PPMissingLayer for the layers of other ranks"
-            yield finding("PP401", module, node, text, symbol=name)
+            yield finding("PP401", method.module, node, text, symbol=method.symbol)
         elif not layers.partial and in_pp and _runs_everywhere(node, method):
             text = f"every rank holds and runs all of {listed}"
-            yield finding("PP402", module, node, text, symbol=name)
+            yield finding("PP402", method.module, node, text, symbol=method.symbol)
     elif called and layers.partial and not aware and method.node.name == "forward":
         text = (
             f"{listed} is split by make_layers, but what this rank's part computes is not sent on"
         )
-        yield finding("PP407", module, node, text, symbol=name)
+        yield finding("PP407", method.module, node, text, symbol=method.symbol)
     elif layers.partial and not _is_aware(node) and layer:
-        yield from _assumed(node, layer, listed, module, name)
+        yield from _assumed(node, layer, listed, method)
 
 
 def _runs_everywhere(node: ast.For, method: Method) -> bool:
@@ -139,38 +136,31 @@ def _runs_everywhere(node: ast.For, method: Method) -> bool:
 
 def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:
     """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
-    for part in walk(node):
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript):
-            listed = dotted(part.value.value)
-            if listed in paths:
-                return listed
-    return ""
+    listed = (
+        dotted(part.value.value)
+        for part in walk(node)
+        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript)
+    )
+    return next((name for name in listed if name in paths), "")
 
 
-def _assumed(
-    node: ast.For, layer: str, listed: str, module: Module, name: str
-) -> Iterator[Finding]:
+def _assumed(node: ast.For, layer: str, listed: str, method: Method) -> Iterator[Finding]:
     for part in walk(node):
         asks = isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
         if isinstance(part, ast.Call) and asks and part.args and is_name(part.args[0], layer):
-            if _asserted(node, part):
+            if any(isinstance(p, ast.Assert) and p.test is part for p in walk(node)):
                 text = f"asserts the class of each of {listed}, PPMissingLayer included"
-                yield finding("PP403", module, part, text, symbol=name)
+                yield finding("PP403", method.module, part, text, symbol=method.symbol)
             return
     for part in walk(node):
         if isinstance(part, ast.Attribute) and is_name(part.value, layer):
             text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
-            yield finding("PP403", module, part, text, symbol=name)
+            yield finding("PP403", method.module, part, text, symbol=method.symbol)
             return
-
-
-def _asserted(loop: ast.For, call: ast.Call) -> bool:
-    return any(isinstance(p, ast.Assert) and p.test is call for p in walk(loop))
 
 
 def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Iterator[Finding]:
     """enumerate(islice(...)) without a start, whose index is used as a layer number."""
-    module, name = method.owner.module, f"{method.cls.name}.{method.node.name}"
     call = node.iter
     if not (isinstance(call, ast.Call) and dotted(call.func) == "enumerate" and call.args):
         return
@@ -195,7 +185,7 @@ def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Ite
                 continue
             code = "PP603" if "aux" in around or "hidden_state(" in around else "PP404"
             text = f"`{index.id}` counts from 0 on every rank, but is used as a layer number"
-            yield finding(code, module, use, text, symbol=name)
+            yield finding(code, method.module, use, text, symbol=method.symbol)
             return
 
 

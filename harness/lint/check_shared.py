@@ -82,13 +82,7 @@ class _Inliner(ast.NodeTransformer):
         names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
         return node if names & self.state else node.body
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | list[ast.stmt]:
-        return self._inlined(node)
-
-    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.stmt]:
-        return self._inlined(node)
-
-    def _inlined(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
+    def visit_Assign(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
         if not isinstance(node.value, ast.Call):
             return node
         head, _, name = dotted(node.value.func).partition(".")
@@ -100,6 +94,8 @@ class _Inliner(ast.NodeTransformer):
             for s in copy.deepcopy(method[1].body)
         ]
         return [*body, node]
+
+    visit_Expr = visit_Assign  # noqa: N815 - the name that ast calls
 
 
 def _globals_of(module: Module) -> Iterator[str]:
@@ -152,15 +148,9 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
 def _crosses(forward: Function, expression: str) -> bool:
     """Does the model itself receive or send the object?"""
     return bool(expression) and any(
-        "ntermediate" in ast.unparse(statement) and _names(statement, expression)
+        isinstance(part, ast.Attribute | ast.Name) and slot_text(part) == expression
         for statement in walk(forward)
         if isinstance(statement, ast.Assign | ast.Return | ast.Expr)
-    )
-
-
-def _names(node: ast.AST, expression: str) -> bool:
-    return any(
-        slot_text(part) == expression
-        for part in walk(node)
-        if isinstance(part, ast.Attribute | ast.Name)
+        and "ntermediate" in ast.unparse(statement)
+        for part in walk(statement)
     )

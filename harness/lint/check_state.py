@@ -100,16 +100,11 @@ def _aux_states(stage: Stage) -> Iterator[Finding]:
         return
     for module, function, _ in middle.trace.receivers:
         for part in walk(function):
-            if isinstance(part, ast.For) and _collects(part):
+            if isinstance(part, ast.For) and any(
+                isinstance(p, ast.Name) and p.id.startswith("aux_hidden") for p in walk(part)
+            ):
                 text = "auxiliary hidden states collected here are not sent to the next rank"
                 yield finding("PP603", module, part, text, symbol=stage.cls.name)
-
-
-def _collects(loop: ast.For) -> bool:
-    for part in walk(loop):
-        if isinstance(part, ast.Name) and part.id.startswith("aux_hidden"):
-            return True
-    return False
 
 
 def _shared_caches(stage: Stage) -> Iterator[Finding]:

@@ -72,74 +72,61 @@ def _tables(function: Function) -> set[str]:
     """Variables that map parameter names to parameters of this module."""
     names = {a.arg for a in function.args.args if a.arg in ("params_dict", "param_dict")}
     for part in walk(function):
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Call):
-            inner = part.value.args[0] if part.value.args else None
-            if (
-                dotted(part.value.func) == "dict"
-                and isinstance(inner, ast.Call)
-                and dotted(inner.func) == "self.named_parameters"
-            ):
-                names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
+        match part:
+            case ast.Assign(
+                targets=targets,
+                value=ast.Call(func=ast.Name("dict"), args=[ast.Call(func=source), *_]),
+            ) if dotted(source) == "self.named_parameters":
+                names |= {t.id for t in targets if isinstance(t, ast.Name)}
     return names
 
 
 def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
     for part in walk(function):
-        if (
-            isinstance(part, ast.Subscript)
-            and isinstance(part.ctx, ast.Load)
-            and isinstance(part.value, ast.Name)
-            and part.value.id in tables
-            and not isinstance(part.slice, ast.Constant)
-        ):
-            yield part
+        match part:
+            case ast.Subscript(value=ast.Name(name), ctx=ast.Load()) if name in tables:
+                if not isinstance(part.slice, ast.Constant):
+                    yield part
 
 
-def _parents(root: ast.AST) -> dict[int, tuple[ast.AST, str]]:
-    """For each node, its parent and the field of the parent that holds it."""
-    parents: dict[int, tuple[ast.AST, str]] = {}
-    for node in walk(root):
-        for name, value in ast.iter_fields(node):
+def _upwards(node: ast.AST, root: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
+    """From a node up to the root: a child, its parent, and the parent's field that holds it."""
+    parents: dict[ast.AST, tuple[ast.AST, str]] = {}
+    for parent in walk(root):
+        for name, value in ast.iter_fields(parent):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    parents[id(child)] = (node, name)
-    return parents
+                    parents[child] = (parent, name)
+    while node in parents:
+        parent, name = parents[node]
+        yield node, parent, name
+        node = parent
 
 
 def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
     """Is the node reached only when the name is one of this rank's parameters?"""
-    parents = _parents(function)
-    child: ast.AST = node
-    while id(child) in parents:
-        parent, field = parents[id(child)]
+    for child, parent, field in _upwards(node, function):
         if isinstance(parent, ast.If | ast.IfExp) and field in ("body", "orelse"):
-            verdict = _asks(parent.test, tables)
-            if verdict is (field == "body"):
+            if _asks(parent.test, tables) is (field == "body"):
                 return True
-        if isinstance(parent, ast.Try) and field == "body":
+        elif (isinstance(parent, ast.Try) and field == "body") or (
+            isinstance(parent, ast.comprehension | ast.For) and _filtered(parent.iter, tables)
+        ):
             return True
-        if isinstance(parent, ast.comprehension | ast.For) and _filtered(parent.iter, tables):
-            return True
-        siblings = getattr(parent, field, None)
+        siblings = getattr(parent, field)
         if isinstance(siblings, list):
-            for sibling in siblings:
-                if sibling is child:
-                    break
-                if _leaves(sibling, tables):
-                    return True
-        child = parent
+            before = siblings[: siblings.index(child)]
+            if any(_leaves(sibling, tables) for sibling in before):
+                return True
     return False
 
 
 def _is_optional(node: ast.AST, function: ast.AST) -> bool:
     """Only for checkpoints that carry scales of a quantised KV cache: most do not."""
-    parents = _parents(function)
-    child: ast.AST = node
-    while id(child) in parents:
-        child, field = parents[id(child)]
-        if isinstance(child, ast.If) and field == "body" and "scale" in ast.unparse(child.test):
-            return True
-    return False
+    return any(
+        isinstance(parent, ast.If) and field == "body" and "scale" in ast.unparse(parent.test)
+        for _, parent, field in _upwards(node, function)
+    )
 
 
 def _asks(test: ast.expr, tables: set[str]) -> bool | None:
@@ -154,10 +141,7 @@ def _asks(test: ast.expr, tables: set[str]) -> bool | None:
     if isinstance(test, ast.NamedExpr):
         return _asks(test.value, tables)
     if isinstance(test, ast.Call):
-        name = dotted(test.func).rsplit(".", 1)[-1]
-        if "missing" in name:
-            return False
-        return None
+        return False if "missing" in dotted(test.func).rsplit(".", 1)[-1] else None
     if isinstance(test, ast.Compare) and len(test.ops) == 1:
         right = test.comparators[0]
         if isinstance(right, ast.Call) and dotted(right.func).endswith(".keys"):
@@ -178,24 +162,23 @@ def _leaves(statement: ast.AST, tables: set[str]) -> bool:
     """`if <not ours>: continue`, before the look-up."""
     if not isinstance(statement, ast.If) or _asks(statement.test, tables) is not False:
         return False
-    return bool(statement.body) and isinstance(statement.body[-1], _ENDS)
+    return isinstance(statement.body[-1], _ENDS)
 
 
 def _filtered(node: ast.expr, tables: set[str]) -> bool:
     """Does the iterable drop foreign names itself?"""
-    for part in walk(node):
-        if isinstance(part, ast.comprehension) and any(
-            _asks(test, tables) is True for test in part.ifs
-        ):
-            return True
-    return False
+    return any(
+        isinstance(part, ast.comprehension) and any(_asks(test, tables) for test in part.ifs)
+        for part in walk(node)
+    )
 
 
 def _is_guarded_by_callers(
     lookup: ast.Subscript, function: Function, load: Function, methods: dict[str, Function]
 ) -> bool:
     """In a helper that gets the name as a parameter: does every call of it stand behind a guard?"""
-    helper = _enclosing(lookup, function)
+    around = (parent for _, parent, _ in _upwards(lookup, function))
+    helper = next((parent for parent in around if isinstance(parent, FUNCTIONS)), function)
     if helper is load or not isinstance(lookup.slice, ast.Name):
         return False
     if lookup.slice.id not in {a.arg for a in helper.args.args}:
@@ -207,13 +190,3 @@ def _is_guarded_by_callers(
         tables = _tables(caller) if calls else set()
         verdicts += [_is_guarded(call, caller, tables) for call in calls]
     return bool(verdicts) and all(verdicts)
-
-
-def _enclosing(node: ast.AST, function: Function) -> Function:
-    parents = _parents(function)
-    child: ast.AST = node
-    while id(child) in parents:
-        child = parents[id(child)][0]
-        if isinstance(child, FUNCTIONS):
-            return child
-    return function

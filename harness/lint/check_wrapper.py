@@ -9,7 +9,7 @@ from harness.lint.engine import Engine
 from harness.lint.report import Finding
 from harness.lint.stage import DECLARE, Stage
 from harness.lint.trace import Role
-from harness.lint.tree import Function, parameter_names
+from harness.lint.tree import parameter_names
 from harness.lint.values import Null, nullness
 
 
@@ -19,7 +19,9 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     if stage.forward is None or stage.is_drafter:
         return
     declared = stage.declared
-    if not _accepts(stage.forward):
+    passed = "intermediate_tensors" in parameter_names(stage.forward)
+    # vLLM's own test: without the parameter (or **kwargs) it refuses PP for the model.
+    if not passed and stage.forward.args.kwarg is None:
         return
     # A class without a constructor is a base for others, which set the declaration up.
     built = engine.project.find_method(cls, "__init__") is not None
@@ -27,13 +29,8 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         how = "nothing defines" if declared.absent else "None is what it gets from"
         text = f"{cls.name} claims SupportsPP, but {how} {DECLARE}"
         yield finding("PP301", cls.module, cls.node, text, symbol=cls.name)
-    if "intermediate_tensors" in parameter_names(stage.forward):
+    if passed:
         yield from _path(stage)
-
-
-def _accepts(forward: Function) -> bool:
-    """vLLM's own test: without the parameter (or **kwargs) it refuses PP for the model."""
-    return "intermediate_tensors" in parameter_names(forward) or forward.args.kwarg is not None
 
 
 def _path(stage: Stage) -> Iterator[Finding]:

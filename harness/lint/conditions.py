@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import operator
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from harness.lint.trace import Role
 from harness.lint.tree import dotted, is_none, last_name
@@ -24,16 +27,20 @@ from harness.lint.values import (
     options_of,
 )
 
+_COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Gt: operator.gt, ast.LtE: operator.le}
+}
+
 
 def place_of(node: ast.expr) -> str | None:
     """The name under which the environment holds `x`, `x.tensors` or `self.x`."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        if isinstance(node.value, ast.Name) and node.value.id == "self":
-            return f"self.{node.attr}"
-        if node.attr == "tensors":
-            return place_of(node.value)
+    match node:
+        case ast.Name(name):
+            return name
+        case ast.Attribute(ast.Name("self"), name):
+            return f"self.{name}"
+        case ast.Attribute(inner, "tensors"):
+            return place_of(inner)
     return None
 
 
@@ -45,9 +52,7 @@ def truth_of(value: Value) -> bool | None:
         case Opaque():
             return False if value.null is Null.YES else None
         case Seq():
-            if value.items:
-                return None if value.open else True
-            return None if value.open else False
+            return None if value.open else bool(value.items)
         case Payload():
             return True if value.packed or any(e.certain for e in value.entries.values()) else None
         case OneOf():
@@ -58,13 +63,16 @@ def truth_of(value: Value) -> bool | None:
 
 def compare(node: ast.expr, left: Value, op: ast.cmpop, right: Value, role: Role) -> bool | None:
     """`left op right` where both are known, or the left one (`node`) asks for the rank."""
-    if isinstance(left, Const) and isinstance(right, Const) and "*" not in f"{left.value}":
-        if isinstance(op, ast.Eq):
-            return left.value == right.value
-        if isinstance(op, ast.NotEq):
-            return left.value != right.value
-    if isinstance(right, Const) and _is_pp_group(node):
-        return _compare_rank(last_name(node), op, right.value, role)
+    if not isinstance(right, Const):
+        return None
+    if isinstance(left, Const) and "*" not in f"{left.value}" and type(op) in (ast.Eq, ast.NotEq):
+        return _COMPARED[type(op)](left.value, right.value)
+    if _is_pp_group(node) and type(op) in _COMPARED:
+        # The first rank of a real pipeline is number 0; there are two ranks or more.
+        rank = 0 if role is Role.FIRST else 1
+        known: dict[tuple[str, object], int] = {("world_size", 1): 2, ("rank_in_group", 0): rank}
+        number = known.get((last_name(node), right.value))
+        return _COMPARED[type(op)](number, right.value) if number is not None else None
     return None
 
 
@@ -75,21 +83,6 @@ def _is_pp_group(node: ast.expr) -> bool:
     if isinstance(node.value, ast.Call):
         return dotted(node.value.func).endswith("get_pp_group")
     return last_name(node.value) in ("pp_group", "pp", "_pp_group")
-
-
-def _compare_rank(name: str, op: ast.cmpop, value: object, role: Role) -> bool | None:
-    """`get_pp_group().world_size > 1` and `rank_in_group == 0`, for a rank of a real pipeline."""
-    if name == "world_size" and value == 1:
-        if isinstance(op, ast.Gt | ast.NotEq):
-            return True
-        if isinstance(op, ast.Eq | ast.LtE):
-            return False
-    if name == "rank_in_group" and value == 0:
-        if isinstance(op, ast.Eq):
-            return role is Role.FIRST
-        if isinstance(op, ast.Gt | ast.NotEq):
-            return role is not Role.FIRST
-    return None
 
 
 def is_instance(value: Value, classes: ast.expr) -> bool | None:
@@ -117,13 +110,11 @@ def supposes_none(test: ast.expr, env: Env) -> bool | None:
 
     True: the body does; False: the else branch; None: neither.
     """
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return None
-    if not isinstance(test.left, ast.Name) or not is_none(test.comparators[0]):
-        return None
-    if nullness(env.get(test.left.id, NONE)) is not Null.UNKNOWN:
-        return None
-    return isinstance(test.ops[0], ast.Is)
+    match test:
+        case ast.Compare(ast.Name(name), [op], [ast.Constant(None)]):
+            is_open = nullness(env.get(name, NONE)) is Null.UNKNOWN
+            return isinstance(op, ast.Is) if is_open else None
+    return None
 
 
 def refine(node: ast.expr, env: Env, truth: bool) -> Env:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from harness.lint import notes
-from harness.lint.binding import switches
-from harness.lint.interpreter import Walker
+from collections.abc import Callable
+from typing import TypeAlias
+
 from harness.lint.project import ClassRef, Module, Project
 from harness.lint.trace import Role, Trace
-from harness.lint.tree import Function
 from harness.lint.values import Env, Instance
 
 _MOST_STEPS = 40_000
@@ -15,6 +14,8 @@ _MOST_NESTED = 8
 _HARMLESS = frozenset(
     {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
 )
+
+Construct: TypeAlias = "Callable[[Engine, Instance, Trace], Env]"
 
 
 class OutOfStepsError(Exception):
@@ -33,21 +34,15 @@ def is_harmless(base: str) -> bool:
 class Engine:
     """Runs walkers, keeps what `__init__` makes of each class, and bounds the work."""
 
-    def __init__(self, project: Project) -> None:
-        """One engine serves one analysis of many classes."""
+    def __init__(self, project: Project, construct: Construct) -> None:
+        """One engine serves one analysis of many classes; `construct` walks a constructor."""
         self.project = project
+        self._construct = construct
         self._attributes: dict[tuple[Instance, Role], Env] = {}
         self._traces: dict[tuple[Instance, Role], Trace] = {}
         self._alike: dict[ClassRef, bool] = {}
         self._busy: set[tuple[Instance, Role]] = set()
         self._steps = 0
-        self._assigned: dict[Function, frozenset[str]] = {}
-
-    def assigned_names(self, function: Function) -> frozenset[str]:
-        """Variables that plain assignments of the function set."""
-        if function not in self._assigned:
-            self._assigned[function] = notes.assigned_names(function)
-        return self._assigned[function]
 
     def step(self) -> None:
         """Count one step of work.
@@ -81,23 +76,13 @@ class Engine:
             return self._attributes[key]
         if key in self._busy or len(self._busy) > _MOST_NESTED:
             return None
-        constructor = self.project.find_method(instance.cls, "__init__")
-        trace = Trace(role)
-        entries: Env = {}
-        if constructor is not None:
-            self._busy.add(key)
-            owner, method = constructor
-            walker = Walker(self, trace, owner.module, instance, owner)
-            given: Env = {"self": instance, **dict(instance.options)}
-            for name, default in switches(method):
-                given.setdefault(name, walker.eval(default, {}))
-            try:
-                _, entries = walker.run(method, owner, instance, given, {})
-            finally:
-                self._busy.discard(key)
-        self._attributes[key] = entries
-        self._traces[key] = trace
-        return entries
+        trace = self._traces[key] = Trace(role)
+        self._busy.add(key)
+        try:
+            self._attributes[key] = self._construct(self, instance, trace)
+        finally:
+            self._busy.discard(key)
+        return self._attributes[key]
 
     def _is_alike(self, cls: ClassRef) -> bool:
         """Does every rank build the object's own attributes alike?"""
@@ -110,7 +95,6 @@ class Engine:
         """Free what is known about a module that will not be asked for again."""
         classes = list(module.refs.values())
         if self.project.forget(module):
-            self._assigned.clear()
             self._alike.clear()
             for key in [key for key in self._attributes if key[0].cls in classes]:
                 del self._attributes[key], self._traces[key]

@@ -11,18 +11,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol
+from functools import reduce
 
 from harness.lint import conditions, containers, notes
-from harness.lint.binding import Arguments, bind, bind_lambda, options_given
+from harness.lint.binding import Arguments, bind, bind_lambda, options_given, switches
 from harness.lint.conditions import place_of, refine
+from harness.lint.engine import Engine
 from harness.lint.loops import counts
-from harness.lint.project import ClassRef, Module, Project
+from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Spot, Trace, Use
 from harness.lint.tree import (
-    Function as FunctionNode,
-)
-from harness.lint.tree import (
+    Function,
     Loop,
     argument,
     dotted,
@@ -38,10 +37,10 @@ from harness.lint.values import (
     UNKNOWN,
     Bound,
     ClassValue,
+    Closure,
     Const,
     Env,
     Factory,
-    Function,
     Inner,
     Instance,
     Layers,
@@ -55,8 +54,10 @@ from harness.lint.values import (
     Seq,
     Value,
     derived,
+    entries_of,
     join,
     join_env,
+    joined,
     kinds,
     nullness,
     options_of,
@@ -92,22 +93,17 @@ _DTYPES = {
 _CASTS = frozenset({"to", "type_as", "type", "float", "half", "double", "bfloat16"})
 
 
-class World(Protocol):
-    """A walk asks these things of the models around it."""
-
-    project: Project
-
-    def step(self) -> None:
-        """Count one step of work."""
-
-    def attributes(self, instance: Instance, role: Role) -> Env:
-        """`self.<name>` of an object after its `__init__`, as that rank builds it."""
-
-    def known_attributes(self, instance: Instance, role: Role) -> Env | None:
-        """The same; None where the classes contain each other too deeply to tell."""
-
-    def assigned_names(self, function: FunctionNode) -> frozenset[str]:
-        """Variables that plain assignments of the function set."""
+def construct(engine: Engine, instance: Instance, trace: Trace) -> Env:
+    """`self.<name>` of an object after the walk of its `__init__`."""
+    constructor = engine.project.find_method(instance.cls, "__init__")
+    if constructor is None:
+        return {}
+    owner, method = constructor
+    walker = Walker(engine, trace, owner.module, instance, owner)
+    given: Env = {"self": instance, **dict(instance.options)}
+    for name, default in switches(method):
+        given.setdefault(name, walker.eval(default, {}))
+    return walker.run(method, owner, instance, given, {})[1]
 
 
 class Walker:
@@ -115,7 +111,7 @@ class Walker:
 
     def __init__(
         self,
-        engine: World,
+        engine: Engine,
         trace: Trace,
         module: Module,
         self_value: Instance | None,
@@ -144,7 +140,7 @@ class Walker:
 
     def run(
         self,
-        function: FunctionNode,
+        function: Function,
         owner: ClassRef | None,
         self_value: Instance | None,
         arguments: Env,
@@ -158,17 +154,14 @@ class Walker:
         inner = Walker(
             self.engine, self.trace, where, self_value, owner, self.depth + 1, self.certain
         )
-        inner.local_names = self.engine.assigned_names(function)
+        inner.local_names = notes.assigned_names(where, function)
         for name, value in arguments.items():
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
         end = inner.block(function.body, {**arguments, **self_entries})
-        result: Value | None = None
-        for value, env in inner.returns:
-            result = value if result is None else join(result, value)
-            end = join_env(end, env)
-        after = {k: v for k, v in (end or {}).items() if k.startswith("self.")}
-        return NONE if result is None else result, after or self_entries
+        end = reduce(join_env, (env for _, env in inner.returns), end)
+        result = joined(value for value, _ in inner.returns) if inner.returns else NONE
+        return result, entries_of(end or {}) or self_entries
 
     # ---- statements
 
@@ -233,7 +226,7 @@ class Walker:
             case ast.Match():
                 return self._branches([case.body for case in node.cases], env, dict(env))
             case ast.FunctionDef() | ast.AsyncFunctionDef():
-                env[node.name] = Function(node, self.module, dict(env), self.owner)
+                env[node.name] = Closure(node, self.module, dict(env), self.owner)
             case ast.Delete():
                 for target in node.targets:
                     if isinstance(target, ast.Name):
@@ -311,7 +304,7 @@ class Walker:
             return lists[0] if len(lists) == 1 else Layers(UNKNOWN, partial=True)
         return None
 
-    def _forwards_of(self, element: Value) -> list[tuple[ClassRef, FunctionNode]]:
+    def _forwards_of(self, element: Value) -> list[tuple[ClassRef, Function]]:
         """The forward of every class that a layer can be of; empty where one is not known."""
         methods = [
             self.project.find_method(option.cls, "forward")
@@ -325,11 +318,10 @@ class Walker:
         current: Env | None = env
         ended: Env | None = None
         for item in items.items:
-            if current is None:
-                break
-            self._assign(node.target, item, current)
-            breaks, current = self._loop_body(node.body, current)
-            ended = join_env(ended, breaks)
+            if current is not None:
+                self._assign(node.target, item, current)
+                breaks, current = self._loop_body(node.body, current)
+                ended = join_env(ended, breaks)
         return join_env(current, ended)
 
     def _loop_body(self, body: list[ast.stmt], env: Env) -> tuple[Env | None, Env | None]:
@@ -337,12 +329,7 @@ class Walker:
         self._loops.append(([], []))
         fallen = self.block(body, env)
         breaks, continues = self._loops.pop()
-        left: Env | None = None
-        for path in breaks:
-            left = join_env(left, path)
-        for path in continues:
-            fallen = join_env(fallen, path)
-        return left, fallen
+        return reduce(join_env, breaks, None), reduce(join_env, continues, fallen)
 
     def _repeat(
         self,
@@ -385,15 +372,15 @@ class Walker:
             case ast.Subscript():
                 self._use(value)
                 key = self.eval(target.slice, env)
-                place = place_of(target.value)
-                held = env.get(place) if place is not None else None
-                if place is not None and isinstance(held, Payload):
+                place = place_of(target.value) or ""
+                held = env.get(place)
+                if isinstance(held, Payload):
                     env[place] = containers.put(held, key, value, target.lineno)
                 else:
                     self.eval(target.value, env)
 
     def _unpack(self, targets: list[ast.expr], value: Value, env: Env) -> None:
-        parts: list[Value] = []
+        rows: list[list[Value]] = []
         starred = any(isinstance(t, ast.Starred) for t in targets)
         for option in options_of(value):
             if isinstance(option, Seq) and len(option.items) == len(targets) and not starred:
@@ -402,9 +389,9 @@ class Walker:
                 # IntermediateTensors cannot be unpacked: a part is something else.
                 tags = tags_of(option) - {"it", "forwarded"}
                 items = [Opaque(Null.UNKNOWN, tags) for _ in targets]
-            parts = [join(a, b) for a, b in zip(parts, items, strict=True)] if parts else items
-        for target, part in zip(targets, parts, strict=False):
-            self._assign(target, part, env)
+            rows.append(items)
+        for target, parts in zip(targets, zip(*rows, strict=True), strict=False):
+            self._assign(target, joined(parts), env)
 
     def _augment(self, node: ast.AugAssign, env: Env) -> None:
         value = self.eval(node.value, env)
@@ -427,14 +414,11 @@ class Walker:
 
     def _store(self, node: ast.expr, value: Payload | Seq, env: Env) -> None:
         """Put a changed container back into the variable that held it."""
-        place = place_of(node)
-        held = env.get(place) if place is not None else None
-        if place is None or not isinstance(held, Payload | Seq):
-            return
-        if isinstance(value, Payload) and isinstance(held, Payload):
-            env[place] = replace(value, packed=held.packed)
-        elif isinstance(value, Seq):
-            env[place] = value
+        place = place_of(node) or ""
+        held = env.get(place)
+        if isinstance(held, Payload | Seq):
+            packed = isinstance(held, Payload) and held.packed
+            env[place] = replace(value, packed=packed) if isinstance(value, Payload) else value
 
     # ---- events
 
@@ -575,7 +559,7 @@ class Walker:
             case ast.DictComp():
                 return self._dict_comprehension(node, env)
             case ast.Lambda():
-                return Function(node, self.module, dict(env), self.owner)
+                return Closure(node, self.module, dict(env), self.owner)
             case ast.NamedExpr():
                 value = self.eval(node.value, env)
                 env[node.target.id] = value
@@ -593,8 +577,6 @@ class Walker:
 
     def _global(self, name: str) -> Value:
         """A name as the top of the module defines it."""
-        if name == "self" and self.self_value is not None:
-            return self.self_value
         memo, key = self.module.memo, ("global", name)
         if key not in memo:
             memo[key] = self._defined(name)
@@ -607,7 +589,7 @@ class Walker:
             return ClassValue(cls)
         function = self.project.find_function(self.module, name)
         if function is not None:
-            return Function(function[1], function[0])
+            return Closure(function[1], function[0])
         constant = self.module.constants.get(name)
         if isinstance(constant, ast.Constant | ast.List | ast.Tuple):
             return self.eval(constant, {})
@@ -714,11 +696,6 @@ class Walker:
             self._touch(operand, node)
         if isinstance(left, Seq) and isinstance(right, Seq) and isinstance(node.op, ast.Add):
             return containers.concatenate(left, right)
-        if isinstance(left, Payload) and isinstance(node.op, ast.BitOr):
-            return containers.update(left, right)
-        if isinstance(node.op, ast.Add) and isinstance(left, Const) and isinstance(left.value, str):
-            tail = right.value if isinstance(right, Const) else "*"
-            return Const(f"{left.value}{tail}")
         other = node.right if notes.is_state(left) or not notes.is_state(right) else node.left
         step = self._applied(node, lambda: notes.arithmetic(node.op, other), left, right)
         # What is added to float32 becomes float32.
@@ -731,9 +708,7 @@ class Walker:
         values = [self.eval(part, scope) for part, scope, _ in self._operands(node, env)]
         if truth is not None and all(isinstance(v, Const) for v in values):
             return Const(truth)
-        result = values[0]
-        for value in values[1:]:
-            result = join(result, value)
+        result = joined(values)
         if isinstance(node.op, ast.Or) and nullness(values[-1]) is not Null.YES:
             # `x or y` is None only when y is.
             kept = [o for o in options_of(result) if nullness(o) is not Null.YES]
@@ -755,15 +730,11 @@ class Walker:
             if held is not None:
                 return held
             assert self.self_value is not None
-            entries = {k: v for k, v in env.items() if k.startswith("self.")}
-            value = self._class_attribute(self.self_value, node.attr, entries)
+            value = self._class_attribute(self.self_value, node.attr, entries_of(env))
             return value or Opaque(tags=frozenset({f"attr:{node.attr}"}))
         owner = self.eval(node.value, env)
-        result: Value | None = None
-        for option in options_of(owner):
-            value = self._attribute_of(option, node, certain=not isinstance(owner, OneOf))
-            result = value if result is None else join(result, value)
-        return result if result is not None else UNKNOWN
+        certain = not isinstance(owner, OneOf)
+        return joined(self._attribute_of(o, node, certain=certain) for o in options_of(owner))
 
     def _attribute_of(self, owner: Value, node: ast.Attribute, *, certain: bool) -> Value:
         """One attribute of one value."""
@@ -835,11 +806,7 @@ class Walker:
             self._use(value)
         if name == "tie_weights" and any(isinstance(v, Missing) for v in given.all):
             self.trace.missing_ties.append(self._spot(node))
-        result: Value | None = None
-        for option in options_of(function):
-            value = self._apply(option, given, env)
-            result = value if result is None else join(result, value)
-        return result if result is not None else UNKNOWN
+        return joined(self._apply(option, given, env) for option in options_of(function))
 
     def _arguments(self, node: ast.Call, env: Env) -> Arguments:
         args = [self.eval(a, env) for a in node.args]
@@ -858,14 +825,11 @@ class Walker:
 
     def _callee(self, node: ast.Call, env: Env) -> Value:
         func = node.func
-        if (
-            isinstance(func, ast.Attribute)
-            and isinstance(func.value, ast.Call)
-            and dotted(func.value.func) == "super"
-            and self.self_value is not None
-        ):
-            start = dotted(func.value.args[0]) if func.value.args else ""
-            return Bound(self.self_value, f"super:{start}:{func.attr}")
+        match func:
+            case ast.Attribute(value=ast.Call(func=ast.Name("super"), args=args)):
+                if self.self_value is not None:
+                    start = dotted(args[0]) if args else ""
+                    return Bound(self.self_value, f"super:{start}:{func.attr}")
         return self.eval(func, env)
 
     def _special(self, node: ast.Call, name: str, env: Env) -> Value | None:
@@ -930,14 +894,14 @@ class Walker:
 
     def _make_layers(self, node: ast.Call, env: Env) -> Value:
         maker = argument(node, 1, "layer_fn")
-        element: Value = UNKNOWN
-        if maker is not None:
-            given = Arguments(node, [], {"prefix": UNKNOWN}, spread=True)
-            options = options_of(self.eval(maker, env))
-            for number, option in enumerate(options):
-                known = isinstance(option, Function | ClassValue | Partial)
-                made = self._apply(option, given, env) if known else UNKNOWN
-                element = join(element, made) if number else made
+        given = Arguments(node, [], {"prefix": UNKNOWN}, spread=True)
+        makers = options_of(self.eval(maker, env)) if maker is not None else ()
+        element = joined(
+            self._apply(option, given, env)
+            if isinstance(option, Closure | ClassValue | Partial)
+            else UNKNOWN
+            for option in makers
+        )
         return Seq((Opaque(Null.NO), Opaque(Null.NO), Layers(element, partial=True)))
 
     def _module_list(self, first: ast.expr, env: Env) -> Value:
@@ -945,9 +909,7 @@ class Walker:
         if isinstance(items, Payload):
             items = Seq(tuple(entry.value for entry in items.entries.values()))
         if isinstance(items, Seq) and items.items:
-            element = items.items[0]
-            for item in items.items[1:]:
-                element = join(element, item)
+            element = joined(items.items)
             return Layers(element, partial=isinstance(element, OneOf))
         return Opaque(Null.NO)
 
@@ -988,7 +950,7 @@ class Walker:
             case Partial():
                 behind = given.behind(function.args, dict(function.keywords))
                 return self._apply(function.target, behind, env)
-            case Function():
+            case Closure():
                 return self._run_function(function, given)
             case Factory():
                 return function.payload
@@ -1050,7 +1012,7 @@ class Walker:
         return value
 
     def _layer_result(
-        self, module: Instance, owner: ClassRef, method: FunctionNode, given: Arguments
+        self, module: Instance, owner: ClassRef, method: Function, given: Arguments
     ) -> Value:
         """A layer returns items that are None on every path, or cast to a dtype on some."""
         memo = owner.module.memo
@@ -1141,19 +1103,18 @@ class Walker:
     def _run_method(
         self,
         owner: ClassRef,
-        method: FunctionNode,
+        method: Function,
         self_value: Instance,
         given: Arguments,
         env: Env,
     ) -> Value:
         static = any(dotted(d).endswith("staticmethod") for d in method.decorator_list)
         arguments = self._bind(method, given, None if static else self_value, owner.module)
-        entries = {k: v for k, v in env.items() if k.startswith("self.")}
-        value, after = self.run(method, owner, self_value, arguments, entries)
+        value, after = self.run(method, owner, self_value, arguments, entries_of(env))
         env.update(after)
         return with_tags(notes.as_annotated(value, method), derived(given.tags))
 
-    def _run_function(self, function: Function, given: Arguments) -> Value:
+    def _run_function(self, function: Closure, given: Arguments) -> Value:
         node = function.node
         if isinstance(node, ast.Lambda):
             return self.eval(node.body, {**function.env, **bind_lambda(node, given)})
@@ -1163,14 +1124,14 @@ class Walker:
             function.owner,
             self.self_value,
             {**function.env, **arguments},
-            {k: v for k, v in function.env.items() if k.startswith("self.")},
+            entries_of(function.env),
             function.module,
         )
         # Kernels write into tensors that were made empty: what they were given is in there.
         return with_tags(value, derived(given.tags))
 
     def _bind(
-        self, function: FunctionNode, given: Arguments, self_value: Value | None, module: Module
+        self, function: Function, given: Arguments, self_value: Value | None, module: Module
     ) -> Env:
         def evaluate(node: ast.expr) -> Value:
             return Walker(self.engine, self.trace, module, None, None, self.depth).eval(node, {})

@@ -69,9 +69,8 @@ def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     project = engine.project
     cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
     claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
-    findings = list(
-        _read_elsewhere(engine, {cls: list(_judge_class(engine, cls)) for cls in claiming})
-    )
+    by_class = {cls: list(_judge_class(engine, cls)) for cls in claiming}
+    findings = list(_read_elsewhere(engine, by_class))
     for cls in cyclic:
         text = f"class {cls.name} inherits from itself"
         findings.append(finding("PP901", module, cls.node, text, symbol=cls.name))

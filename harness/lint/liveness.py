@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from harness.lint.tree import is_name, is_none, last_name, walk
+from harness.lint.tree import is_name, last_name, walk
 
 _MUTATORS = frozenset(
     {"append", "extend", "insert", "add", "update", "setdefault", "push", "put"}
@@ -160,8 +160,6 @@ def _of_statement(variable: Local | Slot, node: ast.stmt) -> _Fate:
             if any(variable.is_in(item.context_expr) for item in node.items):
                 return _Fate.READ
             return _of_block(variable, node.body)
-        case ast.Delete() if any(variable.is_stored_by(target) for target in node.targets):
-            return _Fate.GONE
         case ast.AugAssign():
             looked_at = variable.is_in(node.value) or variable.is_stored_by(node.target)
             return _Fate.READ if looked_at else _Fate.KEPT
@@ -189,17 +187,15 @@ def _is_kept_result(
     variable: Local | Slot, value: ast.expr | None, targets: Iterable[ast.expr]
 ) -> bool:
     """`other = compute(x) if name is None else name`: it spares computing, and holds no state."""
-    return (
-        isinstance(variable, Local)
-        and isinstance(value, ast.IfExp)
-        and is_name(value.orelse, variable.name)
-        and isinstance(value.test, ast.Compare)
-        and is_name(value.test.left, variable.name)
-        and isinstance(value.test.ops[0], ast.Is)
-        and is_none(value.test.comparators[0])
-        and not variable.is_in(value.body)
-        and not any(variable.is_stored_by(target) for target in targets)
-    )
+    match value:
+        case ast.IfExp(
+            test=ast.Compare(ast.Name(asked), [ast.Is()], [ast.Constant(None)]),
+            body=body,
+            orelse=ast.Name(otherwise),
+        ) if isinstance(variable, Local) and asked == otherwise == variable.name:
+            stored = any(variable.is_stored_by(target) for target in targets)
+            return not stored and not variable.is_in(body)
+    return False
 
 
 def _joined(one: _Fate, other: _Fate) -> _Fate:

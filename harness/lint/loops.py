@@ -14,22 +14,14 @@ def counts(node: ast.expr) -> bool:
     return isinstance(node, ast.Call) and dotted(node.func) == "range"
 
 
-def layer_names(loop: Loop) -> set[str]:
-    """Variables that hold a layer inside of the loop: its target, or `x = self.layers[i]`."""
-    names = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)}
-    for part in walk(loop):
-        if (
-            isinstance(part, ast.Assign)
-            and isinstance(part.value, ast.Subscript)
-            and dotted(part.value.value).endswith("layers")
-        ):
-            names |= {t.id for t in part.targets if isinstance(t, ast.Name)}
-    return names
-
-
 def layer_calls(loop: Loop) -> list[ast.Call]:
     """Calls of a layer inside of the loop."""
-    names = layer_names(loop)
+    # A layer is the loop's target, or `x = self.layers[i]`.
+    names = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)}
+    for part in walk(loop):
+        match part:
+            case ast.Assign(targets, ast.Subscript(table)) if dotted(table).endswith("layers"):
+                names |= {t.id for t in targets if isinstance(t, ast.Name)}
     return [
         part
         for part in walk(loop)

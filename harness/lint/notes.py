@@ -37,26 +37,28 @@ _OPERATORS: dict[type[ast.operator], str] = {
 }
 
 
-def assigned_names(function: Function) -> frozenset[str]:
+def assigned_names(module: Module, function: Function) -> frozenset[str]:
     """Variables that plain assignments of the function set."""
-    return frozenset(
-        name.id
-        for part in walk(function)
-        if isinstance(part, ast.Assign)
-        for target in part.targets
-        for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
-        if isinstance(name, ast.Name)
-    )
+    key = ("assigned", function)
+    if key not in module.memo:
+        module.memo[key] = frozenset(
+            name.id
+            for part in walk(function)
+            if isinstance(part, ast.Assign)
+            for target in part.targets
+            for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
+            if isinstance(name, ast.Name)
+        )
+    names: frozenset[str] = module.memo[key]
+    return names
 
 
 def ties_head(node: ast.Assign) -> bool:
     """Does the statement make a head out of another module, as in `self.lm_head = self.embed`?"""
-    target = node.targets[0]
-    return (
-        isinstance(target, ast.Attribute)
-        and "head" in target.attr
-        and isinstance(node.value, ast.Attribute)
-    )
+    match node:
+        case ast.Assign(targets=[ast.Attribute(attr=name), *_], value=ast.Attribute()):
+            return "head" in name
+    return False
 
 
 def takes_part(forward: Function) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.lint.engine import Engine
-from harness.lint.project import ClassRef
+from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Role
 from harness.lint.tree import Function, dotted
 from harness.lint.values import Instance, Layers, options_of
@@ -37,6 +37,16 @@ class Method:
     cls: ClassRef
     owner: ClassRef
     node: Function
+
+    @property
+    def module(self) -> Module:
+        """The file that holds the code."""
+        return self.owner.module
+
+    @property
+    def symbol(self) -> str:
+        """The name that findings carry: the class that holds the code, whichever heir was asked."""
+        return f"{self.owner.name}.{self.node.name}"
 
 
 def parts_of(

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,11 @@ _MOST_HOPS = 12
 # config) is left unread, which is most of the time that reading would take.
 _FOLLOWED = ("vllm.model_executor.models", "vllm.models")
 _NO_MODULES = (
-    "Processor",
-    "ProcessingInfo",
-    "DummyInputsBuilder",
-    "DataParser",
-    "Config",
-    "TensorSchema",
-    "TypedDict",
-    "NamedTuple",
-    "Enum",
+    *("Processor", "ProcessingInfo", "DummyInputsBuilder", "DataParser", "Config"),
+    *("TensorSchema", "TypedDict", "NamedTuple", "Enum"),
 )
 _RANK = re.compile("_rank|pp_group|PPMissingLayer|make_layers")
-_MODEL_FOLDERS = ("model_executor/models", "models")
+MODEL_FOLDERS = ("model_executor/models", "models")
 
 
 @dataclass(frozen=True)
@@ -108,13 +101,11 @@ class Lineage:
 
 def is_stub(node: Function) -> bool:
     """A body of only a docstring, `...` or `pass`: a protocol's promise, not an implementation."""
-    for statement in node.body:
-        if isinstance(statement, ast.Pass):
-            continue
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue
-        return False
-    return True
+    return all(
+        isinstance(statement, ast.Pass)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in node.body
+    )
 
 
 def _assignments(body: Iterable[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
@@ -213,22 +204,17 @@ class Project:
         return self._modules[path]
 
     def _imported_file(self, module: Module, target: ImportedName) -> list[Path]:
+        folder = module.path.parent
         if target.level:
-            base = module.path.parent
-            for _ in range(target.level - 1):
-                base = base.parent
+            base = reduce(lambda path, _: path.parent, range(target.level - 1), folder)
         else:
-            if not target.module.startswith(_FOLLOWED):
-                return []
-            folder = module.path.parent
             if folder not in self._roots:
                 self._roots[folder] = package_root(module.path) or self._root
             root = self._roots[folder]
-            if root is None:
+            if root is None or not target.module.startswith(_FOLLOWED):
                 return []
             base = root
-        for part in target.module.split(".") if target.module else ():
-            base = base / part
+        base = base.joinpath(*target.module.split(".")) if target.module else base
         if target.level and not self._is_followed(base):
             return []
         return [base.with_name(base.name + ".py"), base / "__init__.py"]
@@ -239,7 +225,7 @@ class Project:
         if folder not in self._followed:
             root = package_root(base)
             inside = base.relative_to(root / "vllm").as_posix() if root is not None else ""
-            self._followed[folder] = root is None or inside.startswith(_MODEL_FOLDERS)
+            self._followed[folder] = root is None or inside.startswith(MODEL_FOLDERS)
         return self._followed[folder]
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
@@ -249,6 +235,12 @@ class Project:
                 self._reached.add(path)
                 return imported
         return None
+
+    def _origin(self, module: Module, name: str) -> tuple[Module, str] | None:
+        """The module that an imported name comes from, and its name there."""
+        target = module.imports.get(name)
+        origin = self._imported_module(module, target) if target is not None else None
+        return (origin, target.name) if target is not None and origin is not None else None
 
     def forget(self, module: Module) -> bool:
         """Free a module that no import has led to; what others look into stays."""
@@ -276,11 +268,8 @@ class Project:
         alias = module.constants.get(name)
         if isinstance(alias, ast.Name) and alias.id != name:
             return self.find_class(module, alias.id, hops + 1)
-        target = module.imports.get(name)
-        if target is None:
-            return None
-        imported = self._imported_module(module, target)
-        return self.find_class(imported, target.name, hops + 1) if imported is not None else None
+        origin = self._origin(module, name)
+        return self.find_class(*origin, hops + 1) if origin is not None else None
 
     def _submodule(self, module: Module, name: str) -> Module | None:
         target = module.imports.get(name)
@@ -297,13 +286,8 @@ class Project:
             return None
         if name in module.functions:
             return module, module.functions[name]
-        target = module.imports.get(name)
-        if target is None:
-            return None
-        imported = self._imported_module(module, target)
-        if imported is None:
-            return None
-        return self.find_function(imported, target.name, hops + 1)
+        origin = self._origin(module, name)
+        return self.find_function(*origin, hops + 1) if origin is not None else None
 
     def lineage(self, cls: ClassRef) -> Lineage:
         """The class and its bases, in the order in which attributes are looked up.
@@ -336,8 +320,7 @@ class Project:
         order.append(ref)
         cyclic = False
         for base in ref.node.bases:
-            target = base.value if isinstance(base, ast.Subscript) else base
-            name = dotted(target)
+            name = _class_name(base)
             known = self._find_base(ref, name) if name else None
             if known is not None:
                 cyclic = self._visit(known, (*above, ref), order, unknown) or cyclic
@@ -347,11 +330,10 @@ class Project:
 
     def _find_base(self, ref: ClassRef, name: str) -> ClassRef | None:
         # `class X(X)` extends the X that the file has imported, if it has.
-        target = ref.module.imports.get(name) if name == ref.name else None
-        if target is None:
+        if name != ref.name or name not in ref.module.imports:
             return self.find_class(ref.module, name)
-        module = self._imported_module(ref.module, target)
-        return self.find_class(module, target.name) if module is not None else None
+        origin = self._origin(ref.module, name)
+        return self.find_class(*origin) if origin is not None else None
 
     def find_method(
         self, cls: ClassRef, name: str, after: ClassRef | None = None

@@ -1,13 +1,17 @@
-"""Writes a report as text, JSON or GitHub annotations."""
+"""Writes a report as text, JSON, GitHub annotations or SARIF."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
+from harness.lint.catalogue import RULES, Rule
 from harness.lint.report import Finding, LintReport, Severity
-from harness.lint.sarif import as_sarif
 
 
 class Renderer(Protocol):
@@ -48,18 +52,7 @@ def _line(f: Finding) -> str:
 
 def record(finding: Finding, *, counts: bool) -> dict[str, object]:
     """The JSON object of a finding."""
-    return {
-        "code": finding.code,
-        "severity": str(finding.severity),
-        "path": finding.path,
-        "line": finding.line,
-        "column": finding.column,
-        "message": finding.message,
-        "fix": finding.fix,
-        "symbol": finding.symbol,
-        "runners": dict(finding.runners),
-        "counts": counts,
-    }
+    return {**asdict(finding), "runners": dict(finding.runners), "counts": counts}
 
 
 def as_json(report: LintReport) -> str:
@@ -86,6 +79,54 @@ def as_github(report: LintReport) -> str:
         f"title={_property(f.code)}::{_escaped(f'{f.message}. {f.fix}')}"
         for kind, f in commands
     )
+
+
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def as_sarif(report: LintReport) -> str:
+    """One run of SARIF 2.1.0, for code scanning services, with every rule described once."""
+    rules = list(RULES.values())
+    run = {
+        "tool": {"driver": {"name": "pp-harness lint", "rules": [_rule(rule) for rule in rules]}},
+        "columnKind": "unicodeCodePoints",
+        "results": [
+            *(_result(f, _LEVELS[f.severity]) for f in report.findings),
+            *(_result(f, "note") for f in report.others),
+        ],
+    }
+    schema = "https://json.schemastore.org/sarif-2.1.0.json"
+    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2)
+
+
+def _rule(rule: Rule) -> dict[str, object]:
+    return {
+        "id": rule.code,
+        "name": rule.name,
+        "shortDescription": {"text": rule.name.replace("-", " ")},
+        "fullDescription": {"text": rule.explanation},
+        "help": {"text": f"{rule.fix}\n\nV1 runner: {rule.v1}\nV2 runner: {rule.v2}"},
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+    }
+
+
+def _result(finding: Finding, level: str) -> dict[str, object]:
+    # Lines move; what the finding is about, and in which file, does not.
+    name = f"{finding.code}:{Path(finding.path).name}:{finding.symbol}:{finding.message}"
+    path = Path(finding.path)
+    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    place = {
+        "artifactLocation": {"uri": uri},
+        "region": {"startLine": finding.line, "startColumn": finding.column},
+    }
+    return {
+        "ruleId": finding.code,
+        "ruleIndex": list(RULES).index(finding.code),
+        "level": level,
+        "message": {"text": f"{finding.message}. {finding.fix}"},
+        "locations": [{"physicalLocation": place}],
+        "partialFingerprints": {"ppLint/v1": hashlib.sha256(name.encode()).hexdigest()},
+    }
 
 
 def _renderer(write: Callable[[LintReport], str]) -> Renderer:

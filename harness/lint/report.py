@@ -13,9 +13,6 @@ class Severity(StrEnum):
     WARNING = "warning"
     INFO = "info"
 
-    # As enum.StrEnum does, which Python 3.10 lacks.
-    __str__ = str.__str__
-
 
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 

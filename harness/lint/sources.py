@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.errors import BadInputError
+from harness.lint.project import MODEL_FOLDERS
 
 MOST_BYTES = 2_000_000
 """A bigger file is no model file: the largest one in vLLM 0.33 has about 180 kB."""
@@ -17,7 +18,6 @@ _CONCERNS_PP = re.compile(
     r"IntermediateTensors|intermediate_tensors|SupportsPP|supports_pp|make_layers|PPMissingLayer"
     r"|pp-lint:|def load_weights"
 )
-_MODEL_FOLDERS = ("model_executor/models", "models")
 
 
 def model_files(paths: Iterable[Path]) -> list[Path]:
@@ -49,7 +49,7 @@ def model_files(paths: Iterable[Path]) -> list[Path]:
 def _folder(path: Path) -> Iterator[Path]:
     for package in (path, path / "vllm"):
         if (package / "model_executor" / "models").is_dir():
-            for name in _MODEL_FOLDERS:
+            for name in MODEL_FOLDERS:
                 yield from _walk(package / name)
             return
     yield from _walk(path)

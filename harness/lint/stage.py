@@ -11,21 +11,20 @@ from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
-from harness.lint.tree import Function as FunctionNode
-from harness.lint.tree import parameter_names, walk
+from harness.lint.tree import Function, parameter_names, walk
 from harness.lint.values import (
     UNKNOWN,
     Bound,
+    Closure,
     Entry,
     Factory,
-    Function,
     Instance,
     Null,
     Opaque,
     Payload,
     Received,
     Value,
-    join,
+    joined,
     nullness,
     options_of,
     tags_of,
@@ -78,7 +77,7 @@ class Stage:
     """The contract of a class over all ranks."""
 
     instance: Instance
-    forward: FunctionNode | None
+    forward: Function | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
     declared: Declaration
@@ -132,12 +131,8 @@ def _ends(pattern: str) -> tuple[str, str]:
 
 def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
     """The entry for a key (or pattern)."""
-    if key in entries:
-        return entries[key]
-    for pattern, entry in entries.items():
-        if matches(pattern, key):
-            return entry
-    return None
+    likely = (entry for pattern, entry in entries.items() if matches(pattern, key))
+    return entries.get(key) or next(likely, None)
 
 
 def derive(engine: Engine, cls: ClassRef) -> Stage:
@@ -177,9 +172,7 @@ def _declaration(engine: Engine, instance: Instance) -> Declaration:
     results = [_called(engine, walker, option) for option in options_of(value)]
     payloads = [r for r in results if isinstance(r, Payload)]
     if payloads and len(payloads) == len(results):
-        merged: Value = payloads[0]
-        for other in payloads[1:]:
-            merged = join(merged, other)
+        merged = joined(payloads)
         assert isinstance(merged, Payload)
         return Declaration(merged)
     if results and all(nullness(r) is Null.YES for r in results):
@@ -193,7 +186,7 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
             return value.payload
         case Opaque(null=Null.YES):
             return value
-        case Function() if not isinstance(value.node, ast.Lambda):
+        case Closure() if not isinstance(value.node, ast.Lambda):
             result, _ = walker.run(
                 value.node, value.owner, walker.self_value, dict(value.env), {}, value.module
             )
@@ -215,10 +208,7 @@ def _called(engine: Engine, walker: Walker, value: Value) -> Value:
 
 def _first_payload(value: Value) -> Value:
     """The payload among the options; None when that is all there is."""
-    for option in options_of(value):
-        if isinstance(option, Payload):
-            return option
-    return value
+    return next((option for option in options_of(value) if isinstance(option, Payload)), value)
 
 
 def owner_module(stage: Stage) -> Module:
@@ -229,15 +219,12 @@ def owner_module(stage: Stage) -> Module:
 def asserts_start(module: Module) -> bool:
     """Does the file check where the first layer of a later rank is?"""
     if ("asserts start",) not in module.memo:
-        module.memo["asserts start",] = any(map(_is_start_checked, walk(module.tree)))
+        tests = (
+            node.test
+            for node in walk(module.tree)
+            if isinstance(node, ast.Assert)
+            or (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise))
+        )
+        asserts = any("start_layer" in ast.unparse(test) for test in tests)
+        module.memo["asserts start",] = asserts
     return bool(module.memo["asserts start",])
-
-
-def _is_start_checked(node: ast.AST) -> bool:
-    if isinstance(node, ast.Assert):
-        return "start_layer" in ast.unparse(node.test)
-    return (
-        isinstance(node, ast.If)
-        and isinstance(node.body[-1], ast.Raise)
-        and "start_layer" in ast.unparse(node.test)
-    )

@@ -17,9 +17,6 @@ class Role(StrEnum):
     MIDDLE = "middle"
     LAST = "last"
 
-    # As enum.StrEnum does, which Python 3.10 lacks.
-    __str__ = str.__str__
-
 
 @dataclass(frozen=True)
 class Spot:

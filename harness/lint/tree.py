@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from typing import TypeAlias
 
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
@@ -99,19 +100,13 @@ def defaults_of(function: Function) -> dict[str, ast.expr]:
     return defaults
 
 
-def flat(body: list[ast.stmt]) -> list[ast.stmt]:
+def flat(body: Iterable[ast.stmt | ast.ExceptHandler]) -> list[ast.stmt]:
     """Statements at this level, including those under if, try and with."""
     statements: list[ast.stmt] = []
     for statement in body:
-        if isinstance(statement, ast.If):
-            statements += flat(statement.body) + flat(statement.orelse)
-        elif isinstance(statement, ast.Try):
-            statements += flat(statement.body)
-            for handler in statement.handlers:
-                statements += flat(handler.body)
-            statements += flat(statement.orelse) + flat(statement.finalbody)
-        elif isinstance(statement, ast.With):
-            statements += flat(statement.body)
+        if isinstance(statement, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            for block in ("body", "handlers", "orelse", "finalbody"):
+                statements += flat(getattr(statement, block, []))
         else:
             statements.append(statement)
     return statements

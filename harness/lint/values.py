@@ -10,10 +10,11 @@ import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import reduce
 from typing import TypeAlias
 
 from harness.lint.project import ClassRef, Module
-from harness.lint.tree import Function as FunctionNode
+from harness.lint.tree import Function
 
 NO_TAGS: frozenset[str] = frozenset()
 
@@ -27,8 +28,12 @@ class Null(Enum):
     UNKNOWN = "unknown"
 
 
+class Value:
+    """Anything that the interpreter computes with: one of the classes below."""
+
+
 @dataclass(frozen=True)
-class Opaque:
+class Opaque(Value):
     """Any value of which only nullness and origin matter.
 
     Tags say where it comes from: `read:<key>` a received tensor; `first-only:<param>` a parameter
@@ -46,14 +51,14 @@ class Opaque:
 
 
 @dataclass(frozen=True)
-class Const:
+class Const(Value):
     """A literal: str, int, float or bool."""
 
     value: object
 
 
 @dataclass(frozen=True)
-class Seq:
+class Seq(Value):
     """A list, tuple or set whose items are known; `open` when there may be more."""
 
     items: tuple[Value, ...]
@@ -71,7 +76,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Payload:
+class Payload(Value):
     """A dict from key patterns to entries; `open` when unknown keys may be in it too.
 
     `packed` says that it is wrapped in IntermediateTensors. A pattern holds `*` where the code
@@ -91,14 +96,14 @@ class Payload:
 
 
 @dataclass(frozen=True)
-class Received:
+class Received(Value):
     """The IntermediateTensors that a later rank gets; `tensors` when it is the dict inside."""
 
     tensors: bool = False
 
 
 @dataclass(frozen=True)
-class Instance:
+class Instance(Value):
     """A module of a class that we can look into, and the options that its maker set."""
 
     cls: ClassRef
@@ -107,19 +112,19 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Inner:
+class Inner(Value):
     """A module that vLLM picks at run time (`init_vllm_registered_model`), so its class is open."""
 
     name: str = ""
 
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Value):
     """A PPMissingLayer: the module does not exist on this rank."""
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Value):
     """A list of decoder layers; `partial` when make_layers left only this rank's part real."""
 
     element: Value
@@ -127,7 +132,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Bound:
+class Bound(Value):
     """`module.method`, not yet called."""
 
     owner: Value
@@ -135,24 +140,24 @@ class Bound:
 
 
 @dataclass(frozen=True, eq=False)
-class Function:
+class Closure(Value):
     """A function or lambda defined in the code at hand, with the variables it closes over."""
 
-    node: FunctionNode | ast.Lambda
+    node: Function | ast.Lambda
     module: Module
     env: Mapping[str, Value] = field(default_factory=dict)
     owner: ClassRef | None = None
 
 
 @dataclass(frozen=True)
-class ClassValue:
+class ClassValue(Value):
     """A class used as a value."""
 
     cls: ClassRef
 
 
 @dataclass(frozen=True)
-class Partial:
+class Partial(Value):
     """`partial(target, ...)`: a class or function with some of its arguments."""
 
     target: Value
@@ -161,36 +166,18 @@ class Partial:
 
 
 @dataclass(frozen=True, eq=False)
-class Factory:
+class Factory(Value):
     """The function that `make_empty_intermediate_tensors_factory` returned."""
 
     payload: Payload
 
 
 @dataclass(frozen=True)
-class OneOf:
+class OneOf(Value):
     """One of several values of different kinds."""
 
     options: tuple[Value, ...]
 
-
-Value: TypeAlias = (
-    Opaque
-    | Const
-    | Seq
-    | Payload
-    | Received
-    | Instance
-    | Inner
-    | Missing
-    | Layers
-    | Bound
-    | Function
-    | ClassValue
-    | Partial
-    | Factory
-    | OneOf
-)
 
 Env: TypeAlias = "dict[str, Value]"
 
@@ -204,14 +191,7 @@ def nullness(value: Value) -> Null:
     """Can the value be None?"""
     if isinstance(value, Opaque):
         return value.null
-    if isinstance(value, OneOf):
-        answers = {nullness(option) for option in value.options}
-        if answers == {Null.YES}:
-            return Null.YES
-        if Null.YES in answers or Null.MAYBE in answers:
-            return Null.MAYBE
-        return Null.UNKNOWN if Null.UNKNOWN in answers else Null.NO
-    return Null.NO
+    return reduce(_join_null, map(nullness, value.options)) if isinstance(value, OneOf) else Null.NO
 
 
 def tags_of(value: Value) -> frozenset[str]:
@@ -247,9 +227,7 @@ def with_tags(value: Value, tags: Iterable[str]) -> Value:
     extra = frozenset(tags)
     if not extra:
         return value
-    if isinstance(value, Opaque):
-        return replace(value, tags=value.tags | extra)
-    if isinstance(value, Seq):
+    if isinstance(value, Opaque | Seq):
         return replace(value, tags=value.tags | extra)
     if isinstance(value, OneOf):
         return OneOf(tuple(with_tags(option, extra) for option in value.options))
@@ -298,10 +276,7 @@ def join(left: Value, right: Value) -> Value:
     if left is right or (type(left) is type(right) and left == right):
         return left
     if isinstance(left, Opaque) and isinstance(right, Opaque):
-        return Opaque(
-            _join_null(left.null, right.null),
-            left.tags | right.tags,
-        )
+        return Opaque(_join_null(left.null, right.null), left.tags | right.tags)
     if isinstance(left, Payload) and isinstance(right, Payload) and left.packed == right.packed:
         return _join_payload(left, right)
     if isinstance(left, Seq) and isinstance(right, Seq):
@@ -316,11 +291,9 @@ def join(left: Value, right: Value) -> Value:
     for value in (left, right):
         for option in value.options if isinstance(value, OneOf) else (value,):
             _add_option(options, option)
-    if len(options) == 1:
-        return options[0]
     if len(options) > _MOST_OPTIONS:
         return Opaque(Null.UNKNOWN, tags_of(left) | tags_of(right))
-    return OneOf(tuple(options))
+    return OneOf(tuple(options)) if len(options) > 1 else options[0]
 
 
 def _has_literals(*lists: Seq) -> bool:
@@ -340,9 +313,20 @@ def _add_option(options: list[Value], new: Value) -> None:
     options.append(new)
 
 
+def joined(values: Iterable[Value]) -> Value:
+    """The value of a variable where many paths meet; not known where there is no path."""
+    known = list(values)
+    return reduce(join, known) if known else UNKNOWN
+
+
 def options_of(value: Value) -> tuple[Value, ...]:
     """The alternatives of a value; itself when there is one."""
     return value.options if isinstance(value, OneOf) else (value,)
+
+
+def entries_of(env: Mapping[str, Value]) -> Env:
+    """The attributes of self among the variables."""
+    return {name: value for name, value in env.items() if name.startswith("self.")}
 
 
 def join_env(left: Env | None, right: Env | None) -> Env | None:
@@ -355,6 +339,4 @@ def join_env(left: Env | None, right: Env | None) -> Env | None:
         # A variable that only one path sets is of no use behind the join unless the code is
         # wrong in a way that Python itself reports.
         merged[name] = join(value, other) if other is not None else value
-    for name, value in right.items():
-        merged.setdefault(name, value)
-    return merged
+    return merged | {name: right[name] for name in right if name not in merged}

@@ -24,9 +24,8 @@ class Waiver:
     """One waiver comment."""
 
     line: int
-    alone: bool
-    """The comment stands on a line of its own, and speaks of the next line of code."""
     target: int
+    """The line of code that it speaks of: its own, or the next one below a comment alone."""
     codes: tuple[str, ...]
     reason: str
 
@@ -50,32 +49,22 @@ def waivers_in(source: str) -> list[Waiver]:
     """The waivers in a file's comments; strings that look like one do not count."""
     if MARK not in source:
         return []
-    waivers: list[Waiver] = []
-    code_lines: set[int] = set()
     try:
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT:
-                match = _WAIVER.match(token.string)
-                if match is not None:
-                    alone = token.line[: token.start[1]].strip() == ""
-                    codes = tuple(c.strip().upper() for c in (match["codes"] or "").split(","))
-                    codes = tuple(code for code in codes if code)
-                    line = token.start[0]
-                    waivers.append(Waiver(line, alone, line, codes, match["reason"].strip(" :-")))
-            elif token.type not in _NO_CODE:
-                code_lines.add(token.start[0])
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     except (tokenize.TokenError, SyntaxError):
         # The file does not parse either, which is reported as PP901.
         return []
-    return [_aimed(waiver, code_lines) for waiver in waivers]
-
-
-def _aimed(waiver: Waiver, code_lines: set[int]) -> Waiver:
-    if not waiver.alone:
-        return waiver
-    below = [line for line in code_lines if line > waiver.line]
-    target = min(below, default=waiver.line)
-    return Waiver(waiver.line, True, target, waiver.codes, waiver.reason)
+    waivers: list[Waiver] = []
+    code_lines = [t.start[0] for t in tokens if t.type not in (tokenize.COMMENT, *_NO_CODE)]
+    for token in tokens:
+        match = _WAIVER.match(token.string) if token.type == tokenize.COMMENT else None
+        if match is not None:
+            line = token.start[0]
+            alone = token.line[: token.start[1]].strip() == ""
+            target = min((n for n in code_lines if n > line), default=line) if alone else line
+            codes = tuple(re.findall(r"[^\s,]+", (match["codes"] or "").upper()))
+            waivers.append(Waiver(line, target, codes, match["reason"].strip(" :-")))
+    return waivers
 
 
 def apply_waivers(

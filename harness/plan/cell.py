@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from .. import engine
-from ..engine.manifest import Gsm8kSource, to_json
+from ..engine.manifest import Gsm8kSource
 from ..engine.settings import NOT_IN_KEY, EngineSettings
 from .points import Point
 
@@ -60,13 +60,9 @@ class Cell(EngineSettings):
 
 def _content(record: Any) -> dict[str, Any]:
     """Collect the fields of a dataclass that stand in the key."""
-    values: dict[str, Any] = json.loads(to_json(record))
-    for entry in fields(record):
-        if not entry.metadata.get("in_key", True):
-            del values[entry.name]
-        elif isinstance(value := getattr(record, entry.name), Gsm8kSource):
-            values[entry.name] = _content(value)
-    return values
+    names = [entry.name for entry in fields(record) if entry.metadata.get("in_key", True)]
+    values = {name: getattr(record, name) for name in names}
+    return {name: _content(v) if is_dataclass(v) else v for name, v in values.items()}
 
 
 @lru_cache(maxsize=1)

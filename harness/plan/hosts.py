@@ -47,11 +47,20 @@ def _processor() -> str:
     return f"{name} {hashlib.sha256(chr(10).join(facts).encode()).hexdigest()[:12]}"
 
 
+def nvidia_smi(fields: str, *arguments: str) -> list[str]:
+    """Ask nvidia-smi for `fields` of each GPU, a line each, without units.
+
+    Raises:
+        OSError: if there is no such program.
+        subprocess.CalledProcessError: if it fails.
+    """
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", *arguments]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def _gpus() -> str:
     """Name the GPUs and their driver."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    return "; ".join(sorted(set(listed.splitlines())))
+    return "; ".join(sorted(set(nvidia_smi("name,driver_version"))))
 
 
 KINDS = {

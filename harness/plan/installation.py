@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..engine.settings import Device
@@ -44,11 +45,7 @@ def find_installation(pin: Pin, device: str) -> Installation:
         BadInputError: if it is not there or not as released, or a package beside it is missing.
     """
     vllm = find_vllm(pin, device)
-
-    def tree(variant: Variant, folder: Path) -> VariantTree:
-        return build_tree(vllm, variant, folder)
-
-    return Installation(vllm, package_versions(vllm, pin), tree)
+    return Installation(vllm, package_versions(vllm, pin), partial(build_tree, vllm))
 
 
 def package_versions(

@@ -6,9 +6,10 @@ over plain text; `read_options` turns it into one typed record. Imports nothing 
 of pytest loads this module.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ class Option:
     switch: bool = False
     setting: bool = False
 
+    @property
+    def shape(self) -> str:
+        """How its text looks; empty for a switch."""
+        return self.metavar or "|".join(self.choices)
+
     def value(self, given: Any) -> Any:
         """Read what pytest was given.
 
@@ -62,7 +68,8 @@ class Option:
             return bool(given)
         text = ",".join(given) if self.repeat else given
         if self.choices and text not in self.choices:
-            raise BadInputError(f"{self.flag} {text}: give {_either(self.choices)}")
+            words, last = ", ".join(self.choices[:-1]), self.choices[-1]
+            raise BadInputError(f"{self.flag} {text}: give {words} or {last}")
         try:
             return self.read(given)
         except (ValueError, OSError) as error:
@@ -71,10 +78,6 @@ class Option:
 
 def _option(flag: str, default: Any, group: Group, help: str, **declared: Any) -> Any:
     return field(default=default, metadata={"option": Option(flag, group, help, **declared)})
-
-
-def _either(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 # ---- how texts are read ----------------------------------------------------------------------
@@ -95,12 +98,9 @@ def parse_pps(text: str) -> tuple[int, ...]:
         raise ValueError("give one size (4) or a list (2,3)") from None
     if min(sizes) < 2:
         raise ValueError("sizes start at 2; PP=1 is the baseline and always runs")
-    if len(sizes) == 1 and "," not in text:
+    if "," not in text:
         (top,) = sizes
-        power = 2
-        while power < top:
-            sizes.add(power)
-            power *= 2
+        sizes |= {2**power for power in range(1, top.bit_length()) if 2**power < top}
     return tuple(sorted(sizes))
 
 
@@ -108,37 +108,25 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for text in texts for name in text.split(",") if name)
 
 
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
+def _number(
+    kind: type[int] | type[float], allowed: Callable[[float], bool], wanted: str
+) -> Callable[[str], float]:
+    """Make a reader of numbers; what is none, or not `allowed`, is refused with `give WANTED`."""
+
+    def read(text: str) -> float:
         try:
-            number = int(text)
+            number = kind(text)
         except ValueError:
-            number = least - 1
-        if number < least:
-            raise ValueError(f"give a whole number, {least} or more")
+            number = math.nan
+        if not allowed(number):
+            raise ValueError(f"give {wanted}")
         return number
 
     return read
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ValueError("give seconds, above 0")
-    return seconds
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise ValueError("give a share between 0 and 1, e.g. 0.01 for one point of accuracy")
-    return share
+_POSITIVE = _number(int, lambda number: number >= 1, "a whole number, 1 or more")
+_SECONDS = _number(float, lambda seconds: seconds > 0, "seconds, above 0")
 
 
 def _partitions(texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -286,12 +274,12 @@ class Options:
         "--pp-share-device", 1, Group.ENGINES,
         "let up to N ranks run on each GPU, with 1/N of its memory each; boundary tensors then "
         "go through host memory, not NCCL",
-        metavar="N", read=_whole(1)
+        metavar="N", read=_POSITIVE
     )
     tp: int = _option(
         "--pp-tp", 1, Group.ENGINES,
         "tensor-parallel ranks of every stage, PP=1 included",
-        metavar="N", read=_whole(1)
+        metavar="N", read=_POSITIVE
     )
     profiles: tuple[Profile, ...] = _option(
         "--pp-profile", (Profile.PARITY,), Group.ENGINES,
@@ -331,18 +319,22 @@ class Options:
     gsm8k_limit: int | None = _option(
         "--pp-gsm8k-limit", None, Group.QUESTIONS,
         "ask only the first N questions (default: all)",
-        metavar="N", read=_whole(1)
+        metavar="N", read=_POSITIVE
     )
     gsm8k_fewshot: int | None = _option(
         "--pp-gsm8k-fewshot", None, Group.QUESTIONS,
         "examples before each question (default: 0 for instruments, else 5)",
-        metavar="N", read=_whole(0)
+        metavar="N", read=_number(int, lambda number: number >= 0, "a whole number, 0 or more")
     )
     margin: float = _option(
         "--pp-margin", DEFAULT_MARGIN, Group.QUESTIONS,
         "largest drop of accuracy that is accepted, as a share of the questions: 0.01 is one "
         "point",
-        metavar="SHARE", read=_share
+        metavar="SHARE",
+        read=_number(
+            float, lambda share: 0 < share < 1,
+            "a share between 0 and 1, e.g. 0.01 for one point of accuracy",
+        )
     )
     store: Path | None = _option(
         "--pp-store", None, Group.RUN,
@@ -353,13 +345,13 @@ class Options:
         "--pp-timeout", 600.0, Group.RUN,
         "longest time for one phase of an engine (import, start, probes, GSM8K) before its cell"
         " is blocked",
-        metavar="SECONDS", read=_seconds
+        metavar="SECONDS", read=_SECONDS
     )
     time_limit: float | None = _option(
         "--pp-time-limit", None, Group.RUN,
         "longest time for all engines together: then those that run are ended, what has no "
         "capture is blocked, and the rest is judged; the next run goes on from there",
-        metavar="SECONDS", read=_seconds
+        metavar="SECONDS", read=_SECONDS
     )
     plan_only: bool = _option(
         "--pp-plan", False, Group.RUN,
@@ -402,13 +394,20 @@ class Options:
         }
 
 
-def declarations() -> Iterator[tuple[Any, Option]]:
+def declarations() -> Iterator[tuple[Field[Any], Option]]:
     """Yield the field and the option of each declaration, in order."""
     for entry in fields(Options):
         yield entry, entry.metadata["option"]
 
 
 SETTINGS = tuple(entry.name for entry, option in declarations() if option.setting)
+
+
+def help_of(entry: Field[Any]) -> str:
+    """The help of a declaration, with its default where that is a figure or a word."""
+    option: Option = entry.metadata["option"]
+    plain = isinstance(entry.default, str | int | float) and not option.switch
+    return option.help + (f" (default: {entry.default})" if plain else "")
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -434,9 +433,6 @@ def option_table() -> list[str]:
         if option.group is not group:
             group = option.group
             rows.append(f"| **{group}** | |")
-        metavar = option.metavar or "|".join(option.choices)
-        name = f"{option.flag} {metavar}".strip().replace("|", "\\|")
-        plain = not isinstance(entry.default, tuple) and entry.default not in (MISSING, None, False)
-        default = f" (default: {entry.default})" if plain else ""
-        rows.append(f"| `{name}` | {option.help}{default} |")
+        name = f"{option.flag} {option.shape}".strip().replace("|", "\\|")
+        rows.append(f"| `{name}` | {help_of(entry)} |")
     return rows

@@ -11,6 +11,8 @@ from ..models.hub import is_silent
 from ..models.instruments import problems_path
 from .options import Options
 
+_LOCAL = "use --pp-gsm8k bundled, or a local FILE.jsonl"
+
 
 def choose_questions(options: Options, model: str, folder: Path, *, few: bool) -> Gsm8kSource:
     """Choose the questions of a model's cells and how many examples come before each.
@@ -38,23 +40,21 @@ def choose_questions(options: Options, model: str, folder: Path, *, few: bool) -
         path = Path(name).absolute()
         check_questions(path)
         train = path.with_name("train.jsonl")
+        if fewshot and not train.is_file():
+            raise BadInputError(
+                f"{train}: not there; {fewshot} shots need it beside {path.name} "
+                "(or use --pp-gsm8k-fewshot 0)"
+            )
         if fewshot:
-            if not train.is_file():
-                raise BadInputError(
-                    f"{train}: not there; {fewshot} shots need it beside {path.name} "
-                    "(or use --pp-gsm8k-fewshot 0)"
-                )
             check_questions(train)
-    digest = sha256_of(path)
-    if fewshot and train is not None:
-        digest += sha256_of(train)
+    examples = train if fewshot else None
     return Gsm8kSource(
         name=name if name in ("bundled", "hub") else "file",
         questions=path,
-        digest=digest,
+        digest=sha256_of(path) + (sha256_of(examples) if examples else ""),
         limit=options.gsm8k_limit,
         fewshot=fewshot,
-        fewshot_file=train if fewshot else None,
+        fewshot_file=examples,
     )
 
 
@@ -101,13 +101,10 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
         except ImportError as error:
             raise BadInputError(
                 "--pp-gsm8k hub: the package datasets is not installed in this environment; "
-                "install it, or use --pp-gsm8k bundled, or a local FILE.jsonl"
+                f"install it, or {_LOCAL}"
             ) from error
         if is_silent():
-            raise BadInputError(
-                "--pp-gsm8k hub: the hub does not answer; use --pp-gsm8k bundled, or a local "
-                "FILE.jsonl"
-            )
+            raise BadInputError(f"--pp-gsm8k hub: the hub does not answer; {_LOCAL}")
         try:
             for path in (test, train):
                 rows = datasets.load_dataset("openai/gsm8k", "main", split=path.stem)
@@ -118,7 +115,6 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadInputError(
-                f"--pp-gsm8k hub: openai/gsm8k cannot be fetched ({reason}); "
-                "use --pp-gsm8k bundled, or a local FILE.jsonl"
+                f"--pp-gsm8k hub: openai/gsm8k cannot be fetched ({reason}); {_LOCAL}"
             ) from error
     return test, train

@@ -16,7 +16,7 @@ from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
 from ..models.instruments import instrument_names
-from ..models.partition import PartitionPlan, plan_partition
+from ..models.partition import PartitionPlan, as_value, plan_partition
 from ..models.size import kv_bytes, weight_bytes
 from ..source.pin import Pin, load_pins
 from ..source.series import Variant
@@ -24,6 +24,7 @@ from ..source.subject import Subject, SubjectOptions, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
 from .cost import modelled_seconds
+from .generating import check_generates
 from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
 from .options import Options
@@ -66,7 +67,7 @@ class Sweep:
         self.pin: Pin = self.subject.pin
         self.variants = _chosen_variants(options, self.subject)
         self.models = _chosen_models(options, self.store / "shapes")
-        _check_partitions(options)
+        _check_partitions(options, self.models)
         self._gsm8k = {
             name: None
             if model.is_shape
@@ -119,8 +120,15 @@ class Sweep:
 
     @cached_property
     def installation(self) -> Installation:
-        """The installed vLLM that the pin asks for."""
-        return self._find(self.pin, self.options.device)
+        """The installed vLLM that the pin asks for.
+
+        Raises:
+            BadInputError: if it is not there, or gives no text from a model of the sweep.
+        """
+        installation = self._find(self.pin, self.options.device)
+        for model in self.models.values():
+            check_generates(model, installation.vllm, self.variants)
+        return installation
 
     @cached_property
     def device(self) -> Device:
@@ -296,12 +304,28 @@ def _chosen_models(options: Options, shapes: Path) -> dict[str, ModelSource]:
     return models
 
 
-def _check_partitions(options: Options) -> None:
+def _check_partitions(options: Options, models: Mapping[str, ModelSource]) -> None:
+    """Refuse a layer split that was asked for and that no engine could load."""
     for layers in options.partitions:
+        asked = f"--pp-partition {as_value(layers)}"
         if len(layers) not in options.pps:
             raise BadInputError(
-                f"--pp-partition {','.join(map(str, layers))} has {len(layers)} stages; "
+                f"{asked} has {len(layers)} stages; "
                 f"--pp asks for {', '.join(map(str, options.pps))}"
+            )
+        for name, model in models.items():
+            reason = plan_partition(model.config, len(layers), layers).illegal_reason
+            if reason is None:
+                continue
+            legal = plan_partition(model.config, len(layers))
+            fix = (
+                f"no layer split over {len(layers)} stages is"
+                if legal.illegal_reason
+                else f"{legal.value} is"
+            )
+            raise BadInputError(
+                f"{asked} is impossible for {name}, which has {sum(legal.default_split)} layers: "
+                f"{reason}; {fix} legal (--pp-model chooses the models)"
             )
 
 

@@ -1,13 +1,8 @@
 """The `--pp` options as pytest takes them: plain text, declared in `harness/plan/options.py`."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from ..plan.options import Options, declarations
-
-if TYPE_CHECKING:
-    from dataclasses import Field
+from ..plan.options import Options, declarations, help_of, read_options
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -20,8 +15,8 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             option.flag,
             action="append" if option.repeat else "store",
-            metavar=option.metavar or "|".join(option.choices),
-            help=option.help + _default(entry),
+            metavar=option.shape,
+            help=help_of(entry),
         )
 
 
@@ -31,12 +26,5 @@ def options_of(config: pytest.Config) -> Options:
     Raises:
         BadInputError: naming the flag, the text and the reason.
     """
-    from ..plan.options import read_options
-
     flags = [option.flag for _, option in declarations()]
     return read_options({flag: config.getoption(flag) for flag in flags})
-
-
-def _default(entry: "Field[object]") -> str:
-    value = entry.default
-    return f" (default: {value})" if isinstance(value, str | int | float) else ""

@@ -1,4 +1,4 @@
-"""Progress lines of a run: a line when a cell waits, starts, ends, or has to run again."""
+"""Progress lines of a run, on pytest's terminal."""
 
 import threading
 from collections.abc import Generator, Iterator
@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ..capture.listener import ProgressListener
 from ..capture.runner import CaptureResult, Runner
 from ..plan.cell import Cell
 
@@ -23,7 +22,7 @@ def progress_lines(config: pytest.Config) -> "ProgressLines | None":
     return lines
 
 
-class ProgressLines(ProgressListener):
+class ProgressLines:
     """Prints what the runner's threads report, through pytest's terminal reporter.
 
     During an item pytest captures what goes to the terminal, and only the main thread may change
@@ -38,22 +37,13 @@ class ProgressLines(ProgressListener):
         self._keeping = False
         self._kept: list[str] = []
 
-    def waits(self, cell: Cell) -> None:
-        """Print why nothing happens."""
-        self._line(f"{cell.id} waits for another run on this machine")
-
-    def started(self, cell: Cell, devices: tuple[int, ...], expected: float) -> None:
-        """Print the start of an engine, its devices and how long it should take."""
-        on = f"{cell.device} {' '.join(map(str, devices))}"
-        self._line(f"{cell.id} started on {on}, about {expected:.0f} s")
-
-    def ended(self, cell: Cell, status: str, seconds: float) -> None:
-        """Print what became of a cell."""
-        self._line(f"{cell.id} {status} after {seconds:.1f} s")
-
-    def dropped(self, cell: Cell, reason: str) -> None:
-        """Print why a capture that was there is not used."""
-        self._line(f"{cell.id} is run again, its capture is damaged: {reason}")
+    def __call__(self, text: str) -> None:
+        """Print a line, now or after the item that runs."""
+        with self._lock:
+            if self._keeping:
+                self._kept.append(text)
+            else:
+                self._print(text)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self) -> Generator[None, object, object]:
@@ -76,7 +66,7 @@ class ProgressLines(ProgressListener):
                 self._keep()
 
     def _keep(self) -> None:
-        with self._lock:
+        with self._lock:  # not while a line is printed
             self._keeping = True
 
     def _show(self) -> None:
@@ -84,13 +74,6 @@ class ProgressLines(ProgressListener):
             self._keeping = False
             kept, self._kept = self._kept, []
             for text in kept:
-                self._print(text)
-
-    def _line(self, text: str) -> None:
-        with self._lock:
-            if self._keeping:
-                self._kept.append(text)
-            else:
                 self._print(text)
 
     def _print(self, text: str) -> None:

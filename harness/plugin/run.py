@@ -15,7 +15,6 @@ import pytest
 
 from .judging import Captures, Judge
 from .options import options_of
-from .terminal import show_plan, summarize
 from .workers import distributed, points_named
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from ..plan.points import Point
     from ..plan.sweep import Sweep
     from ..report.schema import ItemRecord, Report
+    from .progress import ProgressLines
 
 # An item's records on their way: in its stash, then as an attribute of its report, which xdist and
 # reportlog carry along and JUnit does not write. The name is ours in xdist's input of a worker too.
@@ -50,9 +50,7 @@ class Run:
 
         self._config = config
         self._stack = ExitStack()
-        self._runner: Runner | None = None
-        self._server: CaptureServer | None = None
-        self._captures: Captures | None = None
+        self._to_stop: list[Runner | CaptureServer] = []
         self._worker = hasattr(config, "workerinput")
         self._records: list[ItemRecord] = []
         self._failure = ""
@@ -110,47 +108,49 @@ class Run:
 
     # ---- engines ----------------------------------------------------------------------------
 
-    def _start_runner(self) -> "Runner":
-        """Start what runs cells, once."""
-        if self._runner is None:
-            from ..capture.launch import launch
-            from ..capture.runner import Runner
-            from ..capture.store import Store
-            from .progress import VisibleRunner, progress_lines
+    @cached_property
+    def _lines(self) -> "ProgressLines | None":
+        from .progress import progress_lines
 
-            lines = progress_lines(self._config)
-            self._runner = self._stack.enter_context(
-                closing(
-                    Runner(
-                        Store(self._first.store),
-                        self._judge.pool,
-                        jobs=self._workers or None,
-                        phase_timeout=self.options.timeout,
-                        time_limit=self.options.time_limit,
-                        listener=lines,
-                        launcher=self._config.hook.pytest_pp_harness_launcher(config=self._config)
-                        or launch,
-                    )
-                )
-            )
-            self._captures = VisibleRunner(self._runner, lines) if lines else self._runner
-        return self._runner
+        return progress_lines(self._config)
 
-    def _start_server(self) -> "CaptureServer":
-        """Start what announces captures to the workers of xdist, once."""
-        if self._server is None:
-            from ..capture.exchange import CaptureServer
+    @cached_property
+    def _runner(self) -> "Runner":
+        """Runs the cells; starts as it is first asked for."""
+        from ..capture.launch import launch
+        from ..capture.runner import Runner
+        from ..capture.store import Store
 
-            self._server = self._stack.enter_context(closing(CaptureServer(self._start_runner())))
-        return self._server
+        runner = Runner(
+            Store(self._first.store),
+            self._judge.pool,
+            jobs=self._workers or None,
+            phase_timeout=self.options.timeout,
+            time_limit=self.options.time_limit,
+            listener=self._lines or (lambda _: None),
+            launcher=self._config.hook.pytest_pp_harness_launcher(config=self._config) or launch,
+        )
+        self._to_stop.append(runner)
+        return self._stack.enter_context(closing(runner))
 
-    def _captured(self) -> Captures:
-        if self._captures is None:
-            from ..capture.exchange import CaptureClient
+    @cached_property
+    def _server(self) -> "CaptureServer":
+        """Announces captures to the workers of xdist; starts as it is first asked for."""
+        from ..capture.exchange import CaptureServer
 
-            folder = cast("Any", self._config).workerinput[_NAME]
-            self._captures = self._stack.enter_context(closing(CaptureClient(Path(folder))))
-        return self._captures
+        server = CaptureServer(self._runner)
+        self._to_stop.append(server)
+        return self._stack.enter_context(closing(server))
+
+    @cached_property
+    def _captures(self) -> Captures:
+        """Where items get their captures from."""
+        from ..capture.exchange import CaptureClient
+        from .progress import VisibleRunner
+
+        if self._worker:
+            return CaptureClient(Path(cast("Any", self._config).workerinput[_NAME]))
+        return VisibleRunner(self._runner, self._lines) if self._lines else self._runner
 
     def _queue(self, selected: "set[Point]") -> None:
         """Run, or only plan, the cells of the selected points and of their baselines.
@@ -171,27 +171,17 @@ class Run:
             ]
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
-        if cells:
-            self._show_tree_notes()
+        terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if cells and terminal:
+            trees = (tree for sweep in self.sweeps.values() for tree in sweep.trees.values())
+            for note in (tree.note for tree in trees if tree.note):
+                terminal.write_line(f"pp-harness: {note}")
         if self.options.plan_only:
-            self._plan = self._start_runner().plan(cells)
+            self._plan = self._runner.plan(cells)
         elif self._workers:
-            self._start_server().submit_all(cells)
+            self._server.submit_all(cells)
         else:
-            self._start_runner().submit_all(cells)
-
-    def _show_tree_notes(self) -> None:
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        for sweep in self.sweeps.values():
-            for tree in sweep.trees.values():
-                if tree.note and terminal is not None:
-                    terminal.write_line(f"pp-harness: {tree.note}")
-
-    def _stop(self) -> None:
-        if self._runner is not None:
-            self._runner.stop()
-        if self._server is not None:
-            self._server.stop()
+            self._runner.submit_all(cells)
 
     # ---- pytest hooks -----------------------------------------------------------------------
 
@@ -206,20 +196,19 @@ class Run:
         """Queue the cells that the selected items need."""
         if self._collect_only or self._worker:
             return
+        parameters = [getattr(item, "callspec", None) for item in session.items]
         self._queue(
             {
-                cast("Point", item.callspec.params[POINT_FIXTURE])
-                for item in session.items
-                if isinstance(item, pytest.Function)
-                and hasattr(item, "callspec")
-                and POINT_FIXTURE in item.callspec.params
+                callspec.params[POINT_FIXTURE]
+                for callspec in parameters
+                if callspec and POINT_FIXTURE in callspec.params
             }
         )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker of xdist where captures are announced."""
-        node.workerinput[_NAME] = str(self._start_server().folder)
+        node.workerinput[_NAME] = str(self._server.folder)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: "Sequence[str]") -> None:
@@ -236,11 +225,10 @@ class Run:
 
         Now, not when the session finishes: a second Ctrl-C would get in between.
         """
-        self._stop()
+        for running in self._to_stop:
+            running.stop()
 
-    def pytest_internalerror(self) -> None:
-        """Release workers that wait for a capture."""
-        self._stop()
+    pytest_internalerror = pytest_keyboard_interrupt
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -300,9 +288,27 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the plan or the verdict table, and why a run without a verdict fails."""
+        from ..checks.registry import check_names
+        from ..report.terminal import attribution_lines, finding_lines, plan_lines, verdict_table
+
+        def section(title: str, lines: list[str]) -> None:
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.write_line(line)
+
         if self._plan is not None:
-            show_plan(terminalreporter, self._plan)
-        summarize(terminalreporter, self._report if self._records else None, self._failure)
+            section("plan: nothing is run", plan_lines(self._plan))
+        if self._records:
+            verdicts = self._report.verdicts
+            lines = verdict_table(verdicts, check_names())
+            if any(verdict.expected for verdict in verdicts):
+                lines.append("* expected, see expected.toml")
+            lines += finding_lines(self._report)
+            section("pipeline parallelism against PP=1", lines)
+            if self._report.attribution:
+                section("what each patch did", attribution_lines(self._report))
+        if self._failure:
+            terminalreporter.write_line(f"pp-harness: {self._failure}", red=True, bold=True)
 
     # ---- judging ----------------------------------------------------------------------------
 
@@ -312,15 +318,10 @@ class Run:
         """Judge a check of a point; its record goes with the item."""
         from ..report.records import junit_properties
 
-        outcome, record = self._judge(check, point, self._captured())
+        outcome, record = self._judge(check, point, self._captures)
         item.stash.setdefault(_RECORDS, []).append(record.model_dump_json())
         item.user_properties += junit_properties(record)
         return outcome, record
-
-    def _ordered(self) -> "list[ItemRecord]":
-        """The records in the order of the sweep; xdist delivers them as they end."""
-        order = {point.id: number for number, point in enumerate(self.points)}
-        return sorted(self._records, key=lambda record: order[record.point])
 
     @cached_property
     def _report(self) -> "Report":
@@ -328,5 +329,11 @@ class Run:
         from ..capture.store import Store
         from ..report.run_report import run_report
 
+        # xdist delivers records as they end; in the report they stand in the order of the sweep.
+        order = {point.id: number for number, point in enumerate(self.points)}
+        records = sorted(self._records, key=lambda record: order[record.point])
         arguments = self._config.invocation_params.args
-        return run_report(self._judge, self._ordered(), arguments, Store(self._first.store))
+        judge, store = self._judge, Store(self._first.store)
+        return run_report(
+            judge.sweeps, judge.expectations, len(judge.pool.ids), records, arguments, store
+        )

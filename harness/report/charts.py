@@ -20,21 +20,23 @@ _TICK, _MOST_NAMES = 20, 40
 # Share of the whole time from which on a bar has room for the name of its cell.
 _LABELLED = 0.08
 _MONO = {"family": "monospace", "size": 12}
+_NO_GRID = {"showgrid": False, "zeroline": False}
 
 
 def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
     """Draw the logits figure `difference` as a heat map: layers down, positions across."""
     columns, layers = difference["columns"], difference["layers"]
+    lines = list(zip(layers, difference["changed"], difference["norm"], strict=True))
     heat = [
         [
-            None if not share else log10(max(apart or 0.0, _LEAST))
-            for share, apart in zip(*line, strict=True)
+            log10(max(apart or 0.0, _LEAST)) if share else None
+            for share, apart in zip(changed, norm, strict=True)
         ]
-        for line in zip(difference["changed"], difference["norm"], strict=True)
+        for _, changed, norm in lines
     ]
     hover = [
-        [_cell_text(layer, *cell) for cell in zip(columns, *line, strict=True)]
-        for layer, *line in zip(layers, difference["changed"], difference["norm"], strict=True)
+        [_cell_text(layer, *cell) for cell in zip(columns, changed, norm, strict=True)]
+        for layer, changed, norm in lines
     ]
     starts = _starts([name for name, _, _ in columns])
     named = _spread(_starts([name.partition("/")[0] for name, _, _ in columns]), len(columns))
@@ -69,18 +71,16 @@ def difference_chart(difference: Mapping[str, Any]) -> dict[str, Any]:
                 "tickvals": [start for start, _ in named],
                 "ticktext": [label(name, _TICK) for _, name in named],
                 "tickangle": 40,
-                "showgrid": False,
-                "zeroline": False,
+                **_NO_GRID,
             },
             "yaxis": {
                 "range": [len(layers) - 0.5, -0.5],
                 "tickvals": list(range(0, len(layers), every)),
                 "ticktext": [f"layer {layer}" for layer in layers[::every]],
-                "showgrid": False,
-                "zeroline": False,
+                **_NO_GRID,
             },
-            "shapes": [_line(y=start - 0.5) for start, _ in stages[1:]]
-            + [_line(x=start - 0.5) for start, _ in starts[1:]],
+            "shapes": [_line("stage", "y", "x", start - 0.5) for start, _ in stages[1:]]
+            + [_line("request", "x", "y", start - 0.5) for start, _ in starts[1:]],
             "annotations": [
                 {
                     "text": f"stage {stage}",
@@ -161,14 +161,14 @@ _Bar = tuple[str, str, float, float, str]
 
 
 def _by_device(cells: Sequence[CellRecord]) -> list[_Bar]:
-    zero = min(cell.began or 0.0 for cell in cells)
-    bars = []
-    for device in sorted({device for cell in cells for device in cell.devices}):
-        for cell in (cell for cell in cells if device in cell.devices):
-            offset = (cell.began or 0.0) - zero
-            for phase, (start, end) in cell.phases.items():
-                bars.append((f"device {device}", phase, offset + start, offset + end, cell.id))
-    return bars
+    began = [cell.began or 0.0 for cell in cells]
+    return [
+        (f"device {device}", phase, at - min(began) + start, at - min(began) + end, cell.id)
+        for device in sorted({device for cell in cells for device in cell.devices})
+        for cell, at in zip(cells, began, strict=True)
+        if device in cell.devices
+        for phase, (start, end) in cell.phases.items()
+    ]
 
 
 def _by_cell(cells: Sequence[CellRecord]) -> list[_Bar]:
@@ -227,13 +227,10 @@ def _spread(starts: list[tuple[int, Any]], columns: int) -> list[tuple[int, Any]
     return kept
 
 
-def _line(x: float | None = None, y: float | None = None) -> dict[str, Any]:
-    """Draw a line across the whole figure, between stages (`y`) or between requests (`x`)."""
-    if y is not None:
-        ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
-        return {"type": "line", **ends, "name": "stage"}
-    ends = {"yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x}
-    return {"type": "line", **ends, "name": "request"}
+def _line(name: str, axis: str, across: str, at: float) -> dict[str, Any]:
+    """Draw a line across the whole figure, from a place of an axis, between things of one name."""
+    ends = {f"{across}ref": "paper", f"{across}0": 0, f"{across}1": 1}
+    return {"type": "line", **ends, f"{axis}0": at, f"{axis}1": at, "name": name}
 
 
 def label(text: str, width: int = 80) -> str:

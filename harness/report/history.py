@@ -23,6 +23,7 @@ from ..checks.registry import ENGINE, find_check
 from ..errors import BadInputError
 from ..plan.options import SETTINGS
 from ..plan.points import Point
+from .order import by_check
 from .schema import CellRecord, Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
@@ -111,9 +112,7 @@ def history_lines(report: Report, time: float) -> list[HistoryLine]:
     run = datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
     setting = {name: str(environment[name]) for name in SETTING if environment.get(name)}
     cells = {Point.of(cell): cell for cell in report.cells}
-    codes: dict[tuple[Point, str], set[str]] = defaultdict(set)
-    for finding in report.findings:
-        codes[Point.of(finding), finding.check].add(finding.code)
+    findings = by_check(report.findings)
     lines = []
     for verdict in report.verdicts:
         point, check = Point.of(verdict), verdict.check
@@ -137,7 +136,7 @@ def history_lines(report: Report, time: float) -> list[HistoryLine]:
             "series": str(facts["series"]),
             "setting": setting,
             "outcome": _outcome(verdict),
-            "codes": sorted(codes[point, check]),
+            "codes": sorted({finding.code for finding in findings.get((point, check), ())}),
             "figures": figures,
             "tree": str(environment.get("trees", {}).get(point.variant, "")),
             "inputs": cell.key if cell else "",

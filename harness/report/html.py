@@ -3,11 +3,10 @@
 from typing import Any
 
 from ..checks.registry import figure_of, in_order
-from ..plan.points import Point
 from .charts import difference_chart, difference_rows, timing_chart
 from .flips import ChangedAnswer, answer_examples, changed_answers
 from .pipe import pipe
-from .schema import FindingRecord, Report
+from .schema import Report
 from .shell import render
 from .view import STATES, PointView, ReportView, extras, state_of, state_words
 
@@ -36,7 +35,7 @@ def render_page(report: Report) -> str:
         rows=_matrix_rows(view),
         sizes=sorted({point.point.pp for point in view.points}),
         floor_of=floor_of,
-        is_drawn=_is_drawn,
+        answer_examples=answer_examples,
         scalars=_scalars,
     )
 
@@ -44,11 +43,11 @@ def render_page(report: Report) -> str:
 def _matrix_rows(view: ReportView) -> dict[tuple[str, ...], dict[int, PointView]]:
     """Group the points by all that they share but PP, then by PP."""
     rows: dict[tuple[str, ...], dict[int, PointView]] = {}
-    for view_of_point in view.points:
-        point: Point = view_of_point.point
+    for shown in view.points:
+        point = shown.point
         pin = [point.pin] if len(view.pins) > 1 else []
         row = point.variant, point.model, " ".join([*pin, *extras(point)])
-        rows.setdefault(row, {})[point.pp] = view_of_point
+        rows.setdefault(row, {})[point.pp] = shown
     return rows
 
 
@@ -82,11 +81,6 @@ def floor_of(check: str, name: str, floor: dict[str, Any]) -> Any:
     if figure_of(check, name).is_distance and rows and floor.get("equal_rows") == rows:
         return "bit-identical"
     return floor.get(name, "")
-
-
-def _is_drawn(finding: FindingRecord, name: str) -> bool:
-    """Whether a part of the evidence has a place of its own on the page: changed answers do."""
-    return name == "examples" and bool(answer_examples(finding))
 
 
 def _scalars(figures: dict[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,13 @@ def join_reports(reports: Mapping[str, Report]) -> Report:
                     "in another report; they are not shards of one sweep"
                 )
             findings.setdefault(place, of_report.get(place, []))
-    order = sweep_order((point for point, _ in verdicts), environment)
     checks = in_order(check for _, check in verdicts)
-    places = sorted(verdicts, key=lambda place: (order[place[0]], checks.index(place[1])))
+    places = [
+        (point, check)
+        for point in sweep_order((point for point, _ in verdicts), environment)
+        for check in checks
+        if (point, check) in verdicts
+    ]
     parts = reports.values()
     joined = Report(
         schema=SCHEMA,

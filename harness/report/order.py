@@ -26,31 +26,26 @@ def by_check(records: Iterable[Judged]) -> dict[tuple[Point, str], list[Judged]]
     return checks
 
 
-def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> dict[Point, int]:
-    """Number points as a sweep orders them: releases, variants in series order, then models.
+def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list[Point]:
+    """Put points in the order of a sweep, each once: releases, variants in series order, models.
 
     Models come as first met, then TP, profile and PP size. Variants that the series of
     `environment` lacks come last, as first met.
     """
-    points = tuple(points)
-    series = _positions((*environment.get("trees", {}), *(point.variant for point in points)))
-    models = _positions(point.model for point in points)
+    points = dict.fromkeys(points)
+    variants = list(
+        dict.fromkeys([*environment.get("trees", {}), *(point.variant for point in points)])
+    )
+    models = list(dict.fromkeys(point.model for point in points))
 
     def key(point: Point) -> tuple[Any, ...]:
-        names = series[point.variant], models[point.model]
+        names = variants.index(point.variant), models.index(point.model)
         return point.pin, *names, point.tp, point.profile, point.pp
 
-    return _positions(sorted(points, key=key))
+    return sorted(points, key=key)
 
 
 def point_name(record: VerdictRecord | FindingRecord) -> str:
     """The id of a record's point as pytest has it; older reports know no pins but the default."""
     known = record.point if isinstance(record, VerdictRecord) else ""
     return known or replace(Point.of(record), pin="").id
-
-
-Thing = TypeVar("Thing")
-
-
-def _positions(things: Iterable[Thing]) -> dict[Thing, int]:
-    return {thing: number for number, thing in enumerate(dict.fromkeys(things))}

@@ -1,5 +1,6 @@
 """The contract of a point as stages with wires between them: which key gets through, which not."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,29 +51,24 @@ class Pipe:
 
 
 def pipe(point: PointView, check: str, findings: Iterable[FindingView]) -> Pipe | None:
-    """Draw the contract of a point; None where its report has nothing to draw."""
-    figures = point.figures(check)
+    """Draw a check of a point; None where its report has no boundaries to draw."""
+    figures = point.verdicts[check].figures
     drawn = figures.get("boundaries") or _from_costs(figures.get("boundary_costs", ()))
     if not drawn:
         return None
-    of_check = [f for f in findings if f.point == point.name and f.record.check == check]
-    boundaries = tuple(_boundary(boundary, of_check) for boundary in drawn)
+    by_key: dict[tuple[str | None, str | None], list[FindingView]] = defaultdict(list)
+    for finding in findings:
+        if finding.point == point.name and finding.record.check == check:
+            by_key[finding.record.boundary, finding.record.key].append(finding)
     layers = {str(stage["stage"]): _layers(stage["layers"]) for stage in figures.get("stages", ())}
-    for boundary in boundaries:
-        for stage in (boundary.sender, boundary.receiver):
-            layers.setdefault(stage, "")
-    return Pipe(layers, boundaries)
-
-
-def _boundary(drawn: Mapping[str, Any], findings: list[FindingView]) -> Boundary:
-    name = drawn["boundary"]
-    sender, receiver = name.split("->")
-    of_boundary = [finding for finding in findings if finding.record.boundary == name]
-    wires = [
-        _wire(key, drawn["steps"], [f for f in of_boundary if f.record.key == key["key"]])
-        for key in drawn["keys"]
-    ]
-    return Boundary(sender, receiver, tuple(wires))
+    boundaries = []
+    for boundary in drawn:
+        name, steps = boundary["boundary"], boundary["steps"]
+        sender, receiver = name.split("->")
+        layers = {**layers, sender: layers.get(sender, ""), receiver: layers.get(receiver, "")}
+        wires = (_wire(key, steps, by_key[name, key["key"]]) for key in boundary["keys"])
+        boundaries.append(Boundary(sender, receiver, tuple(wires)))
+    return Pipe(layers, tuple(boundaries))
 
 
 def _from_costs(costs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -91,7 +87,6 @@ def _from_costs(costs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _wire(key: Mapping[str, Any], steps: int | None, findings: list[FindingView]) -> Wire:
-    sent, read, declared = key.get("sent"), key.get("read"), key.get("declared")
     state, note = _state(key, steps)
     errors = [f.record.code for f in findings if f.record.severity is Severity.ERROR]
     if errors and state != "bad":
@@ -100,9 +95,9 @@ def _wire(key: Mapping[str, Any], steps: int | None, findings: list[FindingView]
     return Wire(
         key=key["key"],
         form="" if shape is None else f"{key['dtype']} {'x'.join(map(str, shape))}",
-        declared=declared,
-        sent=sent,
-        read=read,
+        declared=key.get("declared"),
+        sent=key.get("sent"),
+        read=key.get("read"),
         steps=steps,
         bytes_per_token=key["bytes_per_token"],
         state=state,

@@ -1,8 +1,7 @@
 """From verdicts and captures to the records of report.json."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from ..capture.record import Capture
 from ..checks.expectations import Judgement, JudgementKind
@@ -10,7 +9,7 @@ from ..checks.finding import Verdict
 from ..checks.registry import check_names
 from ..plan.cell import Cell
 from ..plan.points import Point
-from .schema import SCHEMA, CellRecord, FindingRecord, ItemRecord, Report, VerdictRecord
+from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
 
 # Outputs of a capture that are equal bit by bit wherever nothing else changed, and their files.
 _OUTPUTS = {"logits": "logits.f32", "answers": "gsm8k.jsonl"}
@@ -23,13 +22,8 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
     """
     manifest = capture.manifest
     return CellRecord(
+        **asdict(replace(point, pin=pin)),
         id=point.id,
-        pin=pin,
-        variant=cell.variant,
-        model=cell.model,
-        pp=cell.pp,
-        tp=cell.tp,
-        profile=cell.profile,
         status=capture.status,
         seconds=manifest.seconds,
         began=manifest.began,
@@ -61,7 +55,7 @@ def item_record(
     """
     if check not in check_names():
         raise KeyError(check)
-    where = {**asdict(point), "pin": pin, "check": check}
+    where = {**asdict(replace(point, pin=pin)), "check": check}
     return ItemRecord(
         point=point.id,
         verdict=VerdictRecord(
@@ -87,20 +81,6 @@ def junit_properties(record: ItemRecord) -> list[tuple[str, object]]:
         if isinstance(value, int | float | str)
     ]
     return [("pp.point", record.point), ("pp.verdict", verdict.verdict.value), *figures]
-
-
-def collect(
-    items: list[ItemRecord], environment: dict[str, Any], not_applicable: list[str]
-) -> Report:
-    """Collect the records of all items, each cell once."""
-    return Report(
-        schema=SCHEMA,
-        environment=environment,
-        cells=unique_cells(cell for item in items for cell in item.cells),
-        verdicts=[item.verdict for item in items],
-        findings=[finding for item in items for finding in item.findings],
-        not_applicable=not_applicable,
-    )
 
 
 def unique_cells(cells: Iterable[CellRecord]) -> list[CellRecord]:

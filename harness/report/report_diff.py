@@ -21,7 +21,6 @@ _VERDICTS = {
     Outcome.BLOCKED: 2,
     Outcome.FAIL: 2,
 }
-_Place = tuple[Point, str]
 
 
 class Effect(StrEnum):
@@ -64,7 +63,8 @@ def diff_reports(old: Report, new: Report) -> ReportDiff:
         BadInputError: if they have no check in common.
     """
     before, after = _lines(old), _lines(new)
-    if not before.keys() & after.keys():
+    compared = len(before.keys() & after.keys())
+    if not compared:
         raise BadInputError("report diff: the reports have no check in common")
     errors = {
         finding.code
@@ -82,27 +82,28 @@ def diff_reports(old: Report, new: Report) -> ReportDiff:
         for name in ("pin", "series", "host", *SETTING)
         if old.environment.get(name) != new.environment.get(name)
     )
-    compared = len(before.keys() & after.keys())
     return ReportDiff(compared, conditions, (*changes, *_unsteady(old, new)))
 
 
-def _lines(report: Report) -> dict[_Place, HistoryLine]:
+def _lines(report: Report) -> dict[tuple[Point, str], HistoryLine]:
     lines = history_lines(report, 0.0)
     several = len({line.pin for line in lines}) > 1
-    points = [Point.of(line) if several else replace(Point.of(line), pin="") for line in lines]
-    return {(point, line.check): line for point, line in zip(points, lines, strict=True)}
+    return {
+        (replace(Point.of(line), pin=line.pin if several else ""), line.check): line
+        for line in lines
+    }
 
 
 def _changes(
     old: HistoryLine | None, new: HistoryLine | None, errors: set[str]
 ) -> Iterator[tuple[Effect, str]]:
+    states = " -> ".join(line.state if line else "not judged" for line in (old, new))
     if old is None or new is None:
         bad = new is None or new.outcome == "unexpected"
-        yield (Effect.WORSE if bad else Effect.CHANGED), f"{_state(old)} -> {_state(new)}"
+        yield (Effect.WORSE if bad else Effect.CHANGED), states
         return
-    if _state(old) != _state(new):
-        message = f"{_state(old)} -> {_state(new)}: {new.summary}"
-        yield _direction(_badness(new) - _badness(old)), message
+    if old.state != new.state:
+        yield _direction(_badness(new) - _badness(old)), f"{states}: {new.summary}"
     for code in sorted(set(new.codes) ^ set(old.codes)):
         appeared = code in new.codes
         known = code not in errors or (appeared and new.outcome == "expected")
@@ -113,16 +114,14 @@ def _changes(
 
 def _figures(old: HistoryLine, new: HistoryLine) -> Iterator[tuple[Effect, str]]:
     for name in sorted(old.figures.keys() & new.figures.keys()):
-        before, after = (f"{line.figures[name]:.6g}" for line in (old, new))
-        tolerance = TOLERANCES.get(name)
+        was, now, tolerance = old.figures[name], new.figures[name], TOLERANCES.get(name)
         # What takes several nights to be judged is noise in two reports.
-        if before == after or (tolerance is not None and tolerance.nights > 1):
+        if f"{was:.6g}" == f"{now:.6g}" or (tolerance is not None and tolerance.nights > 1):
             continue
         effect = Effect.CHANGED
         if tolerance is not None and old.outcome == "ok":  # what failed before is no reference
-            was, now = old.figures[name], new.figures[name]
             effect = _direction(tolerance.is_worse(now, was) - tolerance.is_worse(was, now))
-        yield effect, f"{name} {before} -> {after}"
+        yield effect, f"{name} {was:.6g} -> {now:.6g}"
 
 
 def _unsteady(old: Report, new: Report) -> Iterator[Change]:
@@ -136,10 +135,6 @@ def _unsteady(old: Report, new: Report) -> Iterator[Change]:
             if known[cell.key].outputs.get(name, digest) != digest:
                 message = f"{name} have other bits, from equal inputs"
                 yield Change(Effect.WORSE, Point.of(cell).id, message)
-
-
-def _state(line: HistoryLine | None) -> str:
-    return line.state if line else "not judged"
 
 
 def _badness(line: HistoryLine) -> int:

@@ -6,7 +6,7 @@ import importlib.resources
 import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
     value is made printable and escaped, and a content security policy lets no script run but the
     page's own two, none on a page without charts, and nothing load.
     """
-    scripts = {} if charts is None else {"plotly": _plotly(), "page": _markup(_part("page.js"))}
+    scripts = {}
+    if charts is not None:
+        plotly: Any = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+        scripts = {"plotly": _shipped(plotly), "page": _shipped(_PARTS / "page.js")}
     page: str = (
         _templates()
         .get_template(template)
         .render(
             **values,
             charts=charts,
-            style=_markup(_part("page.css")),
+            style=_shipped(_PARTS / "page.css"),
             scripts=scripts,
             policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()) or "'none'",
         )
@@ -37,7 +40,7 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
     return page
 
 
-@lru_cache(maxsize=1)
+@cache
 def _templates() -> Any:
     """Make what compiles templates, once: compiling one takes longer than rendering a page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -50,12 +53,9 @@ def _templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "pretty": _pretty, "printable": printable}
+    pretty = partial(json.dumps, indent=1, ensure_ascii=False)
+    environment.filters |= {"figure": figure, "pretty": pretty, "printable": printable}
     return environment
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _finalize(value: Any) -> Any:
@@ -67,25 +67,16 @@ def _finalize(value: Any) -> Any:
     return value
 
 
-def _markup(text: str) -> Any:
-    """Mark a script or style that we ship as such; nothing in it may end its element."""
+@cache
+def _shipped(file: Any) -> Any:
+    """Read a script or style that a package ships; nothing in it may end its element."""
     from markupsafe import Markup
 
+    text = file.read_text(encoding="utf-8")
     return Markup(re.sub("</(?=script|style)", "<\\\\/", text, flags=re.IGNORECASE))  # noqa: S704 - shipped with the package
 
 
-def _part(name: str) -> str:
-    return (_PARTS / name).read_text(encoding="utf-8")
-
-
-@lru_cache(maxsize=1)
-def _plotly() -> Any:
-    """Read plotly.js as its Python package ships it, ready to stand in a page."""
-    source = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-    return _markup(source.read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=4)
+@cache
 def _digest(script: Any) -> str:
     digest = hashlib.sha256(str(script).encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"

@@ -115,7 +115,14 @@ def finding_lines(report: Report) -> list[str]:
     findings = by_check(report.findings)
     lines = []
     for place, (verdict, *_) in by_check(bad).items():
-        lines += _verdict_lines(verdict, _telling(findings.get(place, ())))
+        name, telling = point_name(verdict), _telling(findings.get(place, ()))
+        if verdict.verdict is Outcome.PASS or not telling:
+            reason = one_line(verdict.reason or verdict.summary)
+            lines.append(f"{name}: {verdict.check} {reason}")
+            continue
+        for finding in telling:
+            where = f" ({one_line(finding.place)})" if finding.place else ""
+            lines.append(one_line(f"{name}: {finding.code} {finding.message}") + where)
     return [*lines, f"{len(bad)} of {total} checks fail{rest}."]
 
 
@@ -142,17 +149,6 @@ def _telling(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
     findings = list(findings)
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     return errors or [finding for finding in findings if finding.severity is Severity.WARNING]
-
-
-def _verdict_lines(verdict: VerdictRecord, findings: list[FindingRecord]) -> list[str]:
-    name = point_name(verdict)
-    if verdict.verdict is Outcome.PASS or not findings:
-        return [f"{name}: {verdict.check} {one_line(verdict.reason or verdict.summary)}"]
-    return [
-        one_line(f"{name}: {finding.code} {finding.message}")
-        + (f" ({one_line(finding.place)})" if finding.place else "")
-        for finding in findings
-    ]
 
 
 def _evidence_lines(finding: FindingRecord) -> list[str]:

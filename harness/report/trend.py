@@ -61,23 +61,20 @@ class Trend:
     """The nights of a check of a point, oldest first, and the last compared with earlier ones.
 
     `alarms` are codes of docs/nightly.md, each with a sentence; none if the check was not judged of
-    late (`current`). `levels` are its figure at the anchor, at the last green night, and now.
+    late (`current`). `figure` names the one that stands for the check, empty if it has none;
+    `levels` are its values at the anchor, at the last green night, and now.
     """
 
     lines: tuple[HistoryLine, ...]
     current: bool
     alarms: tuple[tuple[str, str], ...]
+    figure: str
     levels: tuple[float | None, ...]
 
     @property
     def last(self) -> HistoryLine:
         """The last night."""
         return self.lines[-1]
-
-    @property
-    def figure(self) -> str:
-        """Name of the figure that stands for the check; empty if it has none."""
-        return _figure(self.last)
 
 
 def trends(history: History, within_days: float) -> list[Trend]:
@@ -87,16 +84,12 @@ def trends(history: History, within_days: float) -> list[Trend]:
     for lines in history.tracks:
         current = newest - lines[-1].time <= within_days * _DAY
         alarms = judge_nights(lines, history.anchor) if current else ()
-        figure = _figure(lines[-1])
+        check = find_check(lines[-1].check)
+        figure = check.trend if check else ""
         nights = (_anchor(lines, history.anchor), _last_green(lines), len(lines) - 1)
         levels = (None if night is None else lines[night].figures.get(figure) for night in nights)
-        result.append(Trend(lines, current, alarms, tuple(levels)))
+        result.append(Trend(lines, current, alarms, figure, tuple(levels)))
     return result
-
-
-def _figure(line: HistoryLine) -> str:
-    check = find_check(line.check)
-    return check.trend if check else ""
 
 
 def render_trend(trends: Sequence[Trend]) -> str:

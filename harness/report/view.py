@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from ..checks.finding import Outcome, Severity
 from ..engine.settings import Profile
@@ -100,10 +99,6 @@ class PointView:
         if all(state_of(verdict) == Outcome.PASS for verdict in self.verdicts.values()):
             return "pass"
         return "known" if self.good else "bad"
-
-    def figures(self, check: str) -> dict[str, Any]:
-        """Figures of a check; empty where it was not judged."""
-        return self.verdicts[check].figures if check in self.verdicts else {}
 
 
 class ReportView:

@@ -143,20 +143,16 @@ class SelftestReport:
         }
 
 
+_DECLARED = ("model", "pp", "profile", "stage", "layer", "harmless", "quick", "fine")
+
+
 def _record(result: ChangeResult) -> dict[str, Any]:
     change = result.change
     return {
         "name": change.name,
         "kind": change.kind,
         "what": change.description,
-        "model": change.model,
-        "pp": change.pp,
-        "profile": change.profile,
-        "stage": change.stage,
-        "layer": change.layer,
-        "harmless": change.harmless,
-        "quick": change.quick,
-        "fine": change.fine,
+        **{name: getattr(change, name) for name in _DECLARED},
         "verdicts": result.outcomes,
         "codes": list(result.codes),
         "caught_by": list(result.caught_by),

@@ -146,7 +146,10 @@ def read_checkout(
     # What tag and checkout have alike is left to the installed release, whose build left some of
     # it out. That build adds files that no commit has, so only what a commit had can be gone.
     released, package = _package(at_tag or {}), _package(at_base)
-    base_files = _blobs(repository, commit, _added(package, released)) | _gone(released, at_base)
+    base_files: dict[str, bytes | None] = {
+        **contents_of(repository, commit, _added(package, released)),
+        **_gone(released, at_base),
+    }
     files: dict[str, bytes | None] = {
         name: contents[name] for name in _added(_package(now), released)
     }
@@ -168,10 +171,12 @@ def _gone(before: Iterable[str], files: Mapping[str, str]) -> dict[str, bytes | 
     return {name: None for name in before if name not in files}
 
 
-def _blobs(
-    repository: Repository, commit: str, files: Mapping[str, str]
-) -> dict[str, bytes | None]:
-    """Return the content of files of `commit`, given with their blob ids."""
+def contents_of(repository: Repository, commit: str, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Read the content of files of `commit`, given with their blob ids.
+
+    Raises:
+        BadInputError: if git lacks one, as in a partial clone; the message has the fix.
+    """
     try:
         contents = repository.blobs(files.values())
     except GitError as error:

@@ -4,16 +4,31 @@ The registry is a Python file with dictionaries from an architecture to a module
 """
 
 import ast
-from collections.abc import Iterator
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
 
-_REGISTRY = "vllm/model_executor/models/registry.py"
+REGISTRY = "vllm/model_executor/models/registry.py"
+# Where vLLM keeps what it takes architectures for that the registry does not list.
+_DEFAULTS, _TABLE = "vllm/config/model.py", "_SUFFIX_TO_DEFAULTS"
 # The dictionaries of models that generate text; drafts, embeddings and classifiers do not run
 # alone or give no logits.
 _GENERATING = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS")
+# The kinds of the other dictionaries, by a word of their names.
+_OTHER_KINDS = {
+    "EMBEDDING": "an embedding model",
+    "LATE_INTERACTION": "a late-interaction model",
+    "REWARD": "a reward model",
+    "CLASSIFICATION": "a classification model",
+    "CROSS_ENCODER": "a cross-encoder",
+    "POOLING": "a pooling model",
+    "SPECULATIVE": "a draft model for speculative decoding",
+}
+_OTHER = re.compile("|".join(_OTHER_KINDS))
 
 
 @dataclass(frozen=True)
@@ -35,16 +50,12 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
 
     Raises `BadInputError` if the tree has no registry, or one that cannot be read.
     """
-    path = root / _REGISTRY
-    try:
-        module = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
-        raise BadInputError(f"{path}: cannot be read as Python: {error}") from error
+    path = root / REGISTRY
     served: dict[tuple[str, str], list[str]] = {}
-    for architecture, model in _entries(module):
-        served.setdefault(model, []).append(architecture)
+    for dictionary, value in _assigned(path):
+        if dictionary in _GENERATING:
+            for architecture, model in _entries(value):
+                served.setdefault(model, []).append(architecture)
     if not served:
         raise BadInputError(f"{path}: lists no model in {' or '.join(_GENERATING)}")
     return tuple(
@@ -53,21 +64,72 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
     )
 
 
-def _entries(module: ast.Module) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield each architecture with the module and the name of its class."""
+def kind_without_text(root: Path, architectures: Sequence[str]) -> str | None:
+    """Name the kind of a model that vLLM does not let generate text: "an embedding model".
+
+    None where it does, by the registry of the tree at `root` or, for architectures that this
+    does not list, by the end of their names as vLLM reads it; and where neither knows.
+
+    Raises `BadInputError` as `generating_models` does.
+    """
+    kinds: dict[str, str] = {}
+    for dictionary, value in _assigned(root / REGISTRY):
+        if dictionary in _GENERATING:
+            kinds.update((architecture, "") for architecture, _ in _entries(value))
+        elif match := _OTHER.search(dictionary):
+            for architecture, _ in _entries(value):
+                kinds.setdefault(architecture, _OTHER_KINDS[match[0]])
+    known = [kinds[architecture] for architecture in architectures if architecture in kinds]
+    known = known or _kinds_by_name(root, architectures)
+    return known[0] if known and all(known) else None
+
+
+def _kinds_by_name(root: Path, architectures: Sequence[str]) -> list[str]:
+    """Kinds of architectures by the end of their names; "" generates, and unknown ones are out.
+
+    A release that keeps its table elsewhere, or computes it, leaves all of them unknown.
+    """
+    suffixes: list[tuple[str, tuple[str, str]]] = []
+    with contextlib.suppress(BadInputError, ValueError):
+        suffixes = ast.literal_eval(dict(_assigned(root / _DEFAULTS)).get(_TABLE, ast.List([])))
+    kinds = []
+    for architecture in architectures:
+        for suffix, (runner, convert) in suffixes:
+            if architecture.endswith(suffix):
+                kinds.append("" if runner == "generate" else f"a pooling model ({convert})")
+                break
+    return kinds
+
+
+def _assigned(path: Path) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names that a Python file assigns at its top level, with the expressions."""
+    try:
+        module = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        raise BadInputError(f"{path}: cannot be read as Python: {error}") from error
     for statement in module.body:
-        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        else:
             continue
-        value = statement.value
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        names = {target.id for target in targets if isinstance(target, ast.Name)}
-        if not isinstance(value, ast.Dict) or not names.intersection(_GENERATING):
-            continue
-        for key, entry in zip(value.keys, value.values, strict=True):
-            try:
-                architecture, (file, name) = ast.literal_eval(key or entry), ast.literal_eval(entry)
-            except (ValueError, TypeError):
-                continue  # not a plain entry: an unpacked dictionary, or a computed one
-            # A name without dots is a file beside the registry.
-            full = file if file.startswith("vllm.") else f"vllm.model_executor.models.{file}"
-            yield architecture, (full, name)
+        for target in targets:
+            if isinstance(target, ast.Name) and statement.value is not None:
+                yield target.id, statement.value
+
+
+def _entries(dictionary: ast.expr) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each architecture of a dictionary with the module and the name of its class."""
+    if not isinstance(dictionary, ast.Dict):
+        return
+    for key, entry in zip(dictionary.keys, dictionary.values, strict=True):
+        try:
+            architecture, (file, name) = ast.literal_eval(key or entry), ast.literal_eval(entry)
+        except (ValueError, TypeError):
+            continue  # not a plain entry: an unpacked dictionary, or a computed one
+        # A name without dots is a file beside the registry.
+        full = file if file.startswith("vllm.") else f"vllm.model_executor.models.{file}"
+        yield architecture, (full, name)

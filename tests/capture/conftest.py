@@ -7,7 +7,7 @@ import pytest
 
 # A fork server that imports no vLLM and whose children run a program of the test's; the program
 # knows what it needs to write what the real engine writes.
-SERVER = """\
+SERVER = '''\
 import json, os, pathlib, signal, subprocess, sys, time
 from harness.engine import main as engine, server
 from harness.engine.failures import RankFailure, is_ours
@@ -18,9 +18,10 @@ def main(request_file):
     request = json.loads(pathlib.Path(request_file).read_text())
     folder = pathlib.Path(request["folder"])
 
-    def phase(name):
+    def phase(name, ago=0):
+        """Begin a phase, or claim that it began so many seconds ago."""
         with (folder / "phases.jsonl").open("a") as file:
-            file.write(json.dumps({"phase": name, "time": time.time()}) + "\\n")
+            file.write(json.dumps({"phase": name, "time": time.time() - ago}) + "\\n")
 
     def result(error=None):
         if error is not None:
@@ -45,7 +46,7 @@ def main(request_file):
 engine.main = main
 server._import_everything = lambda device: None
 server.serve(sys.argv[-1])
-"""
+'''
 
 
 @pytest.fixture

@@ -269,7 +269,7 @@ def test_gpus_hidden_by_the_user_stay_hidden(nvidia_smi, monkeypatch):
 
 def test_gpus_may_be_named_by_uuid():
     """`CUDA_VISIBLE_DEVICES` may name GPUs by UUID; one that is not there is refused by name."""
-    listed = "0, GPU-aa\n1, GPU-bb\n2, GPU-cc\n"
+    listed = ["0, GPU-aa", "1, GPU-bb", "2, GPU-cc"]
     assert visible_gpus(listed, "GPU-cc,1") == (1, 2)
     assert visible_gpus(listed, "") == ()
     with pytest.raises(BadInputError, match="MIG-7"):

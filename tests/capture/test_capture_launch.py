@@ -22,9 +22,9 @@ def run(cell, engine, tmp_path):
     folder = tmp_path / "capture"
     folder.mkdir()
 
-    def run(body, *, timeout=30.0, stop=None):
+    def run(body, *, stop=None):
         engine(body)
-        return launch(cell, folder, (0,), servers, phase_timeout=timeout, stop=stop)
+        return launch(cell, folder, (0,), servers, phase_timeout=30, stop=stop)
 
     run.folder = folder
     servers = ForkServers()
@@ -147,7 +147,7 @@ def test_wrapper_without_a_cause_is_kept(run):
 def test_time_out_blocks_and_leaves_nothing_behind(run):
     """A phase that outlasts the limit is blocked by name, and its whole process group is gone."""
     began = time.monotonic()
-    manifest = run(SPAWN + "phase('gsm8k')\ntime.sleep(60)", timeout=0.4)
+    manifest = run(SPAWN + "phase('gsm8k', ago=3600)\ntime.sleep(60)")
     assert time.monotonic() - began < 20
     assert manifest.status == "blocked"
     assert manifest.failure.error.startswith("no end of phase gsm8k within")
@@ -156,20 +156,29 @@ def test_time_out_blocks_and_leaves_nothing_behind(run):
 
 def test_each_phase_has_the_whole_limit(run):
     """The limit holds for a phase, not for the run."""
-    manifest = run("for n in range(4):\n    phase(str(n)); time.sleep(0.4)\nresult()", timeout=1.2)
+    manifest = run(
+        # In one write: whoever looks in between would see the first phase outlast the limit.
+        "lines = [json.dumps({'phase': name, 'time': time.time() - ago})\n"
+        "         for name, ago in (('probes', 50), ('gsm8k', 5))]\n"
+        "with (folder / 'phases.jsonl').open('a') as file:\n"
+        "    file.write(''.join(line + '\\n' for line in lines))\n"
+        "time.sleep(0.5)\nresult()"
+    )
     assert manifest.status == "ok"
 
 
 def test_silence_before_the_first_phase_is_timed_too(run):
     """A child that hangs before it says anything is blocked in phase start."""
-    manifest = run('(folder / "phases.jsonl").unlink()\ntime.sleep(60)', timeout=0.4)
+    manifest = run(
+        '(folder / "phases.jsonl").unlink()\nos.utime(request_file, (0, 0))\ntime.sleep(60)'
+    )
     assert manifest.status == "blocked"
     assert "no end of phase start" in manifest.failure.error
 
 
 def test_time_out_after_a_known_cause_fails(run):
     """A rank failed and the others hang: the cause is known, the time-out only its consequence."""
-    manifest = run("failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=0.4)
+    manifest = run("failure(1, 5.0, 'ValueError: x')\nphase('probes', ago=3600)\ntime.sleep(60)")
     assert manifest.status == "failed"
     assert manifest.failure.error == "ValueError: x"
 
@@ -178,7 +187,7 @@ def test_ranks_that_wait_for_a_failed_one_are_not_waited_for(run, monkeypatch):
     """A rank failed and the others hang: they get a short while, not the limit of a phase."""
     monkeypatch.setattr("harness.capture.launch._GRACE_SECONDS", 0.4)
     began = time.monotonic()
-    manifest = run(SPAWN + "failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)", timeout=60)
+    manifest = run(SPAWN + "failure(1, 5.0, 'ValueError: x')\ntime.sleep(60)")
     assert time.monotonic() - began < 20
     assert (manifest.status, manifest.failure.error) == ("failed", "ValueError: x")
     assert gone(grandchild(run))
@@ -215,9 +224,16 @@ def test_workers_that_outlive_a_whole_engine_are_gone(run):
 def test_stop_ends_the_child(run):
     """A stopped run raises, and nothing of the child is left."""
     stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
+
+    def stop_once_it_runs():
+        deadline = time.monotonic() + 30
+        while not (run.folder / "spawned").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        stop.set()
+
+    threading.Thread(target=stop_once_it_runs).start()
     with pytest.raises(InterruptedError):
-        run(SPAWN + "time.sleep(60)", stop=stop)
+        run(SPAWN + '(folder / "spawned").touch()\ntime.sleep(60)', stop=stop)
     assert gone(grandchild(run))
 
 

@@ -1,6 +1,7 @@
 """The runner: each cell once, side by side, and nothing left when it is closed."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ def runners(tmp_path):
         made.append(Runner(Store(tmp_path / "store"), pool, phase_timeout=30, **options))
         return made[-1]
 
+    make.made = made
     yield make
     for runner in made:
         runner.close()
@@ -172,46 +174,54 @@ def test_largest_first(runners, cell, tmp_path, engine):
     assert sorted(began, key=began.get) == [4, 2, 1]
 
 
-class Recorder:
-    """A listener that keeps what it is told."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __getattr__(self, name):
-        return lambda cell, *_: self.calls.append((name, cell.key))
-
-
 def test_a_run_does_not_wait_for_itself(runners, cell, engine):
     """Cells that start together never report that another run holds their devices."""
     engine("result()")
-    recorder = Recorder()
-    runner = runners(ids=tuple(range(8)), listener=recorder)
-    cells = [dataclasses.replace(cell, model_digest=str(n)) for n in range(8)]
+    lines = []
+    runner = runners(ids=tuple(range(8)), listener=lines.append)
+    cells = [dataclasses.replace(cell, model=f"m{n}", model_digest=str(n)) for n in range(8)]
     assert {f.result().capture.status for f in runner.submit_all(cells)} == {"ok"}
     runner.close()
-    for name in ("started", "ended"):
-        assert sorted(key for call, key in recorder.calls if call == name) == sorted(
-            each.key for each in cells
+    for told in ("started on", "ok after"):
+        assert sorted(line.split()[0] for line in lines if told in line) == sorted(
+            each.id for each in cells
         )
-    assert len(recorder.calls) == 2 * len(cells)
+    assert len(lines) == 2 * len(cells)
 
 
 @pytest.mark.parametrize("held", ["device", "capture"])
 def test_a_cell_that_waits_for_another_run_is_reported_once(runners, cell, tmp_path, engine, held):
     """Another process that holds the device, or makes the capture, is the reason for a wait."""
     engine("result()")
-    recorder = Recorder()
-    runner = runners(ids=(0,), listener=recorder)
+    lines = []
+    runner = runners(ids=(0,), listener=lines.append)
     with another_run(held, tmp_path / "store", cell.key):
         future = runner.submit(cell)
-        while not recorder.calls:
+        while not lines:
             time.sleep(0.02)
         time.sleep(0.5)
-        assert recorder.calls == [("waits", cell.key)]
+        assert lines == ["fixed-ple-pp2 waits for another run on this machine"]
     assert future.result(20).fresh
     runner.close()
-    assert [name for name, _ in recorder.calls] == ["waits", "started", "ended"]
+    assert [line.split()[1] for line in lines] == ["waits", "started", "ok"]
+
+
+def test_lines_name_cell_devices_and_seconds(runners, cell, engine):
+    """Each event is one line that names the cell; the reason of a second run is one too."""
+    engine("result()")
+    lines = []
+    first = runners(ids=(0,), listener=lines.append).obtain(cell)
+    (first.capture.folder / "log.txt").unlink()
+    runners(ids=(0,), listener=lines.append).obtain(cell)
+    for runner in runners.made:
+        runner.close()
+    engine_lines = [
+        r"fixed-ple-pp2 started on cpu 0, about \d+ s",
+        r"fixed-ple-pp2 ok after \d+\.\d s",
+    ]
+    again = "fixed-ple-pp2 is run again, its capture is damaged: log.txt is missing"
+    for line, wanted in zip(lines, [*engine_lines, again, *engine_lines], strict=True):
+        assert re.fullmatch(wanted, line)
 
 
 HOLD = """\

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from harness.capture import ray_cluster
-from harness.capture.ray_cluster import cluster_devices
+from harness.capture import pools
+from harness.capture.pools import cluster_devices
 from harness.errors import BadInputError
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="extra ray")
@@ -25,7 +25,7 @@ def test_without_ray(tmp_path):
 @pytest.mark.engine
 def test_without_a_cluster(monkeypatch):
     """A cluster that does not answer is an error that says how to start one."""
-    monkeypatch.setattr(ray_cluster, "_ANSWER_SECONDS", 5)
+    monkeypatch.setattr(pools, "_ANSWER_SECONDS", 5)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(BadInputError, match=r"no cluster at 127\.0\.0\.1:1 .*ray start --head"):
         cluster_devices()

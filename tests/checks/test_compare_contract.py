@@ -131,6 +131,17 @@ def test_none_in_a_dummy_run(build):
     assert only(compare_contract(capture.save())).code == "CON004"
 
 
+def test_none_in_an_engine_that_failed(build):
+    """CON004: once too for warm-up and steps of an engine that failed after them."""
+    capture = build(keys={"hidden_states": [8], "residual": [8]})
+    dummy = {"kind": "dummy", "side": "returned", "keys": {"hidden_states": {}, "residual": None}}
+    capture.ranks[0].append(dummy)
+    for step in capture.steps(0):
+        step["sent"]["residual"] = None
+    capture.forget(1, "step")
+    assert codes(compare_contract(capture.fail().save())) == ["CON004"]
+
+
 def test_none_from_the_last_stage_is_no_finding(build):
     """The last stage sends nothing, so that what it returns breaks no contract."""
     capture = build()

@@ -10,7 +10,12 @@ from click.testing import CliRunner
 
 import harness.cli.changed_models
 import harness.cli.check
-from harness.cli.changed_models import changed_models, shrink_models, suite_command
+from harness.cli.changed_models import (
+    changed_models,
+    read_change,
+    shrink_models,
+    suite_command,
+)
 from harness.cli.main import cli
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
@@ -117,6 +122,77 @@ def test_without_a_revision_all_models_are_linted(check, checkout, tmp_path):
     assert (result.exit_code, "of 3 files" in result.output) == (1, True)
 
 
+ENCODER = """class Encoder(nn.Module):
+    def __init__(self, config, enable_pp=%s):
+        if enable_pp:
+            self.start_layer, self.end_layer, self.layers = make_layers(8, Layer)
+        else:
+            self.layers = nn.ModuleList([Layer() for _ in range(8)])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+"""
+WRAPPER = "from .encoder import Encoder\n" + CLEAN.replace(
+    "    def __init__(self):\n", "    def __init__(self):\n        self.encoder = Encoder(1)\n"
+)
+
+
+@pytest.mark.parametrize("name", ["encoder", "m"])
+def test_a_change_is_judged_with_what_it_touches(check, checkout, name):
+    """An encoder that is split wrongly is found with either of the two files changed alone."""
+    checkout.git("switch", "-q", "main")
+    files = {f"{MODELS}/encoder.py": ENCODER % True, f"{MODELS}/m.py": WRAPPER}
+    good = {f"{MODELS}/encoder.py": ENCODER % False, f"{MODELS}/m.py": CLEAN}
+    changed = f"{MODELS}/{name}.py"
+    checkout.commit({**files, changed: good[changed], f"{MODELS}/odd.py": BROKEN})
+    checkout.git("switch", "-q", "-C", "topic")
+    checkout.write(changed, files[changed])
+    result = check("--diff", "main", "--output-format", "json")
+    assert result.exit_code == 1
+    assert [(each["code"], each["counts"]) for each in json.loads(result.stdout)] == [
+        ("PP407", True)
+    ]
+
+
+def test_only_what_the_change_brings_decides(check, checkout):
+    """What an importer had before is hidden without --all; what the change breaks there counts."""
+    checkout.git("switch", "-q", "main")
+    importer = "from .base import Base\n" + BROKEN.replace("class M(", "class M(Base, ")
+    base = CLEAN.replace("class M(", "class Base(")
+    checkout.commit({f"{MODELS}/base.py": base, f"{MODELS}/m.py": importer})
+    checkout.git("switch", "-q", "-C", "topic")
+    checkout.write(f"{MODELS}/base.py", base + "\n")
+    quiet = check("--diff", "main")
+    assert (quiet.exit_code, "PP10" in quiet.output) == (0, False)
+    assert "that do not count (--all)" in quiet.output
+    loud = check("--diff", "main", "--all", "--output-format", "github")
+    assert loud.exit_code == 0
+    assert {line.split()[0] for line in loud.output.splitlines()} == {"::notice"}
+    heir = "from .base import Base\n\n\nclass M(Base):\n    pass\n"
+    checkout.commit({f"{MODELS}/m.py": heir})
+    before = check("--diff", "HEAD")
+    checkout.write(f"{MODELS}/base.py", base.replace('({"hidden_states"', '({"hidden"'))
+    after = check("--diff", "HEAD", "--output-format", "sarif")
+    assert (before.exit_code, after.exit_code) == (0, 1)
+    (run,) = json.loads(after.stdout)["runs"]
+    assert "error" in {result["level"] for result in run["results"]}
+
+
+def test_a_repository_begins_with_what_it_has(check, checkout, tmp_path):
+    """Findings of the baseline decide nothing, with --diff and without; new ones do."""
+    checkout.commit({f"{MODELS}/odd.py": BROKEN})
+    file = str(tmp_path / "known.json")
+    assert check("--baseline", file, "--write-baseline").exit_code == 0
+    assert check("--baseline", file).exit_code == 0
+    assert check("--baseline", file, "--diff", "main").exit_code == 0
+    checkout.write(f"{MODELS}/m.py", BROKEN)
+    result = check("--baseline", file, "--diff", "main")
+    assert (result.exit_code, f"{MODELS}/m.py" in result.output) == (1, True)
+    assert f"{MODELS}/odd.py" not in result.output
+
+
 def test_a_deleted_model_is_not_linted(check, checkout):
     """A file that is gone cannot be read, and is no finding."""
     checkout.git("rm", "-q", f"{MODELS}/odd.py")
@@ -135,6 +211,8 @@ REFUSED = {
     "no folder with --diff": (["--vllm", "gone", "--diff", "main"], "gone: no such folder"),
     "unknown revision": (["--diff", "gone"], "has no commit 'gone'.*--diff REV"),
     "version without run": (["--base-version", "1.2.3"], "--base-version is for --run"),
+    "baseline without a file": (["--write-baseline"], "--baseline FILE"),
+    "no baseline": (["--baseline", "gone.json"], "gone.json: cannot be read"),
 }
 
 
@@ -243,17 +321,18 @@ def test_a_tiny_checkpoint_is_real(tmp_path):
 
 @pytest.mark.vllm
 def test_one_changed_file_is_linted_in_a_moment(tmp_path):
-    """One changed file of the real tree: under 0.4 s of lint, processor time of this process."""
+    """One changed file of the real tree with what it touches: under 1 s of processor time."""
     from checkouts import release_checkout
 
     from harness.assets import patches_dir
-    from harness.cli.changed_models import lint_targets
-    from harness.lint import lint_paths
+    from harness.lint import lint_change
     from harness.source.pin import load_pins, locate_vllm
 
     checkout = release_checkout(tmp_path / "vllm", locate_vllm(load_pins(patches_dir()).default))
-    targets = lint_targets(checkout.path, "HEAD")
-    assert targets == [checkout.path / MODELS / "gemma4.py"]
+    change = read_change(checkout.path, "HEAD")
+    assert change.names == (f"{MODELS}/gemma4.py",)
+    before = {checkout.path / name: text for name, text in change.before.items()}
     began = time.process_time()
-    assert not [f for f in lint_paths(targets).findings if f.code == "PP104"]
-    assert time.process_time() - began < 0.4
+    report = lint_change(checkout.path, change.names, before=before, jobs=1)
+    assert time.process_time() - began < 1
+    assert not [f for f in report.findings if f.code == "PP104"]

@@ -37,6 +37,14 @@ def test_partition_judges_a_given_layer_split():
     assert "ILLEGAL: layer 8 (rank 1) shares the KV cache of layer 7" in result.output
 
 
+def test_partition_says_what_it_does_not_know(tmp_path):
+    """A config whose layers share caches by an unknown rule gets the reason in place of a split."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"num_hidden_layers": 8, "use_cla": True, "cla_share_factor": 2}))
+    with pytest.raises(BadInputError, match=r"no layer split is known .*use_cla=True"):
+        run("partition", str(file))
+
+
 def test_partition_reads_a_bare_config_file(tmp_path):
     """A config.json alone is enough, and JSON output is JSON."""
     file = tmp_path / "config.json"

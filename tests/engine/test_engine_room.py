@@ -1,6 +1,7 @@
 """The room `harness/engine/`: the key of a capture covers all of our code that runs inside vLLM."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 import harness
@@ -38,32 +39,31 @@ def imports_of(module: str) -> set[str]:
     return {name for name in named if name.split(".")[0] == "harness" and path_of(name)}
 
 
-def test_the_closure_of_what_runs_inside_is_one_folder():
-    """Whatever the processes of an engine can import of ours stands in the key: promise kept."""
-    seen, waiting = set(), list(ENTRIES)
-    while waiting:
-        module = waiting.pop()
-        if module not in seen:
-            seen.add(module)
-            waiting += imports_of(module)
-    outside = sorted(
-        module for module in seen - {"harness"} if not path_of(module).is_relative_to(ENGINE)
-    )
-    assert outside == []
-    assert {"harness.engine.main", "harness.engine.hooks.tracer"} <= seen
-
-
-def test_every_file_of_the_folder_is_in_the_closure_or_read_by_the_controller():
-    """A file that nothing imports is dead, and makes captures stale for nothing."""
-    reached, waiting = set(), list(ENTRIES)
-    for path in PACKAGE.rglob("*.py"):
-        if not path.is_relative_to(ENGINE) and "_data" not in path.parts:
-            relative = path.relative_to(PACKAGE.parent).with_suffix("")
-            waiting += imports_of(".".join(relative.parts).removesuffix(".__init__"))
+def closure(modules: Iterable[str]) -> set[str]:
+    """Return modules with all of ours that they import, directly or not."""
+    reached, waiting = set(), list(modules)
     while waiting:
         module = waiting.pop()
         if module not in reached:
             reached.add(module)
             waiting += imports_of(module)
-    files = {path_of(module) for module in reached}
+    return reached
+
+
+def test_the_closure_of_what_runs_inside_is_one_folder():
+    """Whatever the processes of an engine can import of ours stands in the key: promise kept."""
+    inside = closure(ENTRIES)
+    outside = [name for name in inside - {"harness"} if not path_of(name).is_relative_to(ENGINE)]
+    assert sorted(outside) == []
+    assert {"harness.engine.main", "harness.engine.hooks.tracer"} <= inside
+
+
+def test_every_file_of_the_folder_is_in_the_closure_or_read_by_the_controller():
+    """A file that nothing imports is dead, and makes captures stale for nothing."""
+    waiting = list(ENTRIES)
+    for path in PACKAGE.rglob("*.py"):
+        if not path.is_relative_to(ENGINE) and "_data" not in path.parts:
+            relative = path.relative_to(PACKAGE.parent).with_suffix("")
+            waiting += imports_of(".".join(relative.parts).removesuffix(".__init__"))
+    files = {path_of(module) for module in closure(waiting)}
     assert sorted(set(ENGINE.rglob("*.py")) - files - {ENGINE / "__init__.py"}) == []

@@ -32,8 +32,8 @@ class Owner(Base):
         return "own"
 
 
-def louder(method):
-    return lambda *args: f"{method(*args)}!"
+def louder(method, *args):
+    return f"{method(*args)}!"
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Ranks that share a GPU: what crosses goes through host memory and arrives on the device."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="runs inside the engine, which brings torch")
 
-from harness.engine.hooks.share import receiving_on_host, sending_from_host  # noqa: E402
+from harness.engine.hooks.share import receive_on_host, send_from_host  # noqa: E402
 
 META = torch.device("meta")
 
@@ -21,7 +22,9 @@ class OnDevice(torch.Tensor):
 def test_only_host_memory_is_sent():
     """Every tensor goes to the host, anything else as it is, other arguments untouched."""
     seen = []
-    send = sending_from_host(lambda *args, **kwargs: seen.append((args, kwargs)) or ["handle"])
+    send = partial(
+        send_from_host, lambda *args, **kwargs: seen.append((args, kwargs)) or ["handle"]
+    )
     given = {"hidden_states": torch.ones(2).as_subclass(OnDevice), "count": 3, "none": None}
     assert send("group", given, 1, all_gather_group="tp") == ["handle"]
     ((group, sent, dst), kwargs), *_ = seen
@@ -38,7 +41,7 @@ def test_what_came_is_moved_after_the_waits():
         assert came["hidden_states"].device.type == "cpu"
         came["residual"] = torch.ones(2)
 
-    receive = receiving_on_host(lambda *args, **kwargs: (came, ["handle"], [gather]))
+    receive = partial(receive_on_host, lambda *args, **kwargs: (came, ["handle"], [gather]))
     tensors, handles, after = receive(SimpleNamespace(device=META))
     assert (tensors is came, handles) == (True, ["handle"])
     for step in after:
@@ -49,5 +52,5 @@ def test_what_came_is_moved_after_the_waits():
 
 def test_a_rank_without_neighbours_gets_nothing():
     """One stage receives nothing, as without sharing."""
-    receive = receiving_on_host(lambda *args, **kwargs: (None, [], []))
+    receive = partial(receive_on_host, lambda *args, **kwargs: (None, [], []))
     assert receive(SimpleNamespace(device=META)) == (None, [], [])

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.engine.hooks.shm import unlinking
+from harness.engine.hooks.shm import init_unnamed
 
 ENDED = SimpleNamespace(group_name="4711-pp:0-[0-1]-cpushm", communicator=SimpleNamespace(rank=1))
 
@@ -19,7 +19,7 @@ def test_a_segment_is_gone_once_all_ranks_have_joined(tmp_path):
         segment.touch(exist_ok=False)
         return 42
 
-    assert unlinking(create, tmp_path)(ENDED) == 42
+    assert init_unnamed(create, ENDED, tmp_path) == 42
     assert other.exists()
     assert not segment.exists()
 
@@ -33,5 +33,5 @@ def test_a_failed_start_leaves_nothing_either(tmp_path):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        unlinking(create, tmp_path)(ENDED)
+        init_unnamed(create, ENDED, tmp_path)
     assert not segment.exists()

@@ -110,6 +110,16 @@ def test_cut_of_another_size_does_not_apply(plan):
         ({"models": ("nope",)}, "no model 'nope'"),
         ({"models": ("ple", "ple")}, "two models are named ple"),
         ({"partitions": ((2, 3, 3),)}, "has 3 stages"),
+        (
+            {"partitions": ((3, 4),)},
+            "--pp-partition 3,4 is impossible for dense, which has 8 layers: .* places 7 layers, "
+            "the model has 8; 4,4 is legal",
+        ),
+        (
+            {"partitions": ((8, 2),), "models": ("ple",)},
+            "--pp-partition 8,2 is impossible for ple, .*shares the KV cache of layer 7.*; "
+            "5,5 is legal",
+        ),
         ({"gsm8k_fewshot": 5}, "no examples for 5 shots"),
         ({"tp": 3}, "dense has 4 attention heads, which 3 ranks cannot share"),
         ({"gsm8k": "gone.jsonl"}, "cannot be read"),
@@ -119,6 +129,16 @@ def test_what_cannot_be_run_is_refused(plan, options, words):
     """A sweep that cannot be run is refused while it is planned, naming the option."""
     with pytest.raises(BadInputError, match=words):
         plan(**options)
+
+
+def test_more_stages_than_layers_are_refused_if_asked_for(plan):
+    """Asked for it is an option that cannot be; vLLM's own split that cannot be is a finding."""
+    layers = Decoder.of(resolve_model("dense").config).layers
+    stages = layers + 1
+    with pytest.raises(BadInputError, match=f"no layer split over {stages} stages is legal"):
+        plan(stages, partitions=((1,) * stages,), models=("dense",))
+    sweep = plan(stages, models=("dense",))
+    assert sweep.partition(Point("fixed", "dense", stages)).illegal_reason is not None
 
 
 def test_a_sweep_for_each_pin(plan):

@@ -9,33 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness.capture.devices import DevicePool, lease
-from harness.plugin.progress import ProgressLines, progress_lines
+from harness.plugin.progress import progress_lines
 
 ONE = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple")
-
-
-@pytest.fixture
-def printed():
-    return []
-
-
-@pytest.fixture
-def lines(printed):
-    return ProgressLines(SimpleNamespace(write_line=printed.append), None)
-
-
-def test_lines_name_cell_devices_and_seconds(lines, printed, cell):
-    """Each event is one line that names the cell."""
-    lines.waits(cell)
-    lines.dropped(cell, "rank0.jsonl is missing")
-    lines.started(cell, (0, 1), 14.6)
-    lines.ended(cell, "ok", 15.23)
-    assert printed == [
-        "pp-harness: fixed-ple-pp2 waits for another run on this machine",
-        "pp-harness: fixed-ple-pp2 is run again, its capture is damaged: rank0.jsonl is missing",
-        "pp-harness: fixed-ple-pp2 started on cpu 0 1, about 15 s",
-        "pp-harness: fixed-ple-pp2 ok after 15.2 s",
-    ]
 
 
 @pytest.mark.parametrize("mode", ["fd", "no"])
@@ -78,21 +54,19 @@ def test_a_line_during_an_item_comes_after_it(pytester):
     )
     pytester.makepyfile(
         "import threading\n"
-        "from types import SimpleNamespace\n"
-        "cell = SimpleNamespace(id='cell')\n"
         "def test_compares(lines):\n"
-        "    report = threading.Thread(target=lines.ended, args=(cell, 'ok', 1.0))\n"
+        "    report = threading.Thread(target=lines, args=('early',))\n"
         "    report.start()\n"
         "    report.join()\n"
         "    print('of the item')\n"
         "    with lines.shown():\n"
-        "        lines.ended(cell, 'found', 2.0)\n"
+        "        lines('late')\n"
         "    print('too')\n"
     )
     shown = pytester.runpytest_subprocess("-rP", "-p", "no:cacheprovider").stdout.str()
     captured = shown.partition("Captured stdout call")[2]
-    assert shown.count("pp-harness: cell ok after 1.0 s") == 1
-    assert shown.count("pp-harness: cell found after 2.0 s") == 1
+    assert shown.count("pp-harness: early") == 1
+    assert shown.count("pp-harness: late") == 1
     assert "of the item\ntoo\n" in captured
     assert "pp-harness" not in captured
 

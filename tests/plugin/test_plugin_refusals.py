@@ -37,6 +37,7 @@ REFUSED = {
     "partition word": (["--pp-partition", "a,b"], "--pp-partition a,b"),
     "partition zero": (["--pp-partition", "0,8"], "every stage needs a layer"),
     "partition stages": (["--pp-partition", "2,3,3"], "has 3 stages; --pp asks for 2"),
+    "partition layers": (["--pp-partition", "3,4"], "--pp-partition 3,4 is impossible for dense"),
     "limit": (["--pp-gsm8k-limit", "0"], ": give a whole number, 1 or more"),
     "negative limit": (["--pp-gsm8k-limit=-3"], ": give a whole number, 1 or more"),
     "limit word": (["--pp-gsm8k-limit", "x"], "--pp-gsm8k-limit x: give a whole number"),

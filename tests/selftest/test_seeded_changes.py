@@ -43,8 +43,8 @@ def test_a_declaration_is_all_that_a_fault_takes(monkeypatch):
     monkeypatch.setattr(declare, "_declared", dict(declare._declared))
     acted = []
 
-    @declare.fault("turned-sideways", "turned", "hidden_states lie on their side", quick=True)
-    def turned(site):
+    @declare.fault("turned", "hidden_states lie on their side", quick=True)
+    def turned_sideways(site):
         acted.append(site)
         return nullcontext()
 
@@ -52,20 +52,24 @@ def test_a_declaration_is_all_that_a_fault_takes(monkeypatch):
     assert "turned-sideways            turned           ple PP=2: hidden_states" in listed.output
     for asked in ("turned-sideways", "turned"):
         (change,) = select_changes((asked,), quick=True)
-        assert change.action is turned
+        assert change.action is turned_sideways
     site = SimpleNamespace(memory={"begun": True})
     with resolve("turned-sideways")(site):
         assert acted == [site]
     with pytest.raises(ValueError, match="two changes of the self-test are named 'turned-sideways"):
-        declare.fault("turned-sideways", "turned", "again")(turned)
+        declare.fault("turned", "again")(turned_sideways)
 
 
 def test_a_change_that_is_not_declared_is_refused():
     """A name that no one declared is our bug; that of the unchanged run is no fault's."""
     with pytest.raises(LookupError, match="sideways"):
         resolve("sideways")
+
+    def unchanged(_site):
+        return nullcontext()
+
     with pytest.raises(ValueError, match=UNCHANGED):
-        declare.harmless(UNCHANGED, "taken")(nullcontext)
+        declare.harmless("taken")(unchanged)
 
 
 def test_only_selects_by_class_and_name():

@@ -4,6 +4,7 @@ The same questions are asked of the same engine at two PP sizes, so that only th
 result changed carry information (docs/evidence.md).
 """
 
+from itertools import zip_longest
 from typing import Any
 
 from ...capture.record import Capture
@@ -59,7 +60,7 @@ def compare_accuracy(
     }
     scores = f"{figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
     if not changed:
-        return Verdict(Outcome.PASS, f"all {count} outputs identical ({scores})", (), figures)
+        return judged([], f"all {count} outputs identical ({scores})", **figures)
     p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)
     figures |= {
         "p_value": p_value,
@@ -155,9 +156,8 @@ def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
 
 def _unpaired(before: list[Line], after: list[Line]) -> Finding | None:
     """ACC003 for the first question that was not asked of both sides."""
-    for position in range(max(len(before), len(after))):
-        a = before[position] if position < len(before) else {}
-        b = after[position] if position < len(after) else {}
+    none: Line = {}
+    for position, (a, b) in enumerate(zip_longest(before, after, fillvalue=none)):
         for name in _HASHES:
             if a.get(name) is None or a.get(name) != b.get(name):
                 return Finding(

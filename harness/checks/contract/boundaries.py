@@ -30,38 +30,28 @@ class KeyFlow:
     unused: float | None
 
 
-@dataclass(frozen=True)
-class BoundaryFlow:
-    """One boundary ("0->1"), its keys by name, and the traced steps that both sides ran."""
-
-    boundary: str
-    steps: int
-    keys: tuple[KeyFlow, ...]
-
-
 def contract_figures(
     stages: Mapping[int, RankTrace], pp: int, costs: tuple[KeyCost, ...] = ()
 ) -> dict[str, Any]:
     """Figures of the report: `stages` (layers of each, first and last) and `boundaries`.
 
-    A stage that left no trace is missing from `stages`, and so are the boundaries beside it.
+    A boundary ("0->1") has its keys by name, and the traced steps that both sides ran. A stage that
+    left no trace is missing from `stages`, and so are the boundaries beside it.
     """
     return {
         "stages": [
-            {"stage": stage, "layers": [min(trace.layers), max(trace.layers)]}
-            if (trace := stages[stage]).layers
-            else {"stage": stage, "layers": None}
-            for stage in sorted(stages)
+            {"stage": stage, "layers": [min(layers), max(layers)] if layers else None}
+            for stage, layers in sorted((stage, trace.layers) for stage, trace in stages.items())
         ],
         "boundaries": [
-            asdict(_boundary(stages[stage], stages[stage + 1], costs))
+            _boundary(stages[stage], stages[stage + 1], costs)
             for stage in range(pp - 1)
             if stage in stages and stage + 1 in stages
         ],
     }
 
 
-def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]) -> BoundaryFlow:
+def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]) -> dict[str, Any]:
     boundary = f"{sender.stage}->{receiver.stage}"
     declared = receiver.declared or {}
     packed = [step.sent or {} for step in sender.steps]
@@ -72,8 +62,8 @@ def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]
 
     def flow(key: str) -> KeyFlow:
         values = [values[key] for values in packed if key in values]
-        forms = [form for form in (*values, declared.get(key)) if form and "shape" in form]
-        form = forms[0] if forms else None
+        forms = (form for form in (*values, declared.get(key)) if form and "shape" in form)
+        form = next(forms, None)
         return KeyFlow(
             key=key,
             declared=key in declared,
@@ -88,4 +78,5 @@ def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]
         )
 
     steps = min(len(sender.steps), len(receiver.steps))
-    return BoundaryFlow(boundary, steps, tuple(flow(key) for key in sorted(keys)))
+    flows = tuple(asdict(flow(key)) for key in sorted(keys))
+    return {"boundary": boundary, "steps": steps, "keys": flows}

@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+
+import numpy as np
 
 from ...capture.record import RankTrace
 from ..finding import Finding, Severity
-
-# Bytes of an element; of float8 there are several kinds.
-_WIDTHS = {
-    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
-    "int32": 4, "uint32": 4, "float32": 4, "int64": 8, "uint64": 8, "float64": 8, "complex64": 8,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,12 +35,13 @@ def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
             if value is None or "shape" not in value:
                 continue
             later = [stages[number].steps[0] for number in range(stage + 1, len(stages))]
+            elements = prod(value["shape"][1:])
             costs.append(
                 KeyCost(
                     boundary=f"{stage}->{stage + 1}",
                     key=key,
-                    bytes_per_token=prod(value["shape"][1:]) * _width(value),
-                    unused=_unused(prod(value["shape"][1:]), key, [step.used for step in later]),
+                    bytes_per_token=elements * _width(value["dtype"]),
+                    unused=_unused(elements, key, [step.used for step in later]),
                     read=any(key in step.reads for step in later),
                 )
             )
@@ -55,13 +51,13 @@ def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
 def _unused(
     elements: int, key: str, later: list[dict[str, list[list[int]]] | None]
 ) -> float | None:
-    used = [False] * elements
+    used = np.zeros(elements, np.bool_)
     for ranges in later:
         if ranges is None:
             return None
         for start, stop in ranges.get(key, ()):
-            used[start:stop] = [True] * (min(stop, elements) - start)
-    return 1 - sum(used) / elements if elements else 0.0
+            used[start:stop] = True
+    return 1 - int(used.sum()) / elements if elements else 0.0
 
 
 def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
@@ -71,25 +67,35 @@ def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
     0.20.2 reads `residual` and overwrites it), and whether that is a fault the logits say. One
     that is not even read has a finding of its own.
     """
-    return [_wasted(cost, cost.unused) for cost in costs if cost.read and cost.unused]
+    findings = []
+    for cost in costs:
+        if not cost.read or not cost.unused:
+            continue
+        if cost.unused == 1.0:
+            code, severity = "CON014", Severity.WARNING
+            waste = "no later stage uses any of it"
+            fix = "use what is read, or stop sending it"
+        else:
+            code, severity = "CON101", Severity.INFO
+            waste = f"{cost.unused:.0%} of them are used by no later stage"
+            fix = "send only what the stages after the boundary need"
+        findings.append(
+            Finding(
+                code,
+                f"'{cost.key}' carries {cost.bytes_per_token} bytes a token over {cost.boundary}; "
+                + waste,
+                fix,
+                severity,
+                boundary=cost.boundary,
+                key=cost.key,
+                evidence={"bytes_per_token": cost.bytes_per_token, "unused": cost.unused},
+            )
+        )
+    return findings
 
 
-def _wasted(cost: KeyCost, unused: float) -> Finding:
-    carries = f"'{cost.key}' carries {cost.bytes_per_token} bytes a token over {cost.boundary}; "
-    if unused == 1.0:
-        code, severity = "CON014", Severity.WARNING
-        message = carries + "no later stage uses any of it"
-        fix = "use what is read, or stop sending it"
-    else:
-        code, severity = "CON101", Severity.INFO
-        message = carries + f"{unused:.0%} of them are used by no later stage"
-        fix = "send only what the stages after the boundary need"
-    evidence = {"bytes_per_token": cost.bytes_per_token, "unused": unused}
-    return Finding(
-        code, message, fix, severity, boundary=cost.boundary, key=cost.key, evidence=evidence
-    )
-
-
-def _width(value: dict[str, Any]) -> int:
-    dtype: str = value["dtype"]
-    return 1 if dtype.startswith("float8") else _WIDTHS[dtype]
+def _width(dtype: str) -> int:
+    """Bytes of an element; numpy knows neither bfloat16 nor the kinds of float8."""
+    if dtype.startswith("float8"):
+        return 1
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize

@@ -7,6 +7,7 @@ V2 copies what was *declared* (an extra key is dropped).
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 
 from ...capture.manifest import Status
 from ...capture.record import Capture, RankTrace
@@ -46,19 +47,18 @@ def compare_contract(capture: Capture) -> Verdict:
         causes += _seen_before_the_end(capture, pp)
         if not causes:
             return Verdict(Outcome.BLOCKED, unseen, (), figures)
-        return judged(causes, "", **figures)
-    findings = list(causes)
+        return judged(_unique(causes), "", **figures)
     for tp_rank in range(tp):
         for stage in range(pp - 1):
-            findings += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
+            causes += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
         for stage in range(pp):
-            findings += disagreements(stages[stage], ranks[stage, tp_rank])
+            causes += disagreements(stages[stage], ranks[stage, tp_rank])
     costs = boundary_costs(stages)
     senders = [stages[stage] for stage in range(pp - 1)]
     crossings = sum(len(sender.steps) for sender in senders)
     sent = {key for sender in senders for step in sender.steps for key in step.sent or ()}
     return judged(
-        _unique(findings) + cost_findings(costs),
+        _unique(causes) + cost_findings(costs),
         f"{crossings} crossings of {pp - 1} {'boundary' if pp == 2 else 'boundaries'} agree on "
         f"{', '.join(sorted(sent))}",
         boundary_costs=[asdict(cost) for cost in costs],
@@ -149,33 +149,27 @@ def _misuses(trace: RankTrace, *, survived: bool) -> Iterable[Finding]:
 
 def _nones_in_dummies(trace: RankTrace, pp: int) -> Iterable[Finding]:
     """Yield the keys that a stage returned as None while the engine warmed up."""
-    if trace.stage == pp - 1:
-        return
     keys = {key for dummy in trace.dummies for key, value in dummy["keys"].items() if value is None}
-    for key in sorted(keys):
+    for key in sorted(keys) if trace.stage < pp - 1 else ():
         yield none_finding(trace.stage, key)
 
 
 def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
     boundary = f"{sender.stage}->{receiver.stage}"
+    undeclared = partial(Finding, "CON010", stage=receiver.stage, boundary=boundary)
+    out_of_step = partial(Finding, "CON012", boundary=boundary)
     findings: list[Finding] = []
     if receiver.declared is None or receiver.declared_error:
         findings.append(
-            Finding(
-                "CON010",
+            undeclared(
                 f"stage {receiver.stage} declares no keys: {receiver.declared_error}",
                 "give the model (and its wrapper) make_empty_intermediate_tensors",
-                stage=receiver.stage,
-                boundary=boundary,
             )
         )
     findings += [
-        Finding(
-            "CON010",
+        undeclared(
             f"stage {receiver.stage} declares '{key}' and makes no tensor for it",
             "make an empty tensor for every key that make_empty_intermediate_tensors returns",
-            stage=receiver.stage,
-            boundary=boundary,
             key=key,
         )
         for key, value in sorted((receiver.declared or {}).items())
@@ -185,23 +179,19 @@ def _boundary(sender: RankTrace, receiver: RankTrace) -> list[Finding]:
     findings += key_findings(boundary, pairs, receiver)
     if len(sender.steps) != len(receiver.steps):
         findings.append(
-            Finding(
-                "CON012",
+            out_of_step(
                 f"stage {sender.stage} ran {len(sender.steps)} traced steps, stage "
                 f"{receiver.stage} ran {len(receiver.steps)}",
                 "every stage must run every step",
-                boundary=boundary,
             )
         )
     apart = [before.index for before, after in pairs if before.spans != after.spans]
     if apart:
         findings.append(
-            Finding(
-                "CON012",
+            out_of_step(
                 f"stages {sender.stage} and {receiver.stage} ran different rows in {len(apart)} "
                 f"of {len(pairs)} steps, first in step {apart[0]}",
                 "every stage must run every step on the same tokens",
-                boundary=boundary,
                 evidence={"steps": apart[:EXAMPLES]},
             )
         )

@@ -18,6 +18,12 @@ _PAIRS = 64
 # Distances in float32 numbers fall into buckets by their binary digits; the largest has 33.
 _BUCKETS = 34
 
+# Figures of the report, beside `ulps`.
+_FIGURES = (
+    *("rows", "equal_rows", "max_abs", "relative_rms", "kl", "kl_reverse", "top1", "top5"),
+    "smallest_flip_margin",
+)
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -80,18 +86,7 @@ class LogitDistance:
     @property
     def figures(self) -> dict[str, Any]:
         """Figures for the report, by name."""
-        return {
-            "rows": self.rows,
-            "equal_rows": self.equal_rows,
-            "max_abs": self.max_abs,
-            "relative_rms": self.relative_rms,
-            "kl": self.kl,
-            "kl_reverse": self.kl_reverse,
-            "top1": self.top1,
-            "top5": self.top5,
-            "smallest_flip_margin": self.smallest_flip_margin,
-            "ulps": list(self.ulps),
-        }
+        return {name: getattr(self, name) for name in _FIGURES} | {"ulps": list(self.ulps)}
 
 
 def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
@@ -203,10 +198,9 @@ def unrelated_distance(table: LogitTable) -> float:
 
     Rows of a table are paired with others of it, half the table away.
     """
-    rows = list(table.index.items())
-    firsts, seconds = {}, {}
-    for place in range(0, len(rows), max(1, len(rows) // _PAIRS)):
-        name, firsts[rows[place][0]] = rows[place]
-        seconds[name] = rows[(place + len(rows) // 2) % len(rows)][1]
+    names, rows = list(table.index), list(table.index.values())
+    chosen = range(0, len(rows), max(1, len(rows) // _PAIRS))
+    firsts = {names[place]: rows[place] for place in chosen}
+    seconds = {names[place]: rows[(place + len(rows) // 2) % len(rows)] for place in chosen}
     pairs = (LogitTable(table.values, index) for index in (firsts, seconds))
     return float(np.median(distance(*pairs).row_rms))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from ...capture.record import Capture, RankTrace
-from .locate import Row, layer_rows
+from ...capture.record import Capture
+from .locate import Row, layer_rows, stage_of
 
 # Most columns of the map. Positions of a request share one where there are more; each request has
 # a column at least.
@@ -39,7 +39,7 @@ def difference_map(baseline: Capture, candidate: Capture) -> dict[str, Any] | No
         return None
     return {
         "layers": layers,
-        "stages": [_stage_of(candidate.stages, layer) for layer in layers],
+        "stages": [stage_of(candidate, layer) for layer in layers],
         "columns": [[*column[0], len(column)] for column in columns],
         "changed": changed,
         "norm": norm,
@@ -57,10 +57,9 @@ def _columns(rows: list[Row]) -> list[list[Row]]:
     ):
         width += 1
     return [
-        positions[start : start + width]
+        sorted(group)[start : start + width]
         for group in requests.values()
-        for positions in [sorted(group)]
-        for start in range(0, len(positions), width)
+        for start in range(0, len(group), width)
     ]
 
 
@@ -73,7 +72,3 @@ def _norm_change(
     changes = [abs(before[row] - after[row]) / before[row] for row in moved if before[row] > 0]
     finite = [change for change in changes if isfinite(change)]
     return float(f"{max(finite):.3g}") if finite else None
-
-
-def _stage_of(stages: Mapping[int, RankTrace], layer: int) -> int:
-    return next(number for number, trace in stages.items() if layer in trace.layers)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...capture.record import Capture
-from ...engine.settings import EngineSettings, Mode, Profile
+from ...engine.settings import Mode, Profile
 from .distance import LogitDistance, distance
 from .locate import Row
 from .noise import BITS, Tolerance, tolerance
@@ -31,13 +31,13 @@ class RowLimits:
     @property
     def figures(self) -> dict[str, Any]:
         """Figures for the report, by name."""
-        figures: dict[str, Any] = {}
-        if self.floor is not None:
-            figures["floor"] = self.floor.figures
+        figures: dict[str, Any] = {} if self.floor is None else {"floor": self.floor.figures}
         if not self.are_bits:
-            figures["noise_limit"] = self.rms.limit
-            figures["noise_limit_largest"] = self.largest.limit
-            figures["noise_reason"] = self.rms.reason
+            figures |= {
+                "noise_limit": self.rms.limit,
+                "noise_limit_largest": self.largest.limit,
+                "noise_reason": self.rms.reason,
+            }
         return figures
 
     def rows_beyond(self, far: LogitDistance) -> list[Row]:
@@ -50,25 +50,17 @@ class RowLimits:
             beyond |= np.isnan(far.row_rms)
         return [row for row, is_beyond in zip(far.order, beyond, strict=True) if is_beyond]
 
-    def real_flips(self, far: LogitDistance) -> int:
-        """Number of flips of the highest token that rounding could not have done."""
-        return sum(flip.share > 2 * self.largest.limit for flip in far.flips)
-
 
 def row_limits(baseline: Capture, rows: int) -> RowLimits:
     """Limits for `rows` rows, from the two passes of PP=1 over the same probes."""
     cell = baseline.cell
     second = baseline.second_logits
     floor = distance(baseline.logits, second) if second.index else None
-    repeats = floor is None or floor.equal_rows == floor.rows
-    if bits_expected(cell) and repeats:
+    # The same batches at every PP, and nothing compiled.
+    bits_expected = cell.profile is Profile.PARITY and cell.mode is Mode.EAGER
+    if bits_expected and (floor is None or floor.equal_rows == floor.rows):
         return RowLimits(BITS, BITS, floor)
     layers = max((len(trace.layers) for trace in baseline.stages.values()), default=1)
     moves = (floor.row_rms, floor.row_max) if floor is not None else (np.zeros(0), np.zeros(0))
     rms, largest = (tolerance(move, rows, cell.dtype, layers) for move in moves)
     return RowLimits(rms, largest, floor)
-
-
-def bits_expected(cell: EngineSettings) -> bool:
-    """Whether a cell runs the same batches at every PP, and nothing compiled."""
-    return cell.profile is Profile.PARITY and cell.mode is Mode.EAGER

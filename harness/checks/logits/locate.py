@@ -46,6 +46,11 @@ def layer_rows(
     return layers
 
 
+def stage_of(capture: Capture, layer: int) -> int:
+    """The pipeline stage that holds a layer."""
+    return next(stage for stage, trace in capture.stages.items() if layer in trace.layers)
+
+
 def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Location | None:
     """Find where `candidate` first differs from `baseline`; None if no layer differs.
 
@@ -111,8 +116,7 @@ def _distances(before: _Fingerprints, after: _Fingerprints, layer: int) -> dict[
 def _describe(
     candidate: Capture, layer: int, row: Row, beyond: tuple[float, float] | None = None
 ) -> Location:
-    stage = next(number for number, trace in candidate.stages.items() if layer in trace.layers)
-    request, position = row
+    stage, (request, position) = stage_of(candidate, layer), row
     entered = _entered(candidate, stage, row)
     fed = "".join(f"{key} {how}; " for key, how in entered.items())
     sentence = (
@@ -138,15 +142,12 @@ def _entered(candidate: Capture, stage: int, row: Row) -> dict[str, str]:
     copied = step.copied or {}
     entered = {}
     for key in sorted(set(sent) | set(trace.declared or {})):
-        entered[key] = _arrival(sent.get(key), copied.get(key))
-        if key not in step.reads:
-            entered[key] += " and is not read"
+        left, arrived = sent.get(key), copied.get(key)
+        if left is None:
+            how = "is not sent"
+        elif arrived is not None and left.get("digest") != arrived.get("digest"):
+            how = "arrives changed"
+        else:
+            how = "arrives equal"
+        entered[key] = how if key in step.reads else f"{how} and is not read"
     return entered
-
-
-def _arrival(sent: dict[str, object] | None, copied: dict[str, object] | None) -> str:
-    if sent is None:
-        return "is not sent"
-    if copied is not None and sent.get("digest") != copied.get("digest"):
-        return "arrives changed"
-    return "arrives equal"

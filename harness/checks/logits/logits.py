@@ -33,13 +33,8 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     findings = _lost_rows(baseline, candidate)
     widths = before.values.shape[1], after.values.shape[1]
     if widths[0] != widths[1]:
-        findings.append(
-            Finding(
-                "LOG003",
-                f"vocabulary differs: {widths[0]} against {widths[1]}",
-                "compare cells of one model",
-            )
-        )
+        message = f"vocabulary differs: {widths[0]} against {widths[1]}"
+        findings.append(Finding("LOG003", message, "compare cells of one model"))
         return judged(findings, "")
     if not set(before.index) & set(after.index):
         return judged(findings, "")
@@ -63,16 +58,20 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
             figures["difference"] = reach
     if findings:
         return judged(findings, "", **figures)
-    if far.equal_rows < far.rows:
-        unrelated = unrelated_distance(before)
-        if unrelated <= limits.rms.limit:
-            where = locate(baseline, candidate, bits=False)
-            return (
-                _beyond_in_a_layer(where, figures)
-                if where
-                else _undecided(far, limits, unrelated, figures)
-            )
-    return judged(findings, _agreement(far, limits), **figures)
+    if far.equal_rows == far.rows:
+        return judged([], f"{far.rows} rows bit-identical", **figures)
+    unrelated = unrelated_distance(before)
+    if unrelated <= limits.rms.limit:
+        where = locate(baseline, candidate, bits=False)
+        if where is None:
+            return _undecided(far, limits, unrelated, figures)
+        return judged([_beyond_in_a_layer(where, figures)], "", **figures)
+    return judged(
+        [],
+        f"{far.equal_rows} of {far.rows} rows bit-identical, the others within noise: relative RMS "
+        f"up to {np.nanmax(far.row_rms):.2g} of {limits.rms.limit:.2g}",
+        **figures,
+    )
 
 
 def _judge(pair: Comparison) -> Verdict:
@@ -140,9 +139,9 @@ def _difference(
     """LOG001: rows are further apart than is allowed."""
     noise = "" if limits.are_bits else f" by more than noise (relative RMS {limits.rms.limit:.2g})"
     rms = "undefined" if far.relative_rms is None else f"{far.relative_rms:.3g}"
-    flips = ""
-    if far.flips:
-        flips = f" ({limits.real_flips(far)} of {len(far.flips)} flips are no ties)"
+    # Flips of the highest token that rounding could not have done.
+    real = sum(flip.share > 2 * limits.largest.limit for flip in far.flips)
+    flips = f" ({real} of {len(far.flips)} flips are no ties)" if far.flips else ""
     widest = sorted(far.flips, key=lambda flip: -flip.margin)[:_EXAMPLES]
     return Finding(
         "LOG001",
@@ -161,9 +160,9 @@ def _difference(
     )
 
 
-def _beyond_in_a_layer(where: Location, figures: dict[str, Any]) -> Verdict:
+def _beyond_in_a_layer(where: Location, figures: dict[str, Any]) -> Finding:
     """LOG006: a layer shows what rounding has hidden by the time of the logits."""
-    finding = Finding(
+    return Finding(
         "LOG006",
         f"a layer's output is further from PP=1 than rounding takes it there: {where.sentence}; "
         "logits cannot show it, since rounding alone takes them as far as unrelated rows",
@@ -172,7 +171,6 @@ def _beyond_in_a_layer(where: Location, figures: dict[str, Any]) -> Verdict:
         layer=where.layer,
         evidence={**figures, "entered": where.entered},
     )
-    return judged([finding], "", **figures)
 
 
 def _undecided(
@@ -188,15 +186,6 @@ def _undecided(
         evidence={**figures, "unrelated": unrelated},
     )
     return verdict_of(Outcome.INCONCLUSIVE, finding, **figures)
-
-
-def _agreement(far: LogitDistance, limits: RowLimits) -> str:
-    if far.equal_rows == far.rows:
-        return f"{far.rows} rows bit-identical"
-    return (
-        f"{far.equal_rows} of {far.rows} rows bit-identical, the others within noise: relative RMS "
-        f"up to {np.nanmax(far.row_rms):.2g} of {limits.rms.limit:.2g}"
-    )
 
 
 def _name(row: Row) -> str:

@@ -1,5 +1,6 @@
 """The hooks that both model runners share: the begin of a step, and runs that are none."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from . import changes
@@ -8,24 +9,28 @@ from .step import RowSpan
 from .tracer import Tracer
 
 
-def begin_batch(tracer: Tracer, runner: Any, spans: tuple[RowSpan, ...]) -> None:
-    """Begin a step of `runner` whose rows are those of `spans`; empty: not every row is marked.
+def begin_batch(tracer: Tracer, runner: Any, requests: Iterable[RowSpan | None]) -> None:
+    """Begin a step of `runner` with the rows of `requests`, in batch order; None has no mark.
 
     Rows of probes are traced; rows of any marked request are run under the change that they name.
+    A step with a row that is not marked is left alone.
     """
+    marked: list[RowSpan] = []
+    for span in requests:
+        if span is None:
+            marked.clear()
+            break
+        marked.append(span)
+    spans = tuple(marked)
     probes = spans if all(span.name for span in spans) else ()
     runner._pp_harness_spans = probes
     if probes:
         tracer.begin_step(probes)
     if any(span.change for span in spans):
-        changes.enter(tracer, runner, spans, dict(decoder_layers(runner.get_model(), runner)))
+        changes.enter(tracer, runner, spans, decoder_layers(runner))
 
 
-def with_dummy_run(tracer: Tracer, method: Any) -> Any:
-    """Return a runner's `_dummy_run` that marks all within as profiling or warm-up."""
-
-    def dummy_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with tracer.dummy_run():
-            return method(self, *args, **kwargs)
-
-    return dummy_run
+def dummy_run(tracer: Tracer, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Mark all within a runner's `_dummy_run` as profiling or warm-up."""
+    with tracer.dummy_run():
+        return method(*args, **kwargs)

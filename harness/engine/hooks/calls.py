@@ -1,17 +1,17 @@
 """The calls of a worker by its executor: the rank's position while they run, and its failures."""
 
-import functools
 import inspect
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .position import Position
 from .tracer import Tracer
+from .wrap import wrap
 
 # The worker is made by a call of its class.
 _CREATE = "create_worker"
 # A rank is told to end when something has failed already; what fails then is no cause.
-_LEFT_ALONE = ("shutdown",)
+_SHUTDOWN = "shutdown"
 
 
 class WorkerCalls:
@@ -30,50 +30,35 @@ class WorkerCalls:
 
         To be called last: then exceptions of our hooks in these methods are recorded as well.
         """
-        for owner, name in _methods(worker_class):
-            method = vars(owner)[name]
-            phase = _CREATE if name == "__init__" else name
-            setattr(owner, name, functools.wraps(method)(self._watched(phase, method)))
+        for owner in worker_class.__mro__:
+            for name, value in list(vars(owner).items()):
+                is_called = name == "__init__" or not name.startswith("_")
+                if is_called and inspect.isfunction(value) and name != _SHUTDOWN:
+                    wrap(owner, name, partial(self._call, _CREATE if name == "__init__" else name))
 
-    def _watched(self, phase: str, method: Any) -> Any:
-        def call(worker: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._is_inside:
+    def _call(self, phase: str, method: Any, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if self._is_inside:
+            return method(worker, *args, **kwargs)
+        tokens = getattr(args[0], "total_num_scheduled_tokens", 0) if args else 0
+        self._is_inside = True
+        try:
+            with self._position.phase(phase, passes=int(tokens > 0)):
                 return method(worker, *args, **kwargs)
-            tokens = getattr(args[0], "total_num_scheduled_tokens", 0) if args else 0
-            self._is_inside = True
-            try:
-                with self._position.phase(phase, passes=int(tokens > 0)):
-                    return method(worker, *args, **kwargs)
-            except Exception as error:
-                # A worker that could not be made has no rank of its own yet.
-                self._tracer.fail(getattr(worker, "rank", kwargs.get("rank", -1)), phase, error)
-                raise
-            finally:
-                self._is_inside = False
-
-        return call
+        except Exception as error:
+            # A worker that could not be made has no rank of its own yet.
+            self._tracer.fail(getattr(worker, "rank", kwargs.get("rank", -1)), phase, error)
+            raise
+        finally:
+            self._is_inside = False
 
 
-def with_failures(tracer: Tracer, phase: str, method: Any) -> Any:
-    """Return `method`, which runs outside a worker's calls, with its exception recorded.
+def record_failure(tracer: Tracer, phase: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Record the exception of a method that runs outside a worker's calls.
 
     Before the worker is made only an argument `rank` tells which one it is.
     """
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:
-            tracer.fail(kwargs.get("rank", tracer.rank), phase, error)
-            raise
-
-    return call
-
-
-def _methods(worker_class: type) -> Iterator[tuple[type, str]]:
-    """Yield the classes that a worker class consists of, with each method that can be called."""
-    for owner in worker_class.__mro__:
-        for name, value in list(vars(owner).items()):
-            is_called = name == "__init__" or not name.startswith("_")
-            if is_called and inspect.isfunction(value) and name not in _LEFT_ALONE:
-                yield owner, name
+    try:
+        return method(*args, **kwargs)
+    except Exception as error:
+        tracer.fail(kwargs.get("rank", tracer.rank), phase, error)
+        raise

@@ -34,25 +34,19 @@ def install(folder: Path) -> None:
             looked = True
             _record(folder, processes, patience)
 
-    def with_shutdown(method: Any) -> Any:
-        def shutdown(self: Any) -> Any:
-            failed = getattr(self, "is_failed", False)
-            workers = getattr(self, "workers", None) or ()
-            look([worker.proc for worker in workers], _DYING_SECONDS if failed else 0)
-            return method(self)
+    def shutdown(method: Any, executor: Any) -> Any:
+        failed = getattr(executor, "is_failed", False)
+        workers = getattr(executor, "workers", None) or ()
+        look([worker.proc for worker in workers], _DYING_SECONDS if failed else 0)
+        return method(executor)
 
-        return shutdown
+    def end_ranks(method: Any, processes: list[Any]) -> Any:
+        # Ranks that never got ready are ended by this alone.
+        look(processes, _DYING_SECONDS)
+        return method(processes)
 
-    def with_termination(method: Any) -> Any:
-        def end_ranks(processes: list[Any]) -> Any:
-            # Ranks that never got ready are ended by this alone.
-            look(processes, _DYING_SECONDS)
-            return method(processes)
-
-        return end_ranks
-
-    wrap(MultiprocExecutor, "shutdown", with_shutdown)
-    wrap(MultiprocExecutor, "_ensure_worker_termination", with_termination)
+    wrap(MultiprocExecutor, "shutdown", shutdown)
+    wrap(MultiprocExecutor, "_ensure_worker_termination", end_ranks)
 
 
 def _record(folder: Path, processes: list[Any], patience: float) -> None:

@@ -53,7 +53,8 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     tracer.write("declared", keys=declared, error=error)
     tracer.write("weights", kinds=list(weight_kinds(model)))
     tracer.write("attention", backends=_attention_backends(model))
-    tracer.write("layers", indices=[index for index, _ in decoder_layers(model, runner)])
+    layers = decoder_layers(runner)
+    tracer.write("layers", indices=list(layers))
 
     def remember(_module: Any, _args: Any, output: Any) -> None:
         runner._pp_harness_output = output
@@ -87,7 +88,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         if name.count(".") <= 1 and name.rpartition(".")[2] in ("", "model", "language_model"):
             module.register_forward_hook(after)
 
-    for index, module in decoder_layers(model, runner):
+    for index, module in layers.items():
         module.register_forward_hook(
             lambda _module, _args, output, index=index: tracer.layer(index, output)
         )
@@ -107,20 +108,20 @@ def _attention_backends(model: Any) -> list[str]:
     return sorted(names)
 
 
-def decoder_layers(model: Any, runner: Any) -> list[tuple[int, Any]]:
-    """Return this rank's decoder layers with their absolute index, vision towers left out."""
+def decoder_layers(runner: Any) -> dict[int, Any]:
+    """Return this rank's decoder layers by their absolute index, vision towers left out."""
     with names_of_vllm():
         from vllm.model_executor.models.utils import PPMissingLayer
 
     total = runner.model_config.get_total_num_hidden_layers()
-    stacks: dict[str, list[tuple[int, Any]]] = {}
-    for name, module in model.named_modules():
+    stacks: dict[str, dict[int, Any]] = {}
+    for name, module in runner.get_model().named_modules():
         if match := _LAYER_NAME.match(name):
-            stacks.setdefault(match["prefix"], []).append((int(match["index"]), module))
+            stacks.setdefault(match["prefix"], {})[int(match["index"])] = module
     for stack in stacks.values():
         if len(stack) == total:
-            return [(i, m) for i, m in stack if not isinstance(m, PPMissingLayer)]
-    return []
+            return {i: m for i, m in stack.items() if not isinstance(m, PPMissingLayer)}
+    return {}
 
 
 def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:

@@ -7,14 +7,14 @@ exact, so that halving restores the bits without a copy of the weight.
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..perturbations import KEY, UNPERTURBED, WEIGHT
-from .site import Change, Site
+from .site import Change, Site, altered_send
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
 _EXACTLY_DOUBLED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -130,25 +130,17 @@ def _alternate(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dim() == 0 else tensor[..., ::2]
 
 
-@contextmanager
-def _key_altered(site: Site, boundary: int, key: str) -> Iterator[None]:
+def _key_altered(site: Site, boundary: int, key: str) -> AbstractContextManager[None]:
     """Alter a key as it leaves the stage before the boundary."""
     if site.stage != boundary:
-        yield
-        return
-    send = site.group.isend_tensor_dict
+        return nullcontext()
 
-    def isend_tensor_dict(tensors: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def alter(tensors: dict[str, Any]) -> dict[str, Any]:
         value = tensors.get(key)
         if isinstance(value, torch.Tensor):
-            value = value.clone()
+            tensors[key] = value.clone()
             # Adds one as well, so that a key of zeros moves.
-            _alternate(value).mul_(2).add_(1)
-            tensors = {**tensors, key: value}
-        return send(tensors, *args, **kwargs)
+            _alternate(tensors[key]).mul_(2).add_(1)
+        return tensors
 
-    site.group.isend_tensor_dict = isend_tensor_dict
-    try:
-        yield
-    finally:
-        del site.group.isend_tensor_dict
+    return altered_send(site, alter)

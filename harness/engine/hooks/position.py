@@ -6,10 +6,10 @@ messages it has taken from the stage before and given to the next, and if the la
 A write is one system call of fixed length, so that a reader never sees a torn line.
 """
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ import msgspec
 import torch
 
 from .wrap import names_of_vllm, wrap
+
+with names_of_vllm():
+    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
 
 _BYTES = 1024
 
@@ -26,7 +29,10 @@ class Position:
 
     def __init__(self) -> None:
         self._file = -1
-        self._facts: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {
+            "rank": None, "phase": None, "doing": None, "passes": 0,
+            "received": 0, "sent": 0, "keys": [], "unsent": [],
+        }  # fmt: skip
         # The storages that were handed to the transport in the send that runs now.
         self._started: list[int] | None = None
 
@@ -39,9 +45,7 @@ class Position:
         """Begin to write the position of `rank`."""
         path = folder / f"position.{rank}.json"
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        phase = self._facts.get("phase")  # of the call that opens it
-        self._facts = {"rank": rank, "phase": phase, "doing": None, "passes": 0, "received": 0}
-        self._set(sent=0, keys=[], unsent=[])
+        self._set(rank=rank)
 
     def stage(self, stage: int, tp_rank: int) -> None:
         """Write which stage this rank turned out to be."""
@@ -54,7 +58,7 @@ class Position:
         try:
             yield
         finally:
-            self._set(phase=None, passes=self._facts.get("passes", 0) + passes)
+            self._set(phase=None, passes=self._facts["passes"] + passes)
 
     def receiving(self) -> None:
         """Write that the rank waits for the stage before it."""
@@ -62,7 +66,7 @@ class Position:
 
     def received(self) -> None:
         """Write that a message of the stage before has arrived, whole."""
-        self._set(doing=None, received=self._facts.get("received", 0) + 1)
+        self._set(doing=None, received=self._facts["received"] + 1)
 
     def send(self, tensors: dict[str, Any], method: Callable[[], list[Any]]) -> list[Any]:
         """Send by `method`, which returns a handle for each tensor or nothing once all are sent."""
@@ -76,7 +80,7 @@ class Position:
         unsent = []
         if started and len(started) < len(full):
             unsent = [k for k, v in full.items() if _storage(v) not in started]
-        self._set(doing=None, sent=self._facts.get("sent", 0) + 1, unsent=unsent)
+        self._set(doing=None, sent=self._facts["sent"] + 1, unsent=unsent)
         return handles
 
     def started(self, tensor: torch.Tensor) -> None:
@@ -86,9 +90,6 @@ class Position:
 
     def _set(self, **facts: Any) -> None:
         self._facts.update(facts)
-        self._write()
-
-    def _write(self) -> None:
         if self._file >= 0:
             content = msgspec.json.encode(self._facts)
             if len(content) < _BYTES:
@@ -102,15 +103,14 @@ def _storage(tensor: torch.Tensor) -> int:
 def install(position: Position) -> None:
     """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
     with names_of_vllm():
-        from vllm.distributed.parallel_state import GroupCoordinator
         from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
-    wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, position))
-    wrap(GroupCoordinator, "irecv_tensor_dict", functools.partial(_with_receive, position))
-    wrap(AsyncIntermediateTensors, "wait_for_comm", functools.partial(_with_wait, position))
+    wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, position))
+    wrap(GroupCoordinator, "irecv_tensor_dict", partial(_receive, position))
+    wrap(AsyncIntermediateTensors, "wait_for_comm", partial(_wait, position))
     isend = torch.distributed.isend
 
-    @functools.wraps(isend)
+    @wraps(isend)
     def noted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         position.started(tensor)
         return isend(tensor, *args, **kwargs)
@@ -118,39 +118,26 @@ def install(position: Position) -> None:
     torch.distributed.isend = noted
 
 
-def _with_send(position: Position, method: Any) -> Any:
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import get_pp_group
-
-    def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self is not get_pp_group():
-            return method(self, tensor_dict, *args, **kwargs)
-        return position.send(tensor_dict, lambda: method(self, tensor_dict, *args, **kwargs))
-
-    return isend_tensor_dict
+def _send(
+    position: Position, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any
+) -> Any:
+    if group is not get_pp_group():
+        return method(group, tensor_dict, *args, **kwargs)
+    return position.send(tensor_dict, lambda: method(group, tensor_dict, *args, **kwargs))
 
 
-def _with_receive(position: Position, method: Any) -> Any:
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import get_pp_group
-
-    def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self is not get_pp_group():
-            return method(self, *args, **kwargs)
-        position.receiving()
-        tensors, handles, after = method(self, *args, **kwargs)
-        if not handles:  # else the wait for them says so
-            position.received()
-        return tensors, handles, after
-
-    return irecv_tensor_dict
+def _receive(position: Position, method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:
+    if group is not get_pp_group():
+        return method(group, *args, **kwargs)
+    position.receiving()
+    tensors, handles, after = method(group, *args, **kwargs)
+    if not handles:  # else the wait for them says so
+        position.received()
+    return tensors, handles, after
 
 
-def _with_wait(position: Position, method: Any) -> Any:
-    def wait_for_comm(self: Any) -> None:
-        waits = bool(self._comm_handles) and not self._comm_waited
-        method(self)
-        if waits:
-            position.received()
-
-    return wait_for_comm
+def _wait(position: Position, method: Any, tensors: Any) -> None:
+    waits = bool(tensors._comm_handles) and not tensors._comm_waited
+    method(tensors)
+    if waits:
+        position.received()

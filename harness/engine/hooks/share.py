@@ -4,6 +4,7 @@ For a host with fewer GPUs than stages (`--pp-share-device`). Kernels and model 
 ones; the transport is not, and each send waits for the device, which hides races of the real one.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,54 +18,40 @@ def install(devices: tuple[int, ...]) -> None:
         from vllm.distributed.parallel_state import GroupCoordinator
         from vllm.v1.worker.gpu_worker import Worker
 
-    wrap(Worker, "init_device", lambda method: on_device(method, devices))
-    wrap(GroupCoordinator, "isend_tensor_dict", sending_from_host)
-    wrap(GroupCoordinator, "irecv_tensor_dict", receiving_on_host)
+    wrap(Worker, "init_device", partial(_on_device, devices))
+    wrap(GroupCoordinator, "isend_tensor_dict", send_from_host)
+    wrap(GroupCoordinator, "irecv_tensor_dict", receive_on_host)
 
 
-def on_device(method: Any, devices: tuple[int, ...]) -> Any:
-    """Return `Worker.init_device` for a rank whose device others use too."""
+def _on_device(devices: tuple[int, ...], method: Any, worker: Any) -> None:
+    """Start a rank whose device others use too."""
+    from vllm.platforms import current_platform
 
-    def init_device(self: Any) -> None:
-        from vllm.platforms import current_platform
-
-        self.local_rank = devices[self.rank]
-        # Also for the group of the devices: NCCL would wait for a second GPU.
-        current_platform.dist_backend = "gloo"
-        count = torch.accelerator.device_count
-        # vLLM asserts that there is a device for each rank.
-        torch.accelerator.device_count = lambda: max(count(), len(devices))
-        try:
-            method(self)
-        finally:
-            torch.accelerator.device_count = count
-
-    return init_device
+    worker.local_rank = devices[worker.rank]
+    # Also for the group of the devices: NCCL would wait for a second GPU.
+    current_platform.dist_backend = "gloo"
+    count = torch.accelerator.device_count
+    # vLLM asserts that there is a device for each rank.
+    torch.accelerator.device_count = lambda: max(count(), len(devices))
+    try:
+        method(worker)
+    finally:
+        torch.accelerator.device_count = count
 
 
-def sending_from_host(method: Any) -> Any:
-    """Return `isend_tensor_dict` that sends copies in host memory, over the CPU group."""
-
-    def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kw: Any) -> Any:
-        return method(self, _moved(tensor_dict, torch.device("cpu")), *args, **kw)
-
-    return isend_tensor_dict
+def send_from_host(
+    method: Any, group: Any, /, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Send copies in host memory, over the CPU group."""
+    return method(group, _moved(tensor_dict, torch.device("cpu")), *args, **kwargs)
 
 
-def receiving_on_host(method: Any) -> Any:
-    """Return `irecv_tensor_dict` that, after its waits, moves what came to the rank's device."""
-
-    def irecv_tensor_dict(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tensors, handles, after = method(self, *args, **kwargs)
-        if tensors is None:
-            return tensors, handles, after
-
-        def to_device() -> None:
-            tensors.update(_moved(tensors, self.device))
-
-        return tensors, handles, [*after, to_device]
-
-    return irecv_tensor_dict
+def receive_on_host(method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Receive; after its waits what came is moved to the rank's device."""
+    tensors, handles, after = method(group, *args, **kwargs)
+    if tensors is None:
+        return tensors, handles, after
+    return tensors, handles, [*after, lambda: tensors.update(_moved(tensors, group.device))]
 
 
 def _moved(tensors: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A segment that an ended engine left behind stops a later engine that happens to 
 ("create shm in SHMManager failed. errno: 17"), which would read as a fault of the model.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,19 @@ def install() -> None:
             return
         from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
 
-    wrap(_CPUSHMDistributed, "_init_cpu_shm", unlinking)
+    wrap(_CPUSHMDistributed, "_init_cpu_shm", init_unnamed)
 
 
-def unlinking(method: Callable[..., Any], folder: Path = SHM) -> Callable[..., Any]:
-    """Return `method` with its rank's segment removed before, if stale, and after, when joined.
+def init_unnamed(method: Any, communicator: Any, folder: Path = SHM) -> Any:
+    """Join the rank's segment, and remove its name before, if stale, and after.
 
     The engine's port is its own while it lives, so what is there under its name is of an engine
     that has ended. After the method all ranks have mapped the segment; it needs no name any more
     and goes with the last process, however that ends.
     """
-
-    def init_cpu_shm(self: Any) -> Any:
-        segment = folder / f"{self.group_name}_{self.communicator.rank}"
+    segment = folder / f"{communicator.group_name}_{communicator.communicator.rank}"
+    segment.unlink(missing_ok=True)
+    try:
+        return method(communicator)
+    finally:
         segment.unlink(missing_ok=True)
-        try:
-            return method(self)
-        finally:
-            segment.unlink(missing_ok=True)
-
-    return init_cpu_shm

@@ -5,8 +5,8 @@ Imports neither torch nor vLLM, because the controller reads the list of seeded 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,33 @@ class Site:
     def stages(self) -> int:
         """Number of pipeline stages."""
         return int(self.group.world_size)
+
+
+@contextmanager
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give `owner` another value of an attribute."""
+    had = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if had:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+def altered_send(
+    site: Site, alter: Callable[[dict[str, Any]], dict[str, Any]]
+) -> AbstractContextManager[None]:
+    """Let `alter` say what becomes of the tensors that a stage sends."""
+    send = site.group.isend_tensor_dict
+
+    def isend_tensor_dict(tensors: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return send(alter(dict(tensors)), *args, **kwargs)
+
+    return attribute(site.group, "isend_tensor_dict", isend_tensor_dict)
 
 
 # Alters something on entry; on exit everything is as it was, weights bit by bit.

@@ -48,18 +48,18 @@ def request(folder: Path, seconds: float, *, resume: bool = False) -> None:
     With `resume` a process that was stopped is made to run, or it would never answer. What has
     ended answers nothing.
     """
-    before = {who: _size(folder, who) for who in armed(folder)}
-    asked = []
+    asked = {}
     for who, pid in armed(folder).items():
+        size = _size(folder, who)
         try:
             os.kill(pid, SIGNAL)
             if resume:
                 os.kill(pid, signal.SIGCONT)
         except (ProcessLookupError, PermissionError):
             continue
-        asked.append(who)
+        asked[who] = size
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(_size(folder, w) == before[w] for w in asked):
+    while time.monotonic() < deadline and any(_size(folder, w) == n for w, n in asked.items()):
         time.sleep(_POLL_SECONDS)
 
 

@@ -5,20 +5,23 @@ effect is vLLM's decision, from the model, the platform and the environment.
 """
 
 import ctypes
-import functools
 import resource
 import signal
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from . import changes, deaths, position, runner_v1, runner_v2, stacks
-from .calls import WorkerCalls, with_failures
+from .calls import WorkerCalls, record_failure
 from .model import watch_model
 from .position import Position
 from .tracer import Tracer
 from .wrap import HookError, names_of_vllm, wrap
+
+with names_of_vllm():
+    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
 # By the module of a runner's class or of one that it inherits from.
 _ADAPTERS = {
@@ -36,24 +39,21 @@ def install(tracer: Tracer) -> None:
     """
     here = Position()
     worker = _worker_class()
-    wrap(worker, "init_device", functools.partial(_with_begin, tracer, here))
-    wrap(worker, "load_model", functools.partial(_with_heartbeat, tracer, here))
+    wrap(worker, "init_device", partial(_init_device, tracer, here))
+    wrap(worker, "load_model", partial(_load_model, tracer, here))
     # The engine asks each rank for these: once its probes have ended, and at the end.
     worker.pp_harness_flush = lambda _worker: tracer.flush()
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
-    wrap(worker, "execute_model", functools.partial(_with_step_end, tracer))
+    wrap(worker, "execute_model", partial(_execute_model, tracer))
     deaths.install(tracer.folder)
     with names_of_vllm():
         from vllm.v1.executor.multiproc_executor import WorkerProc
 
-    wrap(WorkerProc, "__init__", functools.partial(with_failures, tracer, "start"))
+    wrap(WorkerProc, "__init__", partial(record_failure, tracer, "start"))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
     if tracer.tracing:
-        with names_of_vllm():
-            from vllm.distributed.parallel_state import GroupCoordinator
-
-        wrap(worker, "sample_tokens", _with_sampled)
-        wrap(GroupCoordinator, "isend_tensor_dict", functools.partial(_with_send, tracer))
+        wrap(worker, "sample_tokens", _sample_tokens)
+        wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, tracer))
         position.install(here)
     WorkerCalls(tracer, here).watch(worker)
 
@@ -90,91 +90,72 @@ def _adapter(runner: Any) -> ModuleType:
     raise HookError(f"there is no adapter for its model runner {name}")
 
 
-def _with_begin(tracer: Tracer, here: Position, method: Any) -> Any:
+def _init_device(
+    tracer: Tracer, here: Position, method: Any, worker: Any, /, *args: Any, **kwargs: Any
+) -> Any:
     """Begin the position and the stacks of a rank: this is the first that it does."""
-
-    def init_device(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not here.is_open:
-            if self.parallel_config.distributed_executor_backend == "mp":
-                # A rank that waits inside compiled code would never notice that it is alone.
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            stacks.arm(tracer.folder, f"rank{self.rank}")
-            here.open(tracer.folder, self.rank)
-        return method(self, *args, **kwargs)
-
-    return init_device
+    if not here.is_open:
+        if worker.parallel_config.distributed_executor_backend == "mp":
+            # A rank that waits inside compiled code would never notice that it is alone.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        stacks.arm(tracer.folder, f"rank{worker.rank}")
+        here.open(tracer.folder, worker.rank)
+    return method(worker, *args, **kwargs)
 
 
-def _with_heartbeat(tracer: Tracer, here: Position, method: Any) -> Any:
-    def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with names_of_vllm():
-            from vllm.distributed.parallel_state import get_pp_group, get_tp_group
-
-        pp, tp = get_pp_group(), get_tp_group()
-        here.stage(pp.rank_in_group, tp.rank_in_group)
-        runner = self.model_runner
-        adapter = _adapter(runner)
-        tracer.start(
-            self.rank,
-            stage=pp.rank_in_group,
-            stages=pp.world_size,
-            tp_rank=tp.rank_in_group,
-            device=runner.device,
-            runner=type(runner).__name__,
-            module=type(runner).__module__,
-            adapter=adapter.NAME,
-            threads=torch.get_num_threads(),
-            eager=runner.model_config.enforce_eager,
-        )
-        adapter.install(tracer, type(runner))
-        result = method(self, *args, **kwargs)
-        watch_model(tracer, runner, is_last=pp.is_last_rank)
-        return result
-
-    return load_model
+def _load_model(
+    tracer: Tracer, here: Position, method: Any, worker: Any, /, *args: Any, **kwargs: Any
+) -> Any:
+    """Write the heartbeat, and hook the runner before and the model after it is made."""
+    pp, tp = get_pp_group(), get_tp_group()
+    here.stage(pp.rank_in_group, tp.rank_in_group)
+    runner = worker.model_runner
+    adapter = _adapter(runner)
+    tracer.start(
+        worker.rank,
+        stage=pp.rank_in_group,
+        stages=pp.world_size,
+        tp_rank=tp.rank_in_group,
+        device=runner.device,
+        runner=type(runner).__name__,
+        module=type(runner).__module__,
+        adapter=adapter.NAME,
+        threads=torch.get_num_threads(),
+        eager=runner.model_config.enforce_eager,
+    )
+    adapter.install(tracer, type(runner))
+    result = method(worker, *args, **kwargs)
+    watch_model(tracer, runner, is_last=pp.is_last_rank)
+    return result
 
 
-def _with_step_end(tracer: Tracer, method: Any) -> Any:
+def _execute_model(tracer: Tracer, method: Any, /, *args: Any, **kwargs: Any) -> Any:
     """End a step with the worker's call: after the send, which the runner does not see.
 
     Its fingerprints are taken while another stage works: on the last stage, for which the engine
     waits now, before the next step reaches it.
     """
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import get_pp_group
-
-    def execute_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tracer.settle()
-        try:
-            return method(self, *args, **kwargs)
-        finally:
-            tracer.end_step()
-            if not get_pp_group().is_last_rank:
-                tracer.settle()
-                changes.leave()
-
-    return execute_model
-
-
-def _with_sampled(method: Any) -> Any:
-    """Undo a change on the last stage once it has sampled: V2 computes logits only then."""
-
-    def sample_tokens(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(self, *args, **kwargs)
-        finally:
+    tracer.settle()
+    try:
+        return method(*args, **kwargs)
+    finally:
+        tracer.end_step()
+        if not get_pp_group().is_last_rank:
+            tracer.settle()
             changes.leave()
 
-    return sample_tokens
+
+def _sample_tokens(method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Undo a change on the last stage once it has sampled: V2 computes logits only then."""
+    try:
+        return method(*args, **kwargs)
+    finally:
+        changes.leave()
 
 
-def _with_send(tracer: Tracer, method: Any) -> Any:
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import get_pp_group
-
-    def isend_tensor_dict(self: Any, tensor_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if tracer.step is not None and self is get_pp_group():
-            tracer.boundary("sent", dict(dict.items(tensor_dict)))
-        return method(self, tensor_dict, *args, **kwargs)
-
-    return isend_tensor_dict
+def _send(
+    tracer: Tracer, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any
+) -> Any:
+    if tracer.step is not None and group is get_pp_group():
+        tracer.boundary("sent", dict(dict.items(tensor_dict)))
+    return method(group, tensor_dict, *args, **kwargs)

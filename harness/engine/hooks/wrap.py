@@ -33,10 +33,10 @@ def names_of_vllm() -> Iterator[None]:
         raise HookError(str(error)) from error
 
 
-def wrap(owner: type, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a method or static method by `make(method)` in the class that defines it.
+def wrap(owner: type, name: str, hook: Callable[..., Any]) -> None:
+    """Let `hook(method, *args, **kwargs)` answer each call of a method or static method.
 
-    That is `owner` or one that it inherits from.
+    It is replaced in the class that defines it: `owner` or one that it inherits from.
 
     Raises:
         HookError: if there is none.
@@ -47,12 +47,16 @@ def wrap(owner: type, name: str, make: Callable[[Any], Any]) -> None:
     original = vars(definer)[name]
     is_static = isinstance(original, staticmethod)
     method = original.__func__ if is_static else original
-    made = functools.wraps(method)(make(method))
-    setattr(definer, name, staticmethod(made) if is_static else made)
+
+    @functools.wraps(method)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        return hook(method, *args, **kwargs)
+
+    setattr(definer, name, staticmethod(hooked) if is_static else hooked)
 
 
-def wrap_any(owner: type, names: tuple[str, ...], make: Callable[[Any], Any]) -> None:
-    """Replace the methods that a release calls by one of `names`.
+def wrap_any(owner: type, names: tuple[str, ...], hook: Callable[..., Any]) -> None:
+    """Wrap the methods that a release calls by one of `names`.
 
     Raises:
         HookError: if it has none of them.
@@ -62,7 +66,7 @@ def wrap_any(owner: type, names: tuple[str, ...], make: Callable[[Any], Any]) ->
         listed = " and no ".join(map(repr, names))
         raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {listed}")
     for name in defined:
-        wrap(owner, name, make)
+        wrap(owner, name, hook)
 
 
 def _defines(owner: type, name: str) -> bool:

@@ -7,35 +7,25 @@ after a bug in vLLM at the same place.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from typing import Any
 
-from ..hooks.site import Change, Site
+from ..hooks.site import Change, Site, altered_send, attribute
 
 # What boundary keys and weights are; torch is not imported here.
 Tensor = Any
 Tensors = dict[str, Tensor]
-AlterTensor = Callable[[Site, Tensor], Tensor]
-AlterTensors = Callable[[Site, Tensors], Tensors]
+# Says what becomes of the tensors at one place of a rank.
+_Alter = Callable[[Tensors], Tensors]
+# In effect for one step.
+Altered = AbstractContextManager[Any]
+# Makes a change of a function that says what becomes of a tensor, a module or arguments.
+Decorator = Callable[[Callable[..., Any]], Change]
 
 HIDDEN, PLE = "hidden_states", "per_layer_inputs"
 
 
-# ---- attributes and weights ------------------------------------------------------------------
-
-
-@contextmanager
-def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give `owner` another value of an attribute."""
-    had = name in vars(owner)
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if had:
-            setattr(owner, name, before)
-        else:
-            delattr(owner, name)
+# ---- modules and weights ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -49,12 +39,12 @@ def weight(tensor: Tensor, altered: Callable[[Tensor], Tensor]) -> Iterator[None
         tensor.data.copy_(kept)
 
 
-def weight_of_ones(tensor: Tensor) -> AbstractContextManager[None]:
+def weight_of_ones(tensor: Tensor) -> Altered:
     """Give a weight the values that it has before it is loaded."""
     return weight(tensor, lambda kept: kept.new_ones(kept.shape))
 
 
-def identity(module: Any) -> AbstractContextManager[None]:
+def identity(module: Any) -> Altered:
     """Let a module give back its first argument."""
     return attribute(module, "forward", lambda x, *_args, **_kwargs: x)
 
@@ -62,66 +52,63 @@ def identity(module: Any) -> AbstractContextManager[None]:
 # ---- what crosses a boundary -----------------------------------------------------------------
 
 
-def tensor(key: str) -> Callable[[AlterTensor], AlterTensors]:
-    """Alter the tensor of one key, and leave the others as they are."""
+def every_tensor(alter: Callable[[Site, Tensor], Tensor]) -> Callable[[Site, Tensors], Tensors]:
+    """Alter the tensors of all keys, each by itself."""
 
-    def of_key(alter: AlterTensor) -> AlterTensors:
-        return lambda site, tensors: {**tensors, key: alter(site, tensors[key])}
+    @wraps(alter)
+    def of_all(site: Site, tensors: Tensors) -> Tensors:
+        return {key: alter(site, value) for key, value in tensors.items()}
 
-    return of_key
-
-
-def every_tensor(alter: AlterTensor) -> AlterTensors:
-    """Alter the tensors of all keys."""
-    return lambda site, tensors: {key: alter(site, value) for key, value in tensors.items()}
+    return of_all
 
 
-# Applies to a rank what becomes of the tensors at one place.
-_Place = Callable[[Site, Callable[[Tensors], Tensors]], AbstractContextManager[None]]
+def _change(place: Callable[[Site, Any], Altered]) -> Decorator:
+    """Make the decorator of functions that `place` applies to a rank."""
 
-
-def _at_stage(stage: int, place: _Place) -> Callable[[AlterTensors], Change]:
-    def change_of(alter: AlterTensors) -> Change:
-        def change(site: Site) -> AbstractContextManager[None]:
-            if site.stage != stage:
-                return nullcontext()
-            return place(site, lambda tensors: alter(site, tensors))
+    def change_of(alter: Callable[..., Any]) -> Change:
+        @wraps(alter)
+        def change(site: Site) -> Altered:
+            return place(site, alter)
 
         return change
 
     return change_of
 
 
-def on_return(stage: int) -> Callable[[AlterTensors], Change]:
+def _at_stage(stage: int, key: str | None, place: Callable[[Site, _Alter], Altered]) -> Decorator:
+    """Alter at one place of a stage the tensor of `key`, or all tensors together."""
+
+    def at_stage(site: Site, alter: Any) -> Altered:
+        if site.stage != stage:
+            return nullcontext()
+        if key is None:
+            return place(site, lambda tensors: alter(site, tensors))
+        return place(site, lambda tensors: {**tensors, key: alter(site, tensors[key])})
+
+    return _change(at_stage)
+
+
+def on_return(stage: int, key: str | None = None) -> Decorator:
     """Alter what the decoder of a stage returns for the next one."""
 
-    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+    def place(site: Site, alter: _Alter) -> Altered:
         def hook(_module: Any, _args: Any, output: Any) -> None:
             output.tensors = alter(dict(output.tensors))
 
         return _hooked(site.model.register_forward_hook(hook, prepend=True))
 
-    return _at_stage(stage, place)
+    return _at_stage(stage, key, place)
 
 
-def on_send(stage: int) -> Callable[[AlterTensors], Change]:
+def on_send(stage: int, key: str | None = None) -> Decorator:
     """Alter what leaves a stage, after its model has returned it."""
-
-    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
-        send = site.group.isend_tensor_dict
-
-        def isend_tensor_dict(tensors: Tensors, *args: Any, **kwargs: Any) -> Any:
-            return send(alter(dict(tensors)), *args, **kwargs)
-
-        return attribute(site.group, "isend_tensor_dict", isend_tensor_dict)
-
-    return _at_stage(stage, place)
+    return _at_stage(stage, key, altered_send)
 
 
-def on_arrival(stage: int) -> Callable[[AlterTensors], Change]:
+def on_arrival(stage: int, key: str | None = None) -> Decorator:
     """Alter what arrives at a stage, before it is copied into the V1 runner's buffer."""
 
-    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+    def place(site: Site, alter: _Alter) -> Altered:
         copy = site.runner.sync_and_slice_intermediate_tensors
 
         def sync_and_slice(num_tokens: int, given: Any, sync_self: bool) -> Any:
@@ -130,13 +117,13 @@ def on_arrival(stage: int) -> Callable[[AlterTensors], Change]:
 
         return attribute(site.runner, "sync_and_slice_intermediate_tensors", sync_and_slice)
 
-    return _at_stage(stage, place)
+    return _at_stage(stage, key, place)
 
 
-def on_read(stage: int) -> Callable[[AlterTensors], Change]:
+def on_read(stage: int, key: str | None = None) -> Decorator:
     """Alter what the model of a stage works with, after all has arrived as it was sent."""
 
-    def place(site: Site, alter: Callable[[Tensors], Tensors]) -> AbstractContextManager[None]:
+    def place(site: Site, alter: _Alter) -> Altered:
         def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
             given = next(value for value in (*args, *kwargs.values()) if hasattr(value, "tensors"))
             # Past the tracer's dictionary: that the model reads a key is still for it to note.
@@ -147,7 +134,7 @@ def on_read(stage: int) -> Callable[[AlterTensors], Change]:
         # On the whole model: vLLM calls the decoder inside it past its hooks.
         return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
 
-    return _at_stage(stage, place)
+    return _at_stage(stage, key, place)
 
 
 # ---- layers and modules ----------------------------------------------------------------------
@@ -163,78 +150,60 @@ def first_layer(site: Site) -> list[int]:
     return [0] if site.stage == 0 else []
 
 
-def on_layer_input(
-    layers: Callable[[Site], Iterable[int]],
-) -> Callable[[Callable[[Site, list[Any]], None]], Change]:
+def on_layer_input(layers: Callable[[Site], Iterable[int]]) -> Decorator:
     """Alter, in place, the list of arguments of decoder layers: positions, hidden states, ..."""
 
-    def change_of(alter: Callable[[Site, list[Any]], None]) -> Change:
-        def change(site: Site) -> AbstractContextManager[None]:
-            def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                altered = list(args)
-                alter(site, altered)
-                return tuple(altered), kwargs
+    def place(site: Site, alter: Callable[[Site, list[Any]], None]) -> Altered:
+        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            altered = list(args)
+            alter(site, altered)
+            return tuple(altered), kwargs
 
-            return _hooked(
-                *(
-                    site.layers[index].register_forward_pre_hook(hook, with_kwargs=True)
-                    for index in layers(site)
-                )
+        return _hooked(
+            *(
+                site.layers[index].register_forward_pre_hook(hook, with_kwargs=True)
+                for index in layers(site)
             )
+        )
 
-        return change
-
-    return change_of
+    return _change(place)
 
 
-def on_layer_output(layer: int) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Change]:
+def on_layer_output(layer: int) -> Decorator:
     """Replace the output of a layer by a function of its hidden states and that output."""
 
-    def change_of(alter: Callable[[Tensor, Tensor], Tensor]) -> Change:
-        def change(site: Site) -> AbstractContextManager[None]:
-            if layer not in site.layers:
-                return nullcontext()
+    def alter_layer(module: Any, alter: Callable[[Tensor, Tensor], Tensor]) -> Altered:
+        def hook(_module: Any, args: Any, output: Any) -> Any:
+            return alter(args[1], output[0]), *output[1:]
 
-            def hook(_module: Any, args: Any, output: Any) -> Any:
-                return alter(args[1], output[0]), *output[1:]
+        return _hooked(module.register_forward_hook(hook, prepend=True))
 
-            return _hooked(site.layers[layer].register_forward_hook(hook, prepend=True))
-
-        return change
-
-    return change_of
+    return _of_layer(layer, alter_layer)
 
 
-# Alters a module of vLLM's model for one step.
-AlterModule = Callable[[Any], AbstractContextManager[None]]
-
-
-def module_of_layer(layer: int, path: str = "") -> Callable[[AlterModule], Change]:
+def module_of_layer(layer: int, path: str = "") -> Decorator:
     """Alter a module of one decoder layer, on the rank that has it."""
-
-    def change_of(alter: AlterModule) -> Change:
-        def change(site: Site) -> AbstractContextManager[None]:
-            if layer not in site.layers:
-                return nullcontext()
-            return alter(site.layers[layer].get_submodule(path))
-
-        return change
-
-    return change_of
+    return _of_layer(layer, lambda module, alter: alter(module.get_submodule(path)))
 
 
-def module_of_last_stage(path: str) -> Callable[[AlterModule], Change]:
+def _of_layer(layer: int, alter_layer: Callable[[Any, Any], Altered]) -> Decorator:
+    def place(site: Site, alter: Any) -> Altered:
+        if layer not in site.layers:
+            return nullcontext()
+        return alter_layer(site.layers[layer], alter)
+
+    return _change(place)
+
+
+def module_of_last_stage(path: str) -> Decorator:
     """Alter a module of the model on the last stage."""
 
-    def change_of(alter: AlterModule) -> Change:
-        def change(site: Site) -> AbstractContextManager[None]:
-            if site.stage < site.stages - 1:
-                return nullcontext()
-            return alter(site.model.get_submodule(path))
+    def place(site: Site, alter: Callable[[Any], Altered]) -> Altered:
+        if site.stage < site.stages - 1:
+            return nullcontext()
+        return alter(site.model.get_submodule(path))
 
-        return change
-
-    return change_of
+    return _change(place)
 
 
 @contextmanager

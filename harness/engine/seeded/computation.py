@@ -1,12 +1,12 @@
 """Faults of what a stage computes: its layers, norms, positions, attention, caches and experts."""
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from ..hooks.site import Site
+from ..hooks.site import Site, attribute
 from .alter import (
+    Altered,
     Tensor,
-    attribute,
     decode_rows,
     first_layer,
     identity,
@@ -20,18 +20,16 @@ from .alter import (
 )
 from .declare import AFTER_LAYERS, fault
 
-Altered = AbstractContextManager[Any]
-
 # ---- the layers of a stage -------------------------------------------------------------------
 
 
-@fault("layer-skipped", "layer slice", "the first layer of stage 1 is left out")
+@fault("layer slice", "the first layer of stage 1 is left out")
 @on_layer_output(5)
 def _layer_skipped(given: Tensor, _made: Tensor) -> Tensor:
     return given
 
 
-@fault("layer-twice", "layer slice", "the first layer of stage 1 runs twice")
+@fault("layer slice", "the first layer of stage 1 runs twice")
 @module_of_layer(5)
 def _layer_twice(layer: Any) -> Altered:
     once = layer.forward
@@ -43,9 +41,7 @@ def _layer_twice(layer: Any) -> Altered:
     return attribute(layer, "forward", twice)
 
 
-@fault(
-    "layers-swapped", "layer slice", "layers 4 and 5 run in the wrong order", model="dense", layer=4
-)
+@fault("layer slice", "layers 4 and 5 run in the wrong order", model="dense", layer=4)
 def _layers_swapped(site: Site) -> Altered:
     if 4 not in site.layers:
         return nullcontext()
@@ -57,19 +53,19 @@ def _layers_swapped(site: Site) -> Altered:
     return stack
 
 
-@fault("residual-twice", "residual", "layer 5 adds its residual twice")
+@fault("residual", "layer 5 adds its residual twice")
 @on_layer_output(5)
 def _residual_twice(given: Tensor, made: Tensor) -> Tensor:
     return made + given
 
 
-@fault("residual-lost", "residual", "layer 5 loses its residual")
+@fault("residual", "layer 5 loses its residual")
 @on_layer_output(5)
 def _residual_lost(given: Tensor, made: Tensor) -> Tensor:
     return made - given
 
 
-@fault("numeric-only", "numeric", "layer 5 is off by one part in ten million", fine=True)
+@fault("numeric", "layer 5 is off by one part in ten million", fine=True)
 @on_layer_output(5)
 def _numeric_only(_given: Tensor, made: Tensor) -> Tensor:
     return (made.double() * (1 + 1e-7)).to(made.dtype)
@@ -78,45 +74,37 @@ def _numeric_only(_given: Tensor, made: Tensor) -> Tensor:
 # ---- norms, scales and caps ------------------------------------------------------------------
 
 
-@fault("final-norm-missing", "norm, softcap", "no final norm", layer=AFTER_LAYERS)
+@fault("norm, softcap", "no final norm", layer=AFTER_LAYERS)
 @module_of_last_stage("model.norm")
 def _final_norm_missing(norm: Any) -> Altered:
     return identity(norm)
 
 
-@fault("final-norm-unset", "norm, softcap", "the final norm has weights of one", layer=AFTER_LAYERS)
+@fault("norm, softcap", "the final norm has weights of one", layer=AFTER_LAYERS)
 @module_of_last_stage("model.norm")
 def _final_norm_unset(norm: Any) -> Altered:
     return weight_of_ones(norm.weight)
 
 
-@fault(
-    "softcap-missing", "norm, softcap", "no soft cap on the logits", quick=True, layer=AFTER_LAYERS
-)
+@fault("norm, softcap", "no soft cap on the logits", quick=True, layer=AFTER_LAYERS)
 @module_of_last_stage("logits_processor")
 def _softcap_missing(processor: Any) -> Altered:
     return attribute(processor, "soft_cap", None)
 
 
-@fault("layer-scalar-unset", "norm, softcap", "the scalar of layer 5 is one")
+@fault("norm, softcap", "the scalar of layer 5 is one")
 @module_of_layer(5)
 def _layer_scalar_unset(layer: Any) -> Altered:
     return weight_of_ones(layer.layer_scalar)
 
 
-@fault(
-    "value-norm-lost",
-    "norm, softcap",
-    "layer 7 does not normalise its values",
-    model="moe",
-    layer=7,
-)
+@fault("norm, softcap", "layer 7 does not normalise its values", model="moe", layer=7)
 @module_of_layer(7, "self_attn.v_norm")
 def _value_norm_lost(norm: Any) -> Altered:
     return identity(norm)
 
 
-@fault("embed-scale-twice", "embedding scale", "stage 0 scales embeddings twice", stage=0, layer=0)
+@fault("embedding scale", "stage 0 scales embeddings twice", stage=0, layer=0)
 @on_layer_input(first_layer)
 def _embed_scale_twice(_site: Site, args: list[Any]) -> None:
     args[1] = args[1] * args[1].shape[-1] ** 0.5
@@ -125,17 +113,13 @@ def _embed_scale_twice(_site: Site, args: list[Any]) -> None:
 # ---- positions -------------------------------------------------------------------------------
 
 
-@fault(
-    "positions-shifted",
-    "RoPE",
-    "positions of stage 1 are three too high: the same answers, other bits",
-)
+@fault("RoPE", "positions of stage 1 are three too high: the same answers, other bits")
 @on_layer_input(layers_of_later_stages)
 def _positions_shifted(_site: Site, args: list[Any]) -> None:
     args[0] = args[0] + 3
 
 
-@fault("positions-restart", "RoPE", "positions of stage 1 are 0 in decode", quick=True)
+@fault("RoPE", "positions of stage 1 are 0 in decode", quick=True)
 @on_layer_input(layers_of_later_stages)
 def _positions_restart(site: Site, args: list[Any]) -> None:
     args[0] = args[0].clone()
@@ -145,15 +129,13 @@ def _positions_restart(site: Site, args: list[Any]) -> None:
 # ---- attention and its cache -----------------------------------------------------------------
 
 
-@fault(
-    "attention-scale", "numeric", "attention of layer 4 is scaled by 0.999", model="dense", layer=4
-)
+@fault("numeric", "attention of layer 4 is scaled by 0.999", model="dense", layer=4)
 @module_of_layer(4, "self_attn.attn")
 def _attention_scale(attention: Any) -> Altered:
     return attribute(attention.impl, "scale", attention.impl.scale * 0.999)
 
 
-@fault("window-lost", "sliding, full", "sliding layers of stage 1 see everything")
+@fault("sliding, full", "sliding layers of stage 1 see everything")
 def _window_lost(site: Site) -> Altered:
     stack = ExitStack()
     for index in layers_of_later_stages(site):
@@ -162,14 +144,13 @@ def _window_lost(site: Site) -> Altered:
     return stack
 
 
-@fault("window-on-full", "sliding, full", "full layer 6 sees the sliding window only", layer=6)
+@fault("sliding, full", "full layer 6 sees the sliding window only", layer=6)
 @module_of_layer(6, "self_attn.attn")
 def _window_on_full(attention: Any) -> Altered:
     return attribute(attention.impl, "sliding_window", (31, 0))
 
 
 @fault(
-    "windows-swapped",
     "sliding, full",
     "stage 1 takes sliding for full and full for sliding: types by its own layer index",
     layer=6,
@@ -185,12 +166,12 @@ def _windows_swapped(site: Site) -> Altered:
     return stack
 
 
-@fault("kv-of-another-layer", "KV cache", "in decode layer 5 uses the cache of layer 7")
+@fault("KV cache", "in decode layer 5 uses the cache of layer 7")
 def _kv_of_another_layer(site: Site) -> Altered:
     return _cache_of(site, 7, layer=5) if decode_rows(site) else nullcontext()
 
 
-@fault("kv-wrong-source", "KV cache", "layer 8 shares the cache of layer 5, not 7", layer=8)
+@fault("KV cache", "layer 8 shares the cache of layer 5, not 7", layer=8)
 def _kv_wrong_source(site: Site) -> Altered:
     return _cache_of(site, 5, layer=8)
 
@@ -225,7 +206,7 @@ def _cache_of(site: Site, source: int, *, layer: int) -> Altered:
 # ---- experts ---------------------------------------------------------------------------------
 
 
-@fault("one-expert", "one expert", "expert 3 of layer 5 gives nothing", model="moe", quick=True)
+@fault("one expert", "expert 3 of layer 5 gives nothing", model="moe", quick=True)
 @module_of_layer(5, "moe.experts")
 def _one_expert(experts: Any) -> Altered:
     def without_third(weights: Tensor) -> Tensor:
@@ -236,25 +217,13 @@ def _one_expert(experts: Any) -> Altered:
     return weight(experts.w2_weight, without_third)
 
 
-@fault(
-    "experts-one-off",
-    "one expert",
-    "experts of layer 4 have each other's output",
-    model="moe",
-    layer=4,
-)
+@fault("one expert", "experts of layer 4 have each other's output", model="moe", layer=4)
 @module_of_layer(4, "moe.experts")
 def _experts_one_off(experts: Any) -> Altered:
     return weight(experts.w2_weight, lambda weights: weights.roll(1, 0))
 
 
-@fault(
-    "expert-scales-one-off",
-    "one expert",
-    "scales of layer 4's experts are one off",
-    model="moe",
-    layer=4,
-)
+@fault("one expert", "scales of layer 4's experts are one off", model="moe", layer=4)
 @module_of_layer(4, "moe")
 def _expert_scales_one_off(moe: Any) -> Altered:
     return weight(moe.per_expert_scale, lambda scales: scales.roll(1))

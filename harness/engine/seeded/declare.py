@@ -46,14 +46,23 @@ def declared() -> tuple[SeededChange, ...]:
     return tuple(_declared.values())
 
 
-def fault(name: str, kind: str, description: str, **options: Any) -> Callable[[Change], Change]:
+def fault(
+    kind: str, description: str, *, in_noise: bool = False, **options: Any
+) -> Callable[[Change], Change]:
     """Declare the decorated action as a fault; `options` are further fields of `SeededChange`.
+
+    The function names it: `_key_not_sent` is `key-not-sent`. With `in_noise` it runs under stress,
+    among batches whose logits are noisy, as `key-not-sent-in-noise`.
 
     Raises:
         ValueError: if another change has that name.
     """
+    if in_noise:
+        options["profile"] = Profile.STRESS
 
     def declare(action: Change) -> Change:
+        name = action.__name__.removeprefix("_").replace("_", "-")
+        name += "-in-noise" if in_noise else ""
         if name in _declared or name == UNCHANGED:
             raise ValueError(f"two changes of the self-test are named {name!r}")
         _declared[name] = SeededChange(name, kind, description, action, **options)
@@ -62,13 +71,9 @@ def fault(name: str, kind: str, description: str, **options: Any) -> Callable[[C
     return declare
 
 
-def harmless(name: str, description: str, **options: Any) -> Callable[[Change], Change]:
-    """Declare the decorated action as a change that no check may notice.
-
-    Raises:
-        ValueError: if another change has that name.
-    """
-    return fault(name, "harmless", description, stage=None, layer=None, harmless=True, **options)
+def harmless(description: str, **options: Any) -> Callable[[Change], Change]:
+    """Declare the decorated action as a change that no check may notice."""
+    return fault("harmless", description, stage=None, layer=None, harmless=True, **options)
 
 
 def resolve(name: str) -> Change:

@@ -1,0 +1,45 @@
+"""The kernel that a CPU build of vLLM lacks, by name, from the exception that asked for it.
+
+Such a model cannot be judged on a CPU: PP=1 does not run either, and there is nothing to fix in it.
+"""
+
+import re
+
+from ..capture.manifest import Failure
+
+# As torch words it where no library registers an operation (a compiled file lacks it), where one
+# does for other devices, and where a kernel takes other dtypes.
+_OPERATION = re.compile(
+    r"'_OpNamespace' '(?P<namespace>\w+)' object has no attribute '(?P<name>\w+)'"
+)
+_BACKEND = re.compile(r"Could not run '(?P<name>[\w:.]+)' with arguments from the 'CPU' backend")
+_DTYPE = re.compile(r"NotImplementedError: \"(?P<name>\w+)\" not implemented for '(?P<dtype>\w+)'")
+# vLLM's own refusals, as of its CPU platform: "MLA is not supported on CPU."
+_REFUSED = re.compile(
+    r"NotImplementedError: (?P<name>[^\n]{1,80}?) (?:is|are) (?:not |un)supported (?:on|in|by) "
+    r"(?:the )?CPU"
+)
+# vLLM puts an empty module in the place of Triton where there is no GPU; its decorator leaves a
+# kernel the plain function that it decorates.
+_TRITON = re.compile(r"module '(?P<module>triton[\w.]*)' has no attribute '(?P<name>\w+)'")
+_PLAIN_KERNEL = "TypeError: 'function' object is not subscriptable"
+_LAUNCH = re.compile(r"^\s+(?:[\w., ]+ = )?(?P<name>\w+)\[", re.MULTILINE)
+
+
+def missing_kernel(failure: Failure) -> str | None:
+    """Name the kernel for want of which an engine on a CPU failed, None if that is no cause."""
+    if failure.ours:
+        return None
+    error = failure.error
+    if match := _OPERATION.search(error):
+        return f"torch.ops.{match['namespace']}.{match['name']}"
+    if match := _TRITON.search(error):
+        return f"{match['module']}.{match['name']}"
+    if match := _DTYPE.search(error):
+        return f"{match['name']} for {match['dtype']}"
+    if match := _BACKEND.search(error) or _REFUSED.search(error):
+        return match["name"]
+    if _PLAIN_KERNEL in error:
+        launches = _LAUNCH.findall(failure.traceback)
+        return f"Triton's {launches[-1]}" if launches else None
+    return None

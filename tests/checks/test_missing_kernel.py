@@ -1,0 +1,98 @@
+"""Kernels that a CPU lacks, named from errors as torch 2.11 and vLLM 0.20.2 word them."""
+
+import pytest
+
+from harness.capture.manifest import Failure
+from harness.checks.engine import compare_engines, engine_failure
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.checks.missing_kernel import missing_kernel
+from harness.engine.settings import Device
+
+SCAN = "AttributeError: '_OpNamespace' '_C' object has no attribute 'selective_scan_fwd'"
+LACKED = {
+    SCAN: "torch.ops._C.selective_scan_fwd",
+    "AttributeError: '_OpNamespace' '_moe_C' object has no attribute 'topk_softmax'": (
+        "torch.ops._moe_C.topk_softmax"
+    ),
+    "AttributeError: module 'triton' has no attribute 'next_power_of_2'": "triton.next_power_of_2",
+    "AttributeError: module 'triton.language' has no attribute 'arange'": "triton.language.arange",
+    "NotImplementedError: Could not run 'aten::_flash_attention_forward' with arguments from the "
+    "'CPU' backend. This could be because the operator doesn't exist for this backend": (
+        "aten::_flash_attention_forward"
+    ),
+    "NotImplementedError: \"cdist\" not implemented for 'Half'": "cdist for Half",
+    "NotImplementedError: MLA is not supported on CPU.": "MLA",
+    "NotImplementedError: Sparse Attention is not supported on CPU.": "Sparse Attention",
+    "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
+}
+OTHERS = (
+    "AttributeError: 'IntermediateTensors' object has no attribute 'get'",
+    "AttributeError: 'PPMissingLayer' object has no attribute 'weight'",
+    "NotImplementedError: ",
+    "ValueError: not enough values to unpack (expected 3, got 2)",
+    "TypeError: 'function' object is not subscriptable",
+)
+
+
+def failure(error, **more):
+    return Failure(error=error, phase="load_model", **more)
+
+
+@pytest.mark.parametrize("error", LACKED)
+def test_a_missing_kernel_is_named(error):
+    """Each wording of an absent kernel gives the name of what is absent."""
+    assert missing_kernel(failure(error)) == LACKED[error]
+
+
+def test_a_triton_kernel_is_named_by_its_launch():
+    """Without a GPU a Triton kernel is a plain function; the innermost launch names it."""
+    traceback = (
+        '  File "vllm/model_executor/layers/mamba/ops/ssd_bmm.py", line 180, in bmm\n'
+        "    _bmm_chunk_fwd_kernel[grid](\n"
+        "    ~~~~~~~~~~~~~~~~~~~~~^^^^^^\n"
+        "TypeError: 'function' object is not subscriptable\n"
+    )
+    error = "TypeError: 'function' object is not subscriptable"
+    assert missing_kernel(failure(error, traceback=traceback)) == "Triton's _bmm_chunk_fwd_kernel"
+
+
+@pytest.mark.parametrize("error", OTHERS)
+def test_other_failures_are_none_of_a_kernel(error):
+    """A fault of the model, or of an unknown kind, stays one."""
+    assert missing_kernel(failure(error)) is None
+
+
+def test_our_own_exception_is_no_missing_kernel():
+    """What the harness raised is never put down to the platform."""
+    assert missing_kernel(failure(SCAN, ours=True)) is None
+
+
+@pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
+def test_a_model_that_the_cpu_cannot_run_is_not_judged(build, check):
+    """ENG007: no check has an answer where PP=1 lacks a kernel; none says to fix the cause."""
+    sides = [build(pp=pp).fail(error=SCAN, place="vllm/m.py:3").save() for pp in (1, 2)]
+    verdict = judge(check, *sides)
+    assert verdict.outcome is Outcome.NOT_APPLICABLE
+    assert "torch.ops._C.selective_scan_fwd" in verdict.summary
+    if check == "engine":
+        (finding,) = verdict.findings
+        assert (finding.code, finding.place) == ("ENG007", "vllm/m.py:3")
+        assert "fix the cause" not in finding.fix
+
+
+def test_another_failure_at_more_stages_is_reported(build):
+    """ENG001 stays: PP=2 fell over something else before it could ask for the kernel."""
+    baseline, candidate = build(pp=1).fail(error=SCAN).save(), build(pp=2).fail(rank=1).save()
+    verdict = compare_engines(baseline, candidate)
+    assert verdict.outcome is Outcome.FAIL
+    assert [finding.code for finding in verdict.findings] == ["ENG001", "ENG004"]
+    assert "run it on a GPU" in verdict.findings[1].fix
+
+
+def test_on_a_gpu_it_is_a_failure(build):
+    """The same error on a GPU is a broken build or model, and fails."""
+    capture = build(pp=1).asked(device=Device.CUDA).fail(error=SCAN).save()
+    verdict = engine_failure(capture)
+    assert verdict.outcome is Outcome.FAIL
+    assert "fix the cause" in verdict.findings[0].fix
