@@ -10,6 +10,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from .text import figure, printable
 
 _PARTS = Path(__file__).parent / "page"
@@ -26,7 +29,7 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
     if charts is not None:
         plotly: Any = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
         scripts = {"plotly": _shipped(plotly), "page": _shipped(_PARTS / "page.js")}
-    page: str = (
+    return (
         _templates()
         .get_template(template)
         .render(
@@ -37,14 +40,11 @@ def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: 
             policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()) or "'none'",
         )
     )
-    return page
 
 
 @cache
-def _templates() -> Any:
+def _templates() -> Environment:
     """Make what compiles templates, once: compiling one takes longer than rendering a page."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
         autoescape=True,
@@ -60,8 +60,6 @@ def _templates() -> Any:
 
 def _finalize(value: Any) -> Any:
     """Make every text that a template puts out printable, before it is escaped."""
-    from markupsafe import Markup
-
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)
     return value
@@ -70,8 +68,6 @@ def _finalize(value: Any) -> Any:
 @cache
 def _shipped(file: Any) -> Any:
     """Read a script or style that a package ships; nothing in it may end its element."""
-    from markupsafe import Markup
-
     text = file.read_text(encoding="utf-8")
     return Markup(re.sub("</(?=script|style)", "<\\\\/", text, flags=re.IGNORECASE))  # noqa: S704 - shipped with the package
 

@@ -80,6 +80,7 @@ def test_bundle_holds_what_the_host_lacks(bundle):
     assert not {"torch", "numpy", "flashinfer-python", "nltk"} & names
 
 
+@pytest.mark.vllm  # installs beside torch, as on a host that has it
 def test_parts_are_checked_and_joined_to_what_the_metadata_says(bundle, tmp_path):
     """All parts that are missing or damaged are named, and nothing is installed; RECORD is true."""
     parts = sorted(bundle.glob("bundle.part*"))
@@ -102,6 +103,7 @@ def test_parts_are_checked_and_joined_to_what_the_metadata_says(bundle, tmp_path
     assert kept == {"_fa3.so"}
 
 
+@pytest.mark.vllm  # installs beside torch, as on a host that has it
 def test_a_second_bundle_counts_on_the_first(bundle, build, tmp_path):
     """It holds what differs, and installs only where PYTHONPATH names the first."""
     first, second = tmp_path / "first", tmp_path / "second"
