@@ -88,7 +88,7 @@ def test_our_series_cures_it(run, baseline):
 
 def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
     """vLLM refuses V2 without Triton's CPU backend: not applicable, with vLLM's own reason."""
-    verdict = compare_engines(baseline, run("base", 2, runner="v2"))
+    verdict = compare_engines(baseline, run("base", 2, runner=ModelRunner.V2))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
     assert "Model Runner V2 requires Triton" in verdict.summary
 
