@@ -78,6 +78,7 @@ class ProgressLines:
 
     def _print(self, text: str) -> None:
         self._reporter.write_line(f"pp-harness: {text}")
+        self._reporter.flush()  # a job's log is no terminal, and would keep lines for minutes
 
 
 @dataclass(frozen=True)

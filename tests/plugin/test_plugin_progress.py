@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.capture.devices import DevicePool, lease
-from harness.plugin.progress import progress_lines
+from harness.plugin.progress import ProgressLines, progress_lines
 
 ONE = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple")
 
@@ -30,6 +30,14 @@ def test_quiet_is_quiet(reporter):
     plugins = {"terminalreporter": reporter}
     config = SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=plugins.get))
     assert progress_lines(config) is None
+
+
+def test_a_line_reaches_a_log_at_once():
+    """A job's log is no terminal: a line that stays in Python's buffer is of no use for minutes."""
+    calls = []
+    reporter = SimpleNamespace(write_line=calls.append, flush=lambda: calls.append("flushed"))
+    ProgressLines(reporter, None)("cell started")
+    assert calls == ["pp-harness: cell started", "flushed"]
 
 
 def test_the_controller_of_xdist_prints_them(suite):
