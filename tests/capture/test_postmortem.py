@@ -98,9 +98,13 @@ def test_words_for_a_place():
 
 
 SHARED = """\
-import os, signal, time
-from multiprocessing import shared_memory
+import os, pathlib, signal, time
+from multiprocessing import resource_tracker, shared_memory
 memory = shared_memory.SharedMemory(create=True, size=64)
+# Until it runs its own program the tracker looks like a second engine, and would be killed first.
+command = pathlib.Path(f"/proc/{resource_tracker._resource_tracker._pid}/cmdline")
+while b"resource_tracker" not in command.read_bytes():
+    time.sleep(0.01)
 if os.fork() == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
