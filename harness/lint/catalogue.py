@@ -16,8 +16,6 @@ from pathlib import Path
 
 from harness.lint.report import Severity
 
-SILENT = "silent"
-
 
 @dataclass(frozen=True)
 class Rule:
