@@ -12,6 +12,7 @@ from ..models.instruments import instrument_names, instrument_path, read_card
 from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
 from ..models.shrink import find_config
 from ..models.shrink import shrink as build_shrunk
+from ..report.text import aligned
 
 
 @click.group()
@@ -22,18 +23,14 @@ def model() -> None:
 @model.command("list")
 def list_models() -> None:
     """List the bundled instruments."""
-    from rich.console import Console
-    from rich.table import Table
-
-    titles = ("instrument", "layers", "parameters", "accuracy when built", "what it is")
-    table = Table(*titles, box=None, pad_edge=False)
+    rows = [("instrument", "layers", "parameters", "accuracy when built", "what it is")]
     for name in instrument_names():
         card = read_card(instrument_path(name))
         layers, parameters = card["shape"]["num_hidden_layers"], f"{card['parameters']:,}"
         accuracy = card["measured"].get("accuracy")
         measured = "random weights" if accuracy is None else f"{accuracy:.3f}"
-        table.add_row(name, str(layers), parameters, measured, card["summary"])
-    Console().print(table)
+        rows.append((name, str(layers), parameters, measured, card["summary"]))
+    click.echo("\n".join(aligned(rows)))
     click.echo(
         "An instrument measures the engine, not ability: it has memorised its problems, or knows "
         "nothing."
@@ -50,16 +47,13 @@ def shrink(source: str, out: Path, seed: int) -> None:
     CONFIG is a config.json, a folder that holds one, an instrument, a hub id (only its config is
     fetched), or a known architecture (LlamaForCausalLM, qwen3_moe, falcon_h1, ...), which needs
     no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are
-    reduced, and each kind of weight is checked to move the logits. Needs torch and transformers.
+    reduced. Needs torch and transformers.
     """
     folder = build_shrunk(find_config(source), out, seed=seed)
     card = read_card(folder)
-    measured = card["measured"]
     click.echo(
         f"{folder}: {card['architecture']}, {card['shape']['num_hidden_layers']} layers, "
-        f"{card['parameters']:,} parameters, seed {seed}\n"
-        f"{measured['kinds_of_parameters']} kinds of parameters move the logits; the least is "
-        f"{measured['smallest_effect_of']} by {measured['smallest_effect']:.1%}"
+        f"{card['parameters']:,} parameters, seed {seed}"
     )
 
 

@@ -12,6 +12,7 @@ from ..assets import default_store
 from ..capture.record import Capture
 from ..capture.store import Store, damage
 from ..errors import BadInputError
+from ..report.text import aligned
 
 _DAY = 86400.0
 _STORE = click.option(
@@ -56,28 +57,18 @@ def store() -> None:
 @_STORE
 def list_captures(root: Path | None) -> None:
     """List captures, oldest first."""
-    from rich.console import Console
-    from rich.table import Table
-
     opened = _open(root)
-    table = Table(box=None, pad_edge=False)
-    for title in ("key", "cell", "status"):
-        table.add_column(title, no_wrap=True)
-    for title in ("days", "seconds", "MB"):
-        table.add_column(title, justify="right")
+    rows = [("key", "cell", "status", "days", "seconds", "MB")]
     captures = sorted(_captures(opened), key=lambda kept: -kept.days)
     for kept in captures:
         manifest = kept.capture.manifest if kept.capture else None
-        table.add_row(
-            kept.key[:12],
-            manifest.cell.id if manifest else "?",
-            manifest.status if manifest else "unreadable",
-            f"{kept.days:.1f}",
-            f"{manifest.seconds['total']:.0f}" if manifest else "?",
-            f"{kept.size / 1e6:.1f}",
-        )
+        cell = manifest.cell.id if manifest else "?"
+        status = manifest.status if manifest else "unreadable"
+        seconds = f"{manifest.seconds['total']:.0f}" if manifest else "?"
+        size = f"{kept.size / 1e6:.1f}"
+        rows.append((kept.key[:12], cell, status, f"{kept.days:.1f}", seconds, size))
     if captures:
-        Console().print(table)
+        click.echo("\n".join(aligned(rows)))
     click.echo(f"{opened.root}: {_count(len(captures))}")
 
 

@@ -1,4 +1,4 @@
-"""Shrink a model: a tiny checkpoint of the same structure, whose every weight moves the logits."""
+"""Shrink a model: a tiny random checkpoint of the same structure."""
 
 import json
 import shutil
@@ -8,10 +8,9 @@ from typing import Any
 
 from ..errors import BadInputError, first_line
 from ..files import whole_folder
-from .config import read_config
+from .config import Config, Decoder, read_config
 from .hub import download
 from .instruments import CARD, instrument_names, instrument_path, read_card
-from .kv_weights import add_shared_weights
 from .shape import PREFIX, read_shape
 from .shrink_plan import shrunk_config
 from .tiny import default_config
@@ -44,10 +43,9 @@ def find_config(name: str) -> dict[str, Any]:
 def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
     """Build a tiny random checkpoint of a configuration's structure; return its folder.
 
-    Weights depend on the seed and on their names alone. They are checked before anything is
-    left in `out`: each kind of parameter, and the per-layer inputs of a model that has them,
-    must move the logits. The folder appears whole or not at all, and replaces an older shrunk
-    model of the same path.
+    Weights depend on the seed and on their names alone. Whether each of them moves the logits is
+    for the engine to show (LOG004). The folder appears whole or not at all, and replaces an older
+    shrunk model of the same path.
 
     Args:
         config: the content of a `config.json`, of any size; the text part of a multimodal one
@@ -56,8 +54,8 @@ def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
         seed: of the weights.
 
     Raises:
-        BadInputError: the config cannot be shrunk or built by transformers, its model does not
-            see one of its parameters, or `out` holds something else.
+        BadInputError: the config cannot be shrunk or built by transformers, or `out` holds
+            something else.
     """
     plan = shrunk_config(config)
     _check_replaceable(out)
@@ -91,7 +89,6 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from ..engine import random_weights
-        from . import weight_effects
     except ImportError as error:
         raise BadInputError(
             f"shrinking a model needs torch and transformers ({error}); install pp-harness[cpu]"
@@ -108,16 +105,7 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
             f"transformers {transformers.__version__} builds no causal language model of type "
             f"{plan['model_type']!r} from the shrunk config: {first_line(error)}"
         ) from error
-    model.eval()
     random_weights.fill(model, seed)
-    try:
-        effects = weight_effects.measure(model, int(plan["vocab_size"]))
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise BadInputError(
-            f"the shrunk {plan['model_type']} is built but does not run in transformers "
-            f"{transformers.__version__} ({first_line(error)}); a size that is not known here may "
-            "contradict another"
-        ) from error
     config.architectures = plan.get("architectures") or [type(model).__name__]
     model.config.architectures = config.architectures
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -129,7 +117,6 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
     (folder / "generation_config.json").unlink(missing_ok=True)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(instrument_path(instrument_names()[0]) / file, folder / file)
-    weakest, effect = effects.smallest
     card = {
         "kind": _KIND,
         "summary": f"random weights of {config.architectures[0]}, shrunk",
@@ -139,17 +126,22 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
         "shape": plan,
         "parameters": model.num_parameters(),
         "weights_dtype": "bfloat16",
-        "measured": {
-            "smallest_effect": effect,
-            "smallest_effect_of": weakest,
-            "kinds_of_parameters": len(effects.effects),
-            "logits_spread_over_tokens": effects.spread_over_tokens,
-            "logits_spread_over_positions": effects.spread_over_positions,
-            "top_tokens": effects.top_tokens,
-            "effects": effects.effects,
-        },
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     for made in folder.iterdir():
         made.chmod(0o644)  # safetensors keeps its files to their owner
     (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def add_shared_weights(tensors: dict[str, Any], config: Config) -> None:
+    """Give each layer that shares a KV cache copies of its source's key and value weights.
+
+    No engine computes with them. transformers neither has nor saves them; published checkpoints
+    carry them, and vLLM refuses one without `k_norm`.
+    """
+    for layer, source in Decoder.of(config).kv_sources.items():
+        for name in list(tensors):
+            head, mark, part = name.partition(f".layers.{source}.self_attn.")
+            if mark and part.startswith(("k_", "v_")):
+                shared = f"{head}.layers.{layer}.self_attn.{part}"
+                tensors.setdefault(shared, tensors[name].clone())

@@ -1,4 +1,4 @@
-"""Building a tiny model: it sees all of its weights, repeats itself, and replaces only its kind."""
+"""Building a tiny model: a checkpoint that repeats itself, and replaces only its kind."""
 
 import json
 
@@ -35,15 +35,6 @@ def test_a_shrunk_model_is_a_checkpoint_like_any_other(ple):
     assert not source.is_instrument
     assert (ple / "tokenizer.json").is_file()
     assert read_card(ple)["kind"] == "random"
-
-
-def test_every_kind_of_weight_moves_the_logits(ple):
-    """The card says by how much, scalars of layers and the dropped per-layer inputs included."""
-    effects = read_card(ple)["measured"]["effects"]
-    assert min(effects.values()) > 1e-3
-    assert "per-layer inputs of the later half" in effects
-    for part in ("layer_scalar", "k_norm", "embed_tokens_per_layer", "per_layer_input_gate"):
-        assert any(part in kind for kind in effects), part
 
 
 def test_shared_layers_carry_what_vllm_asks_for(ple):
@@ -84,14 +75,6 @@ def test_biases_are_not_zero(tmp_path):
     assert all(tensor.float().abs().mean() > 0.05 for tensor in biases)
 
 
-def test_a_model_that_does_not_see_is_refused_by_name(tmp_path):
-    """A multiplier of nothing hides a path: nothing is written, and the error names the weight."""
-    blind = default_config("granitemoehybrid") | {"residual_multiplier": 0.0}
-    with pytest.raises(BadInputError, match=r"hardly sees model\.layers\.\*\."):
-        shrink(blind, tmp_path / "blind")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_transformers_cannot_build_is_bad_input(tmp_path):
     """One error, with the type; nothing half-made."""
     config = {"model_type": "no_such_model", "num_hidden_layers": 4}
@@ -109,14 +92,13 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 
 def test_the_command_says_what_it_made(tmp_path):
-    """Without a config file, by architecture; the line names the least visible weight."""
+    """Without a config file, by architecture; the line says what was made."""
     out = tmp_path / "tiny"
     result = CliRunner().invoke(
         model_command, ["shrink", "LlamaForCausalLM", str(out)], catch_exceptions=False
     )
     assert result.exit_code == 0
     assert "LlamaForCausalLM, 8 layers" in result.output
-    assert "the least is" in result.output
     assert find_config(str(out))["model_type"] == "llama"
 
 

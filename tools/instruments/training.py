@@ -8,7 +8,7 @@ import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 from harness.models.instruments.recipes import Recipe
-from harness.models.kv_weights import add_shared_weights
+from harness.models.shrink import add_shared_weights
 
 IGNORED = -100
 MAX_GRADIENT_NORM = 1.0

@@ -1,7 +1,7 @@
 """The effect of each kind of weight of a random model on its logits: each must move them.
 
 An equal result proves something only if an unequal one was possible. Measured in transformers'
-forward, in float32. Only the builders of random models import this module, which needs torch.
+forward, in float32.
 """
 
 import inspect
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from ..engine.random_weights import saved_tensors
-from ..errors import BadInputError
+from harness.engine.random_weights import saved_tensors
+from harness.errors import BadInputError
 
 # Relative change of the logits; float32 rounding over a tiny model stays below 1e-5.
 MINIMUM_EFFECT = 1e-3
@@ -100,9 +100,9 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
     kind, effect = result.smallest
     if effect < MINIMUM_EFFECT:
         raise BadInputError(
-            f"the shrunk model hardly sees {kind}: disturbing it moves the logits by "
+            f"the model hardly sees {kind}: disturbing it moves the logits by "
             f"{effect:.1e} (at least {MINIMUM_EFFECT:.0e} is needed to trust an equal result); "
-            "try another --seed, or change the config's multipliers"
+            "take another seed, or change the config's multipliers"
         )
     return result
 
@@ -110,13 +110,13 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
 def _check_spread(logits: torch.Tensor) -> None:
     if not torch.isfinite(logits).all():
         raise BadInputError(
-            "the shrunk model's logits are not finite: activations explode over its depth; "
+            "the model's logits are not finite: activations explode over its depth; "
             "change the config's multipliers"
         )
     tokens, positions = float(logits.std(-1).min()), float(logits.std(0).max())
     if tokens < MINIMUM_SPREAD or positions < MINIMUM_SPREAD:
         raise BadInputError(
-            f"the shrunk model's logits are nearly constant (spread {tokens:.1e} over tokens, "
+            f"the model's logits are nearly constant (spread {tokens:.1e} over tokens, "
             f"{positions:.1e} over positions); change the config's multipliers"
         )
 
