@@ -7,6 +7,13 @@ import subprocess
 from harness.assets import patches_dir
 from harness.source.pin import read_record
 
+OPS = """
+ops.def("kept(Tensor x) -> Tensor");
+ops.def(
+    "changed(Tensor x, int n) "
+    "-> Tensor", &changed);
+ops.def("inferred", &inferred);
+"""
 FILES = {
     "vllm/__init__.py": "import vllm.a\n",
     "vllm/_custom_ops.py": "ops = 1\n",
@@ -15,6 +22,7 @@ FILES = {
     "vllm/left_out.md": "not in the wheel\n",
     "vllm/model_executor/models/m.py": "m = 1\n",
     "csrc/ops.cu": "// ops\n",
+    "csrc/cpu/ops.cpp": OPS,
     "cmake/utils.cmake": "# utils\n",
     "docs/readme.md": "docs\n",
 }

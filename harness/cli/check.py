@@ -42,8 +42,8 @@ _VERDICTS = (0, 1)
 @click.option(
     "--base-version",
     metavar="VERSION",
-    help="With --run: the release that lends the checkout its compiled files (default: its "
-    "nearest release tag).",
+    help="With --run: the release that lends the checkout its compiled files (default: the newest "
+    "pin that is not newer than its base).",
 )
 def check(
     vllm: Path, revision: str | None, with_run: bool, base_version: str | None, **output: Any

@@ -226,8 +226,8 @@ class Options:
     )
     base_version: str | None = _option(
         "--pp-base-version", None, Group.SUBJECT,
-        "release that lends the checkout its compiled files (default: its nearest release tag "
-        "if that is pinned, else the default pin)",
+        "release that lends the checkout its compiled files (default: the newest pin that is not "
+        "newer than its base)",
         metavar="VERSION"
     )
     pins: tuple[str, ...] = _option(

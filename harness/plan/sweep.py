@@ -171,6 +171,7 @@ class Sweep:
             "vllm": f"{vllm.distribution} {vllm.version}",
             "series": self.subject.name,
             "patches": dict(self.subject.digests),
+            "notes": list(self.subject.notes),
             "variants": {
                 variant.name: [patch.name for patch in variant.patches] for variant in self.variants
             },

@@ -1,24 +1,23 @@
 """A git checkout of vLLM: what its base commit and its work tree change in a release.
 
-Compiled files come from the installed release, so the checkout must have that release's C++ and
-CUDA sources. The checkout is only read: no commit, worktree, index or file of it is touched.
+Compiled files come from an installed release. The checkout is only read: no commit, worktree,
+index or file of it is touched.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
+from .compiled import SOURCES, CompiledDifference, compare_compiled, is_built
 from .git import GitError, Repository, open_repository
-from .pin import InstalledVllm, Pin, Pins, read_record
+from .pin import InstalledVllm, Pin, Pins
 from .series import Variant
 
-_PACKAGE = "vllm"
-# The compiled files are built from two folders; one Python file declares their functions.
-_OPS = "vllm/_custom_ops.py"
-_COMPILED_FROM = ("csrc/", "cmake/", _OPS)
+_PACKAGE = "vllm/"
 # Where a branch usually starts, in the order in which they are tried.
 _DEFAULT_BASES = ("upstream/main", "origin/main", "main")
 _MOST_NAMES = 8
@@ -29,7 +28,7 @@ class Checkout:
     """A checkout that can run on an installed release: its variants and what names them.
 
     `base` and `head` are commits; `base_name` says how the base was found; `pin` is the release
-    whose compiled files it uses.
+    whose compiled files it uses, `compiled` how they differ from those of the base.
     """
 
     root: Path
@@ -38,6 +37,7 @@ class Checkout:
     base_name: str
     head: str
     variants: tuple[Variant, ...]
+    compiled: CompiledDifference
 
 
 def open_checkout(folder: Path) -> Repository:
@@ -114,13 +114,12 @@ def read_checkout(
     """Read the variants `base` and `worktree` of the checkout in `folder`.
 
     `base` names the revision that the branch started from, `version` the release that lends its
-    compiled files; by default both are worked out (`find_base`; the nearest release tag if it is
-    a pin, else the default pin). `locate` finds the installed release, and is asked only where the
-    repository has no tag of it.
+    compiled files; by default both are worked out (`find_base`; the newest pin that is not newer
+    than the base). `locate` finds the installed release.
 
     Raises:
-        BadInputError: if it is no checkout of vLLM, a revision is unknown, or the compiled files of
-            the release are not those of the checkout; the message names what differs and the fix.
+        BadInputError: if it is no checkout of vLLM, a revision, the release or its tag is unknown,
+            or the work tree changes compiled code; the message names what differs and the fix.
     """
     repository = open_checkout(folder)
     root = repository.root
@@ -128,47 +127,34 @@ def read_checkout(
         name = unmerged[0].partition("\t")[2]
         raise BadInputError(f"{root}: {name} is in conflict; finish or abort the merge first")
     commit, base_name = find_base(repository, base)
-    pin = _release(repository, pins, commit, version)
-    tag = repository.commit(f"refs/tags/v{pin.version}")
-    paths = (_PACKAGE, *_COMPILED_FROM)
-    at_base = repository.tree(commit, *paths)
-    now, contents = _work_tree(repository, *paths)
-    at_tag = None if tag is None else repository.tree(tag, *paths)
-    _check_sources(root, pin, at_base, now, at_tag)
-    if at_tag is None:
-        if version is None:
-            raise BadInputError(
-                f"{root}: has no tag v{pin.version} to compare its compiled sources with; fetch it "
-                "(git fetch --tags), or say that they are that release's with --pp-base-version "
-                f"{pin.version}"
-            )
-        _check_ops(root, locate(pin), contents.get(_OPS))
+    at_base = repository.tree(commit, _PACKAGE, *SOURCES)
+    now, contents = _work_tree(repository, _PACKAGE, *SOURCES)
+    _check_compiled(root, at_base, now)
+    pin = _lender(repository, pins, commit, version)
+    tag = _tag(repository, pin.version)
     # What tag and checkout have alike is left to the installed release, whose build left some of
-    # it out. That build adds files that no commit has, so only what a commit had can be gone.
-    released, package = _package(at_tag or {}), _package(at_base)
+    # it out. That build adds files that no commit has, so only what the tag has can be gone.
+    released = repository.tree(tag, _PACKAGE)
     base_files: dict[str, bytes | None] = {
-        **contents_of(repository, commit, _added(package, released)),
-        **_gone(released, at_base),
+        **dict.fromkeys(released.keys() - at_base.keys()),
+        **contents_of(repository, commit, _changed(at_base, released)),
     }
     files: dict[str, bytes | None] = {
-        name: contents[name] for name in _added(_package(now), released)
+        **dict.fromkeys(released.keys() - now.keys()),
+        **{name: contents[name] for name in _changed(now, released)},
     }
-    files |= _gone({**released, **package}, now)
     variants = (Variant("base", (), base_files), Variant("worktree", (), files))
-    return Checkout(root, pin, commit, base_name, _head(repository), variants)
+    compiled = _compare_compiled(repository, commit, locate(pin))
+    return Checkout(root, pin, commit, base_name, _head(repository), variants, compiled)
 
 
-def _package(files: Mapping[str, str]) -> dict[str, str]:
-    return {name: blob for name, blob in files.items() if name.startswith(f"{_PACKAGE}/")}
-
-
-def _added(files: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
-    """Return the files, with their blob ids, that are not the same in `before`."""
-    return {name: blob for name, blob in files.items() if before.get(name) != blob}
-
-
-def _gone(before: Iterable[str], files: Mapping[str, str]) -> dict[str, bytes | None]:
-    return {name: None for name in before if name not in files}
+def _changed(files: Mapping[str, str], released: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of the package, with their blob ids, that are not those of the release."""
+    return {
+        name: blob
+        for name, blob in files.items()
+        if name.startswith(_PACKAGE) and released.get(name) != blob
+    }
 
 
 def contents_of(repository: Repository, commit: str, files: Mapping[str, str]) -> dict[str, bytes]:
@@ -197,7 +183,7 @@ def _work_tree(repository: Repository, *folders: str) -> tuple[dict[str, str], d
     for name in sorted({*tracked, *(name for name in new if name.endswith(".py"))}):
         path = repository.root / name
         if path.is_symlink():
-            if name.startswith(f"{_PACKAGE}/"):
+            if name.startswith(_PACKAGE):
                 raise BadInputError(f"{path}: is a symbolic link; replace it by a file")
             content = os.fsencode(path.readlink())  # as git stores it
         elif path.is_file():
@@ -210,53 +196,75 @@ def _work_tree(repository: Repository, *folders: str) -> tuple[dict[str, str], d
     return blobs, contents
 
 
-def _release(repository: Repository, pins: Pins, base: str, version: str | None) -> Pin:
-    """Return the pin whose release lends its compiled files."""
+def _lender(repository: Repository, pins: Pins, base: str, version: str | None) -> Pin:
+    """Choose the pin whose release lends its compiled files: the newest not newer than `base`.
+
+    A branch cut from main between two releases has the tag of a candidate behind it at most.
+    """
     if version is not None:
         return pins.get(version.removeprefix("v"))
-    nearest = (repository.nearest_release(base) or "").removeprefix("v")
-    return next((pin for pin in pins.all if pin.version == nearest), pins.default)
-
-
-def _check_sources(
-    root: Path,
-    pin: Pin,
-    at_base: Mapping[str, str],
-    now: Mapping[str, str],
-    at_tag: Mapping[str, str] | None,
-) -> None:
-    """Raise `BadInputError` if base or work tree were compiled from other sources than the tag.
-
-    Without a tag the work tree is compared with the base.
-    """
-    reference, reference_name = at_tag, f"the tag v{pin.version}"
-    if reference is None:
-        reference, reference_name = at_base, "the base commit"
-    for tree_name, tree in (("the base commit", at_base), ("the work tree", now)):
-        differ = sorted(
-            name
-            for name in {*tree, *reference}
-            if name.startswith(_COMPILED_FROM) and tree.get(name) != reference.get(name)
-        )
-        if differ:
-            more = len(differ) - _MOST_NAMES
-            shown = ", ".join(differ[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-            raise BadInputError(
-                f"{root}: {tree_name} differs from {reference_name} in what is compiled ({shown}), "
-                f"so the compiled files of vLLM {pin.version} do not fit: take these changes out, "
-                "rebase the branch onto a release that has them, or build this vLLM (pip wheel "
-                "--no-deps .), install it in place of the release, add its version to "
-                "patches/pins.toml and name it with --pp-base-version"
-            )
-
-
-def _check_ops(root: Path, installed: InstalledVllm, ours: bytes | None) -> None:
-    """Raise `BadInputError` unless the checkout declares the ops that the release declares."""
-    theirs = read_record(installed).get(_OPS)
-    if ours is None or theirs is None or hashlib.sha256(ours).hexdigest() != theirs.sha256:
+    tag = repository.nearest_release(base, candidates=True)
+    if tag is None:
         raise BadInputError(
-            f"{root}: {_OPS} is not that of vLLM {installed.release}, so its compiled files do not "
-            "fit; name the release that the branch is based on with --pp-base-version"
+            f"{repository.root}: no release tag before the base commit says which vLLM it is; run "
+            "git fetch --tags, or name the release that lends its compiled files with "
+            f"--pp-base-version{_shallow(repository)}"
+        )
+    older = [pin for pin in pins.all if _age(pin.version) <= _age(tag)]
+    if not older:
+        raise BadInputError(
+            f"{repository.root}: the base commit follows {tag}, and each release that could lend "
+            f"its compiled files is newer ({', '.join(pin.version for pin in pins.all)}); rebase "
+            "the branch, or name one of them with --pp-base-version"
+        )
+    return max(older, key=lambda pin: _age(pin.version))
+
+
+def _age(version: str) -> tuple[list[int], bool]:
+    """Order releases: v1.2.3rc1 comes before v1.2.3, and that before v1.2.3.post1."""
+    release, candidate, _ = version.partition("rc")
+    return [int(number) for number in re.findall(r"\d+", release)], not candidate
+
+
+def _tag(repository: Repository, version: str) -> str:
+    """Return the commit of a release. Raises `BadInputError` if its tag is not here."""
+    commit = repository.commit(f"refs/tags/v{version}")
+    if commit is None:
+        raise BadInputError(
+            f"{repository.root}: has no tag v{version} to compare the base commit with; run "
+            f"git fetch --tags, from vLLM's own repository{_shallow(repository)}"
+        )
+    return commit
+
+
+def _compare_compiled(
+    repository: Repository, base: str, installed: InstalledVllm
+) -> CompiledDifference:
+    """Compare what compiled files are built from at `base` with what `installed` was built from."""
+    built = installed.release
+    sources = []
+    for commit in (base, _tag(repository, built)):
+        tree = repository.tree(commit, *SOURCES)
+        names = {name: blob for name, blob in tree.items() if is_built(name, cpu=installed.is_cpu)}
+        sources.append(contents_of(repository, commit, names))
+    return compare_compiled(built, *sources)
+
+
+def _check_compiled(root: Path, base: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise `BadInputError` if the work tree changes what is compiled since its base."""
+    names = sorted(
+        name
+        for name in {*base, *now}
+        if name.startswith(SOURCES) and base.get(name) != now.get(name)
+    )
+    if names:
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        shown = ", ".join(names[:_MOST_NAMES]) + more
+        raise BadInputError(
+            f"{root}: the branch changes what is compiled ({shown}), "
+            "which the compiled files of a release do not have: measure a branch without it; or "
+            "commit it, make a pin of a wheel that is built from the commit (CONTRIBUTING.md), tag "
+            "the commit v<version>, and name it with --pp-base and --pp-base-version"
         )
 
 

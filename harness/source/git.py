@@ -42,9 +42,12 @@ class Repository:
         """Return the commit at which two commits part, None if they share none here."""
         return self._try("merge-base", commit, other)
 
-    def nearest_release(self, commit: str) -> str | None:
-        """Return the release tag (v1.2.3, no candidate) nearest before `commit`, None if none."""
-        select = ("--match=v[0-9]*", "--exclude=*rc*", "--exclude=*dev*")
+    def nearest_release(self, commit: str, *, candidates: bool = False) -> str | None:
+        """Return the release tag (v1.2.3) nearest before `commit`, None if there is none.
+
+        With `candidates` the tag of a candidate (v1.2.3rc1) counts too.
+        """
+        select = ["--match=v[0-9]*", "--exclude=*dev*", *([] if candidates else ["--exclude=*rc*"])]
         return self._try("describe", "--tags", "--abbrev=0", *select, commit)
 
     @property

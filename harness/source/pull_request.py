@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
 from ..files import read_bytes
+from .compiled import SOURCES
 from .diff import HUNK_HEADER, FileDiff, parse_diff, starts_file
 from .series import Patch, without_mail_tag
 
@@ -26,7 +27,6 @@ _BELOW_VLLM = re.compile(r'(?:^|[ "])(?:[abciow]/)?vllm/')
 _NAME_LINE = re.compile(r"(?:diff --git|---|\+\+\+|(?:rename|copy) (?:from|to)) (.*)", re.DOTALL)
 # Lines of a diff that cannot stand in a message: with them the diff was not recognised as one.
 _STRAY = ("@@ -", "+++ ")
-_COMPILED_FOLDERS = ("csrc/", "cmake/")
 _COMPILED_SUFFIXES = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hip", ".hpp", ".inl"))
 
 
@@ -187,7 +187,7 @@ def _refuse_compiled(names: Sequence[str], path: Path) -> None:
     compiled = [
         name
         for name in names
-        if name.startswith(_COMPILED_FOLDERS) or PurePosixPath(name).suffix in _COMPILED_SUFFIXES
+        if name.startswith(SOURCES) or PurePosixPath(name).suffix in _COMPILED_SUFFIXES
     ]
     if compiled:
         raise BadInputError(

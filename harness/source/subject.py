@@ -99,7 +99,7 @@ def _of_checkout(checkout: Checkout) -> Subject:
     base, worktree = checkout.variants
     notes = [
         f"{checkout.root}: base is {checkout.base[:12]} (where HEAD {checkout.head[:12]} left "
-        f"{checkout.base_name}), compiled files of vLLM {checkout.pin.version}"
+        f"{checkout.base_name}), {checkout.compiled}"
     ]
     if base.files == worktree.files:
         notes.append(f"{checkout.root}: the work tree changes nothing in vllm/ since its base")

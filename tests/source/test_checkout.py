@@ -4,11 +4,12 @@ import dataclasses
 import os
 
 import pytest
-from checkouts import FILES, Checkout, release_checkout
+from checkouts import FILES, OPS, Checkout, release_checkout
 
 from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.source.checkout import changed_since, open_checkout, read_checkout
+from harness.source.compiled import CompiledDifference
 from harness.source.pin import Pins, load_pins
 from harness.source.series import load_series
 from harness.source.tree import build_tree
@@ -31,10 +32,15 @@ def checkout(tmp_path):
 
 
 @pytest.fixture
-def read(checkout, site):
+def pins(site):
+    """Give two pins, of which the first is the default."""
+    return Pins(site.pin(), (site.pin(), site.pin(version="9.9.9")))
+
+
+@pytest.fixture
+def read(checkout, site, pins):
     """Give a function that reads the checkout against the installed release 1.2.3."""
     site.install(files=WHEEL)
-    pins = Pins(site.pin(), (site.pin(), site.pin(version="9.9.9")))
 
     def read(folder=checkout.path, **options):
         return read_checkout(folder, pins, lambda pin: site.locate(version=pin.version), **options)
@@ -146,19 +152,16 @@ COMPILED = {
     "kernel": ({"csrc/ops.cu": "// changed\n"}, "csrc/ops.cu"),
     "new kernel": ({"csrc/new/k.cu": "// new\n"}, "csrc/new/k.cu"),
     "build": ({"cmake/utils.cmake": "# changed\n"}, "cmake/utils.cmake"),
-    "ops": ({"vllm/_custom_ops.py": "ops = 2\n"}, "vllm/_custom_ops.py"),
+    "build file": ({"CMakeLists.txt": "# new\n"}, "CMakeLists.txt"),
 }
 
 
 @pytest.mark.parametrize("case", COMPILED)
-@pytest.mark.parametrize("where", ["work tree", "base commit"])
-def test_compiled_sources_must_be_the_releases(checkout, read, where, case):
-    """A change in csrc/, cmake/ or _custom_ops.py is refused, by name and with the fix."""
+def test_compiled_changes_of_the_branch_are_refused(checkout, read, case):
+    """No compiled files have what the branch itself changes in their sources."""
     files, name = COMPILED[case]
-    if where == "base commit":
-        checkout.git("switch", "-q", "main")
     checkout.commit(files)
-    words = f"the {where} differs from the tag v1.2.3 in what is compiled .{name}.*pip wheel"
+    words = f"the branch changes what is compiled .{name}.*--pp-base and --pp-base-version"
     with pytest.raises(BadInputError, match=words):
         read()
 
@@ -170,42 +173,68 @@ def test_a_deleted_kernel_is_refused(checkout, read):
         read()
 
 
-class TestWithoutTag:
-    """A repository without the release's tag."""
+def test_compiled_changes_of_the_base_are_listed(checkout, read):
+    """Main may be ahead of the release in compiled code: what differs for the device is named."""
+    checkout.git("switch", "-q", "main")
+    ops = OPS.replace("int n", "int n, int m") + 'ops.def("new() -> ()");\n'
+    checkout.commit({"csrc/ops.cu": "// changed\n", "csrc/cpu/ops.cpp": ops})
+    checkout.git("switch", "-q", "-C", "topic")
+    assert read().compiled == CompiledDifference("1.2.3", 1, ("changed", "new"))
 
-    @pytest.fixture(autouse=True)
-    def _no_tag(self, checkout):
-        checkout.git("tag", "-d", "v1.2.3")
 
-    def test_the_version_must_be_given(self, read):
-        """Without a tag nothing tells what the release was built from, so the user has to."""
-        with pytest.raises(BadInputError, match=r"fetch --tags.*--pp-base-version 1\.2\.3"):
-            read()
+def test_an_op_is_compared_by_its_schema(checkout, read):
+    """Blanks, other functions and ops that are gone change nothing for a caller."""
+    checkout.git("switch", "-q", "main")
+    ops = 'm.def( "changed(Tensor x,"\n  "int n) -> Tensor");\nops.def("inferred", &other);\n'
+    checkout.commit({"csrc/cpu/ops.cpp": ops})
+    assert read().compiled == CompiledDifference("1.2.3", 1, ())
 
-    def test_content_decides(self, checkout, read, site, tmp_path):
-        """With the version given, contents are compared with the installed files."""
-        checkout.commit({"vllm/a.py": "changed\n"})
-        (checkout.path / "vllm/b.py").unlink()
-        base, worktree = read(version="1.2.3").variants
-        tree = build_tree(site.locate(), worktree, tmp_path / "cache").path
-        assert (tree / "vllm/a.py").read_text() == "changed\n"
-        assert not (tree / "vllm/b.py").exists()
-        assert (tree / "vllm/_version.py").exists()
-        tree = build_tree(site.locate(), base, tmp_path / "cache").path
-        assert (tree / "vllm/a.py").read_text() == FILES["vllm/a.py"]
 
-    def test_other_ops_are_refused(self, checkout, read):
-        """Other declarations than the installed release's mean other compiled files."""
-        checkout.git("switch", "-q", "main")
-        checkout.commit({"vllm/_custom_ops.py": "ops = 2\n"})
-        with pytest.raises(BadInputError, match=r"is not that of vLLM 1\.2\.3"):
-            read(version="1.2.3")
+LENDERS = {
+    "the release": ("v1.2.3", "1.2.3"),
+    "after a later release": ("v1.3.0", "1.2.3"),
+    "a candidate of the newest": ("v9.9.9rc2", "1.2.3"),
+    "the newest": ("v9.9.9", "9.9.9"),
+    "newer than the newest": ("v9.9.9.post1", "9.9.9"),
+    "a candidate after the newest": ("v10.0.0rc0", "9.9.9"),
+}
 
-    def test_a_changed_kernel_is_refused(self, checkout, read):
-        """A kernel that the branch changes cannot be that of any release."""
-        checkout.commit({"csrc/ops.cu": "// changed\n"})
-        with pytest.raises(BadInputError, match=r"differs from the base commit.*csrc/ops\.cu"):
-            read(version="1.2.3")
+
+@pytest.mark.parametrize("case", LENDERS)
+@pytest.mark.usefixtures("read")
+def test_the_newest_pin_that_is_not_newer_lends(checkout, pins, site, case):
+    """The base's nearest tag decides, a candidate's too: releases are tagged off main."""
+    tag, lender = LENDERS[case]
+    checkout.git("switch", "-q", "--detach", "main")
+    checkout.commit(message="release 9.9.9")
+    checkout.git("tag", "v9.9.9")
+    checkout.git("switch", "-q", "-C", "topic", "main")
+    checkout.commit()
+    checkout.git("tag", "-f", tag)
+    checkout.git("branch", "-f", "main")
+    result = read_checkout(
+        checkout.path, pins, lambda pin: dataclasses.replace(site.locate(), version=pin.version)
+    )
+    assert (result.pin.version, result.compiled.release) == (lender, lender)
+
+
+def test_a_base_older_than_each_pin_is_refused(checkout, read):
+    """A release that is newer than the base is taken only if the user names it."""
+    checkout.git("tag", "v1.2.2", "main")
+    checkout.git("tag", "-d", "v1.2.3")
+    with pytest.raises(BadInputError, match=r"follows v1\.2\.2.*newer \(1\.2\.3, 9\.9\.9\)"):
+        read()
+    checkout.git("tag", "v1.2.3", "main")
+    assert read(version="1.2.3").pin.version == "1.2.3"
+
+
+def test_a_clone_without_tags_says_what_to_fetch(checkout, read):
+    """The base's release and the lender's files are known by their tags."""
+    checkout.git("tag", "-d", "v1.2.3")
+    with pytest.raises(BadInputError, match=r"no release tag before the base.*git fetch --tags"):
+        read()
+    with pytest.raises(BadInputError, match=r"has no tag v1\.2\.3.*git fetch --tags"):
+        read(version="1.2.3")
 
 
 def not_git(checkout):
