@@ -1,8 +1,8 @@
 """From a check of a point to its verdict and record: refuse, or compare two captures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..capture.devices import DevicePool
@@ -12,14 +12,8 @@ if TYPE_CHECKING:
     from ..plan.cell import Cell
     from ..plan.points import Point
     from ..plan.sweep import Sweep
-    from ..report.schema import CellRecord, ItemRecord
-
-
-class Captures(Protocol):
-    """Where the captures of cells come from: this process's runner, or the controller's."""
-
-    def obtain(self, cell: "Cell") -> "CaptureResult":
-        """Wait for the capture of a cell."""
+    from ..report.records import ItemRecord
+    from ..report.schema import CellRecord
 
 
 @dataclass(frozen=True)
@@ -39,9 +33,12 @@ class Judge:
         return refusal or judge_devices(self.pool, sweep.cell(point))
 
     def __call__(
-        self, check: str, point: "Point", captures: Captures
+        self, check: str, point: "Point", obtain: "Callable[[Cell], CaptureResult]"
     ) -> "tuple[Judgement, ItemRecord]":
-        """Judge a check: what the expectations make of its verdict, and the record of both."""
+        """Judge a check: what the expectations make of its verdict, and the record of both.
+
+        `obtain` waits for the capture of a cell.
+        """
         from ..checks.finding import blocked_by
         from ..checks.judge import judge
         from ..report.records import cell_record, item_record
@@ -54,8 +51,7 @@ class Judge:
             verdict = refusal if check == "engine" else blocked_by(refusal)
         else:
             made = {place: sweep.cell(place) for place in (point.baseline, point)}
-            candidate = captures.obtain(made[point])
-            baseline = captures.obtain(made[point.baseline])
+            candidate, baseline = obtain(made[point]), obtain(made[point.baseline])
             both = baseline.capture, candidate.capture
             engine = judge("engine", *both)
             verdict = engine if check == "engine" else judge(check, *both, sweep.options.margin)

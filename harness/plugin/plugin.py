@@ -10,7 +10,6 @@ import pytest
 
 from .options import add_options
 from .run import POINT_FIXTURE, Run
-from .workers import auto_workers
 
 if TYPE_CHECKING:
     from ..plan.points import Point
@@ -45,15 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """`-n auto`: as many as the devices allow engines at once; without --pp xdist decides."""
-    if config.getoption("--pp") is None:
-        return None
-    from ..errors import BadInputError
-
-    try:
-        return auto_workers(config)
-    except BadInputError as error:
-        raise pytest.UsageError(str(error)) from error
+    """`-n auto` with --pp: no workers and no limit, the devices decide; else xdist decides."""
+    return None if config.getoption("--pp") is None else 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,17 +3,13 @@
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from ..capture.runner import CaptureResult, Runner
-from ..plan.cell import Cell
-
 
 def progress_lines(config: pytest.Config) -> "ProgressLines | None":
-    """Register the lines with pytest; None where it is quiet, or a worker without a terminal."""
+    """Register the lines with pytest; None where it is quiet."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or reporter.verbosity < 0:
         return None
@@ -79,16 +75,3 @@ class ProgressLines:
     def _print(self, text: str) -> None:
         self._reporter.write_line(f"pp-harness: {text}")
         self._reporter.flush()  # a job's log is no terminal, and would keep lines for minutes
-
-
-@dataclass(frozen=True)
-class VisibleRunner:
-    """The runner as items see it: progress lines are printed while one waits for a capture."""
-
-    runner: Runner
-    lines: ProgressLines
-
-    def obtain(self, cell: Cell) -> CaptureResult:
-        """Wait for the capture of a cell; errors as of `Runner.obtain`."""
-        with self.lines.shown():
-            return self.runner.obtain(cell)

@@ -1,38 +1,32 @@
 """One pytest run with `--pp`: queue the cells, judge the items, keep the records.
 
 Items compare; the engines run in threads of this process, and an item waits for the two captures
-that it compares. Under pytest-xdist the controller runs the engines, and the workers compare.
+that it compares. Nothing is gained by items in processes of their own: pytest-xdist's `-n N` limits
+the engines at once.
 """
 
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .judging import Captures, Judge
+from .judging import Judge
 from .options import options_of
-from .workers import distributed, points_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..capture.exchange import CaptureServer
     from ..capture.order import CellPlan
-    from ..capture.runner import Runner
+    from ..capture.runner import CaptureResult, Runner
     from ..checks.expectations import Expectations, Judgement
+    from ..plan.cell import Cell
     from ..plan.points import Point
     from ..plan.sweep import Sweep
-    from ..report.schema import ItemRecord, Report
+    from ..report.records import ItemRecord
+    from ..report.schema import Report
     from .progress import ProgressLines
 
-# An item's records on their way: in its stash, then as an attribute of its report, which xdist and
-# reportlog carry along and JUnit does not write. The name is ours in xdist's input of a worker too.
-_RECORDS = pytest.StashKey[list[str]]()
-_NAME = "pp_harness"
 POINT_FIXTURE = "pp_point"
 
 
@@ -50,16 +44,14 @@ class Run:
 
         self._config = config
         self._stack = ExitStack()
-        self._to_stop: list[Runner | CaptureServer] = []
-        self._worker = hasattr(config, "workerinput")
+        self._to_stop: list[Runner] = []
         self._records: list[ItemRecord] = []
         self._failure = ""
         self._plan: CellPlan | None = None
         self.options = options_of(config)
-        if self.options.plan_only:
-            config.option.dist = "no"  # before xdist looks: a plan needs no workers
         self._collect_only = bool(config.getoption("collectonly"))
-        self._workers = len(config.getoption("tx")) if distributed(config) else 0
+        self._jobs = len(config.getoption("tx", None) or ()) or None
+        config.option.dist = "no"  # before xdist looks: no workers
         self._began = time.time()
         find = config.hook.pytest_pp_harness_finder(config=config) or find_installation
         self.sweeps = plan_sweeps(self.options, find=find)
@@ -124,7 +116,7 @@ class Run:
         runner = Runner(
             Store(self._first.store),
             self._judge.pool,
-            jobs=self._workers or None,
+            jobs=self._jobs,
             phase_timeout=self.options.timeout,
             time_limit=self.options.time_limit,
             listener=self._lines or (lambda _: None),
@@ -132,25 +124,6 @@ class Run:
         )
         self._to_stop.append(runner)
         return self._stack.enter_context(closing(runner))
-
-    @cached_property
-    def _server(self) -> "CaptureServer":
-        """Announces captures to the workers of xdist; starts as it is first asked for."""
-        from ..capture.exchange import CaptureServer
-
-        server = CaptureServer(self._runner)
-        self._to_stop.append(server)
-        return self._stack.enter_context(closing(server))
-
-    @cached_property
-    def _captures(self) -> Captures:
-        """Where items get their captures from."""
-        from ..capture.exchange import CaptureClient
-        from .progress import VisibleRunner
-
-        if self._worker:
-            return CaptureClient(Path(cast("Any", self._config).workerinput[_NAME]))
-        return VisibleRunner(self._runner, self._lines) if self._lines else self._runner
 
     def _queue(self, selected: "set[Point]") -> None:
         """Run, or only plan, the cells of the selected points and of their baselines.
@@ -178,8 +151,6 @@ class Run:
                 terminal.write_line(f"pp-harness: {note}")
         if self.options.plan_only:
             self._plan = self._runner.plan(cells)
-        elif self._workers:
-            self._server.submit_all(cells)
         else:
             self._runner.submit_all(cells)
 
@@ -194,7 +165,7 @@ class Run:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Queue the cells that the selected items need."""
-        if self._collect_only or self._worker:
+        if self._collect_only:
             return
         parameters = [getattr(item, "callspec", None) for item in session.items]
         self._queue(
@@ -205,62 +176,28 @@ class Run:
             }
         )
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker of xdist where captures are announced."""
-        node.workerinput[_NAME] = str(self._server.folder)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_node_collection_finished(self, ids: "Sequence[str]") -> None:
-        """Queue the cells that the items of a worker need; all workers have the same."""
-        self._queue(points_named(ids, self.points))
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
         """Run nothing if only the plan is asked for."""
         return True if self.options.plan_only else None
 
     def pytest_keyboard_interrupt(self) -> None:
-        """End engines, and release workers that wait for a capture.
-
-        Now, not when the session finishes: a second Ctrl-C would get in between.
-        """
+        """End engines now, not when the session finishes: a second Ctrl-C would get in between."""
         for running in self._to_stop:
             running.stop()
 
     pytest_internalerror = pytest_keyboard_interrupt
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Let the report of an item carry its records."""
-        report = yield
-        if report.when == "call":
-            setattr(report, _NAME, item.stash.get(_RECORDS, []))
-        return report
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the record of an item; under xdist it comes from a worker."""
-        from ..report.schema import ItemRecord
-
-        if report.when == "call" and not self._worker:
-            records = getattr(report, _NAME, ())
-            self._records += [ItemRecord.model_validate_json(record) for record in records]
-
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int
     ) -> Generator[None, None, None]:
-        """Fail a run that judged nothing, write the report, end engines that still run.
-
-        They are ended whatever else fails here: xdist raises if one of its workers was killed.
-        """
+        """Fail a run that judged nothing, write the report, end engines that still run."""
         try:
             yield
         finally:
             self._stack.close()
-        if not (self._worker or self.options.plan_only or self._collect_only):
+        if not (self.options.plan_only or self._collect_only):
             self._check_judged(session, exitstatus)
             self._write()
 
@@ -312,14 +249,19 @@ class Run:
 
     # ---- judging ----------------------------------------------------------------------------
 
+    def _obtain(self, cell: "Cell") -> "CaptureResult":
+        """Wait for the capture of a cell; progress lines are printed meanwhile."""
+        with self._lines.shown() if self._lines else nullcontext():
+            return self._runner.obtain(cell)
+
     def judge(
         self, check: str, point: "Point", item: pytest.Item
     ) -> "tuple[Judgement, ItemRecord]":
-        """Judge a check of a point; its record goes with the item."""
+        """Judge a check of a point, and keep its record."""
         from ..report.records import junit_properties
 
-        outcome, record = self._judge(check, point, self._captures)
-        item.stash.setdefault(_RECORDS, []).append(record.model_dump_json())
+        outcome, record = self._judge(check, point, self._obtain)
+        self._records.append(record)
         item.user_properties += junit_properties(record)
         return outcome, record
 
@@ -329,9 +271,8 @@ class Run:
         from ..capture.store import Store
         from ..report.run_report import run_report
 
-        # xdist delivers records as they end; in the report they stand in the order of the sweep.
         order = {point.id: number for number, point in enumerate(self.points)}
-        records = sorted(self._records, key=lambda record: order[record.point])
+        records = sorted(self._records, key=lambda record: order[record.verdict.point])
         arguments = self._config.invocation_params.args
         judge, store = self._judge, Store(self._first.store)
         return run_report(

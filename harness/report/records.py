@@ -1,7 +1,7 @@
 """From verdicts and captures to the records of report.json."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from ..capture.record import Capture
 from ..checks.expectations import Judgement, JudgementKind
@@ -9,10 +9,19 @@ from ..checks.finding import Verdict
 from ..checks.registry import check_names
 from ..plan.cell import Cell
 from ..plan.points import Point
-from .schema import CellRecord, FindingRecord, ItemRecord, VerdictRecord
+from .schema import CellRecord, FindingRecord, VerdictRecord
 
 # Outputs of a capture that are equal bit by bit wherever nothing else changed, and their files.
 _OUTPUTS = {"logits": "logits.f32", "answers": "gsm8k.jsonl"}
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """Part of a report that one pytest item leaves."""
+
+    verdict: VerdictRecord
+    findings: list[FindingRecord]
+    cells: list[CellRecord]
 
 
 def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: bool) -> CellRecord:
@@ -57,7 +66,6 @@ def item_record(
         raise KeyError(check)
     where = {**asdict(replace(point, pin=pin)), "check": check}
     return ItemRecord(
-        point=point.id,
         verdict=VerdictRecord(
             **where,
             point=point.id,
@@ -80,7 +88,7 @@ def junit_properties(record: ItemRecord) -> list[tuple[str, object]]:
         for name, value in verdict.figures.items()
         if isinstance(value, int | float | str)
     ]
-    return [("pp.point", record.point), ("pp.verdict", verdict.verdict.value), *figures]
+    return [("pp.point", verdict.point), ("pp.verdict", verdict.verdict.value), *figures]
 
 
 def unique_cells(cells: Iterable[CellRecord]) -> list[CellRecord]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..plan.hosts import host_identity
 from .attribution import attribution_records
-from .records import unique_cells
+from .records import ItemRecord, unique_cells
 from .reproduce import lasting
-from .schema import SCHEMA, ItemRecord, Report
+from .schema import SCHEMA, Report
 
 if TYPE_CHECKING:
     from ..capture.store import Store

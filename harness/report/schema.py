@@ -150,15 +150,3 @@ class Report(_Model):
     findings: list[FindingRecord]
     not_applicable: list[str] = Field(default_factory=list)
     attribution: list[AttributionRecord] = Field(default_factory=list)
-
-
-class ItemRecord(_Model):
-    """Part of a report that one pytest item leaves; it travels from xdist workers as JSON.
-
-    `point` is the id of the point that it judged.
-    """
-
-    point: str
-    verdict: VerdictRecord
-    findings: list[FindingRecord]
-    cells: list[CellRecord]

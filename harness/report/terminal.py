@@ -7,7 +7,8 @@ from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
-from .schema import FindingRecord, ItemRecord, Report, VerdictRecord
+from .records import ItemRecord
+from .schema import FindingRecord, Report, VerdictRecord
 from .text import aligned, figure, one_line
 
 if TYPE_CHECKING:

@@ -221,23 +221,6 @@ def test_the_controller_at_its_last_step(start, store, tried, name):
     goes_on(start(run.store), {1: False, 2: True})
 
 
-@pytest.mark.parametrize("name", [short("kill -9 of a pytest-xdist worker", False)])
-def test_a_worker(start, store, tried, name):
-    """The item that it judged fails, the engines are the controller's and go on."""
-    run = start(store(1), "-n", "1")
-    run.engine("rank1.jsonl")
-    (worker,) = [
-        one
-        for one in psutil.Process(run.process.pid).children()
-        if "harness.engine.server" not in one.cmdline()  # xdist gives its workers other names
-    ]
-    worker.kill()
-    assert run.end() == pytest.ExitCode.TESTS_FAILED
-    line = said(run, "crashed while running")
-    tried(name, "failed item", "PP=2 loads", line)
-    goes_on(start(run.store), {1: False, 2: False})
-
-
 # ---- runs beside each other -------------------------------------------------------------------
 
 

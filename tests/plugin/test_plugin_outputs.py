@@ -39,12 +39,9 @@ def test_a_job_gets_its_summary(suite, monkeypatch):
     assert "✗ fail" in written
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_junit_has_the_figures(suite, workers):
+def test_junit_has_the_figures(suite):
     """Each test case carries point, verdict and figures as properties, and no record of ours."""
-    if workers:
-        pytest.importorskip("xdist")
-    suite(*RUN, "--junitxml", "junit.xml", *workers, how="runpytest_subprocess")
+    suite(*RUN, "--junitxml", "junit.xml", how="runpytest_subprocess")
     cases = ElementTree.parse(suite.pytester.path / "junit.xml").iter("testcase")
     found = {
         case.get("name").partition("[")[0]: {
@@ -90,15 +87,12 @@ def test_the_end_is_short_and_a_failure_is_a_sentence(suite):
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "2")])
-def test_a_time_limit_judges_what_is_there(suite, monkeypatch, workers):
+def test_a_time_limit_judges_what_is_there(suite, monkeypatch):
     """What has no capture is blocked, the rest is judged and reported; another run goes on."""
-    if workers:
-        pytest.importorskip("xdist")
     run = ("--pp", "2", "--pp-variant", "merged,fixed", "--pp-model", "ple", "--pp-report", "out")
 
     def verdicts(*options):
-        suite(*run, *workers, *options, how="runpytest_subprocess")
+        suite(*run, *options, how="runpytest_subprocess")
         report = json.loads((suite.pytester.path / "out" / "report.json").read_text())
         fresh = {cell["id"] for cell in report["cells"] if cell["fresh"]}
         return {(v["point"], v["check"]): v["verdict"] for v in report["verdicts"]}, fresh

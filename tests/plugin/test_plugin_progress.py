@@ -40,15 +40,6 @@ def test_a_line_reaches_a_log_at_once():
     assert calls == ["pp-harness: cell started", "flushed"]
 
 
-def test_the_controller_of_xdist_prints_them(suite):
-    """Under -n the engines are the controller's, and so are the lines."""
-    pytest.importorskip("xdist")
-    result = suite(*ONE, "-n", "1", how="runpytest_subprocess")
-    for cell in ("fixed-ple-pp1", "fixed-ple-pp2"):
-        result.stdout.fnmatch_lines([f"pp-harness: {cell} started on cpu *"])
-        result.stdout.fnmatch_lines([f"pp-harness: {cell} ok after *"])
-
-
 def test_a_line_during_an_item_comes_after_it(pytester):
     """What ends while an item compares is no output of the item, and is not lost."""
     pytester.makeconftest(

@@ -175,13 +175,6 @@ def test_other_tests_do_not_count_as_points(suite):
     assert suite("--pp", "2").ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_nothing_judged_by_workers_fails(suite):
-    """The same holds when workers do the work."""
-    pytest.importorskip("xdist")
-    result = suite("--pp", "2", "-k", "nothing", "-n", "2", how="runpytest_subprocess")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-
-
 def test_collect_only_is_no_failure(suite):
     """Looking at what would run judges nothing and is fine."""
     assert suite("--pp", "2", "--collect-only", "-q").ret == 0

@@ -142,24 +142,6 @@ def test_more_stages_than_layers_fails(suite):
     result.stdout.fnmatch_lines(["*layers, fewer than 64 ranks*"])
 
 
-def test_workers_report_to_the_controller(suite):
-    """Under -n 2 the controller has every record: table and report are those of a plain run."""
-    pytest.importorskip("xdist")
-    options = ("--pp", "2", "--pp-variant", "merged", "--pp-report")
-    suite(*options, "alone")
-    result = suite(*options, "spread", "-n", "2", how="runpytest_subprocess")
-    result.assert_outcomes(passed=10, xfailed=6)
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["merged   ple    2   pass    fail[*]*"])
-
-    def key(one):
-        return (one["variant"], one["model"], one["pp"], one["check"])
-
-    alone, spread = report(suite, "alone"), report(suite, "spread")
-    assert sorted(spread["verdicts"], key=key) == sorted(alone["verdicts"], key=key)
-    assert [cell["id"] for cell in spread["cells"]] == [cell["id"] for cell in alone["cells"]]
-
-
 def test_controller_imports_neither_torch_nor_vllm(tmp_path):
     """Planning a run costs neither import: the controller's environment needs none of them."""
     code = (

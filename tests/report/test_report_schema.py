@@ -66,7 +66,7 @@ def test_a_record_of_an_item_keeps_all_of_a_verdict():
     assert Point.of(record) == Point.of(item.verdict) == point
     assert {name: getattr(record, name) for name in vars(finding)} == vars(finding)
     assert item.verdict.known
-    assert (item.point, item.verdict.reason) == (point.id, "known")
+    assert (item.verdict.point, item.verdict.reason) == (point.id, "known")
     assert record.where == "stage 1, boundary 0->1, layer 3, k"
 
 

@@ -5,7 +5,7 @@ from hostile import ACTING, ALL, hostile_report
 from markdown_it import MarkdownIt
 
 from harness.report.markdown import block, render_markdown, text
-from harness.report.schema import ItemRecord
+from harness.report.records import ItemRecord
 from harness.report.terminal import explain, finding_lines
 
 
@@ -21,7 +21,6 @@ def items(report):
     """Return the report's verdicts as items, each with its findings."""
     return [
         ItemRecord(
-            point="v-m-pp2",
             verdict=verdict,
             findings=[one for one in report.findings if one.check == verdict.check],
             cells=[],

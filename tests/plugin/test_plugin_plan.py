@@ -1,4 +1,4 @@
-"""pytest-xdist, plans and shards: who runs the cells, which, and when."""
+"""Plans, limits and shards: which cells run, how many at once, and how a run is ended."""
 
 import json
 import os
@@ -9,93 +9,47 @@ import time
 
 import pytest
 
-from harness.plan.points import Point
-from harness.plugin.workers import points_named
-
-pytest.importorskip("xdist")
-
 
 def report(suite, folder):
     return json.loads((suite.pytester.path / folder / "report.json").read_text())
 
 
-def test_points_of_collected_items():
-    """Items name their point, alone or among parameters of the user's own; the longest fits."""
-    points = [Point("fixed", "ple", 2), Point("fixed", "ple", 2, tp=2), Point("fixed", "moe", 2)]
-    named = points_named(
-        [
-            "suites/test_pipeline.py::test_engine[fixed-ple-pp2-tp2]",
-            "mine.py::test_mine[cold-fixed-moe-pp2-x[1]]",
-            "mine.py::test_other[1-2]",
-            "mine.py::test_plain",
-        ],
-        points,
-    )
-    assert named == set(points[1:])
+# ---- pytest-xdist -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dist", ["load", "loadfile", "worksteal", "each"])
-def test_controller_runs_each_cell_once(suite, dist):
-    """However items are spread, every engine starts once, in the controller."""
-    options = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple,moe")
-    result = suite(
-        *options, "-n", "2", "--dist", dist, "--pp-report", "out", how="runpytest_subprocess"
-    )
+def test_n_limits_the_engines_and_spreads_no_items(suite):
+    """Under -n 2 table and report are those of a plain run, and xdist starts no worker."""
+    pytest.importorskip("xdist")
+    options = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "ple,moe", "--pp-report")
+    suite(*options, "alone")
+    result = suite(*options, "limited", "-n", "2", how="runpytest_subprocess")
     assert result.ret == 0
-    cells = report(suite, "out")["cells"]
-    assert len(cells) == 4
-    assert all(cell["fresh"] for cell in cells)
+    assert "worker" not in result.stdout.str()
+    alone, limited = report(suite, "alone"), report(suite, "limited")
+    assert limited["verdicts"] == alone["verdicts"]
+    assert [one["id"] for one in limited["cells"]] == [one["id"] for one in alone["cells"]]
 
 
-def test_auto_is_what_the_devices_allow(suite):
-    """`-n auto` starts as many workers as there are cores to run engines on."""
-    result = suite(
-        "--pp", "2", "--pp-variant", "fixed", "-n", "auto", "-v", how="runpytest_subprocess"
-    )
+@pytest.mark.parametrize("text", ["1", "auto"])
+def test_auto_is_what_the_devices_allow(suite, text):
+    """-n N is how many engines run at once, `-n auto` as many as there are cores."""
+    pytest.importorskip("xdist")
+    result = suite("--pp", "2", "--pp-plan", "-n", text)
     assert result.ret == 0
-    workers = len(os.sched_getaffinity(0))
-    result.stdout.fnmatch_lines([f"*{workers} worker{'s' if workers > 1 else ''} *"])
+    limit = len(os.sched_getaffinity(0)) if text == "auto" else 1
+    result.stdout.fnmatch_lines([f"* cells to run on * devices, at most {limit} at once; *"])
 
 
-def test_bad_options_with_auto_are_one_line(suite):
-    """Bad input is a usage error under `-n auto` too."""
-    result = suite("--pp", "2", "--pp-model", "nope", "-n", "auto", how="runpytest_subprocess")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "no model 'nope'" in result.stderr.str()
+# ---- the end ----------------------------------------------------------------------------------
 
 
-def test_selected_cells_alone_are_run(suite):
-    """-k reaches the controller: only what the workers collected is run."""
-    result = suite(
-        *("--pp", "4", "-n", "2", "-k", "fixed and dense and pp2", "--pp-report", "out"),
-        how="runpytest_subprocess",
-    )
-    assert result.ret == 0
-    assert [one["id"] for one in report(suite, "out")["cells"]] == [
-        "fixed-dense-pp1",
-        "fixed-dense-pp2",
-    ]
-
-
-def test_a_worker_that_dies_takes_nothing_along(suite):
-    """xdist replaces a dead worker; what it was to judge fails and the rest is judged."""
-    suite.pytester.makeconftest(
-        "import os, pytest\n"
-        "@pytest.hookimpl(tryfirst=True)\n"
-        "def pytest_runtest_call(item):\n"
-        "    if item.name == 'test_logits[fixed-moe-pp2]': os._exit(3)\n"
-    )
-    options = ("--pp", "2", "--pp-variant", "fixed", "--pp-model", "moe,ple", "-n", "2")
-    suite(*options, how="runpytest_subprocess").assert_outcomes(passed=7, failed=1)
-
-
-@pytest.mark.parametrize("to", ["controller", "everyone"])
+@pytest.mark.parametrize("to", ["pytest", "everyone"])
 def test_interrupt_ends_cleanly(suite, monkeypatch, to):
-    """Ctrl-C while engines run and workers wait: all end within seconds, with status 2."""
+    """Ctrl-C while engines run and an item waits: all end within seconds, with status 2."""
     monkeypatch.setenv("FAKE_HANG", "fixed")
     path = suite.pytester.path
     plugins = ("-p", "fake_engines", "-p", "no:cacheprovider")
-    options = ("--pp-store", "store", "--pp", "2", "--pp-variant", "fixed", "-n", "2")
+    options = ("--pp-store", "store", "--pp", "2", "--pp-variant", "fixed")
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *plugins, *options],
         stdin=subprocess.DEVNULL,
@@ -114,16 +68,14 @@ def test_interrupt_ends_cleanly(suite, monkeypatch, to):
     output, _ = process.communicate(timeout=30)
     assert time.monotonic() - began < 15
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output.decode()
-    assert not list(path.glob("leases/pp-harness-run-*"))
 
 
 # ---- plan -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
-def test_plan_runs_nothing(suite, workers):
+def test_plan_runs_nothing(suite):
     """--pp-plan prints cells, devices, seconds and the bound, and starts and judges nothing."""
-    result = suite("--pp", "2", "--pp-model", "ple", "--pp-plan", *workers)
+    result = suite("--pp", "2", "--pp-model", "ple", "--pp-plan")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
         [
