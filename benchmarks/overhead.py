@@ -40,7 +40,7 @@ from harness.engine import server
 from harness.engine.environment import cell_environment, server_environment
 from harness.engine.manifest import Request, from_json, to_json
 from harness.engine.names import CAPTURE_DIR_VARIABLE
-from harness.engine.probes import Probe, requested_probes
+from harness.engine.probes import Probe, probe_set
 from harness.engine.questions import run_gsm8k
 from harness.engine.run_probes import run_probe
 from harness.engine.settings import Device, Weights
@@ -122,7 +122,7 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     with timed("engine"):
         engine.import_model_class(request.model_path)
         llm, lm = engine._build(request)
-    probes = requested_probes(request)
+    probes = probe_set(request, llm.llm_engine.vllm_config.cache_config.block_size)
     run = _traced_probes if mode == "capture" else _plain_probes
     with timed("probes"):
         run(llm, probes)

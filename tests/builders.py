@@ -11,7 +11,6 @@ from harness.capture.manifest import Failure, Manifest, Status
 from harness.capture.record import Capture
 from harness.engine.manifest import Effective, Gsm8kSource
 from harness.engine.packed import packed
-from harness.engine.probes import AGAIN
 from harness.plan.cell import Cell
 
 EFFECTIVE = Effective(
@@ -73,8 +72,8 @@ def digest(*parts):
 class CaptureBuilder:
     """A capture that is whole and at peace with itself; a test spoils it, then saves it.
 
-    `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `second` the same
-    for the second pass at PP=1; `cached` maps a request to the tokens of its prompt that the prefix
+    `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `floors` the same
+    for each floor pass of PP=1; `cached` maps a request to the tokens of its prompt that the prefix
     cache held; `answers` are
     lm-eval's lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
     `manifest` is the manifest. All may be changed before `save`.
@@ -101,7 +100,8 @@ class CaptureBuilder:
             for name, start, count in spans
             for position in range(start, start + count)
         }
-        self.second = {row: list(values) for row, values in self.logits.items()} if pp == 1 else {}
+        again = {row: list(values) for row, values in self.logits.items()}
+        self.floors = [again] if pp == 1 else []
         self.cached = dict.fromkeys((name for name, *_ in spans), 0)
         self.answers = [answer(number) for number in range(4)]
         # What the engine tried to perturb, and what moved the logits.
@@ -210,7 +210,11 @@ class CaptureBuilder:
         self.folder.mkdir(parents=True, exist_ok=True)
         for rank, events in self.ranks.items():
             _write_lines(self.folder / f"rank{rank}.jsonl", [_packed(event) for event in events])
-        again = {(AGAIN + name, at): row for (name, at), row in self.second.items()}
+        again = {
+            (f"floor{number}:{name}", at): row
+            for number, floor in enumerate(self.floors, start=1)
+            for (name, at), row in floor.items()
+        }
         rows = {**self.logits, **again} if self.logits else {}
         values = np.array(list(rows.values()), np.float32)
         if len(values):

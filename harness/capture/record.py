@@ -1,10 +1,10 @@
 """A capture on disk, read back. Needs numpy, no torch: logits are exact float32."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,11 @@ import numpy.typing as npt
 from ..engine.json_lines import first_events, read_lines
 from ..engine.packed import unpacked
 from ..engine.perturbations import key_names, weight_name
-from ..engine.probes import AGAIN, ProbeRequest
+from ..engine.probes import ProbeRequest, split_pass
 from ..plan.cell import Cell
 from .manifest import Failure, Manifest, Status, load_manifest
+
+_Of = TypeVar("_Of")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class StepTrace:
 
 @dataclass(frozen=True)
 class RankTrace:
-    """Everything that one rank wrote. PP=1 runs the probes a second time (`second_pass`).
+    """Everything that one rank wrote.
 
-    Where it is not `eager`, what a forward reads and what its layers give was not seen.
+    `floor_steps` are the steps of each floor pass, under the names of the first pass; only PP=1 has
+    them. Where it is not `eager`, what a forward reads and what its layers give was not seen.
     """
 
     rank: int
@@ -73,7 +76,7 @@ class RankTrace:
     steps: tuple[StepTrace, ...]
     dummies: tuple[dict[str, Any], ...]
     misuses: tuple[dict[str, str], ...]
-    second_pass: tuple[StepTrace, ...] = ()
+    floor_steps: tuple[tuple[StepTrace, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,37 +152,42 @@ class Capture:
     @cached_property
     def logits(self) -> LogitTable:
         """Return the logits; an empty table where the engine produced none."""
-        return self._logits(second=False)
+        return self._logits[0]
+
+    @property
+    def floor_logits(self) -> tuple[LogitTable, ...]:
+        """Return the logits of each floor pass of PP=1, under the names of `logits`."""
+        return self._logits[1:]
 
     @cached_property
-    def second_logits(self) -> LogitTable:
-        """Return the logits of the second pass, under the names of the first; PP=1 alone has it."""
-        return self._logits(second=True)
-
-    def _logits(self, *, second: bool) -> LogitTable:
+    def _logits(self) -> tuple[LogitTable, ...]:
         lines = list(read_lines(self.folder / "logits.jsonl"))
         if not lines:
-            return LogitTable(np.zeros((0, 0), np.float32), {})
+            return (LogitTable(np.zeros((0, 0), np.float32), {}),)
         shape = (len(lines), int(lines[0]["vocab"]))
         values = np.memmap(self.folder / "logits.f32", np.float32, mode="r", shape=shape)
-        index = {
-            (line["request"].removeprefix(AGAIN), line["position"]): line["row"]
-            for line in lines
-            if line["request"].startswith(AGAIN) == second
-        }
-        return LogitTable(values, index)
+        rows = ((split_pass(line["request"]), line["position"], line["row"]) for line in lines)
+        passes = _by_pass((number, ((name, at), row)) for (number, name), at, row in rows)
+        return tuple(LogitTable(values, dict(index)) for index in passes)
 
-    @cached_property
+    @property
     def probes(self) -> dict[str, SentProbe]:
         """Return the requests of the first pass by name."""
-        return {
-            line["name"]: SentProbe(
-                ProbeRequest(line["name"], tuple(line["prompt"]), tuple(line["forced"])),
-                line["cached"],
-            )
-            for line in read_lines(self.folder / "probes.jsonl")
-            if not line["name"].startswith(AGAIN)
-        }
+        return self._probes[0]
+
+    @property
+    def floor_probes(self) -> tuple[dict[str, SentProbe], ...]:
+        """Return the requests of each floor pass by their names in `probes`."""
+        return self._probes[1:]
+
+    @cached_property
+    def _probes(self) -> tuple[dict[str, SentProbe], ...]:
+        sent = []
+        for line in read_lines(self.folder / "probes.jsonl"):
+            number, name = split_pass(line["name"])
+            request = ProbeRequest(name, tuple(line["prompt"]), tuple(line["forced"]))
+            sent.append((number, SentProbe(request, line["cached"])))
+        return tuple({one.request.name: one for one in group} for group in _by_pass(sent))
 
     @cached_property
     def sensitivity(self) -> Sensitivity:
@@ -225,27 +233,27 @@ def _read_rank(path: Path) -> RankTrace | None:
     if heartbeat is None:
         return None
     declared = first.get("declared", {})
-    steps = [_read_step(event) for event in events if event["kind"] == "step"]
+    steps, *floor = _by_pass(_read_step(event) for event in events if event["kind"] == "step")
     return RankTrace(
         rank=int(path.stem.removeprefix("rank")),
         **{name: heartbeat[name] for name in _OF_HEARTBEAT},
         declared=declared.get("keys"),
         declared_error=declared.get("error"),
         layers=tuple(first.get("layers", {}).get("indices", ())),
-        steps=tuple(step for step in steps if not _is_second(step)),
+        steps=steps,
         dummies=tuple(event for event in events if event["kind"] == "dummy"),
         misuses=tuple(event for event in events if event["kind"] == "misuse"),
-        second_pass=tuple(_first_names(step) for step in steps if _is_second(step)),
+        floor_steps=tuple(floor),
     )
 
 
-def _is_second(step: StepTrace) -> bool:
-    return any(span.request.startswith(AGAIN) for span in step.spans)
-
-
-def _first_names(step: StepTrace) -> StepTrace:
-    spans = (replace(span, request=span.request.removeprefix(AGAIN)) for span in step.spans)
-    return replace(step, spans=tuple(spans))
+def _by_pass(numbered: Iterable[tuple[int, _Of]]) -> tuple[tuple[_Of, ...], ...]:
+    """Group what has the number of its pass by that: the first pass, then each floor pass."""
+    passes: list[list[_Of]] = [[]]
+    for number, value in numbered:
+        passes.extend([] for _ in range(len(passes), number + 1))
+        passes[number].append(value)
+    return tuple(map(tuple, passes))
 
 
 _SIDES = ("returned", "sent", "received", "copied")
@@ -253,11 +261,13 @@ _SIDES = ("returned", "sent", "received", "copied")
 _Prints = dict[str, dict[str, dict[str, list[Any]]]]
 
 
-def _read_step(event: dict[str, Any]) -> StepTrace:
+def _read_step(event: dict[str, Any]) -> tuple[int, StepTrace]:
+    """Return the pass that a step belongs to, and the step under the names of the first pass."""
     prints = _read_prints(event["prints"])
-    return StepTrace(
+    named = [(split_pass(name), start, count) for name, start, count in event["spans"]]
+    return named[0][0][0], StepTrace(
         index=event["index"],
-        spans=tuple(Span(*span) for span in event["spans"]),
+        spans=tuple(Span(name, start, count) for (_, name), start, count in named),
         reads=event["reads"],
         layers={int(name): one for name, one in prints.get("layer", {}).items()},
         **{side: _read_side(event, side, prints) for side in _SIDES},

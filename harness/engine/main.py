@@ -34,8 +34,9 @@ from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
-# The same without questions: the cache of a full-size model is for its weights to leave room.
-_MAX_PROBE_SEQS = 8
+# Sequences at full length that the cache holds beside one more: with questions all that may be in
+# flight; without, few, since the weights of a full-size model need the room.
+_FULL_PROBES = 8
 # The smallest block that vLLM uses, in tokens: enough blocks for all sequences at full length.
 _BLOCK_TOKENS = 16
 # What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
@@ -112,7 +113,7 @@ def _settings(request: Request) -> dict[str, Any]:
     """
     max_len = request.max_model_len
     stress = request.profile is Profile.STRESS
-    sequences = MAX_SEQUENCES if request.gsm8k else _MAX_PROBE_SEQS
+    at_full_length = MAX_SEQUENCES if request.gsm8k else _FULL_PROBES
     share = request.ranks_per_device
     # vLLM measures free memory to size its cache, which nothing can while others take and give.
     memory = {"gpu_memory_utilization": 0.9 / share, "kv_cache_memory_bytes": _SHARED_KV_BYTES}
@@ -122,9 +123,9 @@ def _settings(request: Request) -> dict[str, Any]:
         "tensor_parallel_size": request.tp,
         "pipeline_parallel_size": request.pp,
         "max_model_len": max_len,
-        "max_num_seqs": sequences,
+        "max_num_seqs": MAX_SEQUENCES,
         "max_num_batched_tokens": chunk_tokens(max_len) if stress else max(2048, max_len * 4),
-        "num_gpu_blocks_override": (sequences + 1) * blocks_per_sequence,
+        "num_gpu_blocks_override": (at_full_length + 1) * blocks_per_sequence,
         "distributed_executor_backend": str(request.executor),
         "enforce_eager": request.mode is Mode.EAGER,
         "async_scheduling": None if stress else False,

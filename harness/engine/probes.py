@@ -5,16 +5,27 @@ another's output and every cell of a model sees the same inputs (teacher forcing
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from .settings import EngineSettings
+from .settings import EngineSettings, Profile
 
 # Without a sliding window nothing special happens at any length; this one only spreads lengths.
 _DEFAULT_WINDOW = 32
 # Tokens forced after a prompt: the first comes from the prefill, each other takes a decode step.
 _DECODE = 4
-# The names of the second pass begin so; no probe's own name does.
-AGAIN = "again:"
+# Passes of PP=1 over the same requests, after the first: what rounding alone does to their rows.
+# Parity repeats its batches, so one pass shows what does not repeat; stress draws other batches.
+_FLOOR_PASSES = {Profile.PARITY: 1, Profile.STRESS: 3}
+# The name of a request in floor pass 2 is `floor2:NAME`; no probe's own name has a colon.
+_FLOOR = "floor"
+# Unequal prompts, in tokens, that fill a decode batch.
+_DECODE_BATCH = 24
+# vLLM shards the vocabulary over tensor-parallel ranks in whole multiples of this, each.
+_VOCABULARY_PADDING = 64
+# Logits that are kept of one prompt: 32 rows of a vocabulary of 262144, 32 MiB.
+_PROMPT_LOGITS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,11 @@ class ProbeRequest:
     name: str
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
+
+    @property
+    def positions(self) -> range:
+        """The positions that have a row: all tokens but the last, which nothing follows."""
+        return range(len(self.prompt) + len(self.forced) - 1)
 
 
 @dataclass(frozen=True)
@@ -55,24 +71,24 @@ def _request(name: str, length: int, decode: int, vocab_size: int) -> ProbeReque
     return ProbeRequest(name, ids[:length], ids[length:])
 
 
-def probe_set(
-    profile: str, vocab_size: int, sliding_window: int | None, max_model_len: int
-) -> tuple[Probe, ...]:
-    """Return the probes of a profile, `parity` or `stress`.
+def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
+    """Build the probes of an engine whose KV cache has blocks of `block_size` tokens.
 
     Lengths are in tokens and cross the boundaries where bugs hide: 1 to 5, the sliding window and
-    one to either side, past a chunk of a prompt by one, well past the window, and all that the
-    context holds. *parity* runs each of them alone, and then batches of 2 to 8 unequal prompts.
-    The requests of such a batch end together: when one ends before the others, vLLM puts the rest
-    into another order at PP=N than at PP=1, and rows in another order are not bit-identical.
-    *stress* has all in flight at once, among them requests that end one after another, and then
-    prompts that begin as earlier ones did.
-    A prompt and its decode steps always fit into `max_model_len`.
+    one to either side, past a chunk of a prompt by one, well past the window, all that the context
+    holds, and the edges of a block, which decode steps cross too. The ids of one prompt are the
+    edges of the vocabulary and of its shards. *parity* runs each of them alone, and then batches of
+    2 to 8 and of 24 unequal prompts. The requests of such a batch end together: when one ends
+    before the others, vLLM puts the rest into another order at PP=N than at PP=1, and rows in
+    another order are not bit-identical. *stress* has all in flight at once, among them requests
+    that end one after another, and then prompts that begin as earlier ones did.
+    A prompt and its decode steps always fit into the context.
 
     Raises:
-        ValueError: if `max_model_len` leaves no room for the shortest probe.
+        ValueError: if the context leaves no room for the shortest probe.
     """
-    window = sliding_window or _DEFAULT_WINDOW
+    vocab_size, max_model_len = settings.vocab_size, settings.max_model_len
+    window = settings.sliding_window or _DEFAULT_WINDOW
     if max_model_len <= _DECODE:
         raise ValueError(f"max_model_len {max_model_len} leaves no room for a probe")
 
@@ -95,7 +111,18 @@ def probe_set(
         "full": max_model_len,
     }
     singles = tuple(request(name, length) for name, length in lengths.items())
-    if profile == "parity":
+    ids = _edge_ids(vocab_size, settings.tp)
+    room = max_model_len - _DECODE
+    edges = replace(request("ids", len(ids)), prompt=ids[:room], forced=(ids * _DECODE)[:_DECODE])
+    blocks = tuple(
+        request(f"block{by:+d}", block_size + by)
+        for by in (-2, -1, 0, 1)  # the decode steps of the first two open the second block
+    )
+    crowd = tuple(
+        request(f"batch-{_DECODE_BATCH}/{index}", 1 + index % 3, decode=2)
+        for index in range(_DECODE_BATCH)
+    )
+    if settings.profile is Profile.PARITY:
         batches = tuple(
             Probe(
                 f"batch-{size}",
@@ -106,20 +133,31 @@ def probe_set(
             )
             for size in range(2, 9)
         )
-        return (*(Probe(one.name, (one,)) for one in singles), *batches)
+        return (
+            *(Probe(one.name, (one,)) for one in (*singles, edges)),
+            *batches,
+            Probe("blocks", blocks),
+            Probe(f"batch-{_DECODE_BATCH}", crowd),
+        )
     shrinking = tuple(
         request(f"shrinking/{index}", length, decode=2 + index)
         for index, length in enumerate((2, 11, window + 5, 3, 1, window, 5, 7))
     )
     revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
-    return (Probe("flood", (*singles, *shrinking)), Probe("revisit", revisit))
-
-
-def requested_probes(settings: EngineSettings) -> tuple[Probe, ...]:
-    """Build the probes of an engine."""
-    return probe_set(
-        settings.profile, settings.vocab_size, settings.sliding_window, settings.max_model_len
+    return (
+        Probe("crowd", crowd),
+        Probe("flood", (*singles, edges, *blocks, *shrinking)),
+        Probe("revisit", revisit),
     )
+
+
+def _edge_ids(vocab_size: int, tp: int) -> tuple[int, ...]:
+    """Return the first and the last token id of the vocabulary and of each rank's shard of it."""
+    padded = -(-vocab_size // _VOCABULARY_PADDING) * _VOCABULARY_PADDING
+    shard = -(-padded // tp)
+    starts = [shard * rank for rank in range(1, tp)]
+    ids = {0, vocab_size - 1, *starts, *(start - 1 for start in starts)}
+    return tuple(sorted(word for word in ids if word < vocab_size))
 
 
 def _begins_as(one: ProbeRequest, vocab_size: int) -> ProbeRequest:
@@ -128,21 +166,79 @@ def _begins_as(one: ProbeRequest, vocab_size: int) -> ProbeRequest:
     return replace(draw, prompt=(*one.prompt[:-1], *draw.prompt))
 
 
-def second_pass(profile: str, probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
-    """Return the same requests under names of their own, in another order.
+def floor_passes(profile: Profile, probes: tuple[Probe, ...]) -> tuple[tuple[Probe, ...], ...]:
+    """Return the same requests again under names of their own, once for each floor pass.
 
-    Probes come in reverse. In *stress*, where PP=N sees other batches than PP=1, so do the requests
-    within each. In *parity* it sees the same, and a batch keeps its rows: one whose rows are turned
-    differs in its last bits even on the CPU, and would excuse what must be equal.
+    In *stress*, where PP=N sees other batches than PP=1, the requests of each probe are shuffled,
+    and pass k hands them over in k parts, one after the other: a step of PP=N holds fewer requests
+    than one of PP=1. Probes keep their order, so that what a prefix cache gave to a prompt in the
+    first pass it gives in all. In *parity* PP=N sees the same batches: probes are shuffled and a
+    batch keeps its rows, since one whose rows are turned differs in its last bits even on the CPU,
+    and would excuse what must be equal.
     """
-    turn = -1 if profile == "stress" else 1
-    return tuple(
-        Probe(
-            AGAIN + probe.name,
-            tuple(replace(one, name=AGAIN + one.name) for one in probe.requests[::turn]),
-        )
-        for probe in reversed(probes)
+    passes = []
+    for number in range(1, _FLOOR_PASSES[profile] + 1):
+        draw = random.Random(f"{_FLOOR}/{number}")  # noqa: S311 - reproducible, not secret
+        again = [_in_pass(number, probe) for probe in probes]
+        if profile is Profile.STRESS:
+            again = [part for probe in again for part in _shuffled_parts(draw, probe, number)]
+        else:
+            draw.shuffle(again)
+        passes.append(tuple(again))
+    return tuple(passes)
+
+
+def _in_pass(number: int, probe: Probe) -> Probe:
+    requests = (replace(one, name=f"{_FLOOR}{number}:{one.name}") for one in probe.requests)
+    return Probe(f"{_FLOOR}{number}:{probe.name}", tuple(requests))
+
+
+def _shuffled_parts(draw: random.Random, probe: Probe, parts: int) -> list[Probe]:
+    requests = draw.sample(probe.requests, len(probe.requests))
+    dealt = (requests[part::parts] for part in range(parts))
+    return [replace(probe, requests=tuple(part)) for part in dealt if part]
+
+
+def split_pass(name: str) -> tuple[int, str]:
+    """Return the pass of a request's name, 0 for the first, and its name in that."""
+    begin, colon, rest = name.partition(":")
+    return (int(begin.removeprefix(_FLOOR)), rest) if colon else (0, name)
+
+
+@lru_cache(maxsize=256)
+def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
+    """Return where a prompt keeps its logits: everywhere, or evenly spread, its ends included.
+
+    A full-size vocabulary takes 1 MB a row; the logits that a prompt keeps are bounded, and layers
+    are fingerprinted row by row anyway. Positions are those of the whole prompt, however it is cut
+    into chunks: another PP size may cut it elsewhere.
+    """
+    limit = max(2, _PROMPT_LOGITS // vocab)
+    if prompt_length <= limit:
+        return frozenset(range(prompt_length))
+    return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
+
+
+def expected_rows(
+    settings: EngineSettings, block_size: int, cached: Mapping[str, int]
+) -> frozenset[tuple[str, int]]:
+    """Return the (request, position) of each row that one pass over the probes computes.
+
+    `cached` maps a request to the tokens of its prompt that the prefix cache held, for which no row
+    is computed. Layers leave a fingerprint of each of these rows; `keeps_logits` says which of them
+    have logits too.
+    """
+    return frozenset(
+        (request.name, position)
+        for probe in probe_set(settings, block_size)
+        for request in probe.requests
+        for position in request.positions[cached.get(request.name, 0) :]
     )
+
+
+def keeps_logits(position: int, prompt_length: int, vocab: int) -> bool:
+    """Whether the logits of a row are kept: those after the prompt, and some within it."""
+    return position >= prompt_length - 1 or position in kept_positions(prompt_length, vocab)
 
 
 def sensitivity_request(vocab_size: int, max_model_len: int) -> ProbeRequest:

@@ -15,23 +15,27 @@ from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
 from .perturbations import UNPERTURBED, key_names, weight_name
-from .probes import Probe, ProbeRequest, requested_probes, second_pass, sensitivity_request
+from .probes import Probe, ProbeRequest, floor_passes, probe_set, sensitivity_request
 from .questions import run_gsm8k
 
 
 def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
     """Run the probes of a cell and write `probes.jsonl`, a line for each request.
 
-    PP=1 runs them twice, the second time in another order: the difference is the noise floor.
+    PP=1 runs them again in floor passes: what differs there, rounding alone has moved.
     """
-    probes = requested_probes(request)
-    passes = [probes, second_pass(request.profile, probes)] if request.pp == 1 else [probes]
+    probes = _probes(llm, request)
+    floor = floor_passes(request.profile, probes) if request.pp == 1 else ()
     with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
-        for probes_of_pass in passes:
+        for probes_of_pass in (probes, *floor):
             llm.reset_prefix_cache()
             for probe in probes_of_pass:
                 run_probe(llm, probe, file)
     llm.collective_rpc("pp_harness_flush")
+
+
+def _probes(llm: Any, request: Request) -> tuple[Probe, ...]:
+    return probe_set(request, llm.llm_engine.vllm_config.cache_config.block_size)
 
 
 def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
@@ -68,7 +72,7 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
     What the hooks record carries the change's name; requests are written to
     `probes.<change>.jsonl`, answers to `gsm8k.<change>.jsonl`.
     """
-    probes = requested_probes(request)
+    probes = _probes(llm, request)
     for change in request.changes:
         llm.reset_prefix_cache()  # of what was computed without the change
         with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:

@@ -69,7 +69,7 @@ def test_same_nan_is_equal_and_still_reported(build):
     sides = [build(pp=1), build(pp=2)]
     for side in sides:
         side.logits["one", 1][0] = math.nan
-    sides[0].second["one", 1][0] = math.nan
+    sides[0].floors[0]["one", 1][0] = math.nan
     verdict = compare_logits(*(side.save() for side in sides))
     assert [found.code for found in verdict.findings] == ["LOG002"]
     assert verdict.figures["equal_rows"] == 4
@@ -138,7 +138,7 @@ def test_empty_table_is_blocked(build, side):
 def test_zero_baseline_has_no_relative_rms(build):
     """A difference from a baseline of zeros is not called a relative difference of zero."""
     baseline = build(pp=1)
-    baseline.logits = baseline.second = dict.fromkeys(baseline.logits, [0.0] * 5)
+    baseline.logits = baseline.floors[0] = dict.fromkeys(baseline.logits, [0.0] * 5)
     verdict = compare_logits(baseline.save(), build(pp=2).save())
     assert verdict.outcome is Outcome.FAIL
     assert verdict.figures["relative_rms"] is None
@@ -340,11 +340,11 @@ def test_difference_after_the_last_layer_has_no_layer(pair):
 
 
 def noisy(build, *, profile="stress", floor=1e-6, moved=1e-6):
-    """Return PP=1 whose second pass moves by about `floor`, and PP=2 that moves by `moved`."""
+    """Return PP=1 whose floor pass moves by about `floor`, and PP=2 that moves by `moved`."""
     draw = np.random.default_rng(0)
     spans = (("one", 0, 3), *(("one", at, 1) for at in range(3, 40)))
     sides = [build(pp=1, spans=spans), build(pp=2, spans=spans)]
-    for rows, size in ((sides[0].second, floor), (sides[1].logits, moved)):
+    for rows, size in ((sides[0].floors[0], floor), (sides[1].logits, moved)):
         for values in rows.values():
             values[:] = [x * (1 + size * (0.5 + draw.random())) for x in values]
     for side in sides:
@@ -375,7 +375,7 @@ def test_one_logit_that_moves_far_fails_though_its_row_hardly_does(build):
     """The largest difference of a row has a limit of its own."""
     sides = noisy(build)
     wide = [1.0] * 4000
-    for rows in (sides[0].logits, sides[0].second, sides[1].logits):
+    for rows in (sides[0].logits, sides[0].floors[0], sides[1].logits):
         for row in rows:
             rows[row] = [*rows[row], *wide]
     sides[1].logits["one", 7][100] += 2e-4
@@ -410,7 +410,7 @@ def test_compiled_code_is_held_against_noise(build):
 def test_flips_are_ties_or_not(build):
     """A token that flips counts as a tie only if rounding could have closed its margin."""
     sides = noisy(build)
-    for rows in (sides[0].logits, sides[0].second):
+    for rows in (sides[0].logits, sides[0].floors[0]):
         rows["one", 7] = [3.0, 1.0, 2.0, -1.0, 0.5]
     sides[1].logits["one", 7] = [2.0, 1.0, 3.0, -1.0, 0.5]
     (found,) = compare_logits(*(side.save() for side in sides)).findings
@@ -435,14 +435,14 @@ def test_a_floor_as_wide_as_unrelated_rows_tells_nothing(build):
     """Where rounding alone decorrelates rows, agreement within it is no pass."""
     draw = np.random.default_rng(0)
     sides = noisy(build)
-    for rows in (sides[0].logits, sides[0].second, sides[1].logits):
+    for rows in (sides[0].logits, sides[0].floors[0], sides[1].logits):
         for row in rows:
             rows[row] = draw.standard_normal(5).tolist()
     verdict = compare_logits(*(side.save() for side in sides))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert [found.code for found in verdict.findings] == ["LOG005"]
     same = [build(pp=1), build(pp=2)]
-    same[0].second = {row: draw.standard_normal(5).tolist() for row in same[0].second}
+    same[0].floors = [{row: draw.standard_normal(5).tolist() for row in same[0].logits}]
     for side in same:
         side.asked(profile=Profile.STRESS)
     assert compare_logits(*(side.save() for side in same)).outcome is Outcome.PASS
@@ -456,7 +456,7 @@ def test_unrelated_rows_are_as_far_apart_as_they_are():
 
 @pytest.fixture
 def wobbly(pair):
-    """Every layer of PP=1's second pass and of PP=N is off by rounding, one row of layer 3 by more.
+    """Every layer of PP=1's floor pass and of PP=N is off by rounding, one row of layer 3 by more.
 
     Equal digests are no distance, whatever their sketches say: those of layer 0 are.
     """
@@ -465,7 +465,7 @@ def wobbly(pair):
     again = copy.deepcopy(whole)
     draw = np.random.default_rng(0)
     for step in again:
-        step["spans"] = [["again:" + name, *rest] for name, *rest in step["spans"]]
+        step["spans"] = [["floor1:" + name, *rest] for name, *rest in step["spans"]]
     moved = [*again, *(step for rank in range(3) for step in candidate.steps(rank))]
     for step in moved:
         for layer, content in step["layers"].items():
@@ -505,7 +505,7 @@ def test_a_layer_speaks_where_logits_cannot(wobbly):
         side.asked(profile=Profile.STRESS)
     for row in baseline.logits:
         baseline.logits[row] = draw.standard_normal(5).tolist()
-        baseline.second[row] = candidate.logits[row] = draw.standard_normal(5).tolist()
+        baseline.floors[0][row] = candidate.logits[row] = draw.standard_normal(5).tolist()
     verdict = compare_logits(baseline.save(), candidate.save())
     assert verdict.outcome is Outcome.FAIL
     (found,) = verdict.findings

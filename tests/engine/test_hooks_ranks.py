@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch", reason="the hooks run inside the engine, wi
 from fake_ranks import Engine, Request  # noqa: E402 - needs torch
 
 from harness.capture.record import Capture  # noqa: E402
-from harness.engine.hooks.logits import kept_positions  # noqa: E402
 from harness.engine.names import SENSITIVITY  # noqa: E402
+from harness.engine.probes import kept_positions  # noqa: E402
 
 RUNNERS = pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
 KEYS = ["hidden_states", "per_layer_inputs"]

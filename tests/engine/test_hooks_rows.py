@@ -5,22 +5,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
 
 from harness.capture.record import Capture  # noqa: E402
-from harness.engine.hooks.logits import kept_positions  # noqa: E402
 from harness.engine.hooks.step import RowSpan  # noqa: E402
 from harness.engine.hooks.tracer import Tracer  # noqa: E402
-
-
-def test_a_small_vocabulary_keeps_every_row():
-    """Instruments lose nothing."""
-    assert kept_positions(1024, 448) == set(range(1024))
-
-
-def test_a_real_vocabulary_keeps_a_bounded_spread():
-    """First and last are kept, and never more than 32 MiB of float32."""
-    for length in (33, 512, 4096):
-        kept = kept_positions(length, 262144)
-        assert (min(kept), max(kept), len(kept)) == (0, length - 1, 32)
-    assert kept_positions(32, 262144) == set(range(32))
+from harness.engine.probes import keeps_logits  # noqa: E402
 
 
 def span(name: str, start: int, count: int, prompt: int) -> RowSpan:
@@ -59,8 +46,7 @@ def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
     wanted, offset = {}, 0
     for one in spans:
         for row, position in enumerate(range(one.start, one.start + one.count)):
-            decodes = position >= one.prompt_length - 1
-            if decodes or position in kept_positions(one.prompt_length, vocab):
+            if keeps_logits(position, one.prompt_length, vocab):
                 wanted[one.name, position] = float(offset + row)
         offset += one.count
     assert {row: float(table.values[at, 0]) for row, at in table.index.items()} == wanted

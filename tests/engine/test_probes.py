@@ -4,16 +4,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.probes import AGAIN, chunk_tokens, probe_set, second_pass
+from harness.engine.probes import (
+    chunk_tokens,
+    expected_rows,
+    floor_passes,
+    kept_positions,
+    probe_set,
+    split_pass,
+)
+from harness.engine.settings import EngineSettings, Profile
 
 WINDOWS = st.none() | st.integers(1, 600)
-PROFILES = st.sampled_from(["parity", "stress"])
+PROFILES = st.sampled_from(list(Profile))
+BLOCK = 128
+
+
+def settings(profile="parity", vocab_size=448, window=32, max_model_len=512, tp=1):
+    """Settings of an engine, as far as its probes depend on them."""
+    return EngineSettings(
+        pp=1,
+        tp=tp,
+        profile=Profile(profile),
+        vocab_size=vocab_size,
+        sliding_window=window,
+        max_model_len=max_model_len,
+    )
+
+
+def made(*args, **given):
+    """The probes of an engine with blocks of `BLOCK` tokens."""
+    return probe_set(settings(*args, **given), BLOCK)
 
 
 @pytest.mark.parametrize("profile", ["parity", "stress"])
 def test_probes_are_the_same_every_time(profile):
     """No cell waits for another's output: prompts and forced ids are a function of the model."""
-    assert probe_set(profile, 448, 32, 512) == probe_set(profile, 448, 32, 512)
+    assert made(profile) == made(profile)
 
 
 def test_probes_do_not_depend_on_the_process(tmp_path):
@@ -21,7 +47,11 @@ def test_probes_do_not_depend_on_the_process(tmp_path):
     import subprocess
     import sys
 
-    code = "from harness.engine.probes import probe_set as p; print(p('parity', 448, 32, 512))"
+    code = (
+        "from harness.engine.probes import probe_set; "
+        "from harness.engine.settings import EngineSettings as Settings; "
+        "print(probe_set(Settings(pp=1, vocab_size=448, sliding_window=32), 128))"
+    )
     texts = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -32,33 +62,74 @@ def test_probes_do_not_depend_on_the_process(tmp_path):
         ).stdout
         for seed in ("1", "2")
     }
-    assert texts == {f"{probe_set('parity', 448, 32, 512)}\n"}
+    assert texts == {f"{made()}\n"}
 
 
 @pytest.mark.parametrize("profile", ["parity", "stress"])
 def test_lengths_cross_what_matters(profile):
-    """1 to 5 tokens, the window and one to either side, past a chunk, well past, a full context."""
-    probes = probe_set(profile, 448, 32, 512)
+    """1 to 5 tokens, window and block and around them, past a chunk, well past, a full context."""
+    probes = made(profile)
     lengths = {len(one.prompt) for probe in probes for one in probe.requests}
-    assert {1, 2, 3, 4, 5, 31, 32, 33, chunk_tokens(512) + 1} <= lengths
+    assert {
+        1,
+        2,
+        3,
+        4,
+        5,
+        31,
+        32,
+        33,
+        *range(BLOCK - 2, BLOCK + 2),
+        chunk_tokens(512) + 1,
+    } <= lengths
     assert any(64 < length < 128 and length != chunk_tokens(512) + 1 for length in lengths)
     ends = [len(one.prompt) + len(one.forced) for probe in probes for one in probe.requests]
     assert max(ends) == 512
 
 
-def test_parity_decodes_batches_of_two_to_eight():
-    """Batches of 2 to 8 unequal prompts reach a decode step whole; all others run alone."""
-    probes = probe_set("parity", 448, 32, 512)
-    batches = [probe.requests for probe in probes if len(probe.requests) > 1]
-    assert [len(requests) for requests in batches] == [2, 3, 4, 5, 6, 7, 8]
+@pytest.mark.parametrize("profile", ["parity", "stress"])
+def test_decode_steps_open_a_block(profile):
+    """A row that is decoded is the first of the second block, which no prompt has opened."""
+    opening = [
+        one
+        for probe in made(profile)
+        for one in probe.requests
+        if len(one.prompt) < BLOCK and BLOCK in one.positions
+    ]
+    assert {len(one.prompt) for one in opening} >= {BLOCK - 2, BLOCK - 1}
+
+
+@pytest.mark.parametrize("profile", ["parity", "stress"])
+@pytest.mark.parametrize(
+    ("vocab", "tp", "edges"),
+    [
+        (448, 1, {0, 447}),
+        (448, 2, {0, 223, 224, 447}),
+        (300, 4, {0, 79, 80, 159, 160, 239, 240, 299}),  # padded to 320
+    ],
+)
+def test_the_edges_of_the_vocabulary_are_asked_for(profile, vocab, tp, edges):
+    """The first and last id, and those at the edge of a rank's shard, are read as prompt."""
+    (one,) = [
+        one for probe in made(profile, vocab, tp=tp) for one in probe.requests if one.name == "ids"
+    ]
+    assert set(one.prompt) == edges
+    assert set(one.forced) <= edges
+
+
+def test_parity_decodes_batches_up_to_eight_and_of_24():
+    """Batches of unequal prompts reach a decode step whole; all others run alone."""
+    batches = [probe.requests for probe in made() if len(probe.requests) > 1]
+    assert [len(requests) for requests in batches] == [2, 3, 4, 5, 6, 7, 8, 4, 24]
     for requests in batches:
-        assert {len(one.forced) for one in requests} == {2}
+        assert len({len(one.forced) for one in requests}) == 1
         assert len({len(one.prompt) for one in requests}) > 1
 
 
 def test_stress_probes_are_in_flight_together_and_share_prefixes():
     """More is in flight than a step may hold, and later prompts begin as earlier ones did."""
-    flood, revisit = probe_set("stress", 448, 32, 512)
+    crowd, flood, revisit = made("stress")
+    assert sum(len(one.prompt) for one in crowd.requests) <= chunk_tokens(512)
     assert sum(len(one.prompt) for one in flood.requests) > 4 * chunk_tokens(512)
     known = {one.prompt[:-1] for one in flood.requests}
     assert all(one.prompt[:-1] in known for one in revisit.requests)
@@ -67,8 +138,8 @@ def test_stress_probes_are_in_flight_together_and_share_prefixes():
 @given(PROFILES, st.integers(1, 5000), WINDOWS, st.integers(5, 4096))
 def test_probes_always_fit(profile, vocab_size, window, max_model_len):
     """Every prompt with its decode steps fits, every id is a word, every name is used once."""
-    first = probe_set(profile, vocab_size, window, max_model_len)
-    probes = (*first, *second_pass(profile, first))
+    first = made(profile, vocab_size, window, max_model_len)
+    probes = [probe for one in (first, *floor_passes(profile, first)) for probe in one]
     requests = [request for probe in probes for request in probe.requests]
     assert len({request.name for request in requests}) == len(requests)
     for request in requests:
@@ -78,28 +149,74 @@ def test_probes_always_fit(profile, vocab_size, window, max_model_len):
         assert all(0 <= word < vocab_size for word in (*request.prompt, *request.forced))
 
 
-@pytest.mark.parametrize(("profile", "turn"), [("parity", 1), ("stress", -1)])
-def test_the_second_pass_is_the_first_in_another_order(profile, turn):
-    """The same tokens under other names; rows are turned only where PP=N turns them too."""
-    first = probe_set(profile, 448, 32, 512)
-    again = second_pass(profile, first)
-    assert [probe.name for probe in reversed(again)] == [AGAIN + probe.name for probe in first]
-    for one, other in zip(first, reversed(again), strict=True):
-        expected = one.requests[::turn]
-        assert [r.name for r in other.requests] == [AGAIN + r.name for r in expected]
-        assert [r.prompt for r in other.requests] == [r.prompt for r in expected]
-        assert [r.forced for r in other.requests] == [r.forced for r in expected]
+@pytest.mark.parametrize("profile", list(Profile))
+def test_floor_passes_repeat_the_requests_under_names_of_their_own(profile):
+    """The same tokens in another order; every name says its pass."""
+    first = made(profile)
+    asked = {one.name: one for probe in first for one in probe.requests}
+    for number, floor in enumerate(floor_passes(profile, first), start=1):
+        again = [one for probe in floor for one in probe.requests]
+        assert {split_pass(one.name)[0] for one in again} == {number}
+        assert {split_pass(one.name)[1]: (one.prompt, one.forced) for one in again} == {
+            name: (one.prompt, one.forced) for name, one in asked.items()
+        }
+        assert [split_pass(one.name)[1] for one in again] != list(asked)
+    assert {split_pass(name) for name in asked} == {(0, name) for name in asked}
+
+
+def test_parity_repeats_its_batches_row_by_row():
+    """Rows in another order would move, and would excuse what must be equal."""
+    first = {probe.name: [one.name for one in probe.requests] for probe in made()}
+    (floor,) = floor_passes(Profile.PARITY, made())
+    for probe in floor:
+        names = [split_pass(one.name)[1] for one in probe.requests]
+        assert names == first[split_pass(probe.name)[1]]
+
+
+def test_stress_draws_other_batches_and_caches_the_same():
+    """Each pass hands over fewer requests at once, and prompts of a prefix after its owner."""
+    sizes = []
+    for floor in floor_passes(Profile.STRESS, made("stress")):
+        names = [split_pass(probe.name)[1] for probe in floor]
+        assert names == sorted(names, key=["crowd", "flood", "revisit"].index)
+        sizes.append(max(len(probe.requests) for probe in floor))
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(sizes) > 1
+
+
+@given(st.integers(1, 5000), st.integers(1, 300))
+def test_expected_rows_are_those_that_no_cache_held(vocab_size, held):
+    """Every token but the last of each request has a row, from the first that was computed."""
+    probes = made(vocab_size=vocab_size)
+    every = expected_rows(settings(vocab_size=vocab_size), BLOCK, {})
+    requests = [one for probe in probes for one in probe.requests]
+    assert len(every) == sum(len(one.prompt) + len(one.forced) - 1 for one in requests)
+    rest = expected_rows(settings(vocab_size=vocab_size), BLOCK, {"full": held})
+    assert every - rest == {("full", position) for position in range(held)}
+
+
+def test_a_small_vocabulary_keeps_every_row():
+    """Instruments lose nothing."""
+    assert kept_positions(1024, 448) == set(range(1024))
+
+
+def test_a_real_vocabulary_keeps_a_bounded_spread():
+    """First and last are kept, and never more than 32 MiB of float32."""
+    for length in (33, 512, 4096):
+        kept = kept_positions(length, 262144)
+        assert (min(kept), max(kept), len(kept)) == (0, length - 1, 32)
+    assert kept_positions(32, 262144) == set(range(32))
 
 
 @pytest.mark.parametrize("max_model_len", [0, 1, 4])
 def test_no_room_is_an_error(max_model_len):
     """A context that holds no probe is refused, not probed with nothing."""
     with pytest.raises(ValueError, match="no room"):
-        probe_set("parity", 448, 32, max_model_len)
+        made(max_model_len=max_model_len)
 
 
 def test_parity_prompts_share_no_prefix():
     """Prompts are drawn apart, so that no cache can make one probe of two."""
-    probes = probe_set("parity", 448, 32, 512)
+    probes = made()
     starts = [one.prompt[:3] for probe in probes for one in probe.requests if len(one.prompt) > 2]
     assert len(set(starts)) == len(starts)

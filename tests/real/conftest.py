@@ -3,6 +3,7 @@
 import pytest
 
 from harness.capture.record import Capture
+from harness.engine.settings import Profile
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
@@ -21,11 +22,11 @@ def run(sweep, servers, launched, tmp_path_factory):
     """Run a cell of the sweep once per session and setting; return its capture."""
     done = {}
 
-    def run(variant, model, pp, tp=1, **control):
-        key = (variant, model, pp, tp, *sorted(control.items()))
+    def run(variant, model, pp, tp=1, profile=Profile.PARITY, **control):
+        key = (variant, model, pp, tp, profile, *sorted(control.items()))
         if key not in done:
             folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
-            cell = sweep.cell(Point(variant, model, pp, tp=tp))
+            cell = sweep.cell(Point(variant, model, pp, profile, tp))
             manifest = launched(
                 sweep, cell, folder, servers, phase_timeout=PHASE_TIMEOUT, **control
             )

@@ -14,21 +14,22 @@ from harness.checks.contract.contract import compare_contract
 from harness.checks.finding import Outcome, Severity
 from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
-from harness.engine.probes import probe_set
+from harness.engine.probes import expected_rows, probe_set
+from harness.engine.settings import Profile
 from harness.plan.points import Point
 
 pytestmark = pytest.mark.engine
 
 
+def sent_probes(capture):
+    """The probes that a capture's engine was to run."""
+    return probe_set(capture.cell, capture.manifest.effective.block_size)
+
+
 def sampled_rows(capture):
     """The logits that the engine sampled from, in the order of the probes."""
     table = capture.logits
-    probes = probe_set(
-        "parity",
-        capture.manifest.cell.vocab_size,
-        capture.manifest.cell.sliding_window,
-        capture.manifest.cell.max_model_len,
-    )
+    probes = sent_probes(capture)
     rows = [
         (request.name, len(request.prompt) - 1 + step)
         for probe in probes
@@ -59,16 +60,9 @@ def test_forked_workers_compute_what_spawned_ones_do(run):
 def test_every_probe_row_is_captured(run):
     """Prefill and decode of every probe request are there, with one fingerprint per layer."""
     capture = run("fixed", "ple", 2)
-    cell = capture.manifest.cell
-    sizes = cell.vocab_size, cell.sliding_window, cell.max_model_len
-    probes = probe_set("parity", *sizes)
-    wanted = {
-        (request.name, position)
-        for probe in probes
-        for request in probe.requests
-        for position in range(len(request.prompt) + len(request.forced) - 1)
-    }
-    assert set(capture.logits.index) == wanted
+    probes = sent_probes(capture)
+    block = capture.manifest.effective.block_size
+    assert capture.logits.index.keys() == expected_rows(capture.cell, block, {})
     assert [sent.request for sent in capture.probes.values()] == [
         request for probe in probes for request in probe.requests
     ], "the token ids stand in the capture"
@@ -80,17 +74,51 @@ def test_every_probe_row_is_captured(run):
 
 
 def test_the_baseline_is_captured_twice_in_another_order(run):
-    """PP=1 runs all batches again, last one first; on the CPU not one bit of them moves."""
+    """PP=1 runs all batches again in a floor pass; on the CPU not one bit of them moves."""
     baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
-    first, second = baseline.logits, baseline.second_logits
-    assert first.index.keys() == second.index.keys()
-    assert not set(first.index.values()) & set(second.index.values())
+    first, (again,) = baseline.logits, baseline.floor_logits
+    assert first.index.keys() == again.index.keys()
+    assert not set(first.index.values()) & set(again.index.values())
     rows = list(first.index)
-    left, right = (t.values[[t.index[row] for row in rows]] for t in (first, second))
+    left, right = (t.values[[t.index[row] for row in rows]] for t in (first, again))
     assert np.array_equal(left.view(np.uint32), right.view(np.uint32))
     (trace,) = baseline.stages.values()
-    assert len(trace.second_pass) == len(trace.steps)
-    assert not candidate.second_logits.index
+    assert [len(steps) for steps in trace.floor_steps] == [len(trace.steps)]
+    assert candidate.floor_logits == ()
+
+
+def test_each_floor_pass_of_stress_has_every_row(run):
+    """Other batches, the same rows: the prefix cache gives a prompt what it gave before, no more.
+
+    Decode steps open blocks, and 24 requests decode in one step.
+    """
+    baseline = run("fixed", "ple", 1, profile=Profile.STRESS)
+    block = baseline.manifest.effective.block_size
+    passes = list(
+        zip(
+            [baseline.logits, *baseline.floor_logits],
+            [baseline.probes, *baseline.floor_probes],
+            strict=True,
+        )
+    )
+    assert len(passes) == 4
+    for table, sent in passes:
+        cached = {name: probe.cached for name, probe in sent.items()}
+        assert table.index.keys() == expected_rows(baseline.cell, block, cached)
+        assert table.index.keys() == baseline.logits.index.keys()
+    (trace,) = baseline.stages.values()
+    batches = [{step.spans for step in steps} for steps in (trace.steps, *trace.floor_steps)]
+    assert not batches[0] & batches[2] & batches[3]
+    decodes = [
+        [
+            span
+            for span in step.spans
+            if span.start >= len(baseline.probes[span.request].request.prompt)
+        ]
+        for step in trace.steps
+    ]
+    assert max(map(len, decodes)) >= 24
+    assert any(span.start == block for spans in decodes for span in spans)
 
 
 def test_three_stages_agree(run):

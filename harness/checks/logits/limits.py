@@ -16,7 +16,7 @@ from .noise import BITS, Tolerance, tolerance
 class RowLimits:
     """Tolerances for `row_rms` and `row_max` of a `LogitDistance`.
 
-    `floor` is the distance of PP=1 from its own second pass, None where it has none.
+    `floor` is the distance of PP=1 from its own floor pass, None where it has none.
     """
 
     rms: Tolerance
@@ -52,10 +52,9 @@ class RowLimits:
 
 
 def row_limits(baseline: Capture, rows: int) -> RowLimits:
-    """Limits for `rows` rows, from the two passes of PP=1 over the same probes."""
+    """Limits for `rows` rows, from the first floor pass of PP=1 over the same probes."""
     cell = baseline.cell
-    second = baseline.second_logits
-    floor = distance(baseline.logits, second) if second.index else None
+    floor = distance(baseline.logits, floors[0]) if (floors := baseline.floor_logits) else None
     # The same batches at every PP, and nothing compiled.
     bits_expected = cell.profile is Profile.PARITY and cell.mode is Mode.EAGER
     if bits_expected and (floor is None or floor.equal_rows == floor.rows):

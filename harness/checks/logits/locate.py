@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,17 @@ class Location:
 
 
 def layer_rows(
-    capture: Capture, kind: str, *, second_pass: bool = False
+    capture: Capture, kind: str, *, floor: int | None = None
 ) -> dict[int, dict[Row, Any]]:
     """Map layer and row to a fingerprint (digest, norm or sketch) of the output, over all stages.
 
-    Rows come in the order in which they ran.
+    `floor` counts floor passes from 0; None is the first pass over the probes. Rows come in the
+    order in which they ran.
     """
     layers: dict[int, dict[Row, Any]] = {}
     for trace in capture.stages.values():
-        for step in trace.second_pass if second_pass else trace.steps:
+        passes = [trace.steps] if floor is None else trace.floor_steps[floor : floor + 1]
+        for step in chain.from_iterable(passes):
             rows = [row for span in step.spans for row in span.rows]
             for layer, fingerprints in step.layers.items():
                 layers.setdefault(layer, {}).update(zip(rows, fingerprints[kind], strict=True))
@@ -70,11 +73,11 @@ def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Locat
 
 def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
     before, after = _fingerprints(baseline), _fingerprints(candidate)
-    second = _fingerprints(baseline, second_pass=True)
+    again = _fingerprints(baseline, floor=0)
     dtype = baseline.cell.dtype
     layers = sorted(set(before["digest"]) & set(after["digest"]))
     for depth, layer in enumerate(layers, start=1):
-        floor = _distances(before, second, layer)
+        floor = _distances(before, again, layer)
         apart = _distances(before, after, layer)
         noise = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth)
         # In the first layers few rows move, and each by a bit or two: the next batch may do more.
@@ -89,11 +92,8 @@ def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | No
 _Fingerprints = Mapping[str, Mapping[int, Mapping[Row, Any]]]
 
 
-def _fingerprints(capture: Capture, *, second_pass: bool = False) -> _Fingerprints:
-    return {
-        kind: layer_rows(capture, kind, second_pass=second_pass)
-        for kind in ("digest", "norm", "sketch")
-    }
+def _fingerprints(capture: Capture, *, floor: int | None = None) -> _Fingerprints:
+    return {kind: layer_rows(capture, kind, floor=floor) for kind in ("digest", "norm", "sketch")}
 
 
 def _distances(before: _Fingerprints, after: _Fingerprints, layer: int) -> dict[Row, float]:

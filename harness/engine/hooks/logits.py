@@ -3,7 +3,6 @@
 The last stage's tensor-parallel rank 0 writes them; its other ranks compute them along with it.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,31 +10,16 @@ import msgspec
 import torch
 
 from ..names import SENSITIVITY
+from ..probes import keeps_logits
 from .effects import EffectWriter
 from .outbox import Outbox
 from .step import RowSpan
 
 # Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
 _CHUNK_ROWS = 256
-# Logits that are kept of one prompt: 32 rows of a vocabulary of 262144, 32 MiB.
-_PROMPT_LOGITS = 1 << 23
 
 # A request, the absolute position of its row, and whether the engine samples from it.
 _Entry = tuple[RowSpan, int, str]
-
-
-@lru_cache(maxsize=256)
-def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
-    """Return where a prompt keeps its logits: everywhere, or evenly spread, its ends included.
-
-    A full-size vocabulary takes 1 MB a row; the logits that a prompt keeps are bounded, and layers
-    are fingerprinted row by row anyway. Positions are those of the whole prompt, however it is cut
-    into chunks: another PP size may cut it elsewhere.
-    """
-    limit = max(2, _PROMPT_LOGITS // vocab)
-    if prompt_length <= limit:
-        return frozenset(range(prompt_length))
-    return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
 
 
 class LogitWriter:
@@ -65,8 +49,7 @@ class LogitWriter:
         kept = [
             row
             for row, span in enumerate(spans)
-            if span.last >= span.prompt_length - 1
-            or span.last in kept_positions(span.prompt_length, vocab)
+            if keeps_logits(span.last, span.prompt_length, vocab)
         ]
         entries = [(spans[row], spans[row].last, "sampled") for row in kept]
         self._put(entries, _rows_of(sampled, kept) if len(kept) < len(spans) else sampled)
@@ -85,9 +68,8 @@ class LogitWriter:
         rows: list[int] = []
         offset = 0
         for span in spans:
-            kept = kept_positions(span.prompt_length, vocab)
             for position in range(span.start, span.last):
-                if position in kept:
+                if keeps_logits(position, span.prompt_length, vocab):
                     entries.append((span, position, "prompt"))
                     rows.append(offset + position - span.start)
             offset += span.count
