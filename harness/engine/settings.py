@@ -4,8 +4,8 @@
 the key of a capture, in what the engine is asked for and in the manifest without another line.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, fields
+from enum import Enum, StrEnum
 
 # Marks a field that cannot change a result: a name for people, a place on this machine.
 NOT_IN_KEY = {"in_key": False}
@@ -59,8 +59,24 @@ class Weights(StrEnum):
     DUMMY = "dummy"
 
 
+class EnumFields:
+    """A frozen dataclass whose fields hold enums wherever their defaults do, given plain words too.
+
+    A word would equal its enum and not be it: code that asks by `is` would take another branch.
+    """
+
+    def __post_init__(self) -> None:
+        """Turn words into enums. Raises `ValueError` if an enum has no such word."""
+        for entry in fields(self):  # type: ignore[arg-type] # for dataclasses
+            value, default = getattr(self, entry.name), entry.default
+            if isinstance(default, Enum):
+                object.__setattr__(self, entry.name, type(default)(value))
+            elif isinstance(default, tuple) and any(isinstance(each, Enum) for each in default):
+                object.__setattr__(self, entry.name, tuple(map(type(default[0]), value)))
+
+
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
+class EngineSettings(EnumFields):
     """The settings of one engine; each is part of a capture's key.
 
     `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens,

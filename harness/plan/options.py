@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..engine.settings import Executor, Mode, ModelRunner, Profile
+from ..engine.settings import EnumFields, Executor, Mode, ModelRunner, Profile
 from ..errors import BadInputError
 
 # The largest drop of accuracy that is accepted, as a share of the questions.
@@ -187,7 +187,7 @@ def _new_file(text: str) -> Path:
 # Each reads as: flag, default, group; help; how its text is read. The formatter would part them.
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(EnumFields):
     """What the user asked for; None and empty mean the default that is worked out later."""
 
     pps: tuple[int, ...] = _option(

@@ -2,6 +2,8 @@
 
 import argparse
 import re
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.settings import Mode, Profile
+from harness.engine.settings import EngineSettings, Mode, Profile
 from harness.errors import BadInputError
-from harness.plan.options import SETTINGS, declarations, option_table, parse_pps, read_options
+from harness.plan.options import (
+    SETTINGS,
+    Options,
+    declarations,
+    option_table,
+    parse_pps,
+    read_options,
+)
 from harness.plugin.options import add_options
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -121,6 +130,20 @@ def test_values_are_typed():
     assert options.report == Path("out")
     assert options.plan_only
     assert options.tp == 1
+
+
+def test_words_become_enums_where_enums_are_meant():
+    """Options and cells made with plain words are those made with enums; others are refused."""
+    words = {"mode": "compiled", "runner": "v2", "executor": "ray"}
+    options = Options(pps=(2,), profiles=("stress",), **words)
+    assert options.profiles[0] is Profile.STRESS
+    assert options.mode is Mode.COMPILED
+    settings = EngineSettings(pp=2, device="cuda", profile="stress", weights="dummy", **words)
+    enums = {entry.name: entry.default for entry in fields(EngineSettings)}
+    for name in (name for name, default in enums.items() if isinstance(default, Enum)):
+        assert type(getattr(settings, name)) is type(enums[name]), name
+    with pytest.raises(ValueError, match="'fast' is not a valid Mode"):
+        EngineSettings(pp=2, mode="fast")
 
 
 def test_settings_of_every_engine_are_declared():
