@@ -115,8 +115,7 @@ def _changes(
 def _figures(old: HistoryLine, new: HistoryLine) -> Iterator[tuple[Effect, str]]:
     for name in sorted(old.figures.keys() & new.figures.keys()):
         was, now, tolerance = old.figures[name], new.figures[name], TOLERANCES.get(name)
-        # What takes several nights to be judged is noise in two reports.
-        if f"{was:.6g}" == f"{now:.6g}" or (tolerance is not None and tolerance.nights > 1):
+        if f"{was:.6g}" == f"{now:.6g}":
             continue
         effect = Effect.CHANGED
         if tolerance is not None and old.outcome == "ok":  # what failed before is no reference

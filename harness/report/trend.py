@@ -6,7 +6,6 @@ which does not move, such changes add up until they are a drift.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from ..checks.registry import find_check
 from ..engine.settings import Profile
@@ -24,14 +23,12 @@ class Tolerance:
     """How much worse a figure may be than its reference.
 
     By `share` of the reference or by `floor`, whichever is more. `worse` is +1 where a higher value
-    is worse, -1 where a lower one is. `nights` are taken together, as their median: several for
-    what a busy machine makes noisy.
+    is worse, -1 where a lower one is.
     """
 
     worse: int
     share: float = 0.0
     floor: float = 0.0
-    nights: int = 1
 
     def allowed(self, reference: float) -> float:
         """Largest worsening that is no alarm."""
@@ -44,15 +41,13 @@ class Tolerance:
 
 
 # Distances from PP=1 may grow by half; a share of rows or questions may drop by the margin of the
-# accuracy check. Time is a ratio to PP=1 of the same run, so that a slow machine slows both; half
-# as much again over three nights is no noise.
+# accuracy check. Seconds are shown and raise no alarm: a busy machine would.
 TOLERANCES = {
     "relative_rms": Tolerance(worse=+1, share=0.5, floor=1e-6),
     "kl": Tolerance(worse=+1, share=0.5, floor=1e-6),
     "top1": Tolerance(worse=-1, floor=DEFAULT_MARGIN),
     "candidate": Tolerance(worse=-1, floor=DEFAULT_MARGIN),
     "baseline": Tolerance(worse=-1, floor=DEFAULT_MARGIN),
-    "seconds_ratio": Tolerance(worse=+1, share=0.5, nights=3),
 }
 
 
@@ -86,8 +81,8 @@ def trends(history: History, within_days: float) -> list[Trend]:
         alarms = judge_nights(lines, history.anchor) if current else ()
         check = find_check(lines[-1].check)
         figure = check.trend if check else ""
-        nights = (_anchor(lines, history.anchor), _last_green(lines), len(lines) - 1)
-        levels = (None if night is None else lines[night].figures.get(figure) for night in nights)
+        nights = (_anchor(lines, history.anchor), _last_green(lines), lines[-1])
+        levels = (None if night is None else night.figures.get(figure) for night in nights)
         result.append(Trend(lines, current, alarms, figure, tuple(levels)))
     return result
 
@@ -122,51 +117,32 @@ def judge_nights(
         if earlier is not None and earlier.outputs[name] != digest:
             message = f"{name} have other bits than at {earlier.run}, from equal inputs"
             alarms.append(("TRD004", message))
-    anchor, green = _anchor(lines, accepted), _last_green(lines)
     for name, tolerance in TOLERANCES.items():
-        if name in last.figures:
-            alarms += _worse(name, tolerance, lines, green, anchor)
+        known = [line for line in lines if name in line.figures]
+        if name not in last.figures:
+            continue
+        references = (
+            ("TRD002", "the last green night", _last_green(known)),
+            ("TRD003", "the anchor", _anchor(known, accepted)),
+        )
+        value = last.figures[name]
+        for code, words, line in references:
+            if line is not None and tolerance.is_worse(value, level := line.figures[name]):
+                message = (
+                    f"{name} is {value:.4g}, {level:.4g} at {words} ({line.run}); "
+                    f"{tolerance.allowed(level):.2g} is allowed"
+                )
+                alarms.append((code, message))
+                break
     return tuple(alarms)
 
 
-def _worse(
-    name: str,
-    tolerance: Tolerance,
-    lines: Sequence[HistoryLine],
-    green: int | None,
-    anchor: int | None,
-) -> list[tuple[str, str]]:
-    """The alarm of a figure: of a jump since the last green night, else of a drift."""
-    values = [(at, line.figures[name]) for at, line in enumerate(lines) if name in line.figures]
-    nights, references = tolerance.nights, []
-    if green is not None:
-        levels = [value for at, value in values if at <= green][-nights:]
-        references.append(("TRD002", f"the last green night ({lines[green].run})", levels))
-    if anchor is not None:
-        levels = [value for at, value in values if at >= anchor][:nights]
-        references.append(("TRD003", f"the anchor ({lines[anchor].run})", levels))
-    for code, reference, levels in references:
-        # Fewer nights than asked for say nothing about what is noisy.
-        if min(len(values), len(levels)) < nights:
-            continue
-        value, level = median(value for _, value in values[-nights:]), median(levels)
-        if tolerance.is_worse(value, level):
-            allowed = tolerance.allowed(level)
-            message = f"{name} is {value:.4g}, {level:.4g} at {reference}; {allowed:.2g} is allowed"
-            return [(code, message)]
-    return []
+def _anchor(lines: Sequence[HistoryLine], accepted: float | None) -> HistoryLine | None:
+    """Night that levels are compared with, None if there is none."""
+    until = [line for line in lines if accepted is not None and line.time <= accepted]
+    return until[-1] if until else next((line for line in lines if line.outcome == "ok"), None)
 
 
-def _anchor(lines: Sequence[HistoryLine], accepted: float | None) -> int | None:
-    """Number of the night that levels are compared with, None if there is none."""
-    if accepted is not None:
-        until = [number for number, line in enumerate(lines) if line.time <= accepted]
-        if until:
-            return until[-1]
-    return next((number for number, line in enumerate(lines) if line.outcome == "ok"), None)
-
-
-def _last_green(lines: Sequence[HistoryLine]) -> int | None:
-    """Number of the last green night before the last, None if there is none."""
-    green = [number for number, line in enumerate(lines[:-1]) if line.outcome == "ok"]
-    return green[-1] if green else None
+def _last_green(lines: Sequence[HistoryLine]) -> HistoryLine | None:
+    """Last green night before the last, None if there is none."""
+    return next((line for line in reversed(lines[:-1]) if line.outcome == "ok"), None)
