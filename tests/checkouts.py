@@ -77,17 +77,20 @@ class Checkout:
 
 
 def release_checkout(path, installed):
-    """Make a checkout of the installed release: tagged, 0001 of the series committed, 0002 not."""
+    """Make a checkout of the installed release: tagged, 0001 of the series committed, 0002 not.
+
+    With 0001 an op is declared otherwise than in the release.
+    """
     checkout = Checkout(path).init()
     root = installed.package_dir.parent
     for name in read_record(installed):
         if not name.endswith(".so"):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, path / name)
-    checkout.commit({"csrc/ops.cu": "// ops\n", "cmake/utils.cmake": "# utils\n"}, "release")
+    checkout.commit({"csrc/cpu/ops.cpp": OPS}, "release")
     checkout.git("tag", f"v{installed.release}")
     first, second = sorted((patches_dir() / "gemma4-pp").glob("*.patch"))
     checkout.git("apply", str(first))
-    checkout.commit(message="0001")
+    checkout.commit({"csrc/cpu/ops.cpp": OPS.replace("int n", "int n, int m")}, "0001")
     checkout.git("apply", str(second))
     return checkout

@@ -30,9 +30,9 @@ class CompiledDifference:
         """Describe it for people."""
         text = f"compiled files of vLLM {self.release}"
         if self.files:
-            text += f", where {self.files} of the sources in csrc/ differ"
+            text += f", whose sources differ in {self.files} files"
         if self.ops:
-            text += f"; a call of these ops fails, at PP=1 too: {', '.join(self.ops)}"
+            text += f"; a call of these ops may fail, at PP=1 too: {', '.join(self.ops)}"
         return text
 
 
