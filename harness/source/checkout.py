@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import BadInputError
 from .compiled import SOURCES, CompiledDifference, compare_compiled, is_built
@@ -74,21 +75,19 @@ def find_base(
     name = revision or next((name for name in _DEFAULT_BASES if repository.commit(name)), None)
     name = name or repository.nearest_release(head)
     if name is None:
-        raise BadInputError(
-            f"{repository.root}: has none of {', '.join(_DEFAULT_BASES)} and no release tag; name "
-            f"with {option} REV where the branch started{_shallow(repository)}"
+        _refuse(
+            repository,
+            f"has none of {', '.join(_DEFAULT_BASES)} and no release tag; name with {option} REV "
+            "where the branch started",
         )
     commit = repository.commit(name)
     if commit is None:
-        raise BadInputError(
-            f"{repository.root}: has no commit {name!r}; fetch it, or name another with "
-            f"{option} REV{_shallow(repository)}"
-        )
+        _refuse(repository, f"has no commit {name!r}; fetch it, or name another with {option} REV")
     base = repository.merge_base(head, commit)
     if base is None:
-        raise BadInputError(
-            f"{repository.root}: HEAD and {name} share no commit; name the right base with "
-            f"{option} REV{_shallow(repository)}"
+        _refuse(
+            repository,
+            f"HEAD and {name} share no commit; name the right base with {option} REV",
         )
     return base, name
 
@@ -205,17 +204,18 @@ def _lender(repository: Repository, pins: Pins, base: str, version: str | None) 
         return pins.get(version.removeprefix("v"))
     tag = repository.nearest_release(base, candidates=True)
     if tag is None:
-        raise BadInputError(
-            f"{repository.root}: no release tag before the base commit says which vLLM it is; run "
-            "git fetch --tags, or name the release that lends its compiled files with "
-            f"--pp-base-version{_shallow(repository)}"
+        _refuse(
+            repository,
+            "no release tag before the base commit says which vLLM it is; run git fetch --tags, or "
+            "name the release that lends its compiled files with --pp-base-version",
         )
     older = [pin for pin in pins.all if _age(pin.version) <= _age(tag)]
     if not older:
-        raise BadInputError(
-            f"{repository.root}: the base commit follows {tag}, and each release that could lend "
-            f"its compiled files is newer ({', '.join(pin.version for pin in pins.all)}); rebase "
-            "the branch, or name one of them with --pp-base-version"
+        _refuse(
+            repository,
+            f"the base commit follows {tag}, and each release that could lend its compiled files "
+            f"is newer ({', '.join(pin.version for pin in pins.all)}); rebase the branch, or name "
+            "one of them with --pp-base-version",
         )
     return max(older, key=lambda pin: _age(pin.version))
 
@@ -230,9 +230,10 @@ def _tag(repository: Repository, version: str) -> str:
     """Return the commit of a release. Raises `BadInputError` if its tag is not here."""
     commit = repository.commit(f"refs/tags/v{version}")
     if commit is None:
-        raise BadInputError(
-            f"{repository.root}: has no tag v{version} to compare the base commit with; run "
-            f"git fetch --tags, from vLLM's own repository{_shallow(repository)}"
+        _refuse(
+            repository,
+            f"has no tag v{version} to compare the base commit with; run git fetch --tags, from "
+            "vLLM's own repository",
         )
     return commit
 
@@ -271,11 +272,11 @@ def _check_compiled(root: Path, base: Mapping[str, str], now: Mapping[str, str])
 def _head(repository: Repository) -> str:
     head = repository.commit("HEAD")
     if head is None:
-        raise BadInputError(f"{repository.root}: has no commit yet; commit vLLM's source first")
+        _refuse(repository, "has no commit yet; commit vLLM's source first")
     return head
 
 
-def _shallow(repository: Repository) -> str:
-    if not repository.is_shallow:
-        return ""
-    return " (this clone is shallow: run git fetch --unshallow --tags)"
+def _refuse(repository: Repository, problem: str) -> NoReturn:
+    """Raise `BadInputError`, with the fix for a clone that lacks older commits and tags."""
+    shallow = " (this clone is shallow: run git fetch --unshallow --tags)"
+    raise BadInputError(f"{repository.root}: {problem}{shallow if repository.is_shallow else ''}")

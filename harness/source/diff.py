@@ -13,7 +13,7 @@ from typing import Literal, NoReturn
 from ..errors import BadInputError
 
 _GIT_HEADER = re.compile(r"diff --git a/(?P<old>.+) b/(?P<new>.+)")
-HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?", re.ASCII)
+_HUNK_HEADER = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?", re.ASCII)
 # More digits than any file has lines, fewer than Python refuses to read.
 _MOST_DIGITS = 9
 _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+(?: (?P<mode>\d+))?")
@@ -57,7 +57,7 @@ def message_of(text: str) -> str:
     It ends where mail puts `---` and a diffstat, if it has that.
     """
     lines = text.split("\n")
-    ends = (i for i, line in enumerate(lines) if line == "---" or starts_file(lines, i))
+    ends = (i for i, line in enumerate(lines) if line == "---" or _starts_file(lines, i))
     return "\n".join(lines[: next(ends, None)])
 
 
@@ -146,7 +146,7 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def starts_file(lines: Sequence[str], i: int) -> bool:
+def _starts_file(lines: Sequence[str], i: int) -> bool:
     """Tell whether line `i` begins the part of a diff that is about one file."""
     if lines[i].startswith("diff --git "):
         return True
@@ -164,11 +164,11 @@ class _Parser:
 
     def parse(self) -> tuple[FileDiff, ...]:
         files: list[FileDiff] = []
-        while self.at < len(self.lines) and not starts_file(self.lines, self.at):
+        while self.at < len(self.lines) and not _starts_file(self.lines, self.at):
             if self.line().startswith(_DIFF_PIECES):
                 self.fail(f"{self.line()!r} stands before the diff and looks like a part of it")
             self.at += 1
-        while self.at < len(self.lines) and starts_file(self.lines, self.at):
+        while self.at < len(self.lines) and _starts_file(self.lines, self.at):
             diff = self.file()
             if any(diff.path == other.path for other in files):
                 self.fail(f"{diff.path} is changed twice; one patch names a file once")
@@ -227,7 +227,7 @@ class _Parser:
 
     def ends_file(self) -> bool:
         """Tell whether a header ends here without `---`: an empty file added or deleted."""
-        return self.line() in ("", "-- ") or starts_file(self.lines, self.at)
+        return self.line() in ("", "-- ") or _starts_file(self.lines, self.at)
 
     def name(self, mark: str, prefix: str) -> str:
         if not self.line().startswith(mark):
@@ -241,7 +241,7 @@ class _Parser:
 
     def hunks(self) -> tuple[Hunk, ...]:
         hunks: list[Hunk] = []
-        while header := HUNK_HEADER.fullmatch(self.line()):
+        while header := _HUNK_HEADER.fullmatch(self.line()):
             hunks.append(self.hunk(header, len(hunks) + 1))
         if self.line().startswith("@@"):
             self.fail(f"cannot read the hunk header {self.line()!r}")

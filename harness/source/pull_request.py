@@ -18,13 +18,14 @@ from pathlib import Path, PurePosixPath
 from ..errors import BadInputError
 from ..files import read_bytes
 from .compiled import SOURCES
-from .diff import HUNK_HEADER, FileDiff, parse_diff, starts_file
+from .diff import FileDiff, parse_diff
 from .series import Patch, without_mail_tag
 
+# No line of a hunk begins so: each has a blank, + or - before its text.
 _MAIL = re.compile(r"From [0-9a-f]{40,64} \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}")
+_FILE = "diff --git "
 # In a line that names files: a path below vllm/, quoted or not, with any prefix or none.
-_BELOW_VLLM = re.compile(r'(?:^|[ "])(?:[abciow]/)?vllm/')
-_NAME_LINE = re.compile(r"(?:diff --git|---|\+\+\+|(?:rename|copy) (?:from|to)) (.*)", re.DOTALL)
+_BELOW_VLLM = re.compile(r'[ "](?:[abciow]/)?vllm/')
 # Lines of a diff that cannot stand in a message: with them the diff was not recognised as one.
 _STRAY = ("@@ -", "+++ ")
 _COMPILED_SUFFIXES = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hip", ".hpp", ".inl"))
@@ -50,24 +51,19 @@ class _Section:
     lines: tuple[str, ...]
 
     @property
-    def header(self) -> tuple[str, ...]:
-        """The lines before the first hunk."""
-        hunk = next((i for i, line in enumerate(self.lines) if line.startswith("@@")), None)
-        return self.lines[:hunk]
-
-    @property
     def is_below_vllm(self) -> bool:
-        """Whether any of the names in the header lies below vllm/."""
-        return any(_BELOW_VLLM.search(names) for names in self._names())
+        """Whether the file lies, or lay before a rename, below vllm/."""
+        return bool(_BELOW_VLLM.search(self.lines[0]))
 
     @property
     def name(self) -> str:
         """The file's name, for people."""
-        names = [name.partition("\t")[0] for name in self._names() if name != "/dev/null"]
-        return re.sub(r"^[ab]/", "", names[-1].rpartition(" b/")[2]) if names else "?"
+        return self.lines[0].rpartition(" b/")[2]
 
-    def _names(self) -> list[str]:
-        return [match[1] for line in self.header if (match := _NAME_LINE.match(line))]
+    @property
+    def is_renamed(self) -> bool:
+        """Whether the file is a renamed or copied one."""
+        return any(line.startswith(("rename ", "copy ")) for line in self.lines)
 
 
 def read_patch_file(path: Path) -> PatchFile:
@@ -82,7 +78,7 @@ def read_patch_file(path: Path) -> PatchFile:
     patches: list[Patch] = []
     skipped: list[str] = []
     for start, end in _mails(lines):
-        sections = _sections(lines, start, end, path)
+        sections = _sections(lines, start, end)
         message = lines[start : sections[0].first_line - 1 if sections else end]
         _refuse_stray(message, start, path)
         outside = [section.name for section in sections if not section.is_below_vllm]
@@ -112,45 +108,12 @@ def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
     return list(pairwise([*starts, len(lines)]))
 
 
-def _sections(lines: Sequence[str], start: int, end: int, path: Path) -> list[_Section]:
-    """Split the diff in `lines[start:end]` into files.
-
-    Hunks are stepped over by their line counts: a removed line `-- x` looks like a file's header.
-    """
-    lines = lines[:end]
-    starts: list[int] = []
-    by_git = False
-    at = start
-    while at < end:
-        if starts and (header := HUNK_HEADER.fullmatch(lines[at])):
-            at = _after_hunk(lines, at, header, path)
-            by_git = False
-            continue
-        if starts_file(lines, at):
-            # The ---/+++ lines below a `diff --git` line belong to it.
-            if not by_git or lines[at].startswith("diff --git "):
-                starts.append(at)
-            by_git = lines[at].startswith("diff --git ")
-        at += 1
+def _sections(lines: Sequence[str], start: int, end: int) -> list[_Section]:
+    """Split the diff in `lines[start:end]` into files."""
+    starts = [at for at in range(start, end) if lines[at].startswith(_FILE)]
     return [
         _Section(first + 1, tuple(lines[first:last])) for first, last in pairwise([*starts, end])
     ]
-
-
-def _after_hunk(lines: Sequence[str], first: int, header: re.Match[str], path: Path) -> int:
-    old, new = (int(count[:9]) if count else 1 for count in (header[2], header[4]))
-    at = first + 1
-    while old > 0 or new > 0:
-        mark = (lines[at][:1] or " ") if at < len(lines) else ""
-        if not mark or mark not in " +-\\":
-            raise BadInputError(
-                f"{path}: line {first + 1}: the hunk is shorter than its header says; download it "
-                "anew"
-            )
-        old -= mark in " -"
-        new -= mark in " +"
-        at += 1
-    return at
 
 
 def _parse(sections: Sequence[_Section], path: Path) -> tuple[FileDiff, ...]:
@@ -158,7 +121,7 @@ def _parse(sections: Sequence[_Section], path: Path) -> tuple[FileDiff, ...]:
     for section in sections:
         text = "\n".join(section.lines)
         where = f"{path}: line {section.first_line}: {section.name}"
-        if any(line.startswith(("rename ", "copy ")) for line in section.header):
+        if section.is_renamed:
             raise BadInputError(
                 f"{where}: a rename or a copy; make the diff with `git diff --no-renames` (or "
                 "`git format-patch --no-renames`)"
@@ -179,7 +142,7 @@ def _refuse_stray(message: Sequence[str], start: int, path: Path) -> None:
         if line.startswith(_STRAY):
             raise BadInputError(
                 f"{path}: line {number}: {line!r} stands before the diff and looks like a part of "
-                "it; give the whole diff"
+                "it; give the whole diff, as `git diff` writes it"
             )
 
 

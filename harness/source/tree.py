@@ -6,9 +6,7 @@ link where the file system refuses), a changed one is a file of the tree's own, 
 read, never written.
 """
 
-import configparser
 import hashlib
-import io
 import json
 import logging
 import os
@@ -28,7 +26,7 @@ from .series import Variant, apply_patches
 _log = logging.getLogger(__name__)
 
 # Part of each digest: raise it when the same input would make another tree.
-_LAYOUT = 2
+_LAYOUT = 3
 # Above this size a file that cannot be hard-linked is symlinked, and its content is taken from
 # RECORD on trust of its size: reading the compiled files (240 MB) would cost a second a tree.
 _LARGE = 4 << 20
@@ -37,8 +35,8 @@ _DIST_INFO_FILES = ("top_level.txt", "WHEEL", "INSTALLER")
 _ENTRY_POINTS = "entry_points.txt"
 # How vLLM finds our hooks: through the tree's own metadata, so that only engines of ours load them
 # and an environment that holds vLLM needs no harness.
-_PLUGIN_GROUP = "vllm.general_plugins"
-_PLUGIN = ("pp_harness", "harness.engine.plugin:register")
+_PLUGIN_GROUP = "[vllm.general_plugins]\n"
+_PLUGIN = "pp_harness = harness.engine.plugin:register\n"
 
 
 @dataclass(frozen=True)
@@ -263,16 +261,10 @@ def _dist_info(installed: InstalledVllm) -> dict[str, bytes]:
 
 def _entry_points(path: Path) -> bytes:
     """Return the release's entry points, if it has any, with our plugin among them."""
-    points = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    points.optionxform = str  # type: ignore[assignment,method-assign] # names keep their case
-    if path.is_file():
-        points.read_string(path.read_text(encoding="utf-8"))
-    if not points.has_section(_PLUGIN_GROUP):
-        points.add_section(_PLUGIN_GROUP)
-    points.set(_PLUGIN_GROUP, *_PLUGIN)
-    text = io.StringIO()
-    points.write(text)
-    return text.getvalue().encode()
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if _PLUGIN_GROUP not in text:
+        text += f"\n{_PLUGIN_GROUP}"
+    return text.replace(_PLUGIN_GROUP, _PLUGIN_GROUP + _PLUGIN).encode()
 
 
 def _same_file(source: Path, target: Path) -> bool:

@@ -74,11 +74,6 @@ def test_hunks_that_look_like_headers_are_content(read):
     assert files_of(read(CHANGE + DOCS)) == [["vllm/a.py"]]
 
 
-def test_plain_diff_is_read(read):
-    """A diff without git's header lines, with time stamps, is read too."""
-    assert files_of(read(PLAIN)) == [["vllm/a.py"]]
-
-
 def test_odd_bytes_outside_vllm_do_not_matter(read):
     """Files outside vllm/ may be in any encoding and have any line end."""
     assert read(CHANGE.encode() + DOCS.replace("same", "\xff\r").encode("latin-1")).skipped
@@ -140,9 +135,7 @@ REFUSED = {
     "binary": (BINARY.replace("docs/x.png", "vllm/x.png"), "a binary change"),
     "lost header": (CHANGE.split("+++ b/vllm/a.py\n")[1] + CHANGE, "stands before the diff"),
     "cut short": (CHANGE.removesuffix(" three\n"), "shorter than its header says"),
-    "cut short outside": (
-        DOCS.removesuffix(" same\n") + CHANGE, "line 4: the hunk is shorter than its header says"
-    ),
+    "no git": (PLAIN, "line 2: .* looks like a part of it; .* as `git diff` writes it"),
     "twice": (CHANGE + CHANGE, "changed twice"),
     "no prefix": (CHANGE.replace("a/vllm", "vllm").replace("b/vllm", "vllm"), "after a/ and b/"),
 }  # fmt: skip
