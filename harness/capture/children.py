@@ -1,4 +1,7 @@
-"""The controller's side of the fork servers: one server per variant tree, one child per cell."""
+"""The controller's side of the fork servers: each forks a child per cell.
+
+There is one for each variant tree, mode and kernels.
+"""
 
 import itertools
 import json
@@ -12,6 +15,7 @@ from pathlib import Path
 
 from ..engine.environment import server_environment
 from ..engine.process_groups import end_group
+from ..engine.settings import Kernels, Mode
 from ..plan.cell import Cell
 from .scratch import Scratch
 
@@ -122,7 +126,7 @@ class Child:
 
 
 class ForkServers:
-    """Starts cells from one fork server per variant tree and mode; close it to end them all."""
+    """Starts cells from one fork server per tree, mode and kernels; close it to end them all."""
 
     def __init__(self) -> None:
         root = tempfile.gettempdir()
@@ -135,7 +139,7 @@ class ForkServers:
         self._package.mkdir()
         (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
-        self._servers: dict[tuple[Path, str], _Server] = {}
+        self._servers: dict[tuple[Path, Mode, Kernels], _Server] = {}
 
     def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
         """Start the process that runs `request`, with `env` on top of its variant's environment.
@@ -143,12 +147,13 @@ class ForkServers:
         The first of a variant waits for vLLM's import.
         """
         with self._lock:
-            server = self._servers.get((cell.tree, cell.mode))
+            key = cell.tree, cell.mode, cell.kernels
+            server = self._servers.get(key)
             if server is None or server.process.poll() is not None:
                 number = len(list(self._scratch.folder.glob("*.log")))
                 own_log = self._scratch.folder / f"server{number}.log"
                 server = _Server(cell, own_log, self._package)
-                self._servers[cell.tree, cell.mode] = server
+                self._servers[key] = server
         # vLLM's sockets outlive their engine, in a folder for all unless it is told another.
         sockets = Path(tempfile.mkdtemp(prefix="s", dir=self._scratch.folder))
         env = {**env, "VLLM_RPC_BASE_PATH": str(sockets)}

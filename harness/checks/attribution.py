@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from ..capture.record import Capture
-from ..engine.settings import Profile
+from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .engine import engine_failure
 from .finding import Outcome, Verdict
@@ -150,4 +150,5 @@ def _neighbours(
 def _place(point: Point) -> str:
     profile = f", {point.profile}" if point.profile != Profile.PARITY else ""
     tp = f", TP={point.tp}" if point.tp > 1 else ""
-    return f"{point.model} at PP={point.pp}{profile}{tp}"
+    kernels = f", {point.kernels} kernels" if point.kernels != Kernels.DEFAULT else ""
+    return f"{point.model} at PP={point.pp}{profile}{kernels}{tp}"

@@ -25,6 +25,7 @@ _PARITY = (
     "tp",
     "runner",
     "attention",
+    "kernels",
 )
 # How vLLM refuses a model runner for a platform or a model, before any rank starts.
 _RUNNER_REFUSED = re.compile(r"(?:Model Runner V2|VLLM_USE_V2_MODEL_RUNNER)[^\n[]*")

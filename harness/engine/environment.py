@@ -7,7 +7,7 @@ from pathlib import Path
 from .devices import KINDS
 from .manifest import Request
 from .names import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
-from .settings import EngineSettings, ModelRunner, Weights
+from .settings import EngineSettings, Kernels, ModelRunner, Weights
 
 # A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
 _SECRET_WORDS = re.compile(
@@ -15,9 +15,11 @@ _SECRET_WORDS = re.compile(
 )
 # Or by its value: an address that carries a password.
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-# Of vLLM's settings, what each cell says itself: its layer split, and a port, which engines side by
-# side cannot share.
-_OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", "VLLM_PORT")
+# vLLM's switch for kernels whose rows do not depend on the batch; modules read it as they load.
+_INVARIANT = "VLLM_BATCH_INVARIANT"
+# Of vLLM's settings, what each cell says itself: its layer split, its kernels, and a port, which
+# engines side by side cannot share.
+_OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", _INVARIANT, "VLLM_PORT")
 # More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
 _NO_LIMIT = "1000000"
 
@@ -50,9 +52,10 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
 
     `package` is a folder that holds the controller's own `harness` and nothing else.
 
-    The same for all cells of a variant and mode on one device. What libraries read while they load
-    stands here: OpenMP runs one thread per rank at every PP, so that sums run in the same order and
-    a fork is safe. Secrets of the user's shell stay out: models and questions are local by now.
+    The same for all cells of a variant, mode and kernels on one device. What libraries read while
+    they load stands here: OpenMP runs one thread per rank at every PP, so that sums run in the same
+    order and a fork is safe. Secrets of the user's shell stay out: models and questions are local
+    by now.
     """
     env = {
         name: value
@@ -76,6 +79,8 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
     )
     for name in _OWN_SETTINGS:
         env.pop(name, None)
+    if settings.kernels is Kernels.INVARIANT:
+        env[_INVARIANT] = "1"
     env.update(KINDS[settings.device].server_environment(settings.mode))
     return env
 

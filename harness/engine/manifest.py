@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from .settings import NOT_IN_KEY, EngineSettings
+from .settings import NOT_IN_KEY, EngineSettings, Kernels
 
 Record = TypeVar("Record")
 REQUEST, EFFECTIVE, RESULT = "request.json", "effective.json", "result.json"
@@ -53,7 +53,8 @@ class Effective:
     """The configuration that is in effect, read back from the engine.
 
     `runner` and `attention` are the ranks' own word, joined by " and " where they differ; a control
-    run that traces nothing knows no attention backend.
+    run that traces nothing knows no attention backend. `kernels` are those that vLLM was told to
+    use: whether rows then depend on the batch, the floor passes of PP=1 show.
     """
 
     pp: int
@@ -73,6 +74,7 @@ class Effective:
     partition: str | None
     ranks_per_device: int
     worker_start: str
+    kernels: Kernels = Kernels.DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)

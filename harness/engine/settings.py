@@ -22,6 +22,13 @@ class Profile(StrEnum):
     STRESS = "stress"
 
 
+class Kernels(StrEnum):
+    """vLLM's kernels: as it chooses them, or those whose rows do not depend on the batch."""
+
+    DEFAULT = "default"
+    INVARIANT = "invariant"
+
+
 class Mode(StrEnum):
     """Whether vLLM compiles the model and captures CUDA graphs."""
 
@@ -89,6 +96,7 @@ class EngineSettings(EnumFields):
     dtype: str = "float32"
     device: Device = Device.CPU
     profile: Profile = Profile.PARITY
+    kernels: Kernels = Kernels.DEFAULT
     runner: ModelRunner = ModelRunner.AUTO
     mode: Mode = Mode.EAGER
     executor: Executor = Executor.MP

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ class Cell(EngineSettings):
     @property
     def id(self) -> str:
         """Its name for people, e.g. `fixed-ple-pp2`."""
-        return Point(self.variant, self.model, self.pp, self.profile, self.tp).id
+        point = Point(self.variant, self.model, self.pp, self.profile, self.tp)
+        return replace(point, kernels=self.kernels).id
 
     @cached_property
     def key(self) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..engine.settings import EnumFields, Executor, Mode, ModelRunner, Profile
+from ..engine.settings import EnumFields, Executor, Kernels, Mode, ModelRunner, Profile
 from ..errors import BadInputError
 
 # The largest drop of accuracy that is accepted, as a share of the questions.
@@ -155,8 +155,11 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _profiles(text: str) -> tuple[Profile, ...]:
-    return tuple(Profile) if text == "both" else (Profile(text),)
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def _one_or_both(words: type[_Word]) -> Callable[[str], tuple[_Word, ...]]:
+    return lambda text: tuple(words) if text == "both" else (words(text),)
 
 
 def _new_folder(text: str) -> Path:
@@ -286,7 +289,14 @@ class Options(EnumFields):
         "how requests run: parity, identical batches at every PP, whose logits must agree bit "
         "by bit; stress, as vLLM serves (many in flight, chunked prefill, prefix caching, "
         "asynchronous scheduling), against the noise floor of PP=1; or both",
-        choices=("parity", "stress", "both"), read=_profiles
+        choices=("parity", "stress", "both"), read=_one_or_both(Profile)
+    )
+    kernels: tuple[Kernels, ...] = _option(
+        "--pp-kernels", (Kernels.DEFAULT,), Group.ENGINES,
+        "vLLM's kernels as it chooses them; on GPUs invariant, those whose rows do not depend on "
+        "the batch: where PP=1 then repeats bit by bit in other batches, bits decide under stress "
+        "too; or both",
+        choices=(*Kernels, "both"), read=_one_or_both(Kernels)
     )
     mode: Mode = _option(
         "--pp-mode", Mode.EAGER, Group.ENGINES,

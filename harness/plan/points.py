@@ -1,9 +1,9 @@
 """Points of a sweep: one record with one name and one order, for plan, checks and reports."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..engine.settings import Profile
+from ..engine.settings import Kernels, Profile
 
 
 @dataclass(frozen=True, order=True)
@@ -19,19 +19,22 @@ class Point:
     profile: Profile = Profile.PARITY
     tp: int = 1
     pin: str = ""
+    kernels: Kernels = Kernels.DEFAULT
 
     @classmethod
     def of(cls, record: Any) -> "Point":
         """Point of a record (verdict, finding, cell, history line) that names all parts."""
-        return cls(record.variant, record.model, record.pp, record.profile, record.tp, record.pin)
+        names = (entry.name for entry in fields(cls))
+        return cls(**{name: getattr(record, name) for name in names})
 
     @property
     def id(self) -> str:
         """Its name, as in pytest's item ids; what is at its default is left out."""
         profile = "" if self.profile == Profile.PARITY else f"-{self.profile}"
+        kernels = "" if self.kernels == Kernels.DEFAULT else f"-{self.kernels}"
         tp = f"-tp{self.tp}" if self.tp > 1 else ""
         pin = f"-v{self.pin}" if self.pin else ""
-        return f"{self.variant}-{self.model}-pp{self.pp}{profile}{tp}{pin}"
+        return f"{self.variant}-{self.model}-pp{self.pp}{profile}{kernels}{tp}{pin}"
 
     @property
     def baseline(self) -> "Point":

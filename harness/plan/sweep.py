@@ -11,7 +11,7 @@ from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
 from ..engine.probes import longest_probe
-from ..engine.settings import MAX_SEQUENCES, Device, Executor, Weights
+from ..engine.settings import MAX_SEQUENCES, Device, Executor, Kernels, Weights
 from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
@@ -77,16 +77,17 @@ class Sweep:
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """The points of this shard: variants in series order, then models, profiles, PP sizes.
+        """The points of this shard: variants in series order, models, profiles, kernels, PP sizes.
 
         Raises:
             BadInputError: if nothing is left for the shard.
         """
         every = tuple(
-            Point(variant.name, model, pp, profile, self.options.tp, self._label)
+            Point(variant.name, model, pp, profile, self.options.tp, self._label, kernels)
             for variant in self.variants
             for model in self.models
             for profile in self.options.profiles
+            for kernels in self.options.kernels
             for pp in self.options.pps
         )
         if self.options.shard is None:
@@ -140,6 +141,11 @@ class Sweep:
         device = self.installation.device
         if device is Device.CPU and self.options.ranks_per_device > 1:
             raise BadInputError("--pp-share-device is for GPUs; on a CPU ranks share cores anyway")
+        if device is Device.CPU and Kernels.INVARIANT in self.options.kernels:
+            raise BadInputError(
+                "--pp-kernels invariant is for GPUs: vLLM has no kernels for a CPU whose rows do "
+                "not depend on the batch; leave it out"
+            )
         if device is Device.CPU and self.options.executor is Executor.RAY:
             raise BadInputError(
                 '--pp-executor ray is for GPUs: vLLM refuses Ray on a CPU ("current platform cpu '
@@ -223,6 +229,7 @@ class Sweep:
             gsm8k=gsm8k,
             tp=point.tp,
             profile=point.profile,
+            kernels=point.kernels,
             runner=options.runner,
             mode=options.mode,
             pin=f"{vllm.distribution} {vllm.version}",

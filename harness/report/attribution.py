@@ -8,7 +8,7 @@ from ..capture.record import Capture
 from ..capture.store import Store
 from ..checks.attribution import Judged, Prefix, attribute, attribute_baselines
 from ..checks.finding import Severity
-from ..engine.settings import Profile
+from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .order import by_check
 from .schema import AttributionRecord, Report
@@ -65,7 +65,8 @@ def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Cap
         Point.of(cell): capture
         for cell in report.cells
         if store is not None
-        and (cell.pin, cell.pp, cell.tp, cell.profile) == (pin, 1, 1, Profile.PARITY)
+        and (cell.pin, cell.pp, cell.tp) == (pin, 1, 1)
+        and (cell.profile, cell.kernels) == (Profile.PARITY, Kernels.DEFAULT)
         and (capture := store.find(cell.key)) is not None
     }
 

@@ -29,7 +29,7 @@ def by_check(records: Iterable[Judged]) -> dict[tuple[Point, str], list[Judged]]
 def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list[Point]:
     """Put points in the order of a sweep, each once: releases, variants in series order, models.
 
-    Models come as first met, then TP, profile and PP size. Variants that the series of
+    Models come as first met, then TP, profile, kernels and PP size. Variants that the series of
     `environment` lacks come last, as first met.
     """
     points = dict.fromkeys(points)
@@ -40,7 +40,7 @@ def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list
 
     def key(point: Point) -> tuple[Any, ...]:
         names = variants.index(point.variant), models.index(point.model)
-        return point.pin, *names, point.tp, point.profile, point.pp
+        return point.pin, *names, point.tp, point.profile, point.kernels, point.pp
 
     return sorted(points, key=key)
 

@@ -29,6 +29,7 @@ class FindingRecord(_Model):
     pp: int
     tp: int = 1
     profile: str = "parity"
+    kernels: str = "default"
     pin: str = ""
     check: str
     stage: int | None = Field(default=None, validation_alias=AliasChoices("stage", "rank"))
@@ -65,6 +66,7 @@ class VerdictRecord(_Model):
     pp: int
     tp: int = 1
     profile: str = "parity"
+    kernels: str = "default"
     pin: str = ""
     check: str
     verdict: Outcome
@@ -105,6 +107,7 @@ class CellRecord(_Model):
     pp: int
     tp: int = 1
     profile: str = "parity"
+    kernels: str = "default"
     pin: str = ""
     status: Status
     seconds: dict[str, float]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
+from ..engine.settings import Kernels
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .records import ItemRecord
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..plan.sweep import Sweep
 
 # Parts of a point that the table shows only where a report has several of them.
-_OPTIONAL = ("pin", "profile", "tp")
+_OPTIONAL = ("pin", "profile", "kernels", "tp")
 # Characters of a question or answer.
 _WIDTH = 160
 
@@ -29,9 +30,11 @@ def header(sweep: "Sweep") -> list[str]:
     variants = " ".join(variant.name for variant in sweep.variants)
     sizes = ", ".join(map(str, sweep.options.pps))
     tp = f", TP {sweep.options.tp}" if sweep.options.tp > 1 else ""
+    kernels = [str(kernels) for kernels in sweep.options.kernels if kernels != Kernels.DEFAULT]
+    with_kernels = f", {' and '.join(kernels)} kernels" if kernels else ""
     return [
         f"pp-harness: vLLM {sweep.pin.version}, {sweep.subject.title} ({variants}), "
-        f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}",
+        f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{with_kernels}",
         *(f"pp-harness: {note}" for note in sweep.subject.notes),
     ]
 
@@ -89,7 +92,7 @@ def verdict_table(verdicts: Sequence[VerdictRecord], checks: Collection[str] = (
     points = by_point(verdicts)
     names = [
         name
-        for name in ("pin", "variant", "model", "pp", "profile", "tp")
+        for name in ("pin", "variant", "model", "pp", "profile", "kernels", "tp")
         if name not in _OPTIONAL or len({getattr(point, name) for point in points}) > 1
     ]
     columns = in_order([*checks, *(verdict.check for verdict in verdicts)])

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..checks.finding import Outcome, Severity
-from ..engine.settings import Profile
+from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .order import by_point, point_name
 from .reproduce import reproduce
@@ -171,9 +171,11 @@ class ReportView:
 
 
 def extras(point: Point) -> list[str]:
-    """Name the parts of a point that are not at their default: TP and profile."""
+    """Name the parts of a point that are not at their default: TP, profile and kernels."""
     tp = [f"TP {point.tp}"] if point.tp != 1 else []
-    return [*tp, *([str(point.profile)] if point.profile != Profile.PARITY else [])]
+    profile = [str(point.profile)] if point.profile != Profile.PARITY else []
+    kernels = [f"{point.kernels} kernels"] if point.kernels != Kernels.DEFAULT else []
+    return [*tp, *profile, *kernels]
 
 
 def anchor(*parts: str | None) -> str:

@@ -63,14 +63,20 @@ def _read(path):
 
 
 def test_cells_of_a_variant_share_a_server(start, engine):
-    """Cells with one tree are forks of one process; another tree has a server of its own."""
+    """Cells with one tree are forks of one process; another tree, or kernels, have their own."""
     engine(PIDS)
     found = [
-        pids(start(name, tree=Path("/tree") / tree)[1])
-        for name, tree in (("a", "one"), ("b", "one"), ("c", "two"))
+        pids(start(name, tree=Path("/tree") / tree, kernels=kernels)[1])
+        for name, tree, kernels in (
+            ("a", "one", "default"),
+            ("b", "one", "default"),
+            ("c", "two", "default"),
+            ("d", "one", "invariant"),
+        )
     ]
-    assert found[0][1] == found[1][1] != found[2][1]
-    assert len({child for child, _ in found}) == 3
+    assert found[0][1] == found[1][1]
+    assert len({server for _, server in found}) == 3
+    assert len({child for child, _ in found}) == 4
 
 
 def test_a_cells_environment_is_its_own(start, engine):

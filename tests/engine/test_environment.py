@@ -85,6 +85,16 @@ def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, s
     assert not secret or name not in dict(inherited_settings())
 
 
+@pytest.mark.parametrize(("kernels", "value"), [("invariant", "1"), ("default", None)])
+def test_kernels_are_those_of_the_cell(cell, monkeypatch, kernels, value):
+    """The user's own setting does not reach an engine: it would not stand in the point's id."""
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    asked = dataclasses.replace(cell, kernels=kernels)
+    env = server_environment(asked, cell.tree, Path("/package"))
+    assert env.get("VLLM_BATCH_INVARIANT") == value
+    assert "VLLM_BATCH_INVARIANT" not in dict(inherited_settings())
+
+
 def test_vllm_has_no_time_limit_of_its_own(cell, monkeypatch):
     """Its limit for a step would end an engine before ours, and without the stacks of its ranks."""
     monkeypatch.setenv("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "1")

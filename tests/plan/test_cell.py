@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.settings import Device, Executor, Mode, ModelRunner, Profile, Weights
+from harness.engine.settings import Device, Executor, Kernels, Mode, ModelRunner, Profile, Weights
 from harness.plan import cell as module
 
 # Another value for each field; those in NAMES must not change the key.
@@ -23,6 +23,7 @@ OTHER = {
     "dtype": "bfloat16",
     "device": Device.CUDA,
     "profile": Profile.STRESS,
+    "kernels": Kernels.INVARIANT,
     "runner": ModelRunner.V2,
     "mode": Mode.COMPILED,
     "executor": Executor.RAY,

@@ -13,6 +13,7 @@ declare -A steps=(
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
   [base]="--pp 2 --pp-variant base --pp-model ple,moe --pp-gsm8k-limit 64"
   [stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-profile stress"
+  [invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense,moe,shape:E4B --pp-profile stress --pp-kernels both"
   [compiled]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-mode compiled --pp-gsm8k-limit 64"
   [v2]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-runner v2 --pp-gsm8k-limit 64"
   [pin26]="--pp 2 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.26.0 --pp-gsm8k-limit 64"
