@@ -110,8 +110,8 @@ def test_tree_is_the_distribution_vllm(site, tmp_path, name, version, expected):
     assert vllm.metadata["Name"] == "vllm"
     assert vllm.requires == ["torch"]
     assert [(point.group, point.name, point.value) for point in vllm.entry_points] == [
-        ("vllm.general_plugins", "resolver", "vllm.a:b"),
         ("vllm.general_plugins", "pp_harness", "harness.engine.plugin:register"),
+        ("vllm.general_plugins", "resolver", "vllm.a:b"),
     ]
     assert "Name: not a header\nVersion: nor this, ü" in vllm.read_text("METADATA")
 
