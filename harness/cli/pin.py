@@ -58,9 +58,9 @@ def list_(folder: Path | None) -> None:
     rows = [("version", "device", "distribution", "series", "installed")]
     for each in pins.all:
         version = f"{each.version} (default)" if each is pins.default else each.version
-        for device, distribution in each.distributions.items():
+        for device in each.distributions:
             place = _place(each, device, folder)
-            rows.append((version, device, distribution, each.series, place))
+            rows.append((version, device, each.build(device), each.series, place))
     click.echo("\n".join(aligned(rows)))
 
 

@@ -195,6 +195,7 @@ def _effective(llm: Any, request: Request) -> Effective:
         if request.device is Device.CPU
         else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
         kernels=Kernels.INVARIANT if envs.VLLM_BATCH_INVARIANT else Kernels.DEFAULT,
+        workarounds=tuple(sorted(set().union(*llm.collective_rpc("pp_harness_workarounds")))),
     )
 
 

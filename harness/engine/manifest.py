@@ -54,7 +54,8 @@ class Effective:
 
     `runner` and `attention` are the ranks' own word, joined by " and " where they differ; a control
     run that traces nothing knows no attention backend. `kernels` are those that vLLM was told to
-    use: whether rows then depend on the batch, the floor passes of PP=1 show.
+    use: whether rows then depend on the batch, the floor passes of PP=1 show. `workarounds` names
+    those that acted in any rank (hooks/workarounds.py).
     """
 
     pp: int
@@ -75,6 +76,7 @@ class Effective:
     ranks_per_device: int
     worker_start: str
     kernels: Kernels = Kernels.DEFAULT
+    workarounds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,15 +28,15 @@ def register() -> None:
     _installed = True
     from pathlib import Path
 
-    from . import seeded
-    from .hooks import changes, share, shm
+    from . import seeded, workarounds
+    from .hooks import changes, share
     from .hooks.perturb import perturbation
     from .hooks.tracer import Tracer
     from .hooks.workers import install
 
     changes.register_family(SENSITIVITY, perturbation)
     changes.register_family(SELFTEST, seeded.resolve)
-    shm.install()
+    workarounds.install()
     if os.environ.get(WEIGHTS_VARIABLE):
         from .hooks import random_load
 

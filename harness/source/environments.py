@@ -16,7 +16,8 @@ from pathlib import Path
 from ..assets import constraints_dir, default_environments
 from ..errors import BadInputError
 from ..files import building, whole_folder
-from .pin import InstalledVllm, Pin, installed_releases, locate_vllm
+from .compose import compose
+from .pin import RELEASE, InstalledVllm, Pin, installed_releases, locate_vllm
 
 # What a user's or tox's settings for other installations would put into ours.
 _FOREIGN = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE", "VIRTUAL_ENV")
@@ -35,10 +36,14 @@ class PinEnvironment:
         """The interpreter."""
         return self.path / "bin" / "python"
 
+    @property
+    def packages(self) -> list[Path]:
+        """The folder that packages are installed into."""
+        return sorted(self.path.glob("lib/python3.*/site-packages"))
+
     def locate(self, pin: Pin) -> InstalledVllm:
         """Return the vLLM in it; raises `BadInputError` if it is not that of `pin`."""
-        packages = sorted(self.path.glob("lib/python3.*/site-packages"))
-        return locate_vllm(pin, packages, self.python)
+        return locate_vllm(pin, self.packages, self.python)
 
 
 def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnvironment:
@@ -155,6 +160,8 @@ def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str
         listed, overrides = _requirements(pin, environment.device, Path(folder))
         where = ("--quiet", "--python", environment.python, "--constraints", constraints)
         _uv("pip", "install", *where, "--overrides", overrides, "--requirements", listed)
+    if environment.device in pin.compiled:
+        _put_on_lender(pin, environment)
     try:
         environment.locate(pin)
     except BadInputError as error:
@@ -166,11 +173,22 @@ def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str
         ) from error
 
 
+def _put_on_lender(pin: Pin, environment: PinEnvironment) -> None:
+    """Put the release's own Python files on the compiled files that were just installed."""
+    aside = environment.path / "release"
+    where = ("--quiet", "--python", environment.python, "--no-deps", "--target", aside)
+    _uv("pip", "install", *where, f"{RELEASE}=={pin.version}")
+    (lender,) = installed_releases(pin, environment.packages)
+    (release,) = installed_releases(pin, [aside])
+    compose(lender, release)
+    shutil.rmtree(aside)
+
+
 def _requirements(pin: Pin, device: str, folder: Path) -> tuple[Path, Path]:
     """Write the requirements and the overrides of a pin as files for uv."""
     listed, overrides = folder / "requirements.txt", folder / "overrides.txt"
     listed.write_text("\n".join(pin.requirements_for(device)) + "\n", encoding="utf-8")
-    overrides.write_text("\n".join(pin.overrides) + "\n", encoding="utf-8")
+    overrides.write_text("\n".join(pin.overrides.get(device, ())) + "\n", encoding="utf-8")
     return listed, overrides
 
 

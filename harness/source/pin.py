@@ -26,6 +26,11 @@ _PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.\d+$")]
 _Device = Annotated[str, StringConstraints(pattern=r"^(cpu|cuda)$")]
 _PathBelowVllm = Annotated[str, StringConstraints(pattern=r"^vllm/[^\\]+$")]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_ExactVersion = Annotated[str, StringConstraints(pattern=r"^[a-z-]+==\d+(\.\d+)+$")]
+# The distribution that has a release's Python files, which are the same for all devices.
+RELEASE = "vllm"
+# Parts the version of a release from that of the one whose compiled files it has.
+LENT = "+compiled."
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class Pin:
     """A vLLM release: the packages to install for it, and the files that identify it.
 
     `distributions` maps a device (`cpu`, `cuda`) to the name of the distribution; `requirements`
-    are what an engine needs beside it; `overrides` are the requirements that uv needs as overrides
-    to install it; `series` names the folder of the series for it; `files` maps each file that a
-    series of ours touches to its sha256; `python` is the oldest that the release supports.
+    are what an engine needs beside it; `overrides` maps a device to the requirements that uv needs
+    as overrides to install it; `series` names the folder of the series for it; `files` maps each
+    file that a series of ours touches to its sha256; `python` is the oldest that the release
+    supports. For a device that the release was not built for, `compiled` names the release whose
+    compiled files serve (compose.py).
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -44,13 +51,22 @@ class Pin:
     series: _FolderName
     distributions: Annotated[Mapping[_Device, str], Field(min_length=1)]
     requirements: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    overrides: Mapping[_Device, tuple[str, ...]] = field(default_factory=dict)
+    compiled: Mapping[_Device, _ExactVersion] = field(default_factory=dict)
     files: Mapping[_PathBelowVllm, _Sha256] = field(default_factory=dict)
     python: _PythonVersion = "3.10"
 
     def requirements_for(self, device: str) -> tuple[str, ...]:
         """Return the requirements of an environment of this pin, vLLM first."""
-        return (f"{self.distributions[device]}=={self.version}", *self.requirements)
+        release = f"{self.distributions[device]}=={self.version}"
+        return (self.compiled.get(device, release), *self.requirements)
+
+    def build(self, device: str) -> str:
+        """Name the distribution for a device, and the release that lends its compiled files."""
+        lender = self.compiled.get(device)
+        if lender is None:
+            return self.distributions[device]
+        return f"{RELEASE}, compiled files of {lender.replace('==', ' ')}"
 
     def install_command(self, device: str | None = None) -> str:
         """Return the command that makes an environment for this pin: on `device`, else its first.
@@ -83,7 +99,8 @@ class Pins:
 class InstalledVllm:
     """An installed vLLM: its version and distribution, and the folders of both.
 
-    `python` is the interpreter of the environment that holds it; None: the controller's own.
+    `python` is the interpreter of the environment that holds it; None: the controller's own. A
+    local label of the version says `compiled.0.32.0` where the compiled files are another release's.
     """
 
     version: str
@@ -98,6 +115,11 @@ class InstalledVllm:
         return self.version.partition("+")[0]
 
     @property
+    def lender(self) -> str | None:
+        """The release whose compiled files it has, if they are not its own."""
+        return self.version.partition(LENT)[2] or None
+
+    @property
     def is_cpu(self) -> bool:
         """Whether this is a build for CPU: its own distribution, or a local label that says so."""
         return "cpu" in self.distribution or "cpu" in self.version.partition("+")[2]
@@ -109,6 +131,11 @@ class InstalledVllm:
         uv's cache is cleaned first: its files are hard-linked to the installed ones, so an edit in
         place has changed them too.
         """
+        if self.lender:
+            return (
+                f"uv cache clean {RELEASE} {self.distribution} && "
+                f"pp-harness pin install {self.release} --again"
+            )
         python = f"--python {self.python} " if self.python else ""
         return (
             f"uv cache clean {self.distribution} && uv pip install {python}--reinstall --no-deps "
@@ -187,6 +214,12 @@ def locate_vllm(
         raise BadInputError(
             f"vLLM {pin.version} is required, found {installed.distribution} {installed.version} "
             f"in {installed.package_dir.parent}; run: {pin.install_command()}"
+        )
+    lenders = {lender.partition("==")[2] for lender in pin.compiled.values()}
+    if installed.lender is not None and installed.lender not in lenders:
+        raise BadInputError(
+            f"vLLM {pin.version} in {installed.package_dir.parent} has the compiled files of "
+            f"{installed.lender}, which the pin does not name; run: {installed.restore_command}"
         )
     if not (installed.package_dir / "__init__.py").is_file():
         raise BadInputError(

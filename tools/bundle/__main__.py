@@ -65,7 +65,7 @@ def build(args: argparse.Namespace) -> None:
         site, chosen = Path(folder) / "site", args.out / "packages.txt"
         lists = {
             "wanted": [f"pp-harness[xdist] @ {PROJECT.as_uri()}", *pin.requirements_for("cuda")],
-            "overrides": pin.overrides,
+            "overrides": pin.overrides.get("cuda", ()),
             "excludes": [*args.without, *(name for name, version in have.items() if not version)],
             # uv prefers the versions of its last output, where constraints leave it a choice.
             "output-file": same,

@@ -4,6 +4,8 @@ A segment that an ended engine left behind stops a later engine that happens to 
 ("create shm in SHMManager failed. errno: 17"), which would read as a fault of the model.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,17 @@ from .wrap import names_of_vllm, wrap
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is, not a place for files of ours
 
 
-def install() -> None:
-    """Patch vLLM's CPU communicator; ranks on other devices have none."""
+def install(acts: Callable[[], None]) -> None:
+    """Patch vLLM's CPU communicator; `acts` is called where a name is removed."""
     with names_of_vllm():
-        from vllm.platforms import current_platform
-
-        if not current_platform.is_cpu():
-            return
         from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
 
-    wrap(_CPUSHMDistributed, "_init_cpu_shm", init_unnamed)
+    wrap(_CPUSHMDistributed, "_init_cpu_shm", partial(init_unnamed, acts))
 
 
-def init_unnamed(method: Any, communicator: Any, folder: Path = SHM) -> Any:
+def init_unnamed(
+    acts: Callable[[], None], method: Any, communicator: Any, folder: Path = SHM
+) -> Any:
     """Join the rank's segment, and remove its name before, if stale, and after.
 
     The engine's port is its own while it lives, so what is there under its name is of an engine
@@ -33,6 +33,7 @@ def init_unnamed(method: Any, communicator: Any, folder: Path = SHM) -> Any:
     """
     segment = folder / f"{communicator.group_name}_{communicator.communicator.rank}"
     segment.unlink(missing_ok=True)
+    acts()
     try:
         return method(communicator)
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .. import workarounds
 from . import changes, deaths, position, runner_v1, runner_v2, stacks
 from .calls import WorkerCalls, record_failure
 from .model import watch_model
@@ -41,8 +42,9 @@ def install(tracer: Tracer) -> None:
     worker = _worker_class()
     wrap(worker, "init_device", partial(_init_device, tracer, here))
     wrap(worker, "load_model", partial(_load_model, tracer, here))
-    # The engine asks each rank for these: once its probes have ended, and at the end.
+    # The engine asks each rank for these: before and after its probes, and at the end.
     worker.pp_harness_flush = lambda _worker: tracer.flush()
+    worker.pp_harness_workarounds = workarounds.acted
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     wrap(worker, "execute_model", partial(_execute_model, tracer))
     deaths.install(tracer.folder)

@@ -1,0 +1,89 @@
+"""What the harness changes in vLLM so that a release runs at all on a device: one list.
+
+An engine with a workaround is not quite the release, so none acts unseen: each rank notes those
+that acted in it, control runs too, and `Effective.workarounds` has them. Each acts only where it
+finds what it is for, whatever the version: a checkout has the version of the release that lends it
+its compiled files. Imports neither torch nor vLLM, because the controller reads the list too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .hooks import receive_buffer, shm
+from .hooks.wrap import names_of_vllm
+from .settings import Device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workaround:
+    """A change of ours to vLLM on `devices`, from the release `since` on (None: all of them).
+
+    `apply` patches vLLM's classes and is handed a function to call whenever the change acts.
+    `upstream` is the address of the change that made it necessary, or says that there is none.
+    """
+
+    name: str
+    reason: str
+    devices: tuple[Device, ...]
+    since: tuple[int, ...] | None
+    remove_when: str
+    upstream: str
+    apply: Callable[[Callable[[], None]], None]
+
+    def is_for(self, release: str, device: Device) -> bool:
+        """Whether a release (`0.33.0`) needs it on a device."""
+        numbers = tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
+        return device in self.devices and (self.since is None or numbers >= self.since)
+
+
+WORKAROUNDS = (
+    Workaround(
+        name="cpu-receive-buffer",
+        reason=(
+            "the V1 runner makes the buffer that a later stage receives into in its warm-up, which "
+            "the CPU worker skips in eager mode: an AssertionError at PP>=2 for every model"
+        ),
+        devices=(Device.CPU,),
+        since=(0, 27, 1),
+        remove_when="the runner makes intermediate_tensors without a warm-up",
+        upstream="https://github.com/vllm-project/vllm/pull/50547",
+        apply=receive_buffer.install,
+    ),
+    Workaround(
+        name="cpu-shared-memory",
+        reason=(
+            "the shared memory of CPU ranks is named by a port and never removed: what an ended "
+            "engine left stops a later one that gets its port"
+        ),
+        devices=(Device.CPU,),
+        since=None,
+        remove_when="vLLM removes the names of its segments",
+        upstream="not reported",
+        apply=shm.install,
+    ),
+)
+
+_acted: set[str] = set()
+
+
+def install() -> None:
+    """Apply the workarounds that are for the device of this process's ranks."""
+    with names_of_vllm():
+        from vllm.platforms import current_platform
+
+    device = Device.CPU if current_platform.is_cpu() else Device.CUDA
+    for workaround in WORKAROUNDS:
+        if device in workaround.devices:
+            workaround.apply(partial(_acted.add, workaround.name))
+
+
+def acted(_worker: Any) -> list[str]:
+    """Name the workarounds that have acted in this rank; a method of vLLM's workers."""
+    return sorted(_acted)
+
+
+def needed(release: str, device: Device) -> list[str]:
+    """Name the workarounds that a release needs on a device."""
+    return [each.name for each in WORKAROUNDS if each.is_for(release, device)]
