@@ -28,8 +28,8 @@ def register() -> None:
     _installed = True
     from pathlib import Path
 
-    from . import seeded, workarounds
-    from .hooks import changes, share
+    from . import seeded
+    from .hooks import changes, share, workarounds
     from .hooks.perturb import perturbation
     from .hooks.tracer import Tracer
     from .hooks.workers import install

@@ -226,7 +226,13 @@ class Run:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the plan or the verdict table, and why a run without a verdict fails."""
         from ..checks.registry import check_names
-        from ..report.terminal import attribution_lines, finding_lines, plan_lines, verdict_table
+        from ..report.terminal import (
+            attribution_lines,
+            finding_lines,
+            plan_lines,
+            verdict_table,
+            workaround_lines,
+        )
 
         def section(title: str, lines: list[str]) -> None:
             terminalreporter.section(title)
@@ -240,7 +246,7 @@ class Run:
             lines = verdict_table(verdicts, check_names())
             if any(verdict.expected for verdict in verdicts):
                 lines.append("* expected, see expected.toml")
-            lines += finding_lines(self._report)
+            lines += [*workaround_lines(self._report), *finding_lines(self._report)]
             section("pipeline parallelism against PP=1", lines)
             if self._report.attribution:
                 section("what each patch did", attribution_lines(self._report))

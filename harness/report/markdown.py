@@ -29,6 +29,7 @@ def render_markdown(report: Report) -> str:
         "",
         f"Pipeline parallelism against PP=1, vLLM {text(', '.join(view.pins))}, {where}.",
         "",
+        *([f"Workarounds: {text(', '.join(view.workarounds))}.", ""] if view.workarounds else []),
         *_table(view),
     ]
     known = [finding for finding in view.findings if finding.known]

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
+from ..engine.hooks.workarounds import needed
 from ..engine.settings import Kernels
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .records import ItemRecord
 from .schema import FindingRecord, Report, VerdictRecord
 from .text import aligned, figure, one_line
+from .view import workarounds_of
 
 if TYPE_CHECKING:
     from ..capture.order import CellPlan
@@ -32,10 +34,13 @@ def header(sweep: "Sweep") -> list[str]:
     tp = f", TP {sweep.options.tp}" if sweep.options.tp > 1 else ""
     kernels = [str(kernels) for kernels in sweep.options.kernels if kernels != Kernels.DEFAULT]
     with_kernels = f", {' and '.join(kernels)} kernels" if kernels else ""
+    vllm, workarounds = sweep.installation.vllm, needed(sweep.pin.version, sweep.device)
+    lent = f", compiled files of {vllm.lender}" if vllm.lender else ""
     return [
-        f"pp-harness: vLLM {sweep.pin.version}, {sweep.subject.title} ({variants}), "
+        f"pp-harness: vLLM {sweep.pin.version}{lent}, {sweep.subject.title} ({variants}), "
         f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{with_kernels}",
         *(f"pp-harness: {note}" for note in sweep.subject.notes),
+        *([f"pp-harness: workarounds: {', '.join(workarounds)}"] if workarounds else []),
     ]
 
 
@@ -128,6 +133,12 @@ def finding_lines(report: Report) -> list[str]:
             where = f" ({one_line(finding.place)})" if finding.place else ""
             lines.append(one_line(f"{name}: {finding.code} {finding.message}") + where)
     return [*lines, f"{len(bad)} of {total} checks fail{rest}."]
+
+
+def workaround_lines(report: Report) -> list[str]:
+    """List the workarounds that acted, if any, with the releases that they acted in."""
+    names = workarounds_of(report)
+    return [f"workarounds that acted: {', '.join(names)}"] if names else []
 
 
 def attribution_lines(report: Report) -> list[str]:

@@ -114,6 +114,7 @@ class ReportView:
         )
         self.findings = self._findings()
         pins = {verdict.pin for verdict in report.verdicts if verdict.pin}
+        self.workarounds = workarounds_of(report)
         self.pins = sorted(pins) or [str(self.environment.get("pin", ""))]
 
     def _findings(self) -> tuple[FindingView, ...]:
@@ -168,6 +169,15 @@ class ReportView:
                 f"PASS: {total - known} of {total} checks pass, {known} fail as expected.toml says"
             )
         return f"PASS: all {total} checks pass" if total > 1 else "PASS: the check passes"
+
+
+def workarounds_of(report: Report) -> list[str]:
+    """Name the workarounds that acted in a report's engines, each with the releases it acted in."""
+    releases: dict[str, set[str]] = {}
+    for cell in report.cells:
+        for name in (cell.effective or {}).get("workarounds", ()):
+            releases.setdefault(name, set()).add(cell.pin)
+    return [f"{name} (vLLM {', '.join(sorted(releases[name]))})" for name in sorted(releases)]
 
 
 def extras(point: Point) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .pin import LENT, RELEASE, InstalledVllm, RecordedFile, read_record
+from .pin import LENT, InstalledVllm, RecordedFile, read_record
 
 # Executables and libraries begin with it.
 _COMPILED = b"\x7fELF"

@@ -100,7 +100,7 @@ class InstalledVllm:
     """An installed vLLM: its version and distribution, and the folders of both.
 
     `python` is the interpreter of the environment that holds it; None: the controller's own. A
-    local label of the version says `compiled.0.32.0` where the compiled files are another release's.
+    local label of the version says `compiled.0.32.0` where another release lends compiled files.
     """
 
     version: str

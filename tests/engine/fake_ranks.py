@@ -105,6 +105,7 @@ class Rank:
             "load_model",
             "get_kv_cache_spec",
             "determine_available_memory",
+            "compile_or_warm_up_model",
         ):
             self.call(method)
 

@@ -19,7 +19,9 @@ def test_a_segment_is_gone_once_all_ranks_have_joined(tmp_path):
         segment.touch(exist_ok=False)
         return 42
 
-    assert init_unnamed(create, ENDED, tmp_path) == 42
+    acted = []
+    assert init_unnamed(lambda: acted.append(1), create, ENDED, tmp_path) == 42
+    assert acted
     assert other.exists()
     assert not segment.exists()
 
@@ -33,5 +35,5 @@ def test_a_failed_start_leaves_nothing_either(tmp_path):
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        init_unnamed(create, ENDED, tmp_path)
+        init_unnamed(lambda: None, create, ENDED, tmp_path)
     assert not segment.exists()

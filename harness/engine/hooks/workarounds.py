@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .hooks import receive_buffer, shm
-from .hooks.wrap import names_of_vllm
-from .settings import Device
+from ..settings import Device
+from . import receive_buffer, shm
+from .wrap import names_of_vllm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,97 @@
+"""The workarounds: declared, noted where they act, and acting only where they are needed."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the hooks run inside the engine, with torch")
+
+from fake_ranks import Engine, Request  # noqa: E402 - needs torch
+
+from harness.engine.hooks.workarounds import WORKAROUNDS, needed  # noqa: E402
+from harness.engine.settings import Device  # noqa: E402
+
+BUFFER = "cpu-receive-buffer"
+
+
+def without_warm_up():
+    """Let the worker skip the run that makes the receive buffer, as vLLM 0.27.1 does on a CPU."""
+    from vllm.v1.worker.gpu_worker import Worker
+
+    Worker.determine_available_memory = lambda _worker: 1 << 30
+
+
+def on_a_gpu():
+    """Let the platform be no CPU."""
+    from vllm.platforms.interface import Platform
+
+    Platform.is_cpu = lambda _platform: False
+
+
+def acted(engine):
+    return [rank.call("pp_harness_workarounds") for rank in engine.ranks]
+
+
+@pytest.mark.parametrize("tracing", [True, False], ids=["traced", "control"])
+def test_a_later_stage_without_a_buffer_gets_one_and_says_so(tmp_path, tracing):
+    """Also in a control run: the engine that it is compared with has the workaround too."""
+    engine = Engine(tmp_path / "c", pp=2, tracing=tracing, prepare=without_warm_up).start()
+    engine.run([Request("a", [1, 2], [3])])
+    assert acted(engine) == [[], [BUFFER]]
+    buffer = engine.ranks[1].worker.model_runner.intermediate_tensors
+    assert {len(value) for value in buffer.tensors.values()} == {512}
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
+def test_a_buffer_that_is_there_is_left_alone(tmp_path, v2):
+    """Releases whose warm-up makes it, and the V2 runner, run as published."""
+    engine = Engine(tmp_path / "c", pp=2, v2=v2).start()
+    assert acted(engine) == [[], []]
+
+
+def test_the_first_stage_needs_no_buffer(tmp_path):
+    """Nothing acts at PP=1 either."""
+    assert acted(Engine(tmp_path / "c", prepare=without_warm_up).start()) == [[]]
+
+
+def test_no_workaround_for_a_cpu_acts_on_a_gpu(tmp_path):
+    """The worker of a GPU keeps its methods, and what vLLM does wrong there would show."""
+
+    def prepare():
+        without_warm_up()
+        on_a_gpu()
+
+    engine = Engine(tmp_path / "c", pp=2, prepare=prepare)
+    for rank in engine.ranks:
+        with rank.modules():
+            from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
+            from vllm.v1.worker.cpu_worker import CPUWorker
+
+            assert not hasattr(CPUWorker.compile_or_warm_up_model, "__wrapped__")
+            assert not hasattr(_CPUSHMDistributed._init_cpu_shm, "__wrapped__")
+
+
+@pytest.mark.parametrize(
+    ("release", "device", "has_buffer"),
+    [
+        ("0.20.2", Device.CPU, False),
+        ("0.26.0", Device.CPU, False),
+        ("0.27.1", Device.CPU, True),
+        ("0.33.0", Device.CPU, True),
+        ("0.33.0", Device.CUDA, False),
+        ("1.0rc1", Device.CPU, True),
+    ],
+)
+def test_a_run_is_told_which_ones_its_release_needs(release, device, has_buffer):
+    """By release and device, before anything runs; none is for a GPU."""
+    names = needed(release, device)
+    assert (BUFFER in names) == has_buffer
+    assert bool(names) == (device is Device.CPU)
+
+
+def test_each_says_why_it_is_there_and_when_it_can_go():
+    """No entry without the reason, the condition under which it can go, and what upstream knows."""
+    assert len({each.name for each in WORKAROUNDS}) == len(WORKAROUNDS)
+    for each in WORKAROUNDS:
+        assert each.reason
+        assert each.remove_when
+        assert each.upstream
+        assert each.devices
