@@ -73,7 +73,7 @@ class CaptureBuilder:
     """A capture that is whole and at peace with itself; a test spoils it, then saves it.
 
     `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `floors` the same
-    for each floor pass of PP=1; `cached` maps a request to the tokens of its prompt that the prefix
+    for each floor pass of PP=1, whose steps are added unless the test `wrote_floor_steps`; `cached` maps a request to the tokens of its prompt that the prefix
     cache held; `answers` are
     lm-eval's lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
     `manifest` is the manifest. All may be changed before `save`.
@@ -82,6 +82,7 @@ class CaptureBuilder:
     def __init__(self, folder, pp=2, tp=1, spans=(("one", 0, 3), ("one", 3, 1)), keys=None):
         self.folder = folder
         self.pp = pp
+        self.spans = spans
         self.keys = {"hidden_states": [8]} if keys is None else keys
         self.manifest = Manifest(
             cell=make_cell(variant="v", model="m", pp=pp, tp=tp),
@@ -102,6 +103,7 @@ class CaptureBuilder:
         }
         again = {row: list(values) for row, values in self.logits.items()}
         self.floors = [again] if pp == 1 else []
+        self.wrote_floor_steps = False
         self.cached = dict.fromkeys((name for name, *_ in spans), 0)
         self.answers = [answer(number) for number in range(4)]
         # What the engine tried to perturb, and what moved the logits.
@@ -205,10 +207,27 @@ class CaptureBuilder:
         )
         return self
 
+    def _tokens(self, name):
+        """Return the tokens of a request that gives as many rows as its steps have."""
+        ends = [start + count for each, start, count in self.spans if each == name]
+        rows = max(ends, default=1)
+        prompt = max(rows - 1, 1)
+        return {"prompt": list(range(1, prompt + 1)), "forced": [4, 5][: rows - prompt + 1]}
+
+    def _floor_steps(self, rank):
+        """Return the steps of floor passes, which repeat the first bit by bit."""
+        return [
+            {**step, "spans": [[f"floor{number}:{name}", *rest] for name, *rest in step["spans"]]}
+            for number in range(1, len(self.floors) + 1)
+            for step in self.steps(rank)
+            if not self.wrote_floor_steps
+        ]
+
     def save(self):
         """Write the folder and return its capture."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for rank, events in self.ranks.items():
+            events = [*events, *self._floor_steps(rank)]
             _write_lines(self.folder / f"rank{rank}.jsonl", [_packed(event) for event in events])
         again = {
             (f"floor{number}:{name}", at): row
@@ -231,7 +250,7 @@ class CaptureBuilder:
             ]
             _write_lines(self.folder / "logits.jsonl", lines)
         probes = [
-            {"probe": name, "name": name, "prompt": [1, 2, 3], "forced": [4, 5], "cached": cached}
+            {"probe": name, "name": name, **self._tokens(name), "cached": cached}
             for name, cached in self.cached.items()
         ]
         _write_lines(self.folder / "probes.jsonl", probes)

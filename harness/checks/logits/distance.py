@@ -1,4 +1,8 @@
-"""The distance of two tables of logits, row by row: bits first, then how far. Pure."""
+"""The distance of two tables of logits, row by row: bits first, then how far. Pure.
+
+How far is measured without what softmax does not see: each row's mean is taken off, and tokens that
+both sides mask (minus infinity) are left out.
+"""
 
 import mmap
 from dataclasses import dataclass
@@ -13,8 +17,6 @@ from .locate import Row
 # Values compared at a time, 32 MiB as float64: memory does not depend on vocabulary or rows.
 _CHUNK_VALUES = 1 << 22
 _TOP = 5
-# Pairs of rows that say how far apart unrelated rows are.
-_PAIRS = 64
 # Distances in float32 numbers fall into buckets by their binary digits; the largest has 33.
 _BUCKETS = 34
 
@@ -31,13 +33,11 @@ Floats = npt.NDArray[np.float64]
 class TokenFlip:
     """A row whose highest token changed.
 
-    `margin` is how far the baseline's first token was ahead of its second, `share` the same as a
-    part of the row's largest logit.
+    `margin` is how far the baseline's first token was ahead of its second.
     """
 
     row: Row
     margin: float
-    share: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LogitDistance:
     """Distance of two tables over their common rows.
 
     `relative_rms` is the root mean square of the difference over that of the baseline (None where
-    the baseline is zero everywhere), `kl` and `kl_reverse` the largest KL(baseline || candidate)
+    all tokens of every row are equal), `kl` and `kl_reverse` the largest KL(baseline || candidate)
     and KL(candidate || baseline) of a row in nats, `top1` the share of rows with the same highest
     token, `top5` the mean share of the baseline's five highest tokens that are among the
     candidate's. `ulps` counts values by how many float32 numbers lie between the two: equal, then
@@ -84,6 +84,12 @@ class LogitDistance:
         return min((flip.margin for flip in self.flips), default=None)
 
     @property
+    def in_words(self) -> str:
+        """How far the rows are apart, for a message."""
+        rms = "undefined" if self.relative_rms is None else f"{self.relative_rms:.3g}"
+        return f"max abs {self.max_abs:.3g}, relative RMS {rms}, top-1 agreement {self.top1:.1%}"
+
+    @property
     def figures(self) -> dict[str, Any]:
         """Figures for the report, by name."""
         return {name: getattr(self, name) for name in _FIGURES} | {"ulps": list(self.ulps)}
@@ -108,37 +114,37 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
         right = candidate.values[[candidate.index[row] for row in chunk]]
         # Bits, not values: -0.0 and 0.0 differ, and NaN equals itself.
         equal = (left.view(np.uint32) == right.view(np.uint32)).all(axis=1)
-        fine = (np.isfinite(left) & np.isfinite(right)).all(axis=1)
+        masked = np.isneginf(left) & np.isneginf(right)
+        fine = ((np.isfinite(left) & np.isfinite(right)) | masked).all(axis=1)
         same[span], finite[span] = equal, fine
         still = equal & fine
         row_rms[span][still] = row_max[span][still] = 0.0
-        base_square += float(np.square(left[fine], dtype=np.float64).sum())
+        base_square += float(np.square(_centred(left[fine], ~masked[fine])).sum())
         ulps[0] += left[still].size
         agree += int(still.sum())
         shared += int(still.sum())
         moved = np.flatnonzero(fine & ~equal)
         if len(moved):
             ulps += _ulp_counts(left[moved], right[moved])
+            kept = ~masked[moved]
             a, b = left[moved].astype(np.float64), right[moved].astype(np.float64)
-            apart, peak = np.abs(a - b), np.abs(a).max(axis=1)
-            largest, squares = apart.max(axis=1), np.square(apart).sum(axis=1)
-            max_abs = max(max_abs, float(largest.max()))
-            square += float(squares.sum())
-            with np.errstate(divide="ignore", invalid="ignore"):
-                row_max[span][moved] = np.where(largest > 0, largest / peak, 0.0)
-                row_rms[span][moved] = np.where(
-                    squares > 0, np.sqrt(squares / np.square(a).sum(axis=1)), 0.0
-                )
+            apart = np.where(kept, np.subtract(a, b, where=kept), 0.0)
+            max_abs = max(max_abs, float(np.abs(apart).max()))
+            apart, size = _centred(apart, kept), _centred(a, kept)
+            square += float(np.square(apart).sum())
+            row_rms[span][moved] = _ratio(np.square(apart).sum(axis=1), np.square(size).sum(axis=1))
+            row_rms[span][moved] **= 0.5
+            row_max[span][moved] = _ratio(np.abs(apart).max(axis=1), np.abs(size).max(axis=1))
             log_a, log_b = _log_softmax(a), _log_softmax(b)
-            kl = max(kl, float((np.exp(log_a) * (log_a - log_b)).sum(axis=1).max()))
-            kl_reverse = max(kl_reverse, float((np.exp(log_b) * (log_b - log_a)).sum(axis=1).max()))
+            far = np.where(kept, np.subtract(log_a, log_b, where=kept), 0.0)
+            kl = max(kl, float((np.exp(log_a) * far).sum(axis=1).max()))
+            kl_reverse = max(kl_reverse, float(-(np.exp(log_b) * far).sum(axis=1).min()))
             shared += float(_shared_tops(a, b).sum())
             top, other = a.argmax(axis=1), b.argmax(axis=1)
             agree += int((top == other).sum())
             for row in np.flatnonzero(top != other):
                 margin = float(a[row, top[row]] - np.partition(a[row], -2)[-2])
-                share = margin / (float(peak[row]) or 1.0)
-                flips.append(TokenFlip(chunk[moved[row]], margin, share))
+                flips.append(TokenFlip(chunk[moved[row]], margin))
         _release_pages(baseline, candidate)
     last = int(np.flatnonzero(ulps)[-1]) + 1 if ulps.any() else 0
     return LogitDistance(
@@ -166,6 +172,21 @@ def _release_pages(*tables: LogitTable) -> None:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def _centred(values: npt.NDArray[Any], kept: npt.NDArray[np.bool_]) -> Floats:
+    """Values less their row's mean, as float64; 0 where they are not kept."""
+    values = np.where(kept, values, 0.0).astype(np.float64)
+    mean = values.sum(axis=1, keepdims=True) / np.maximum(kept.sum(axis=1, keepdims=True), 1)
+    centred: Floats = np.where(kept, values - mean, 0.0)
+    return centred
+
+
+def _ratio(far: Floats, size: Floats) -> Floats:
+    """Distances over sizes; 0 for no distance, whatever the size."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = np.where(far > 0, far / size, 0.0)
+    return ratio
+
+
 def _log_softmax(a: Floats) -> Floats:
     """Log-probabilities of each row."""
     shifted: Floats = a - a.max(axis=1, keepdims=True)
@@ -191,16 +212,3 @@ def _ulp_counts(
         places.append(np.where(bits < 0, -(2**31) - bits, bits))  # as the numbers lie in a row
     _, digits = np.frexp(np.abs(places[0] - places[1]).astype(np.float64))
     return np.bincount(digits.ravel(), minlength=_BUCKETS).astype(np.int64)
-
-
-def unrelated_distance(table: LogitTable) -> float:
-    """Median distance (`row_rms`) of rows that have nothing to do with each other.
-
-    Rows of a table are paired with others of it, half the table away.
-    """
-    names, rows = list(table.index), list(table.index.values())
-    chosen = range(0, len(rows), max(1, len(rows) // _PAIRS))
-    firsts = {names[place]: rows[place] for place in chosen}
-    seconds = {names[place]: rows[(place + len(rows) // 2) % len(rows)] for place in chosen}
-    pairs = (LogitTable(table.values, index) for index in (firsts, seconds))
-    return float(np.median(distance(*pairs).row_rms))

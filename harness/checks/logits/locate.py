@@ -1,14 +1,9 @@
 """The place where a difference enters: the first decoder layer that differs, and what fed it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from ...capture.record import Capture
-from .noise import rounding, tolerance
 
 # A row of a probe: (request, position).
 Row = tuple[str, int]
@@ -16,11 +11,7 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class Location:
-    """The first difference in travel order. `sentence` is the whole story in one line.
-
-    `beyond` is how far the row is from its baseline and how far rounding takes one there, both
-    relative to its size; None where bits are compared.
-    """
+    """The first difference in travel order. `sentence` is the whole story in one line."""
 
     layer: int
     stage: int
@@ -28,7 +19,6 @@ class Location:
     position: int
     entered: dict[str, str]
     sentence: str
-    beyond: tuple[float, float] | None = None
 
 
 def layer_rows(
@@ -41,8 +31,7 @@ def layer_rows(
     """
     layers: dict[int, dict[Row, Any]] = {}
     for trace in capture.stages.values():
-        passes = [trace.steps] if floor is None else trace.floor_steps[floor : floor + 1]
-        for step in chain.from_iterable(passes):
+        for step in trace.steps if floor is None else trace.floor_steps[floor]:
             rows = [row for span in step.spans for row in span.rows]
             for layer, fingerprints in step.layers.items():
                 layers.setdefault(layer, {}).update(zip(rows, fingerprints[kind], strict=True))
@@ -54,68 +43,36 @@ def stage_of(capture: Capture, layer: int) -> int:
     return next(stage for stage, trace in capture.stages.items() if layer in trace.layers)
 
 
-def locate(baseline: Capture, candidate: Capture, *, bits: bool = True) -> Location | None:
-    """Find where `candidate` first differs from `baseline`; None if no layer differs.
+def locate(baseline: Capture, candidate: Capture) -> Location | None:
+    """Find where bits of `candidate` first differ from those that `baseline` repeats.
 
     Layers are walked in order, then rows in the order in which they ran, so that the answer is
-    the layer nearest to the cause. Both captures must hold the same probe rows. Without `bits` a
-    row differs where it is further away than rounding takes it at that layer at PP=1.
+    the layer nearest to the cause; None if no layer differs. A row that PP=1 itself did not repeat
+    at a layer says nothing there.
     """
-    if not bits:
-        return _locate_beyond_noise(baseline, candidate)
     before, after = layer_rows(baseline, "digest"), layer_rows(candidate, "digest")
+    passes = [
+        layer_rows(baseline, "digest", floor=number) for number in range(len(baseline.floor_logits))
+    ]
     for layer in sorted(set(before) & set(after)):
+        floors = [floor.get(layer, {}) for floor in passes]
         for row, digest in before[layer].items():
-            if row in after[layer] and after[layer][row] != digest:
-                return _describe(candidate, layer, row)
+            differs = row in after[layer] and after[layer][row] != digest
+            if differs and all(floor.get(row, digest) == digest for floor in floors):
+                return describe(candidate, layer, row)
     return None
 
 
-def _locate_beyond_noise(baseline: Capture, candidate: Capture) -> Location | None:
-    before, after = _fingerprints(baseline), _fingerprints(candidate)
-    again = _fingerprints(baseline, floor=0)
-    dtype = baseline.cell.dtype
-    layers = sorted(set(before["digest"]) & set(after["digest"]))
-    for depth, layer in enumerate(layers, start=1):
-        floor = _distances(before, again, layer)
-        apart = _distances(before, after, layer)
-        noise = tolerance(np.array(list(floor.values())), len(apart), dtype, layers=depth)
-        # In the first layers few rows move, and each by a bit or two: the next batch may do more.
-        limit = max(noise.limit, rounding(dtype, depth))
-        for row, far in apart.items():
-            if not far <= limit:  # NaN is beyond any limit
-                return _describe(candidate, layer, row, (far, limit))
-    return None
+def first_moved(baseline: Capture, candidate: Capture, layer: int, request: str) -> Row:
+    """First row of a request whose bits differ behind a layer."""
+    before, after = (layer_rows(side, "digest")[layer] for side in (baseline, candidate))
+    return next(
+        row for row in before if row[0] == request and before[row] != after.get(row, before[row])
+    )
 
 
-# Kind of fingerprint -> layer -> row -> value.
-_Fingerprints = Mapping[str, Mapping[int, Mapping[Row, Any]]]
-
-
-def _fingerprints(capture: Capture, *, floor: int | None = None) -> _Fingerprints:
-    return {kind: layer_rows(capture, kind, floor=floor) for kind in ("digest", "norm", "sketch")}
-
-
-def _distances(before: _Fingerprints, after: _Fingerprints, layer: int) -> dict[Row, float]:
-    """Estimate how far each row's output is from its baseline, relative to its size.
-
-    Equal bits are 0 apart, whatever rounding does to the sums that their sketches are.
-    """
-    distances = {}
-    digests = after["digest"].get(layer, {})
-    for row, digest in before["digest"][layer].items():
-        if digests.get(row) == digest:
-            distances[row] = 0.0
-        elif row in digests:
-            apart = np.subtract(before["sketch"][layer][row], after["sketch"][layer][row])
-            far, norm = float(np.sqrt(np.mean(apart**2))), before["norm"][layer][row]
-            distances[row] = far / norm if norm else far
-    return distances
-
-
-def _describe(
-    candidate: Capture, layer: int, row: Row, beyond: tuple[float, float] | None = None
-) -> Location:
+def describe(candidate: Capture, layer: int, row: Row) -> Location:
+    """Describe the place of a row that differs behind a layer, and what fed it."""
     stage, (request, position) = stage_of(candidate, layer), row
     entered = _entered(candidate, stage, row)
     fed = "".join(f"{key} {how}; " for key, how in entered.items())
@@ -123,9 +80,7 @@ def _describe(
         f"stage {stage}, layer {layer}: {fed}first difference after layer {layer} at "
         f"{request} position {position}"
     )
-    if beyond:
-        sentence += f", {beyond[0]:.2g} of its size where rounding takes it {beyond[1]:.2g}"
-    return Location(layer, stage, request, position, entered, sentence, beyond)
+    return Location(layer, stage, request, position, entered, sentence)
 
 
 def _entered(candidate: Capture, stage: int, row: Row) -> dict[str, str]:

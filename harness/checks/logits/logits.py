@@ -1,77 +1,85 @@
 """The logits check: full-vocabulary logits, teacher-forced, at PP=N compared with PP=1."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...capture.record import Capture
+from ...engine.settings import Mode, Profile
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Comparison, Figure, Need, register
-from .distance import LogitDistance, distance, unrelated_distance
+from .distance import LogitDistance, distance
 from .layer_map import difference_map
-from .limits import RowLimits, row_limits
-from .locate import Location, Row, locate
+from .locate import locate
+from .noise_verdict import NoiseVerdict, judge_noise, largest_floor
+from .rows import missing_rows, row_name
 from .sensitivity import trusted
 
-# How many rows and flips a finding's evidence names.
+# How many flips a finding's evidence names.
 _EXAMPLES = 5
 
 
 def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     """Judge `candidate` (PP=N) against `baseline` (PP=1), both whole.
 
-    In eager mode the parity profile gives both the same batches, so that equal computation gives
-    equal bits: bit-identity is asked for, and whatever PP=1 does not repeat bit by bit in a second
-    pass over the same batches is its floor. Elsewhere rows may move as far as rounding moves them
-    at PP=1 in other batches.
+    Where both ran the same batches in eager mode, equal computation gives equal bits: every row
+    that PP=1 repeats must have them, behind each layer too. Elsewhere, and for rows that PP=1 does
+    not repeat, rows may move as they move from one pass of PP=1 to another.
     """
     before, after = baseline.logits, candidate.logits
     if not before.index or not after.index:
         side = "baseline" if not before.index else "candidate"
         return Verdict(Outcome.BLOCKED, f"the {side} holds no logits")
-    findings = _lost_rows(baseline, candidate)
     widths = before.values.shape[1], after.values.shape[1]
     if widths[0] != widths[1]:
         message = f"vocabulary differs: {widths[0]} against {widths[1]}"
-        findings.append(Finding("LOG003", message, "compare cells of one model"))
-        return judged(findings, "")
-    if not set(before.index) & set(after.index):
-        return judged(findings, "")
+        return judged([Finding("LOG003", message, "compare cells of one model")], "")
+    gap = missing_rows(baseline, candidate)
+    if gap is not None:
+        return gap
     far = distance(before, after)
-    limits = row_limits(baseline, far.rows)
-    figures = far.figures | limits.figures
+    floors = [distance(before, floor) for floor in baseline.floor_logits]
+    figures = far.figures
+    if floors:
+        figures |= {"floor": largest_floor(floors).figures, "floor_passes": len(floors)}
+    findings: list[Finding] = []
     if far.not_finite:
         findings.append(
             Finding(
                 "LOG002",
-                f"{len(far.not_finite)} rows hold NaN or Inf, first {_name(far.not_finite[0])}",
+                f"{len(far.not_finite)} rows hold NaN or Inf, first {row_name(far.not_finite[0])}",
                 "a stale or uninitialised tensor was read: see the contract findings",
                 evidence={**figures},
             )
         )
-    beyond = limits.rows_beyond(far)
-    if beyond:
-        where = locate(baseline, candidate, bits=limits.are_bits)
-        findings.append(_difference(far, limits, beyond, where, figures))
-        if (reach := difference_map(baseline, candidate)) is not None:
-            figures["difference"] = reach
-    if findings:
-        return judged(findings, "", **figures)
-    if far.equal_rows == far.rows:
-        return judged([], f"{far.rows} rows bit-identical", **figures)
-    unrelated = unrelated_distance(before)
-    if unrelated <= limits.rms.limit:
-        where = locate(baseline, candidate, bits=False)
-        if where is None:
-            return _undecided(far, limits, unrelated, figures)
-        return judged([_beyond_in_a_layer(where, figures)], "", **figures)
-    return judged(
-        [],
-        f"{far.equal_rows} of {far.rows} rows bit-identical, the others within noise: relative RMS "
-        f"up to {np.nanmax(far.row_rms):.2g} of {limits.rms.limit:.2g}",
-        **figures,
-    )
+    noise = NoiseVerdict(f"{far.rows} rows bit-identical")
+    repeated = _repeated(far, floors)
+    if bits_decide(baseline):
+        findings += _bit_findings(baseline, candidate, far, repeated, figures)
+        if not findings and not far.same.all():
+            noise = judge_noise(baseline, candidate, far, floors)
+        if not repeated.all():
+            findings.append(_unrepeated(far, repeated))
+    elif not findings:
+        noise = judge_noise(baseline, candidate, far, floors)
+    figures |= noise.figures
+    if noise.fault is not None:
+        findings.append(noise.fault)
+    verdict = judged(findings, noise.summary, **figures)
+    if verdict.outcome is Outcome.FAIL:
+        reach = difference_map(baseline, candidate)
+        return judged(findings, "", **figures, **({"difference": reach} if reach else {}))
+    if noise.undecided is not None:
+        return verdict_of(Outcome.INCONCLUSIVE, noise.undecided, **figures)
+    return verdict
+
+
+def bits_decide(baseline: Capture) -> bool:
+    """Whether equal computation gives equal bits: the same batches, and nothing compiled."""
+    return baseline.cell.profile is Profile.PARITY and baseline.cell.mode is Mode.EAGER
 
 
 def _judge(pair: Comparison) -> Verdict:
@@ -95,13 +103,11 @@ LOGITS = register(
             _distance("top1", "share of rows with the same highest token"),
             _distance("top5", "share of the five highest tokens that stay among them"),
             _distance("smallest_flip_margin", "smallest margin of a token that flipped"),
-            Figure("noise_limit", "largest relative RMS of a row that rounding explains"),
-            Figure(
-                "noise_limit_largest",
-                "largest difference over the row's largest logit that rounding explains",
-            ),
-            Figure("noise_reason", "because"),
+            Figure("smallest_fault", "smallest fault of every row that would have been seen"),
+            Figure("smallest_fault_behind", "the same behind each boundary"),
+            Figure("smallest_entry", "smallest fault of a single row, where it enters"),
             Figure("floor", "noise floor: PP=1 compared with itself"),
+            Figure("floor_passes", "floor passes, of which the furthest is shown"),
         ),
         trend="relative_rms",
         output="logits",
@@ -109,84 +115,61 @@ LOGITS = register(
 )
 
 
-def _lost_rows(baseline: Capture, candidate: Capture) -> list[Finding]:
-    """LOG003 for the rows that only one side holds, but for those that the other had cached."""
-    cached = {
-        name: max(probes[name].cached for probes in (baseline.probes, candidate.probes))
-        for name in set(baseline.probes) & set(candidate.probes)
+def _repeated(far: LogitDistance, floors: Sequence[LogitDistance]) -> npt.NDArray[np.bool_]:
+    """Whether PP=1 repeats each row of `far`, as far as its floor passes hold it."""
+    moved = {
+        row
+        for floor in floors
+        for row, same in zip(floor.order, floor.same, strict=True)
+        if not same
     }
-    apart = set(baseline.logits.index) ^ set(candidate.logits.index)
-    lost = sorted(row for row in apart if row[1] >= cached.get(row[0], 0))
-    if not lost:
+    return np.array([row not in moved for row in far.order], np.bool_)
+
+
+def _bit_findings(
+    baseline: Capture,
+    candidate: Capture,
+    far: LogitDistance,
+    repeated: npt.NDArray[np.bool_],
+    figures: dict[str, Any],
+) -> list[Finding]:
+    """LOG001 for rows whose bits PP=1 repeats and PP=N has not, LOG006 if only layers show it."""
+    differ = np.flatnonzero(~far.same & repeated)
+    where = locate(baseline, candidate)
+    if not len(differ) and where is None:
         return []
+    widest = sorted(far.flips, key=lambda flip: -flip.margin)[:_EXAMPLES]
+    evidence = {
+        **figures,
+        "flips": [{"row": row_name(flip.row), "margin": flip.margin} for flip in widest],
+        "entered": where.entered if where else {},
+    }
+    code = "LOG006"
+    message = "logits have the bits of PP=1 and a layer has not"
+    if len(differ):
+        code = "LOG001"
+        flips = f" ({len(far.flips)} tokens flip)" if far.flips else ""
+        message = f"logits differ in {len(differ)} of {far.rows} rows: {far.in_words}{flips}"
+        evidence["first_row"] = row_name(far.order[differ[0]])
     return [
         Finding(
-            "LOG003",
-            f"{len(lost)} logit rows are on one side only, first {_name(lost[0])}",
-            "both cells must run the same probes; clear the store and run again",
-            evidence={"rows": [_name(row) for row in lost[:_EXAMPLES]]},
+            code,
+            message + (f"; {where.sentence}" if where else ""),
+            "follow the first layer that differs to what entered it",
+            stage=where.stage if where else None,
+            layer=where.layer if where else None,
+            evidence=evidence,
         )
     ]
 
 
-def _difference(
-    far: LogitDistance,
-    limits: RowLimits,
-    beyond: list[Row],
-    where: Location | None,
-    figures: dict[str, Any],
-) -> Finding:
-    """LOG001: rows are further apart than is allowed."""
-    noise = "" if limits.are_bits else f" by more than noise (relative RMS {limits.rms.limit:.2g})"
-    rms = "undefined" if far.relative_rms is None else f"{far.relative_rms:.3g}"
-    # Flips of the highest token that rounding could not have done.
-    real = sum(flip.share > 2 * limits.largest.limit for flip in far.flips)
-    flips = f" ({real} of {len(far.flips)} flips are no ties)" if far.flips else ""
-    widest = sorted(far.flips, key=lambda flip: -flip.margin)[:_EXAMPLES]
+def _unrepeated(far: LogitDistance, repeated: npt.NDArray[np.bool_]) -> Finding:
+    """LOG007: rows of which bits cannot be asked."""
+    rows = [row_name(far.order[index]) for index in np.flatnonzero(~repeated)]
     return Finding(
-        "LOG001",
-        f"logits differ in {len(beyond)} of {far.rows} rows{noise}: max abs {far.max_abs:.3g}, "
-        f"relative RMS {rms}, top-1 agreement {far.top1:.1%}{flips}"
-        + (f"; {where.sentence}" if where else ""),
-        "follow the first layer that differs to what entered it",
-        stage=where.stage if where else None,
-        layer=where.layer if where else None,
-        evidence={
-            **figures,
-            "first_row": _name(beyond[0]),
-            "flips": [{"row": _name(flip.row), "margin": flip.margin} for flip in widest],
-            "entered": where.entered if where else {},
-        },
-    )
-
-
-def _beyond_in_a_layer(where: Location, figures: dict[str, Any]) -> Finding:
-    """LOG006: a layer shows what rounding has hidden by the time of the logits."""
-    return Finding(
-        "LOG006",
-        f"a layer's output is further from PP=1 than rounding takes it there: {where.sentence}; "
-        "logits cannot show it, since rounding alone takes them as far as unrelated rows",
-        "follow the layer to what entered it",
-        stage=where.stage,
-        layer=where.layer,
-        evidence={**figures, "entered": where.entered},
-    )
-
-
-def _undecided(
-    far: LogitDistance, limits: RowLimits, unrelated: float, figures: dict[str, Any]
-) -> Verdict:
-    """LOG005: rounding alone takes rows as far as any two are apart."""
-    finding = Finding(
-        "LOG005",
-        f"{far.rows - far.equal_rows} of {far.rows} rows differ, and rounding alone may take a row "
-        f"as far ({limits.rms.limit:.2g}) as unrelated rows are apart ({unrelated:.2g})",
-        "use the parity profile, float32, or weights for which rounding stays small",
+        "LOG007",
+        f"PP=1 does not repeat {len(rows)} of {far.rows} rows in the same batches, first {rows[0]}",
+        "look for a kernel that adds in no fixed order (atomics); those rows are judged by noise",
         Severity.WARNING,
-        evidence={**figures, "unrelated": unrelated},
+        evidence={"rows": rows[:_EXAMPLES]},
     )
-    return verdict_of(Outcome.INCONCLUSIVE, finding, **figures)
-
-
-def _name(row: Row) -> str:
-    return f"{row[0]}@{row[1]}"

@@ -1,68 +1,172 @@
-"""The noise floor: how far rounding alone moves a row, from a run compared with itself.
+"""Whether PP=N moves rows further than PP=1 moves them in other batches. Pure.
 
-Where PP=1 and PP=N run the same batches, equal computation gives equal bits. Elsewhere (other
-batches, compiled code) sums run in another order, and a row may move by rounding. How far is not
-a constant: it is measured, by running the probes at PP=1 again in other batches, and extrapolated
-to the largest move that as many rows would show once in a million runs.
+Sums in another order round differently, so that rows move. How far is no constant: PP=1 runs its
+probes several times more in other batches, and these floor passes say how far rounding alone takes
+each request. If PP changes nothing, a run at PP=N is one more such pass, and in each request it is
+as likely as any of them to have moved furthest. Counting the requests in which it has takes no
+distribution of the noise for granted, and no single row can widen a limit (docs/numbers.md).
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+# Distances of the rows of each request from their baseline, relative to its size; 0: equal bits.
+Moves = Mapping[str, Floats]
 
-# The chance, for one comparison, that rounding alone exceeds the tolerance.
-FALSE_ALARM = 1e-6
-# Moved rows that a fit needs; with fewer the tolerance is the rounding of one layer after another.
-_FIT_ROWS = 8
-# The distance from 1 to the next number, by dtype: what one rounding can move.
+# The chance that one comparison of an honest engine fails: 1 % for a night of a hundred.
+FALSE_ALARM = 1e-4
+# A request counts where it moves so many times as far as in any floor pass.
+MARGIN = 2.0
+# A single row counts where it moves so many times as far as any row of any floor pass.
+ROW_MARGIN = 4.0
+# Every row moved by this share of its size must be seen, else a comparison decides nothing.
+RESOLUTION = 0.01
+# The distance from 1 to the next number, by dtype.
 _EPSILON = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# Roundings by which a layer may move a row whose input had the same bits: so many where fewer than
+# `_ENTRIES` entries of noise were seen, else one. Sums of float32 are off by more than a rounding
+# of their result: no row is judged by less than `_LEAST`.
+_ROUNDINGS, _ENTRIES, _LEAST = 4, 8, 1e-4
+
+# How a request stands for its rows: half of them, which every systematic fault moves, or one.
+_STATISTICS: tuple[Callable[[Floats], float], ...] = (
+    lambda far: float(np.median(far)),
+    lambda far: float(far.max()),
+)
 
 
 @dataclass(frozen=True)
-class Tolerance:
-    """Largest distance of a row from its baseline that is allowed, and the reason in words."""
+class Place:
+    """A place in travel order at which rows are compared: behind a layer, or (None) the logits.
 
-    limit: float
-    reason: str
+    Candidate and floor passes hold the same rows; `unseen` counts further rows of the candidate
+    that moved, of which a floor pass holds nothing.
+    """
+
+    layer: int | None
+    candidate: Moves
+    floors: tuple[Moves, ...]
+    unseen: int = 0
 
 
-# Bits are asked for: no row may move at all.
-BITS = Tolerance(0.0, "equal bits: the same batches give the same sums")
+@dataclass(frozen=True)
+class Excess:
+    """Requests that PP=N moves further than rounding moves them.
+
+    `chance` is the probability that a pass of PP=1 shows as many; None where a single request went
+    further than a rounding can, `far` and `limit` then are how far and what a rounding can.
+    """
+
+    layer: int | None
+    requests: tuple[str, ...]
+    chance: float | None = None
+    far: float = 0.0
+    limit: float = 0.0
 
 
 def rounding(dtype: str, layers: int) -> float:
-    """Relative move of a row by a rounding of `dtype` in each of `layers`, all one way."""
+    """Relative move of a row by a rounding of `dtype` in each of `layers`, all one way.
+
+    The most that rounding can do where nothing amplifies it (Higham 2002, section 3.1).
+    """
     return _EPSILON[dtype] * layers
 
 
-def tolerance(floor: Floats, rows: int, dtype: str, layers: int) -> Tolerance:
-    """Tolerance for the distance of `rows` rows from their baseline, relative to its size.
+def share_moved(moves: Moves) -> float:
+    """Share of rows that moved."""
+    rows = sum(map(len, moves.values()))
+    return sum(int((far > 0).sum()) for far in moves.values()) / rows if rows else 0.0
 
-    `floor` holds the distances [n] of rows that rounding alone moved or left where they were (0).
-    The logarithms of those that moved are taken for normal; the limit is the quantile that the
-    largest of `rows` exceeds with a chance of `FALSE_ALARM` (Bonferroni), and at least the largest
-    that was seen. Too few that moved fit nothing: then it is a rounding of the dtype in each of
-    `layers`, all in one direction (Higham 2002, 3.1), or what was seen if that is more.
+
+def furthest(moves: Moves) -> float:
+    """Distance of the row that moved furthest; 0 without rows."""
+    return max((float(far.max()) for far in moves.values() if len(far)), default=0.0)
+
+
+def systematic_excess(places: Sequence[Place]) -> Excess | None:
+    """First place at which more requests move further than in all floor passes than chance allows.
+
+    All places and both statistics of a request share `FALSE_ALARM` (Bonferroni).
     """
-    moved = floor[np.isfinite(floor) & (floor > 0)]
-    seen = float(moved.max()) if len(moved) else 0.0
-    if len(moved) < _FIT_ROWS:
-        least = rounding(dtype, layers)
-        return Tolerance(
-            max(seen, least),
-            f"{len(moved)} of {len(floor)} rows move at PP=1 in other batches, too few to fit: "
-            f"one rounding of {dtype} in each of {layers} layers is {least:.2g}",
-        )
-    from scipy.stats import norm
+    level = _level(len(places))
+    for place in places:
+        for statistic in _STATISTICS:
+            moved, beyond = 0, []
+            for request, far in place.candidate.items():
+                here = statistic(far)
+                most = max(statistic(floor[request]) for floor in place.floors)
+                moved += here > 0 or most > 0
+                if here > MARGIN * most:
+                    beyond.append(request)
+            chance = _chance(len(beyond), moved, len(place.floors))
+            if chance < level:
+                return Excess(place.layer, tuple(beyond), chance)
+    return None
 
-    logs = np.log(moved)
-    z = float(norm.isf(FALSE_ALARM / max(rows, 1)))
-    limit = float(np.exp(logs.mean() + z * logs.std(ddof=1)))
-    return Tolerance(
-        max(seen, limit),
-        f"{len(moved)} of {len(floor)} rows move at PP=1 in other batches, by up to {seen:.2g}; "
-        f"log-normal, exceeded by chance in 1 of {1 / FALSE_ALARM:.0e} comparisons of {rows} rows",
+
+def smallest_systematic(place: Place, places: int) -> float | None:
+    """Least share of its size by which every row must move at a place so that it is seen.
+
+    None if no move would be: there are too few requests for as many `places`.
+    """
+    limits = sorted(
+        MARGIN * max(_STATISTICS[0](floor[request]) for floor in place.floors)
+        for request in place.candidate
     )
+    total, floors = len(limits), len(place.floors)
+    enough = (
+        count for count in range(1, total + 1) if _chance(count, total, floors) < _level(places)
+    )
+    needed = next(enough, None)
+    return None if needed is None else limits[needed - 1]
+
+
+def entry_limit(places: Sequence[Place], dtype: str) -> float:
+    """Most by which noise may enter a request: `ROW_MARGIN` times the largest entry at PP=1."""
+    seen = [
+        far
+        for number in range(len(places[0].floors))
+        for _, far in _entries(places, [place.floors[number] for place in places]).values()
+    ]
+    roundings = 1 if len(seen) >= _ENTRIES else _ROUNDINGS
+    return max(ROW_MARGIN * max(seen, default=0.0), rounding(dtype, roundings), _LEAST)
+
+
+def single_excess(places: Sequence[Place], limit: float) -> Excess | None:
+    """Earliest place at which noise enters a request by more than `limit`.
+
+    Noise enters a request at the first place where any of its rows differs. Up to there the bits
+    were equal, so that the move is what one layer rounds, however much later layers amplify it.
+    """
+    entries = _entries(places, [place.candidate for place in places])
+    beyond = {name: entry for name, entry in entries.items() if entry[1] > limit}
+    if not beyond:
+        return None
+    first = min(index for index, _ in beyond.values())
+    here = {name: far for name, (index, far) in beyond.items() if index == first}
+    return Excess(places[first].layer, tuple(here), far=max(here.values()), limit=limit)
+
+
+def _entries(places: Sequence[Place], moves: Sequence[Moves]) -> dict[str, tuple[int, float]]:
+    """Number of the place where noise enters each request, and its size there."""
+    entries: dict[str, tuple[int, float]] = {}
+    for index in range(len(places)):
+        for request, far in moves[index].items():
+            if request not in entries and (largest := float(far.max())) > 0:
+                entries[request] = (index, largest)
+    return entries
+
+
+def _level(places: int) -> float:
+    return FALSE_ALARM / (places * len(_STATISTICS))
+
+
+def _chance(beyond: int, moved: int, floors: int) -> float:
+    """Probability that a pass is ahead of all `floors` others in so many requests of `moved`."""
+    from scipy.stats import binom
+
+    return float(binom.sf(beyond - 1, moved, 1 / (floors + 1)))

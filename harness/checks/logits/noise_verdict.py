@@ -1,0 +1,227 @@
+"""The verdict where equal bits are not asked for: PP=N beside the floor passes of PP=1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...capture.record import Capture
+from ...engine.settings import Mode, Weights
+from ..finding import Finding, Severity
+from .distance import LogitDistance
+from .locate import Location, describe, first_moved
+from .noise import (
+    RESOLUTION,
+    ROW_MARGIN,
+    Excess,
+    Place,
+    entry_limit,
+    furthest,
+    rounding,
+    share_moved,
+    single_excess,
+    smallest_systematic,
+    systematic_excess,
+)
+from .places import layer_places, logit_place
+
+# The share of requests, half of whose rows must be off by more than all rounding, that fails
+# without a floor to compare with.
+_MOST_REQUESTS = 0.5
+# In names of weights of a mixture of experts, whose routing turns a tie into another expert.
+_EXPERTS = ("expert", "router")
+_FIX = (
+    "run --pp-profile parity or --pp-kernels invariant, where bits decide, or --pp-dtype float32, "
+    "where noise is small"
+)
+
+
+@dataclass(frozen=True)
+class NoiseVerdict:
+    """What noise leaves of a comparison: a fault, or why nothing can be said, or neither."""
+
+    summary: str
+    fault: Finding | None = None
+    undecided: Finding | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def judge_noise(
+    baseline: Capture,
+    candidate: Capture,
+    far: LogitDistance,
+    floors: Sequence[LogitDistance],
+) -> NoiseVerdict:
+    """Compare the moves of rows with those of PP=1 in its floor passes, bulk first.
+
+    Systematic faults move most requests; a fault of single rows enters at more than a rounding.
+    Where neither shows, the figures have the least systematic fault that would have.
+    """
+    if far.equal_rows < far.rows and (baseline.cell.mode is Mode.COMPILED or not floors):
+        return _without_floor(baseline, far)
+    if not floors:
+        return NoiseVerdict(f"{far.rows} rows bit-identical")
+    logits = logit_place(far, floors)
+    places = [*layer_places(baseline, candidate), logits]
+    limit = entry_limit(places, baseline.cell.dtype)
+    bulk, single = systematic_excess(places), single_excess(places, limit)
+    behind = [place for place in places if place.layer in _first_layers(candidate)]
+    seen = [smallest_systematic(place, len(places)) for place in (logits, *behind)]
+    figures = {
+        "smallest_fault": seen[0],
+        "smallest_fault_behind": max((s for s in seen[1:] if s is not None), default=None),
+        "smallest_entry": limit,
+    }
+    moved = max(share_moved(place.candidate) for place in places)
+    if moved == 0 and not any(place.unseen for place in places):
+        return NoiseVerdict(f"{far.rows} rows bit-identical", figures=figures)
+    by_experts = single is not None and bulk is None and _has_experts(baseline)
+    excess = [e for e in (bulk, None if by_experts else single) if e is not None]
+    if excess:
+        first = min(excess, key=lambda e: _index(places, e))
+        fault = _fault(baseline, candidate, far, places, first, figures)
+        return NoiseVerdict(fault.message, fault=fault, figures=figures)
+    why = _undecided(places, seen, single)
+    if why:
+        undecided = Finding(
+            "LOG005",
+            f"{far.rows - far.equal_rows} of {far.rows} rows differ, and {'; '.join(why)}",
+            _FIX,
+            Severity.WARNING,
+            evidence=figures,
+        )
+        return NoiseVerdict(undecided.message, undecided=undecided, figures=figures)
+    least = max(share for share in seen if share is not None)
+    return NoiseVerdict(
+        f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 in other "
+        f"batches; {_least(least)} in every row would have been seen",
+        figures=figures,
+    )
+
+
+def largest_floor(floors: Sequence[LogitDistance]) -> LogitDistance:
+    """The floor pass that is furthest from the first pass."""
+    return max(floors, key=lambda floor: floor.relative_rms or 0.0)
+
+
+def _without_floor(baseline: Capture, far: LogitDistance) -> NoiseVerdict:
+    """Judge compiled code, whose floor repeats one graph on the same batches and holds no noise.
+
+    Only a bulk that all rounding in one direction cannot explain is a fault; random weights amplify
+    rounding, and nothing is known of them here.
+    """
+    cell = baseline.cell
+    layers = sum(len(trace.layers) for trace in baseline.stages.values())
+    limit = rounding(cell.dtype, layers)
+    moves = logit_place(far, ()).candidate.values()
+    beyond = sum(float(np.median(moved)) > limit for moved in moves)
+    share = f"{far.rows - far.equal_rows} of {far.rows} rows differ"
+    if layers and cell.weights is Weights.CHECKPOINT and beyond > _MOST_REQUESTS * len(moves):
+        message = (
+            f"logits differ: in {beyond} of {len(moves)} requests most rows are off by more than "
+            f"{limit:.2g}, a rounding of {cell.dtype} in each of {layers} layers; "
+            f"{far.in_words}"
+        )
+        fix = "run --pp-mode eager, which shows the first layer that differs"
+        return NoiseVerdict(message, fault=Finding("LOG001", message, fix, evidence=far.figures))
+    undecided = Finding(
+        "LOG005",
+        f"{share}, {far.in_words}, and no floor pass holds this noise: "
+        "PP=1 repeats its own graph and batches",
+        "run --pp-mode eager, or kernels for which compiled code is equal too",
+        Severity.WARNING,
+        evidence=far.figures,
+    )
+    return NoiseVerdict(undecided.message, undecided=undecided)
+
+
+def _undecided(
+    places: Sequence[Place], seen: Sequence[float | None], single: Excess | None
+) -> list[str]:
+    """Reasons for which moves without an excess prove nothing."""
+    logits = places[-1]
+    most = max(furthest(floor) for floor in logits.floors)
+    rows = sum(int((far > ROW_MARGIN * most).sum()) for far in logits.candidate.values())
+    unseen = sum(place.unseen for place in places)
+    why = []
+    if single is not None:
+        why.append(
+            f"{single.requests[0]} is off by {single.far:.2g} at once, as after another expert"
+        )
+    if not any(share_moved(floor) for place in places for floor in place.floors):
+        why.append("PP=1 repeats every row in other batches, so that its noise is not known")
+    elif rows:
+        why.append(f"{rows} of them move {ROW_MARGIN:g} times further than any row of PP=1")
+    if unseen:
+        why.append("rows moved that no floor pass of PP=1 holds")
+    if None in seen:
+        why.append(f"{len(logits.candidate)} requests are too few to tell a fault from noise")
+    elif (least := max(share for share in seen if share is not None)) > RESOLUTION:
+        why.append(f"noise hides {_least(least)} in every row (at most {RESOLUTION:g} may be)")
+    return why
+
+
+def _fault(
+    baseline: Capture,
+    candidate: Capture,
+    far: LogitDistance,
+    places: Sequence[Place],
+    excess: Excess,
+    figures: dict[str, Any],
+) -> Finding:
+    """LOG001, or LOG006 where a layer shows what noise hides in the logits."""
+    index = _index(places, excess)
+    place, logits = places[index], places[-1]
+    where: Location | None = None
+    if excess.layer is not None:
+        row = first_moved(baseline, candidate, excess.layer, excess.requests[0])
+        where = describe(candidate, excess.layer, row)
+    shares = f"{share_moved(place.candidate):.0%} of rows differ there"
+    if index:
+        shares += f", {share_moved(places[index - 1].candidate):.0%} one layer before"
+    shares += f", {max(map(share_moved, place.floors)):.0%} at PP=1 in other batches"
+    if excess.chance is None:
+        why = f"by {excess.far:.2g} at once, where rounding takes it {excess.limit:.2g}"
+    else:
+        why = f"in {len(excess.requests)} requests further than at PP=1 (p = {excess.chance:.1g})"
+    most = ROW_MARGIN * max(map(furthest, logits.floors))
+    shows = furthest(logits.candidate) > most or systematic_excess([logits]) is not None
+    start = (
+        f"logits differ in {far.rows - far.equal_rows} of {far.rows} rows by more than noise: "
+        f"{far.in_words}"
+        if shows
+        else "a layer is further from PP=1 than rounding takes it, and logits do not show it"
+    )
+    return Finding(
+        "LOG001" if shows else "LOG006",
+        f"{start}; {where.sentence if where else 'behind the last layer'}, {why}; {shares}",
+        "follow the first layer that differs to what entered it",
+        stage=where.stage if where else None,
+        layer=excess.layer,
+        evidence={
+            **far.figures,
+            **figures,
+            "requests": list(excess.requests),
+            "entered": where.entered if where else {},
+        },
+    )
+
+
+def _index(places: Sequence[Place], excess: Excess) -> int:
+    return next(i for i, place in enumerate(places) if place.layer == excess.layer)
+
+
+def _first_layers(candidate: Capture) -> set[int]:
+    """First layer of each stage that is fed by another."""
+    return {
+        min(trace.layers) for stage, trace in candidate.stages.items() if stage and trace.layers
+    }
+
+
+def _has_experts(baseline: Capture) -> bool:
+    return any(kind in name for name in baseline.sensitivity.asked for kind in _EXPERTS)
+
+
+def _least(share: float) -> str:
+    return f"a fault of {share:.1%}" if share >= 0.001 else f"a fault of {share:.1g}"
