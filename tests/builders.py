@@ -73,9 +73,9 @@ class CaptureBuilder:
     """A capture that is whole and at peace with itself; a test spoils it, then saves it.
 
     `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `floors` the same
-    for each floor pass of PP=1, whose steps are added unless the test `wrote_floor_steps`; `cached` maps a request to the tokens of its prompt that the prefix
-    cache held; `answers` are
-    lm-eval's lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
+    for each floor pass of PP=1 (its steps are added unless the test `wrote_floor_steps`); `cached`
+    maps a request to the tokens of its prompt that the prefix cache held; `answers` are lm-eval's
+    lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
     `manifest` is the manifest. All may be changed before `save`.
     """
 
@@ -227,8 +227,8 @@ class CaptureBuilder:
         """Write the folder and return its capture."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for rank, events in self.ranks.items():
-            events = [*events, *self._floor_steps(rank)]
-            _write_lines(self.folder / f"rank{rank}.jsonl", [_packed(event) for event in events])
+            lines = [_packed(event) for event in (*events, *self._floor_steps(rank))]
+            _write_lines(self.folder / f"rank{rank}.jsonl", lines)
         again = {
             (f"floor{number}:{name}", at): row
             for number, floor in enumerate(self.floors, start=1)

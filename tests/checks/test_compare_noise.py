@@ -49,7 +49,7 @@ def test_one_more_pass_of_the_noise_is_no_excess(size):
 
 
 def test_chance_is_as_often_as_it_claims(monkeypatch):
-    """At a level of 5 % an honest pass alarms in 5 % of comparisons at most, in the hardest case."""
+    """At a level of 5 % an honest pass alarms in 5 % of comparisons at most, at the hardest."""
     monkeypatch.setattr("harness.checks.logits.noise.FALSE_ALARM", 0.05)
     draw = np.random.default_rng(0)
     alarms = 0
@@ -72,7 +72,7 @@ def test_every_row_off_by_a_percent_is_seen(floors):
         candidate, *others = passes(draw, sizes(draw, 1e-3), floors + 1)
         here = place(candidate, others)
         seen = smallest_systematic(here, 1)
-        assert seen is not None and seen < RESOLUTION
+        assert seen < RESOLUTION
         moved = {name: np.hypot(far, RESOLUTION) for name, far in candidate.items()}
         assert systematic_excess([place(moved, others)]) is not None
 

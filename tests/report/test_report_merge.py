@@ -205,7 +205,9 @@ def store(tmp_path, build):
         for model in MODELS:
             built = build(pp=1)
             if (variant, model) == ("fixed", "ple"):
-                for row in (*built.logits.values(), *built.second.values()):
+                for row in [
+                    row for table in (built.logits, *built.floors) for row in table.values()
+                ]:
                     row[0] += 1.0
             capture = built.save()
             store.commit(f"{variant}-{model}-pp1", capture.folder, capture.manifest)

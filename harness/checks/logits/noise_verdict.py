@@ -224,4 +224,6 @@ def _has_experts(baseline: Capture) -> bool:
 
 
 def _least(share: float) -> str:
+    if not share:
+        return "any fault"
     return f"a fault of {share:.1%}" if share >= 0.001 else f"a fault of {share:.1g}"
