@@ -76,7 +76,7 @@ class FindingOutput:
         if self.baseline is not None:
             report = known.compared(report, self.baseline)
         render = RENDERERS[self.output_format]
-        click.echo(render(report, verbose=self.verbose, everything=self.everything))
+        click.echo(render(report.shown(verbose=self.verbose, everything=self.everything)))
         return report.status
 
 

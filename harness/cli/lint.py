@@ -15,7 +15,7 @@ from harness.errors import BadInputError
 def _explain(context: click.Context, _: click.Parameter, code: str | None) -> None:
     if code is None or context.resilient_parsing:
         return
-    from harness.lint.catalogue import RULES, explain
+    from harness.lint.rules import RULES, explain
 
     if code.lower() == "all":
         click.echo("\n".join(explain(rule) for rule in RULES))

@@ -4,8 +4,8 @@ Standard library `ast` only: neither torch nor vLLM is imported.
 """
 
 from harness.lint.analyse import lint_change, lint_paths
-from harness.lint.catalogue import RULES, Rule, explain
 from harness.lint.report import Finding, LintReport, Severity
+from harness.lint.rules import RULES, Rule, explain
 
 __all__ = [
     "RULES",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def _report(
 
 
 def _named(findings: Iterable[Finding], names: Mapping[Path, Path]) -> tuple[Finding, ...]:
-    shown = (f.at(str(names.get(Path(f.path), f.path))) for f in findings)
+    shown = (replace(f, path=str(names.get(Path(f.path), f.path))) for f in findings)
     return tuple(sorted(shown, key=lambda f: f.sort_key))
 
 

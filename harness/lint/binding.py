@@ -74,7 +74,7 @@ class Arguments:
 
 
 def bind(
-    function: Function,
+    function: Function | ast.Lambda,
     given: Arguments,
     self_value: Value | None,
     role: Role,
@@ -101,15 +101,6 @@ def bind(
     for extra in (spec.vararg, spec.kwarg):
         if extra is not None:
             bound[extra.arg] = Opaque(Null.NO)
-    return bound
-
-
-def bind_lambda(function: ast.Lambda, given: Arguments) -> Env:
-    """The parameters of a lambda."""
-    names = [a.arg for a in function.args.args]
-    bound: Env = dict.fromkeys(names, UNKNOWN)
-    bound.update(zip(names, given.args, strict=False))
-    bound.update({k: v for k, v in given.keywords.items() if k in names})
     return bound
 
 

@@ -1,4 +1,4 @@
-"""Rules PP1xx and PP2xx: the keys that are declared, sent and read, and what is in them."""
+"""Rules PP1xx to PP3xx: the keys that are declared, sent and read, and who hands them on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.lint.conditions import place_of
-from harness.lint.emit import at, finding
-from harness.lint.project import Module
+from harness.lint.engine import Engine
+from harness.lint.project import Spot
 from harness.lint.report import Finding, Severity
-from harness.lint.stage import Stage, View, lookup, owner_module
+from harness.lint.rules import finding
+from harness.lint.stage import DECLARE, Stage, View, lookup
 from harness.lint.trace import Read, Role
-from harness.lint.tree import walk
+from harness.lint.tree import parameter_names, walk
 from harness.lint.values import Entry, Null, Opaque, kinds, nullness
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
 _RUNNER_KEYS = ("aux_hidden_states_",)
 
 
-def check(stage: Stage) -> Iterator[Finding]:
+def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All contract findings of a class."""
-    yield from _methods(stage)
+    yield from _wrapper(engine, stage)
     dead = list(_dead_reads(stage))
     yield from (about for _, about in dead)
     yield from _unused_reads(stage)
@@ -30,6 +31,51 @@ def check(stage: Stage) -> Iterator[Finding]:
         yield from _read_never_sent(stage)
         yield from _sent_keys(stage, {key for key, _ in dead})
         yield from _declared_keys(stage)
+
+
+def _about(stage: Stage, code: str, key: str, spot: Spot, text: str) -> Finding:
+    return finding(code, spot, f'"{key}" {text}', symbol=f"{stage.cls.name}.{key}")
+
+
+# ---- the class that claims PP
+
+
+def _wrapper(engine: Engine, stage: Stage) -> Iterator[Finding]:
+    cls, forward = stage.cls, stage.forward
+    if forward is None or stage.is_drafter:
+        return
+    passed = "intermediate_tensors" in parameter_names(forward)
+    # vLLM's own test: without the parameter (or **kwargs) it refuses PP for the model.
+    if not passed and forward.args.kwarg is None:
+        return
+    # A class without a constructor is a base for others, which set the declaration up.
+    if stage.undeclared and engine.project.find_method(cls, "__init__") is not None:
+        text = f"{cls.name} claims SupportsPP, but {stage.undeclared} {DECLARE}"
+        yield finding("PP301", Spot(cls.module, cls.node), text, symbol=cls.name)
+    if passed:
+        yield from _path(stage, forward)
+
+
+def _path(stage: Stage, forward: ast.AST) -> Iterator[Finding]:
+    cls = stage.cls
+    later, senders = [v.trace for v in stage.later], [v.trace for v in stage.senders]
+    dropped = [note for trace in later for note in trace.noted("PP303")]
+    touched = [note for trace in senders for note in trace.noted("PP304")]
+    for note in (*dropped, *touched):
+        yield finding(note.code, note.spot, note.text, symbol=cls.name)
+    assert stage.forward_owner is not None
+    spot = Spot(stage.forward_owner.module, forward)
+    if not any(v.sends or v.passes_on for v in stage.senders):
+        # A later rank that has no path to an end raises: the class refuses PP itself.
+        refuses = nullness(stage.views[Role.MIDDLE].result) is Null.YES
+        if not refuses and not touched and not any(trace.noted("PP202") for trace in senders):
+            text = f"no path of {cls.name}.forward returns IntermediateTensors"
+            yield finding("PP305", spot, text, symbol=cls.name)
+    elif stage.sends_itself and not dropped:
+        silent = not any(trace.reads or trace.open_read for trace in later)
+        if silent and any(trace.receivers for trace in later):
+            text = f"{cls.name} sends IntermediateTensors, but no later rank reads what it gets"
+            yield finding("PP307", spot, text, symbol=cls.name)
 
 
 # ---- keys
@@ -43,10 +89,6 @@ def _sent(view: View, key: str) -> Entry | None:
     return replace(known[0], certain=certain) if known else None
 
 
-def _open_send(view: View) -> bool:
-    return any(payload.open for payload in view.sends)
-
-
 def _read(stage: Stage, key: str) -> Read | None:
     """A read of the key on a later rank, one that always happens if there is one."""
     reads = [read for view in stage.later for read in view.reads_of(key)]
@@ -55,77 +97,50 @@ def _read(stage: Stage, key: str) -> Read | None:
 
 def _read_never_sent(stage: Stage) -> Iterator[Finding]:
     first, middle = stage.senders
-    keys = {read.key: read for view in stage.later for read in view.trace.reads}
-    for key in sorted(keys):
+    for key in sorted({read.key for view in stage.later for read in view.trace.reads}):
         read = _read(stage, key)
         assert read is not None
         by_first, by_middle = _sent(first, key), _sent(middle, key)
-        symbol = f"{stage.cls.name}.{key}"
         if by_first is None and by_middle is None:
-            if not (_open_send(first) or _open_send(middle)):
-                text = f'"{key}" is read here but no rank sends it'
-                weight = Severity.WARNING if read.tolerant else None
-                yield at("PP101", read.spot, text, symbol=symbol, severity=weight)
-        elif by_middle is None and not _open_send(middle):
-            last = stage.views[Role.LAST]
-            if last.reads_of(key):
-                text = f'"{key}" is read here and sent by the first rank, but not by a middle rank'
-                yield at("PP107", read.spot, text, symbol=symbol)
-        elif by_first is None and not _open_send(first) and read.certain:
-            text = f'"{key}" is read here; middle ranks send it, but the first rank does not'
-            yield at("PP101", read.spot, text, symbol=symbol)
+            if not (first.is_open or middle.is_open):
+                about = _about(stage, "PP101", key, read.spot, "is read here but no rank sends it")
+                yield replace(about, severity=Severity.WARNING) if read.tolerant else about
+        elif by_middle is None and not middle.is_open:
+            if stage.views[Role.LAST].reads_of(key):
+                text = "is read here and sent by the first rank, but not by a middle rank"
+                yield _about(stage, "PP107", key, read.spot, text)
+        elif by_first is None and not first.is_open and read.certain:
+            text = "is read here; middle ranks send it, but the first rank does not"
+            yield _about(stage, "PP101", key, read.spot, text)
 
 
 def _sent_keys(stage: Stage, dead: set[str]) -> Iterator[Finding]:
-    declared = stage.declared.payload
-    module = owner_module(stage)
+    declared = stage.declared
     # Where later ranks read nothing at all, PP307 says so once.
     some_read = any(view.trace.reads for view in stage.later)
     open_read = any(view.trace.open_read for view in stage.later)
-    sent: dict[str, tuple[View, Entry]] = {}
-    for view in stage.senders:
-        for payload in view.sends:
-            for key, entry in payload.entries.items():
-                sent.setdefault(key, (view, entry))
-    for key, (view, entry) in sent.items():
-        symbol = f"{stage.cls.name}.{key}"
-        place = _module_of_line(view, entry.line) or module
+    sent: dict[str, Entry] = {}
+    for payload in (payload for view in stage.senders for payload in view.sends):
+        sent = {**payload.entries, **sent}
+    for key, entry in sent.items():
         if declared is not None and not declared.open and lookup(declared.entries, key) is None:
             if not key.startswith(_RUNNER_KEYS):
-                text = f'"{key}" is sent but not declared'
-                yield finding("PP102", place, entry.line, text, symbol=symbol)
+                yield _about(stage, "PP102", key, entry.spot, "is sent but not declared")
         elif some_read and not open_read and key not in dead and _read(stage, key) is None:
-            text = f'"{key}" is sent here but no later rank reads it'
-            yield finding("PP104", place, entry.line, text, symbol=symbol)
+            text = "is sent here but no later rank reads it"
+            yield _about(stage, "PP104", key, entry.spot, text)
 
 
 def _declared_keys(stage: Stage) -> Iterator[Finding]:
-    declared = stage.declared.payload
-    if declared is None:
-        return
-    for key, slot in declared.entries.items():
-        entries = [(view, _sent(view, key)) for view in stage.senders]
-        symbol = f"{stage.cls.name}.{key}"
-        if all(entry is None for _, entry in entries):
-            if not any(_open_send(view) for view in stage.senders):
-                text = f'"{key}" is declared but no rank sends it'
-                place = declared.module or stage.cls.module
-                yield finding("PP103", place, slot.line or declared.line, text, symbol=symbol)
-            continue
+    for key, slot in stage.declared.entries.items() if stage.declared is not None else ():
+        entries = [entry for view in stage.senders if (entry := _sent(view, key)) is not None]
+        if not entries and not any(view.is_open for view in stage.senders):
+            yield _about(stage, "PP103", key, slot.spot, "is declared but no rank sends it")
         read = _read(stage, key)
-        for view, entry in entries:
-            if entry is None or entry.certain or not slot.certain or "*" in key:
-                continue
-            if read is not None and read.certain:
-                text = f'"{key}" is declared and read on every path, but sent only on some'
-                module = _module_of_line(view, entry.line) or owner_module(stage)
-                yield finding("PP108", module, entry.line, text, symbol=symbol)
-                break
-
-
-def _module_of_line(view: View, line: int) -> Module | None:
-    modules = (p.module for p in view.sends if line in {e.line for e in p.entries.values()})
-    return next(filter(None, modules), None)
+        unsure = [entry for entry in entries if not entry.certain]
+        if unsure and slot.certain and "*" not in key and read is not None and read.certain:
+            text = "is declared and read on every path, but sent only on some"
+            yield _about(stage, "PP108", key, unsure[0].spot, text)
 
 
 # ---- reads
@@ -140,84 +155,68 @@ def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
     for module, function, name in functions.values():
         for test, subscript in _guarded_reads(function, name):
             key = subscript.slice.value if isinstance(subscript.slice, ast.Constant) else None
-            dead = id(test) in guards and id(subscript) not in executed
-            if not isinstance(key, str) or not dead:
-                continue
-            guard = guards[id(test)]
-            text = (
-                f'"{key}" is read only if `{guard}` was passed in, and later ranks do not get '
-                f"`{guard}`: the read never happens where the tensor arrives"
-            )
-            symbol = f"{stage.cls.name}.{key}"
-            yield key, finding("PP105", module, subscript, text, symbol=symbol)
+            if isinstance(key, str) and id(test) in guards and id(subscript) not in executed:
+                guard = guards[id(test)]
+                text = (
+                    f"is read only if `{guard}` was passed in, and later ranks do not get "
+                    f"`{guard}`: the read never happens where the tensor arrives"
+                )
+                yield key, _about(stage, "PP105", key, Spot(module, subscript), text)
 
 
 def _guarded_reads(function: ast.AST, name: str) -> Iterator[tuple[ast.If, ast.Subscript]]:
-    for test in walk(function):
-        if not isinstance(test, ast.If):
-            continue
-        for statement in test.body:
-            for part in walk(statement):
-                if (
-                    isinstance(part, ast.Subscript)
-                    and isinstance(part.ctx, ast.Load)
-                    and place_of(part.value) == name
-                ):
+    for test in (part for part in walk(function) if isinstance(part, ast.If)):
+        for part in (part for statement in test.body for part in walk(statement)):
+            match part:
+                case ast.Subscript(value, ctx=ast.Load()) if place_of(value) == name:
                     yield test, part
 
 
 def _unused_reads(stage: Stage) -> Iterator[Finding]:
     used = {tag for view in stage.later for tag in view.trace.used}
-    seen: set[str] = set()
-    for view in stage.later:
-        for read in view.trace.reads:
-            if read.key in seen or f"read:{read.key}" in used:
-                continue
-            seen.add(read.key)
-            text = f'"{read.key}" is read here, but the value is never used'
-            yield at("PP106", read.spot, text, symbol=f"{stage.cls.name}.{read.key}")
+    reads = {read.key: read for view in stage.later for read in reversed(view.trace.reads)}
+    for key, read in reads.items():
+        if f"read:{key}" not in used:
+            yield _about(
+                stage, "PP106", key, read.spot, "is read here, but the value is never used"
+            )
 
 
 # ---- values
 
 
-def _methods(stage: Stage) -> Iterator[Finding]:
-    for view in stage.views.values():
-        for use in view.trace.no_methods:
-            text = f"IntermediateTensors has no method `{use.name}`"
-            yield at("PP202", use.spot, text, symbol=f"{stage.cls.name}.{use.name}")
-
-
 def _values(stage: Stage) -> Iterator[Finding]:
-    reported: set[tuple[str, int]] = set()
+    for view in stage.views.values():
+        for note in view.trace.noted("PP202"):
+            symbol = f"{stage.cls.name}.{note.subject}"
+            yield finding("PP202", note.spot, note.text, symbol=symbol)
+    without: set[tuple[str, Spot]] = set()
     for view in stage.senders:
         for payload in view.sends:
             for key, entry in payload.entries.items():
-                if (key, entry.line) in reported:
-                    continue
-                module = payload.module or owner_module(stage)
-                symbol = f"{stage.cls.name}.{key}"
                 null = nullness(entry.value)
                 # Put in under a condition: likely the one under which there is a tensor.
-                if null is Null.YES or (null is Null.MAYBE and entry.certain):
-                    reported.add((key, entry.line))
-                    weight = None if null is Null.YES else Severity.WARNING
+                is_none = null is Null.YES or (null is Null.MAYBE and entry.certain)
+                if is_none and (key, entry.spot) not in without:
+                    without.add((key, entry.spot))
                     verb = "is" if null is Null.YES else "can be"
-                    text = f'"{key}" {verb} None when the {view.role} rank sends'
-                    yield finding("PP201", module, entry.line, text, symbol=symbol, severity=weight)
-                yield from _layout(stage, key, entry, module, symbol)
+                    text = f"{verb} None when the {view.role} rank sends"
+                    about = _about(stage, "PP201", key, entry.spot, text)
+                    maybe = null is not Null.YES
+                    yield replace(about, severity=Severity.WARNING) if maybe else about
+                if (key, entry.spot) not in without:
+                    yield from _layout(stage, key, entry)
 
 
-def _layout(stage: Stage, key: str, entry: Entry, module: Module, symbol: str) -> Iterator[Finding]:
-    declared = stage.declared.payload
-    slot = lookup(declared.entries, key) if declared is not None else None
+def _layout(stage: Stage, key: str, entry: Entry) -> Iterator[Finding]:
+    slot = lookup(stage.declared.entries, key) if stage.declared is not None else None
     if slot is None or not isinstance(slot.value, Opaque) or not isinstance(entry.value, Opaque):
         return
     other = kinds(entry.value, "dtype:") - kinds(slot.value, "dtype:")
     if other and "made" in slot.value.tags:
         declared_as = " or ".join(sorted(kinds(slot.value, "dtype:"))) or "the model's dtype"
-        text = f'"{key}" is sent as {" or ".join(sorted(other))} and declared as {declared_as}'
-        yield finding("PP204", module, entry.line, text, symbol=symbol)
+        text = f"is sent as {' or '.join(sorted(other))} and declared as {declared_as}"
+        yield _about(stage, "PP204", key, entry.spot, text)
     for name in sorted(kinds(entry.value, "buffer:")):
-        text = f'"{key}" is self.{name}, which is written in place'
-        yield finding("PP205", module, entry.line, text, symbol=symbol)
+        text = f"is self.{name}, which is written in place"
+        yield _about(stage, "PP205", key, entry.spot, text)

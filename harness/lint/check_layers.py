@@ -5,15 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from harness.lint.emit import at, finding
 from harness.lint.engine import Engine
 from harness.lint.loops import carried_names, layer_calls
 from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
+from harness.lint.project import Spot
 from harness.lint.report import Finding
+from harness.lint.rules import finding
 from harness.lint.stage import Stage
-from harness.lint.trace import Role, Spot
-from harness.lint.tree import dotted, is_name, walk
+from harness.lint.trace import Role
+from harness.lint.tree import dotted, is_name, keyword, walk
 from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
@@ -28,30 +30,16 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     parts = list(parts_of(engine, stage.instance))
     for part in parts:
         paths = layer_paths(parts, part.path)
-        if not paths:
-            continue
         in_pp = bool(stage.senders[0].sends)
         split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
-        for method in methods_of(engine, part.cls):
+        for method in methods_of(engine, part.cls) if paths else ():
+            # Heirs share their methods, and ask the same of them.
             memo = method.owner.module.memo
             key = ("layers", method.node, split, in_pp)
             if key not in memo:
-                memo[key] = list(_method(method, paths, in_pp=in_pp))
+                memo[key] = list(_Reader(method, paths, in_pp).findings())
             yield from memo[key]
     yield from _modules(engine, stage, parts)
-
-
-def _method(method: Method, paths: dict[str, Layers], *, in_pp: bool) -> Iterator[Finding]:
-    aware = _is_aware(method.node)
-    sends = _sends(method.node)
-    for part in walk(method.node):
-        if isinstance(part, ast.For):
-            yield from _loop(part, method, paths, aware=aware, sends=sends, in_pp=in_pp)
-        elif isinstance(part, ast.Attribute) and not aware:
-            layer = _fixed_layer(part.value, paths)
-            if layer:
-                text = f"{layer} is asked for .{part.attr}, but this rank may not have that layer"
-                yield finding("PP403", method.module, part, text, symbol=method.symbol)
 
 
 def _is_aware(node: ast.AST) -> bool:
@@ -69,124 +57,130 @@ def _is_aware(node: ast.AST) -> bool:
     return False
 
 
-def _sends(node: ast.AST) -> bool:
-    return any(
-        isinstance(part, ast.Call) and dotted(part.func).endswith("IntermediateTensors")
-        for part in walk(node)
-    )
+@dataclass(frozen=True)
+class _Reader:
+    """One method, read as text, and the lists of layers that it can name."""
 
+    method: Method
+    paths: dict[str, Layers]
+    in_pp: bool
+    """Does the model send anything?"""
 
-def _fixed_layer(node: ast.expr, paths: dict[str, Layers]) -> str:
-    """`self.layers[0]` and the like, for a list of which this rank holds a part."""
-    if not isinstance(node, ast.Subscript):
-        return ""
-    layers = paths.get(dotted(node.value))
-    index = node.slice.operand if isinstance(node.slice, ast.UnaryOp) else node.slice
-    if layers is None or not layers.partial or not isinstance(index, ast.Constant):
-        return ""
-    return ast.unparse(node)
-
-
-def _loop(
-    node: ast.For,
-    method: Method,
-    paths: dict[str, Layers],
-    *,
-    aware: bool,
-    sends: bool,
-    in_pp: bool,
-) -> Iterator[Finding]:
-    if sends:
-        yield from _local_index(node, method, paths)
-    listed, whole = iterated(node.iter)
-    if sends and isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range":
-        listed = _indexed(node, paths)
-    layers = paths.get(listed)
-    if layers is None or not whole:
-        return
-    targets = [n.id for n in walk(node.target) if isinstance(n, ast.Name)]
-    layer = targets[-1] if targets else ""
-    called = bool(layer_calls(node))
-    if sends and called:
-        if layers.partial and not _is_aware(node):
-            text = f"{listed} holds PPMissingLayer for the layers of other ranks"
-            yield finding("PP401", method.module, node, text, symbol=method.symbol)
-        elif not layers.partial and in_pp and _runs_everywhere(node, method):
-            text = f"every rank holds and runs all of {listed}"
-            yield finding("PP402", method.module, node, text, symbol=method.symbol)
-    elif called and layers.partial and not aware and method.node.name == "forward":
-        text = (
-            f"{listed} is split by make_layers, but what this rank's part computes is not sent on"
+    def findings(self) -> Iterator[Finding]:
+        """What the method takes for granted of layers that a rank may lack."""
+        node = self.method.node
+        aware = _is_aware(node)
+        sends = any(
+            isinstance(part, ast.Call) and dotted(part.func).endswith("IntermediateTensors")
+            for part in walk(node)
         )
-        yield finding("PP407", method.module, node, text, symbol=method.symbol)
-    elif layers.partial and not _is_aware(node) and layer:
-        yield from _assumed(node, layer, listed, method)
+        for part in walk(node):
+            if isinstance(part, ast.For):
+                if sends:
+                    yield from self._local_index(part)
+                    yield from self._sending_loop(part)
+                else:
+                    yield from self._other_loop(part, aware=aware)
+            elif isinstance(part, ast.Attribute) and not aware:
+                layer = self._fixed_layer(part.value)
+                if layer:
+                    text = f"{layer} is asked for .{part.attr}, but this rank may not have that"
+                    yield self._finding("PP403", part, f"{text} layer")
 
+    def _finding(self, code: str, node: ast.AST, text: str) -> Finding:
+        return finding(code, Spot(self.method.module, node), text, symbol=self.method.symbol)
 
-def _runs_everywhere(node: ast.For, method: Method) -> bool:
-    """Does every rank take the state of the model through the list?"""
-    on_first = (
-        part
-        for part in walk(method.node)
-        if isinstance(part, ast.If) and _FIRST_RANK.search(ast.unparse(part.test))
-    )
-    inside = any(node in walk(statement) for part in on_first for statement in part.body)
-    return bool(carried_names(node)) and not inside and not _is_aware(node)
+    def _fixed_layer(self, node: ast.expr) -> str:
+        """`self.layers[0]` and the like, for a list of which this rank holds a part."""
+        if not isinstance(node, ast.Subscript):
+            return ""
+        layers = self.paths.get(dotted(node.value))
+        index = node.slice.operand if isinstance(node.slice, ast.UnaryOp) else node.slice
+        known = layers is not None and layers.partial and isinstance(index, ast.Constant)
+        return ast.unparse(node) if known else ""
 
-
-def _indexed(node: ast.For, paths: dict[str, Layers]) -> str:
-    """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
-    listed = (
-        dotted(part.value.value)
-        for part in walk(node)
-        if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript)
-    )
-    return next((name for name in listed if name in paths), "")
-
-
-def _assumed(node: ast.For, layer: str, listed: str, method: Method) -> Iterator[Finding]:
-    for part in walk(node):
-        asks = isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
-        if isinstance(part, ast.Call) and asks and part.args and is_name(part.args[0], layer):
-            if any(isinstance(p, ast.Assert) and p.test is part for p in walk(node)):
-                text = f"asserts the class of each of {listed}, PPMissingLayer included"
-                yield finding("PP403", method.module, part, text, symbol=method.symbol)
+    def _sending_loop(self, node: ast.For) -> Iterator[Finding]:
+        listed, whole = iterated(node.iter)
+        if isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range":
+            listed = self._indexed(node)
+        layers = self.paths.get(listed)
+        if layers is None or not whole or _is_aware(node):
             return
-    for part in walk(node):
-        if isinstance(part, ast.Attribute) and is_name(part.value, layer):
-            text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
-            yield finding("PP403", method.module, part, text, symbol=method.symbol)
+        if not layer_calls(node):
+            yield from self._assumed(node, listed, layers)
+        elif layers.partial:
+            text = f"{listed} holds PPMissingLayer for the layers of other ranks"
+            yield self._finding("PP401", node, text)
+        elif self.in_pp and self._runs_everywhere(node):
+            yield self._finding("PP402", node, f"every rank holds and runs all of {listed}")
+
+    def _other_loop(self, node: ast.For, *, aware: bool) -> Iterator[Finding]:
+        listed, whole = iterated(node.iter)
+        layers = self.paths.get(listed)
+        if layers is None or not whole or not layers.partial:
             return
+        if not aware and self.method.node.name == "forward" and layer_calls(node):
+            text = f"{listed} is split by make_layers, but what this rank's part computes is "
+            yield self._finding("PP407", node, f"{text}not sent on")
+        elif not _is_aware(node):
+            yield from self._assumed(node, listed, layers)
 
+    def _runs_everywhere(self, node: ast.For) -> bool:
+        """Does every rank take the state of the model through the list?"""
+        on_first = (
+            part
+            for part in walk(self.method.node)
+            if isinstance(part, ast.If) and _FIRST_RANK.search(ast.unparse(part.test))
+        )
+        inside = any(node in walk(statement) for part in on_first for statement in part.body)
+        return bool(carried_names(node)) and not inside
 
-def _local_index(node: ast.For, method: Method, paths: dict[str, Layers]) -> Iterator[Finding]:
-    """enumerate(islice(...)) without a start, whose index is used as a layer number."""
-    call = node.iter
-    if not (isinstance(call, ast.Call) and dotted(call.func) == "enumerate" and call.args):
-        return
-    sliced = isinstance(call.args[0], ast.Call | ast.Subscript) and any(
-        isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in walk(call.args[0])
-    )
-    started = len(call.args) > 1 or any(k.arg == "start" for k in call.keywords)
-    if not sliced or started or not isinstance(node.target, ast.Tuple):
-        return
-    index = node.target.elts[0]
-    if not isinstance(index, ast.Name):
-        return
-    for statement in node.body:
-        for use, around in _uses(statement, index.id):
-            if "start_layer" in around:
-                # Added here; or, in an assignment to the index itself, from here on.
-                if around.startswith((f"{index.id} =", f"{index.id} +=")):
+    def _indexed(self, node: ast.For) -> str:
+        """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
+        listed = (
+            dotted(part.value.value)
+            for part in walk(node)
+            if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript)
+        )
+        return next((name for name in listed if name in self.paths), "")
+
+    def _assumed(self, node: ast.For, listed: str, layers: Layers) -> Iterator[Finding]:
+        """Parts of each layer that are used without asking whether it is there."""
+        targets = [n.id for n in walk(node.target) if isinstance(n, ast.Name)]
+        if not targets or not layers.partial:
+            return
+        asked = [
+            part
+            for part in walk(node)
+            if isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
+            if part.args and is_name(part.args[0], targets[-1])
+        ]
+        asserted = (p.test for p in walk(node) if isinstance(p, ast.Assert))
+        if asked and asked[0] in asserted:
+            text = f"asserts the class of each of {listed}, PPMissingLayer included"
+            yield self._finding("PP403", asked[0], text)
+        for part in walk(node) if not asked else ():
+            if isinstance(part, ast.Attribute) and is_name(part.value, targets[-1]):
+                text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
+                yield self._finding("PP403", part, text)
+                return
+
+    def _local_index(self, node: ast.For) -> Iterator[Finding]:
+        """enumerate(islice(...)) without a start, whose index is used as a layer number."""
+        match node:
+            case ast.For(
+                target=ast.Tuple(elts=[ast.Name(index), *_]),
+                iter=ast.Call(func=ast.Name("enumerate"), args=[sliced]) as call,
+            ) if keyword(call, "start") is None and not isinstance(sliced, ast.Name):
+                if "start_layer" not in ast.unparse(sliced):
                     return
-                continue
-            layers = paths.get(iterated(call.args[0])[0])
-            if layers is not None and _ignored_by_layer(node, layers, index.id):
-                continue
-            code = "PP603" if "aux" in around or "hidden_state(" in around else "PP404"
-            text = f"`{index.id}` counts from 0 on every rank, but is used as a layer number"
-            yield finding(code, method.module, use, text, symbol=method.symbol)
-            return
+                layers = self.paths.get(iterated(sliced)[0])
+                if layers is not None and _ignored_by_layer(node, layers, index):
+                    return
+                use = _number_use(node, index)
+                if use is not None:
+                    text = f"`{index}` counts from 0 on every rank, but is used as a layer number"
+                    yield self._finding("PP404", use, text)
 
 
 def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
@@ -196,37 +190,38 @@ def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
     if forward is None:
         return False
     handed = [k for call in layer_calls(loop) for k in call.keywords if is_name(k.value, index)]
-    uses = [p for p in walk(loop) if is_name(p, index) and p is not loop.target]
+    uses = [p for statement in loop.body for p in walk(statement) if is_name(p, index)]
     looked_at = {p.id for s in forward.body for p in walk(s) if isinstance(p, ast.Name)}
-    # One of the uses is the loop's own target.
-    return len(uses) == len(handed) + 1 and not any(k.arg in looked_at for k in handed)
+    return len(uses) == len(handed) and not any(k.arg in looked_at for k in handed)
 
 
-def _uses(statement: ast.stmt, name: str) -> Iterator[tuple[ast.AST, str]]:
-    """Each use of a variable, with the source of the simple statement or test around it."""
-    simple: list[ast.AST] = []
-    for part in walk(statement):
-        if isinstance(part, ast.If | ast.While):
-            simple.append(part.test)
-        elif isinstance(part, ast.stmt) and not hasattr(part, "body"):
-            simple.append(part)
-    for part in simple:
-        for use in walk(part):
-            if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load):
-                yield use, ast.unparse(part)
+def _number_use(loop: ast.For, index: str) -> ast.AST | None:
+    """The first use of the index that takes it for the number of a layer."""
+    for part in (part for statement in loop.body for part in walk(statement)):
+        simple = part.test if isinstance(part, ast.If | ast.While) else part
+        if simple is part and (not isinstance(part, ast.stmt) or hasattr(part, "body")):
+            continue
+        uses = [use for use in walk(simple) if is_name(use, index)]
+        around = ast.unparse(simple) if uses else ""
+        if "start_layer" in around and around.startswith((f"{index} =", f"{index} +=")):
+            return None
+        # Which auxiliary states a drafter gets is no output of this model.
+        if uses and not any(word in around for word in ("start_layer", "aux", "hidden_state(")):
+            return uses[0]
+    return None
 
 
 def _modules(engine: Engine, stage: Stage, parts: list[Part]) -> Iterator[Finding]:
+    """Parts that a rank lacks, and that the walk of its constructors or forward came upon."""
     ranks: dict[tuple[str, str, Spot], list[str]] = {}
     for role in Role:
         traces = [engine.init_trace(part.instance, role) for part in parts]
         for trace in (*traces, stage.views[role].trace):
-            for use in trace.missing_uses:
-                ranks.setdefault((use.owner, use.name, use.spot), []).append(role.value)
-            for spot in trace.missing_ties if role is Role.LAST else ():
-                text = "the head is tied to an embedding that the last rank does not build"
-                yield at("PP502", spot, text, symbol=stage.cls.name)
+            for note in trace.noted("PP405"):
+                ranks.setdefault((note.text, note.subject, note.spot), []).append(role.value)
+            for note in trace.noted("PP502") if role is Role.LAST else ():
+                yield finding("PP502", note.spot, note.text, symbol=stage.cls.name)
     for (owner, name, spot), roles in ranks.items():
         where = " and ".join(dict.fromkeys(roles))
         text = f"{owner} is a PPMissingLayer on the {where} rank; it has no .{name}"
-        yield at("PP405", spot, text, symbol=f"{stage.cls.name}.{name}")
+        yield finding("PP405", spot, text, symbol=f"{stage.cls.name}.{name}")

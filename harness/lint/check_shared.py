@@ -6,12 +6,12 @@ import ast
 import copy
 from collections.abc import Iterator
 
-from harness.lint.emit import finding
 from harness.lint.engine import Engine
-from harness.lint.liveness import Slot, is_read, slot_text, written
+from harness.lint.liveness import is_read, place_text, written
 from harness.lint.parts import parts_of
-from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef, Module, Spot
 from harness.lint.report import Finding
+from harness.lint.rules import finding
 from harness.lint.stage import Stage, asserts_start
 from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
 from harness.lint.values import Instance, options_of
@@ -51,12 +51,13 @@ def _of_layer(
     forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
-            if is_read(Slot(text), forward.body) and not _crosses(model_forward, expression):
+            if is_read(text, forward.body) and not _crosses(model_forward, expression):
                 message = (
                     f"`{text}` is left by a layer for later layers in an object that they share: "
                     "those of the next rank do not see it"
                 )
-                yield finding("PP611", owner.module, place, message, symbol=f"{layer.name}.{text}")
+                spot = Spot(owner.module, place)
+                yield finding("PP611", spot, message, symbol=f"{layer.name}.{text}")
 
 
 class _Inliner(ast.NodeTransformer):
@@ -124,7 +125,7 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
         and part.value.id in names
     }
     made: dict[str, ast.AST] = {
-        slot_text(target): assign
+        place_text(target): assign
         for assign in maker.body
         if isinstance(assign, ast.Assign) and isinstance(assign.value, _MADE)
         for target in assign.targets
@@ -140,15 +141,15 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
         if last_name(target) == layer.name:
             for number, name in enumerate(names):
                 value = argument(call, number + offset, name)
-                if name in attributes and value is not None and slot_text(value) in made:
-                    shared[attributes[name]] = slot_text(value)
+                if name in attributes and value is not None and place_text(value) in made:
+                    shared[attributes[name]] = place_text(value)
     return shared
 
 
 def _crosses(forward: Function, expression: str) -> bool:
     """Does the model itself receive or send the object?"""
     return bool(expression) and any(
-        isinstance(part, ast.Attribute | ast.Name) and slot_text(part) == expression
+        isinstance(part, ast.Attribute | ast.Name) and place_text(part) == expression
         for statement in walk(forward)
         if isinstance(statement, ast.Assign | ast.Return | ast.Expr)
         and "ntermediate" in ast.unparse(statement)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
-from harness.lint.emit import finding
 from harness.lint.engine import Engine
 from harness.lint.parts import methods_of, parts_of
-from harness.lint.project import ClassRef
+from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding, Severity
+from harness.lint.rules import finding
 from harness.lint.stage import Stage
 from harness.lint.tree import FUNCTIONS, Function, dotted, given_to, walk
 
@@ -48,8 +49,9 @@ def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iter
                 continue
             text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
             name = f"{owner.name}.{function.name}"
-            weight = Severity.WARNING if _is_optional(lookup, function) else None
-            yield finding("PP501", owner.module, lookup, text, symbol=name, severity=weight)
+            about = finding("PP501", Spot(owner.module, lookup), text, symbol=name)
+            optional = _is_optional(lookup, function)
+            yield replace(about, severity=Severity.WARNING) if optional else about
 
 
 def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]:

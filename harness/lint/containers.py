@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from harness.lint.project import Spot
 from harness.lint.values import (
     NONE,
     UNKNOWN,
@@ -29,12 +30,12 @@ def text_of(value: Value) -> str | None:
     return value.value if isinstance(value, Const) and isinstance(value.value, str) else None
 
 
-def put(payload: Payload, key: Value, value: Value, line: int, *, sure: bool = True) -> Payload:
+def put(payload: Payload, key: Value, value: Value, spot: Spot, *, sure: bool = True) -> Payload:
     """`payload[key] = value`; a key that is computed as a whole leaves the payload open."""
     text = text_of(key)
     if text is None or not text.strip("*"):
         return replace(payload, open=True)
-    return payload.with_entry(text, Entry(value, sure and "*" not in text, line))
+    return payload.with_entry(text, Entry(value, sure and "*" not in text, spot))
 
 
 def concatenate(left: Seq, right: Seq) -> Seq:
@@ -44,16 +45,16 @@ def concatenate(left: Seq, right: Seq) -> Seq:
     return Seq(items, left.open or right.open or too_long, left.tags | right.tags)
 
 
-def update(payload: Payload, other: Value, line: int = 0) -> Payload:
+def update(payload: Payload, other: Value, spot: Spot | None = None) -> Payload:
     """`payload.update(other)`; a dict that is not known leaves the keys open.
 
-    With a `line`, the new entries count as put in there: at the `**` that spreads them.
+    With a `spot`, the new entries count as put in there: at the `**` that spreads them.
     """
     for option in options_of(other):
         if isinstance(option, Payload):
             sure = not isinstance(other, OneOf)
             entries = {
-                k: replace(e, certain=e.certain and sure, line=line or e.line)
+                k: replace(e, certain=e.certain and sure, spot=spot or e.spot)
                 for k, e in option.entries.items()
             }
             payload = replace(
@@ -90,9 +91,9 @@ def contains(container: Value, item: Value) -> bool | None:
     return None
 
 
-def declared_by(keys: Value, line: int) -> Payload:
+def declared_by(keys: Value, spot: Spot) -> Payload:
     """The declaration that `make_empty_intermediate_tensors_factory` makes of a list of keys."""
-    payload = Payload({}, packed=True, line=line)
+    payload = Payload(packed=True)
     slot = Opaque(Null.NO, frozenset({"made"}))
     for option in options_of(keys):
         if not isinstance(option, Seq):
@@ -103,12 +104,12 @@ def declared_by(keys: Value, line: int) -> Payload:
             # Items of an open list come from one branch or another: what is in it may be there.
             payload = replace(payload, open=not option.items)
         for item in option.items:
-            payload = put(payload, item, slot, line, sure=sure)
+            payload = put(payload, item, slot, spot, sure=sure)
     return payload
 
 
 def dict_method(
-    owner: Payload, name: str, args: list[Value], keywords: Mapping[str, Value], line: int
+    owner: Payload, name: str, args: list[Value], keywords: Mapping[str, Value], spot: Spot
 ) -> tuple[Value, Payload]:
     """The value of a dict's method, and the dict afterwards."""
     text = text_of(args[0]) if args else None
@@ -119,7 +120,7 @@ def dict_method(
             for value in args:
                 changed = update(changed, value)
             for key, value in keywords.items():
-                changed = changed.with_entry(key, Entry(value, True, line))
+                changed = changed.with_entry(key, Entry(value, True, spot))
             return NONE, changed
         case "pop" if text is not None:
             kept = {k: e for k, e in owner.entries.items() if k != text}

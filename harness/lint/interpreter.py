@@ -12,14 +12,15 @@ import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import reduce
+from typing import TypeAlias
 
 from harness.lint import conditions, containers, notes
-from harness.lint.binding import Arguments, bind, bind_lambda, options_given, switches
+from harness.lint.binding import Arguments, bind, options_given, switches
 from harness.lint.conditions import place_of, refine
 from harness.lint.engine import Engine
 from harness.lint.loops import counts
-from harness.lint.project import ClassRef, Module
-from harness.lint.trace import Read, Role, Spot, Trace, Use
+from harness.lint.project import ClassRef, Module, Spot
+from harness.lint.trace import Note, Read, Role, Trace
 from harness.lint.tree import (
     Function,
     Loop,
@@ -66,7 +67,9 @@ from harness.lint.values import (
     with_tags,
 )
 
+_Comprehension: TypeAlias = "ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp"
 _MOST_DEPTH = 7
+_TIED = "the head is tied to an embedding that the last rank does not build"
 _EMBEDS = frozenset({"embed_input_ids", "get_input_embeddings", "embed_tokens"})
 _TENSOR_MAKERS = frozenset(
     {"zeros", "empty", "ones", "full", "rand", "randn", "zeros_like", "empty_like"}
@@ -196,7 +199,7 @@ class Walker:
             case ast.Assign():
                 value = self.eval(node.value, env)
                 if notes.ties_head(node) and isinstance(value, Missing):
-                    self.trace.missing_ties.append(self._spot(node))
+                    self._note("PP502", node, _TIED)
                 for target in node.targets:
                     self._assign(target, value, env)
             case ast.AnnAssign():
@@ -375,7 +378,7 @@ class Walker:
                 place = place_of(target.value) or ""
                 held = env.get(place)
                 if isinstance(held, Payload):
-                    env[place] = containers.put(held, key, value, target.lineno)
+                    env[place] = containers.put(held, key, value, self._line(target))
                 else:
                     self.eval(target.value, env)
 
@@ -425,6 +428,13 @@ class Walker:
     def _spot(self, node: ast.AST) -> Spot:
         return Spot(self.module, node)
 
+    def _line(self, node: ast.expr) -> Spot:
+        """The line of a node: a key is reported by it."""
+        return Spot(self.module, node.lineno)
+
+    def _note(self, code: str, node: ast.AST, text: str, subject: str = "") -> None:
+        self.trace.notes.append(Note(code, self._spot(node), text, subject))
+
     def _use(self, value: Value) -> None:
         """The value goes somewhere: what was received has been put to use."""
         self.trace.used.update(tags_of(value))
@@ -434,7 +444,8 @@ class Walker:
         if self.trace.role is Role.LAST:
             return
         if "forwarded" in tags_of(value) or (isinstance(value, Payload) and value.packed):
-            self.trace.touched.append(self._spot(node))
+            text = "before the last rank this is IntermediateTensors, not a tensor"
+            self._note("PP304", node, text)
 
     def _applied(
         self, node: ast.AST, describe: Callable[[], str], *operands: Value
@@ -518,7 +529,7 @@ class Walker:
                 if node.id in env:
                     return env[node.id]
                 if node.id in self.local_names and self.certain:
-                    self.trace.unbound.append(Use(node.id, "", self._spot(node)))
+                    self._note("PP609", node, f"`{node.id}` is set on the first rank only", node.id)
                 return self._global(node.id)
             case ast.Attribute():
                 return self._attribute(node, env)
@@ -554,10 +565,8 @@ class Walker:
                 if isinstance(node, ast.UnaryOp):
                     return Opaque(Null.NO, tags_of(self.eval(node.operand, env)) - {"it"})
                 return Opaque(Null.NO)
-            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
-                return self._list_comprehension(node, env)
-            case ast.DictComp():
-                return self._dict_comprehension(node, env)
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                return self._comprehension(node, env)
             case ast.Lambda():
                 return Closure(node, self.module, dict(env), self.owner)
             case ast.NamedExpr():
@@ -598,62 +607,42 @@ class Walker:
         return UNKNOWN
 
     def _dict(self, node: ast.Dict, env: Env) -> Value:
-        payload = Payload({}, line=node.lineno)
+        payload = Payload()
         for key, item in zip(node.keys, node.values, strict=True):
             value = self.eval(item, env)
             self._use(value)
             if key is None:
-                payload = containers.update(payload, value, item.lineno)
+                payload = containers.update(payload, value, self._line(item))
             else:
-                payload = containers.put(payload, self.eval(key, env), value, key.lineno)
+                payload = containers.put(payload, self.eval(key, env), value, self._line(key))
         return payload
 
-    def _list_comprehension(
-        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, env: Env
-    ) -> Value:
-        """A list whose items are known where the iterable's are; else one item as a pattern."""
-        generator = node.generators[0]
-        items = self.eval(generator.iter, env)
-        scope = dict(env)
-        if (
-            isinstance(items, Seq)
-            and not items.open
-            and len(node.generators) == 1
-            and not generator.ifs
-            and len(items.items) <= containers.MOST_ITEMS
-        ):
-            values: list[Value] = []
-            for item in items.items:
-                self._assign(generator.target, item, scope)
-                values.append(self.eval(node.elt, scope))
-            return Seq(tuple(values))
-        for each in node.generators:
-            self._assign(each.target, Opaque(tags=derived(tags_of(items))), scope)
-        value = self.eval(node.elt, scope)
-        text = containers.text_of(value)
-        if text is not None and text.strip("*"):
-            return Seq((value,), open=True)
-        return Seq((value,) if not isinstance(value, Const) else (), open=True, tags=tags_of(items))
-
-    def _dict_comprehension(self, node: ast.DictComp, env: Env) -> Value:
-        """A dict with the iterable's keys where they are known; else with a pattern, or open."""
-        generator = node.generators[0]
-        items = self.eval(generator.iter, env)
-        self._use(items)
-        scope = dict(env)
-        payload = Payload({}, line=node.lineno)
-        known = isinstance(items, Seq) and not items.open and not generator.ifs
-        rounds: tuple[Value, ...] = (UNKNOWN,)
-        if isinstance(items, Seq) and items.items and len(node.generators) == 1:
-            rounds = items.items
-        for item in rounds:
-            self._assign(generator.target, item, scope)
-            for each in node.generators[1:]:
+    def _comprehension(self, node: _Comprehension, env: Env) -> Value:
+        """A list or dict with an item for each of the iterable's; else one item as a pattern."""
+        first, *others = node.generators
+        items = self.eval(first.iter, env)
+        listed = isinstance(items, Seq) and bool(items.items) and not others
+        rounds = items.items if isinstance(items, Seq) and listed else ()
+        known = isinstance(items, Seq) and not (items.open or first.ifs or others)
+        scope, payload = dict(env), Payload()
+        values: list[Value] = []
+        for item in rounds or (Opaque(tags=derived(tags_of(items))),):
+            self._assign(first.target, item, scope)
+            for each in others:
                 self._assign(each.target, UNKNOWN, scope)
-            key, value = self.eval(node.key, scope), self.eval(node.value, scope)
-            self._use(value)
-            payload = containers.put(payload, key, value, node.lineno, sure=known)
-        return payload
+            if isinstance(node, ast.DictComp):
+                key, value = self.eval(node.key, scope), self.eval(node.value, scope)
+                self._use(value)
+                payload = containers.put(payload, key, value, self._line(node), sure=known)
+            else:
+                values.append(self.eval(node.elt, scope))
+        if isinstance(node, ast.DictComp):
+            self._use(items)
+            return payload
+        told = [
+            v for v in values if not isinstance(v, Const) or (containers.text_of(v) or "*") != "*"
+        ]
+        return Seq(tuple(values if known and rounds else told), open=not (known and rounds))
 
     def _subscript(self, node: ast.Subscript, env: Env) -> Value:
         owner = self.eval(node.value, env)
@@ -748,8 +737,7 @@ class Walker:
                 return Bound(owner, name)
             case Missing():
                 if certain and name not in _MODULE_ATTRIBUTES:
-                    use = Use(name, ast.unparse(node.value), self._spot(node))
-                    self.trace.missing_uses.append(use)
+                    self._note("PP405", node, ast.unparse(node.value), name)
                 return UNKNOWN
             case Instance():
                 attributes = self.engine.known_attributes(owner, self.trace.role)
@@ -760,8 +748,8 @@ class Walker:
             case Opaque():
                 if owner.null is Null.YES and certain and self.certain:
                     for parameter in kinds(owner, "first-only:"):
-                        use = Use(name, parameter, self._spot(node))
-                        self.trace.none_uses.append(use)
+                        text = f"later ranks are not given `{parameter}`: it is None here, and "
+                        self._note("PP606", node, f"{text}has no .{name}", parameter)
                 if name == "dtype":
                     return Opaque(Null.NO, frozenset(f"is:{d}" for d in kinds(owner, "dtype:")))
                 if name in ("shape", "device", "ndim"):
@@ -795,7 +783,7 @@ class Walker:
     def _call(self, node: ast.Call, env: Env) -> Value:
         name = last_name(node.func)
         if name in _EMBEDS and self.certain and self.trace.role is not Role.FIRST:
-            self.trace.embeddings.append(Use(name, ast.unparse(node.func), self._spot(node)))
+            self._note("PP608", node, f"{ast.unparse(node.func)} runs on later ranks too", name)
         special = self._special(node, name, env)
         if special is not None:
             return special
@@ -805,7 +793,7 @@ class Walker:
         for value in given.all:
             self._use(value)
         if name == "tie_weights" and any(isinstance(v, Missing) for v in given.all):
-            self.trace.missing_ties.append(self._spot(node))
+            self._note("PP502", node, _TIED)
         return joined(self._apply(option, given, env) for option in options_of(function))
 
     def _arguments(self, node: ast.Call, env: Env) -> Arguments:
@@ -845,8 +833,7 @@ class Walker:
             case "make_empty_intermediate_tensors_factory":
                 keys = argument(node, 0, "keys")
                 value = self.eval(keys, env) if keys is not None else UNKNOWN
-                payload = containers.declared_by(value, node.lineno)
-                return Factory(replace(payload, module=self.module))
+                return Factory(containers.declared_by(value, self._line(node)))
             case "init_vllm_registered_model" | "get_language_model":
                 return Inner(name)
             case "partial" if first is not None:
@@ -889,8 +876,8 @@ class Walker:
         if isinstance(value, Received):
             return value
         if not isinstance(value, Payload):
-            value = containers.update(Payload({}), value)
-        return replace(value, packed=True, line=node.lineno, module=self.module)
+            value = containers.update(Payload(), value)
+        return replace(value, packed=True)
 
     def _make_layers(self, node: ast.Call, env: Env) -> Value:
         maker = argument(node, 1, "layer_fn")
@@ -928,7 +915,7 @@ class Walker:
         return value
 
     def _dict_call(self, node: ast.Call, env: Env) -> Value:
-        payload = Payload({}, line=node.lineno)
+        payload = Payload()
         for positional in node.args:
             payload = containers.update(payload, self.eval(positional, env))
         for each in node.keywords:
@@ -937,7 +924,7 @@ class Walker:
             if each.arg is None:
                 payload = containers.update(payload, value)
             else:
-                payload = containers.put(payload, Const(each.arg), value, node.lineno)
+                payload = containers.put(payload, Const(each.arg), value, self._line(node))
         return payload
 
     def _apply(self, function: Value, given: Arguments, env: Env) -> Value:
@@ -1005,7 +992,8 @@ class Walker:
             return with_tags(self._layer_result(module, owner, method, given), step)
         first = self.trace.role is Role.FIRST
         if wants and not given.passes_received and not given.spread and not first:
-            self.trace.dropped_calls.append(self._spot(given.node))
+            text = "on later ranks the inner model is called without intermediate_tensors"
+            self._note("PP303", given.node, text)
         arguments = self._bind(method, given, module, owner.module)
         attributes = self.engine.attributes(module, self.trace.role)
         value, _ = self.run(method, owner, module, arguments, dict(attributes))
@@ -1047,7 +1035,7 @@ class Walker:
                 if owner.packed and name not in _IT_METHODS:
                     self._no_method(name, given)
                 value, changed = containers.dict_method(
-                    owner, name, given.args, given.keywords, given.node.lineno
+                    owner, name, given.args, given.keywords, self._line(given.node)
                 )
                 self._store(held, changed, env)
                 return value
@@ -1072,8 +1060,7 @@ class Walker:
         return self._unknown(given)
 
     def _no_method(self, name: str, given: Arguments) -> None:
-        use = Use(name, "IntermediateTensors", self._spot(given.node))
-        self.trace.no_methods.append(use)
+        self._note("PP202", given.node, f"IntermediateTensors has no method `{name}`", name)
 
     def _received_method(self, owner: Received, name: str, given: Arguments) -> Value:
         if not owner.tensors and name not in _IT_METHODS:
@@ -1116,9 +1103,9 @@ class Walker:
 
     def _run_function(self, function: Closure, given: Arguments) -> Value:
         node = function.node
-        if isinstance(node, ast.Lambda):
-            return self.eval(node.body, {**function.env, **bind_lambda(node, given)})
         arguments = self._bind(node, given, None, function.module)
+        if isinstance(node, ast.Lambda):
+            return self.eval(node.body, {**function.env, **arguments})
         value, _ = self.run(
             node,
             function.owner,
@@ -1131,7 +1118,11 @@ class Walker:
         return with_tags(value, derived(given.tags))
 
     def _bind(
-        self, function: Function, given: Arguments, self_value: Value | None, module: Module
+        self,
+        function: Function | ast.Lambda,
+        given: Arguments,
+        self_value: Value | None,
+        module: Module,
     ) -> Env:
         def evaluate(node: ast.expr) -> Value:
             return Walker(self.engine, self.trace, module, None, None, self.depth).eval(node, {})

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from symtable import symtable
 
 from harness.errors import BadInputError
-from harness.lint import (
-    check_contract,
-    check_layers,
-    check_shared,
-    check_state,
-    check_weights,
-    check_wrapper,
-    tree,
-)
-from harness.lint.catalogue import RULES
-from harness.lint.emit import finding
+from harness.lint import check_contract, check_layers, check_shared, check_state, check_weights
 from harness.lint.engine import Engine, OutOfStepsError, is_harmless
 from harness.lint.parts import parts_of
-from harness.lint.project import ClassRef, Module, build_module
-from harness.lint.report import Finding, Severity
+from harness.lint.project import ClassRef, Module, Spot, build_module
+from harness.lint.report import Finding
+from harness.lint.rules import about_file, finding
 from harness.lint.sources import concerns_pp, read_source
 from harness.lint.stage import derive
+from harness.lint.tree import forget
 from harness.lint.values import Instance
 from harness.lint.waivers import Waiver, waivers_in
 
@@ -37,30 +30,30 @@ class JudgedFile:
     concerns_pp: bool = False
     classes: int = 0
     """Classes that claim PP."""
-    waivers: Sequence[Waiver] = field(default=())
+    waivers: Sequence[Waiver] = ()
 
 
-def judge_file(engine: Engine, path: Path, source: str | None = None) -> JudgedFile:
-    """Judge the classes of a file that claim PP; `source` stands for what the file holds."""
+def judge_file(engine: Engine, path: Path) -> JudgedFile:
+    """Judge the classes of a file that claim PP."""
+    concerned = False
     try:
-        source = read_source(path) if source is None else source
-    except BadInputError as error:
-        return JudgedFile(path, (_unreadable(path, 1, str(error)),))
-    concerned = concerns_pp(source)
-    try:
+        source = read_source(path)
+        concerned = concerns_pp(source)
         if not concerned:
-            # Nothing to judge, but what cannot be parsed is reported all the same. Compiling
-            # takes half the time of a syntax tree in Python's objects.
-            compile(source, path.name, "exec", dont_inherit=True)
+            # Nothing to judge, but what cannot be parsed is reported all the same. A table of
+            # symbols takes half the time of a syntax tree in Python's objects.
+            symtable(source, path.name, "exec")
             return JudgedFile(path)
         module = engine.project.known(path) or build_module(path, source)
+    except BadInputError as error:
+        return JudgedFile(path, (about_file("PP901", path, 1, str(error)),))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = error.lineno if isinstance(error, SyntaxError) else 1
-        unreadable = _unreadable(path, line or 1, f"cannot be parsed: {error}")
+        line = (error.lineno if isinstance(error, SyntaxError) else None) or 1
+        unreadable = about_file("PP901", path, line, f"cannot be parsed: {error}")
         return JudgedFile(path, (unreadable,), concerned)
     engine.project.add(module)
     findings, classes = _judge_module(engine, module)
-    tree.forget()
+    forget()
     engine.forget(module)
     return JudgedFile(path, tuple(findings), True, classes, waivers_in(source))
 
@@ -71,10 +64,14 @@ def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
     by_class = {cls: list(_judge_class(engine, cls)) for cls in claiming}
     findings = list(_read_elsewhere(engine, by_class))
-    for cls in cyclic:
-        text = f"class {cls.name} inherits from itself"
-        findings.append(finding("PP901", module, cls.node, text, symbol=cls.name))
+    findings += (
+        _of_class("PP901", cls, f"class {cls.name} inherits from itself") for cls in cyclic
+    )
     return findings, len(claiming)
+
+
+def _of_class(code: str, cls: ClassRef, text: str) -> Finding:
+    return finding(code, Spot(cls.module, cls.node), text, symbol=cls.name)
 
 
 def _read_elsewhere(engine: Engine, by_class: dict[ClassRef, list[Finding]]) -> Iterator[Finding]:
@@ -99,25 +96,19 @@ def _place(each: Finding) -> tuple[str, str, int, str]:
 def _judge_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
     try:
         stage = derive(engine, cls)
-        yield from check_wrapper.check(engine, stage)
-        yield from check_contract.check(stage)
+        yield from check_contract.check(engine, stage)
         yield from check_layers.check(engine, stage)
         yield from check_weights.check(engine, stage)
         yield from check_state.check(stage)
         yield from check_shared.check(engine, stage)
     except (OutOfStepsError, RecursionError):
-        text = f"{cls.name} is too deep or too long to follow"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+        yield _of_class("PP902", cls, f"{cls.name} is too deep or too long to follow")
         return
     unknown = {name for name in engine.project.lineage(cls).unknown if not is_harmless(name)}
     if unknown:
-        text = f"bases of {cls.name} are not in this tree: {', '.join(sorted(unknown))}"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
+        bases = ", ".join(sorted(unknown))
+        yield _of_class("PP902", cls, f"bases of {cls.name} are not in this tree: {bases}")
     elif stage.forward is None:
-        text = f"{cls.name} claims SupportsPP, but no forward of it was found"
-        yield finding("PP902", cls.module, cls.node, text, symbol=cls.name)
-
-
-def _unreadable(path: Path, line: int, why: str) -> Finding:
-    rule = RULES["PP901"]
-    return Finding(rule.code, Severity.ERROR, str(path), line, 1, why, rule.fix)
+        yield _of_class(
+            "PP902", cls, f"{cls.name} claims SupportsPP, but no forward of it was found"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 
-from harness.lint.liveness import Local, Slot, is_read, slot_text, written
+from harness.lint.liveness import is_read, place_text, written
 from harness.lint.tree import Function, Loop, dotted, given_to, parameter_names, walk
 
 
@@ -49,7 +49,7 @@ def read_by_layers(call: ast.Call, forwards: Sequence[Function]) -> set[str]:
         name
         for forward in forwards
         for name, parameter in _parameters_of(call, forward)
-        if parameter is None or is_read(Local(parameter), forward.body)
+        if parameter is None or is_read(parameter, forward.body)
     }
 
 
@@ -102,16 +102,15 @@ def kept_state(
     for part in walk(loop):
         if isinstance(part, ast.Assign) and _mentions(part.value, names):
             for target in part.targets:
-                text = slot_text(target) if isinstance(target, ast.Name | ast.Attribute) else ""
-                variable = Local(text) if isinstance(target, ast.Name) else Slot(text)
+                text = place_text(target) if isinstance(target, ast.Name | ast.Attribute) else ""
                 is_own = isinstance(target, ast.Name) or text.startswith("self.")
-                if is_own and text not in names and is_read(variable, loop.body):
+                if is_own and text not in names and is_read(text, loop.body):
                     kept.setdefault(text, part)
     for call in layer_calls(loop):
         for forward in forwards:
             for name, parameter in _parameters_of(call, forward):
                 slots = written(forward, parameter) if parameter is not None else {}
-                if any(is_read(Slot(slot), forward.body) for slot in slots):
+                if any(is_read(slot, forward.body) for slot in slots):
                     kept.setdefault(name, call)
     return kept
 
@@ -144,5 +143,5 @@ def _filled(loop: Loop) -> dict[str, ast.AST]:
 
 def _container(node: ast.expr) -> str:
     """`x` or `self.x`; empty for anything else."""
-    text = slot_text(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+    text = place_text(node) if isinstance(node, ast.Name | ast.Attribute) else ""
     return text if "." not in text or text.startswith("self.") else ""

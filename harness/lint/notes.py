@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from harness.lint import loops
-from harness.lint.project import Module
-from harness.lint.trace import Carried, Role, Spot, Step, Trace
+from harness.lint.project import Module, Spot
+from harness.lint.trace import Carried, Note, Role, Step, Trace
 from harness.lint.tree import Function, Loop, dotted, given_to, walk
 from harness.lint.values import (
     UNKNOWN,
@@ -120,7 +120,10 @@ def layer_loop(
         for call in loops.layer_calls(node):
             given = loops.given_names(call) & {"input_ids"}
             if given and "param:input_ids" in tags_of(env.get("input_ids", UNKNOWN)):
-                trace.input_uses.append(Spot(module, call))
+                text = (
+                    "layers are given input_ids, which the V2 runner gives to the first rank only"
+                )
+                trace.notes.append(Note("PP604", Spot(module, call), text))
     return carried
 
 

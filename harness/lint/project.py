@@ -91,6 +91,24 @@ class ClassRef:
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A place in a file: a node of its tree, or a line."""
+
+    module: Module
+    node: ast.AST | int
+
+    @property
+    def line(self) -> int:
+        """The line, from 1."""
+        return self.node if isinstance(self.node, int) else int(getattr(self.node, "lineno", 1))
+
+    @property
+    def column(self) -> int:
+        """The column, from 1."""
+        return 1 if isinstance(self.node, int) else int(getattr(self.node, "col_offset", 0)) + 1
+
+
+@dataclass(frozen=True)
 class Lineage:
     """The classes that attribute lookup goes through, and the bases that could not be found."""
 
@@ -255,21 +273,31 @@ class Project:
         module.refs.clear()
         return True
 
-    def find_class(self, module: Module, name: str, hops: int = 0) -> ClassRef | None:
+    def find_class(self, module: Module, name: str) -> ClassRef | None:
         """The class that a (dotted) name means in a module, through re-exports."""
+        origin = self._defined(module, name)
+        return origin[0].refs.get(origin[1]) if origin is not None else None
+
+    def find_function(self, module: Module, name: str) -> tuple[Module, Function] | None:
+        """The function that a name means in a module, through re-exports, and its module."""
+        origin, defined = self._defined(module, name) or (module, "")
+        return (origin, origin.functions[defined]) if defined in origin.functions else None
+
+    def _defined(self, module: Module, name: str, hops: int = 0) -> tuple[Module, str] | None:
+        """The module that defines what a (dotted) name means, and its name there."""
         if hops > _MOST_HOPS:
             return None
         head, _, rest = name.partition(".")
+        alias = module.constants.get(name)
         if rest:
             inner = self._submodule(module, head)
-            return self.find_class(inner, rest, hops + 1) if inner is not None else None
-        if name in module.classes:
-            return module.refs[name]
-        alias = module.constants.get(name)
+            return self._defined(inner, rest, hops + 1) if inner is not None else None
+        if name in module.classes or name in module.functions:
+            return module, name
         if isinstance(alias, ast.Name) and alias.id != name:
-            return self.find_class(module, alias.id, hops + 1)
+            return self._defined(module, alias.id, hops + 1)
         origin = self._origin(module, name)
-        return self.find_class(*origin, hops + 1) if origin is not None else None
+        return self._defined(*origin, hops + 1) if origin is not None else None
 
     def _submodule(self, module: Module, name: str) -> Module | None:
         target = module.imports.get(name)
@@ -277,17 +305,6 @@ class Project:
             return None
         path = f"{target.module}.{target.name}" if target.module else target.name
         return self._imported_module(module, ImportedName(path, target.level, ""))
-
-    def find_function(
-        self, module: Module, name: str, hops: int = 0
-    ) -> tuple[Module, Function] | None:
-        """The function that a name means in a module, through re-exports."""
-        if hops > _MOST_HOPS:
-            return None
-        if name in module.functions:
-            return module, module.functions[name]
-        origin = self._origin(module, name)
-        return self.find_function(*origin, hops + 1) if origin is not None else None
 
     def lineage(self, cls: ClassRef) -> Lineage:
         """The class and its bases, in the order in which attributes are looked up.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -12,9 +12,6 @@ class Severity(StrEnum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
-
-
-_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 @dataclass(frozen=True)
@@ -30,17 +27,14 @@ class Finding:
     fix: str
     symbol: str = ""
     """The class (and key) that it is about: stable where line numbers move."""
-    runners: tuple[tuple[str, str], ...] = field(default=())
+    runners: tuple[tuple[str, str], ...] = ()
     """Each model runner of vLLM, and how it shows the fault: (("V1", "silent"), ("V2", "loud"))."""
-
-    def at(self, path: str) -> Finding:
-        """The same finding with its file named otherwise."""
-        return replace(self, path=path)
 
     @property
     def sort_key(self) -> tuple[str, int, int, str, str]:
         """Order of the report: by file, then by place, then by code."""
-        return (self.path, self.line, _ORDER[self.severity], self.code, self.message)
+        weight = list(Severity).index(self.severity)
+        return (self.path, self.line, weight, self.code, self.message)
 
 
 @dataclass(frozen=True)
@@ -68,20 +62,21 @@ class LintReport:
             verbose: Keep info, which never decides the status.
             everything: Keep the findings that do not count.
         """
-        kept, others = self.findings, self.others if everything else ()
+        kept, others = self.findings, self.others
         hidden: list[str] = []
         if not verbose:
-            kept, others = _without_info(kept), _without_info(others)
+            kept, others = self.failing, _without_info(others)
             if len(kept) < len(self.findings):
                 hidden.append(f"{len(self.findings) - len(kept)} info (--verbose)")
         if self.others and not everything:
             hidden.append(f"{len(_without_info(self.others))} that do not count (--all)")
+            others = ()
         return replace(self, findings=kept, others=others, hidden=tuple(hidden))
 
     @property
     def failing(self) -> tuple[Finding, ...]:
         """The findings that count toward exit status 1."""
-        return tuple(f for f in self.findings if f.severity is not Severity.INFO)
+        return _without_info(self.findings)
 
     @property
     def unreadable(self) -> bool:
@@ -95,7 +90,7 @@ class LintReport:
 
     def count(self, severity: Severity) -> int:
         """Number of findings of a severity."""
-        return sum(1 for f in self.findings if f.severity is severity)
+        return sum(f.severity is severity for f in self.findings)
 
 
 def _without_info(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

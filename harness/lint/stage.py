@@ -14,13 +14,9 @@ from harness.lint.trace import Read, Role, Trace
 from harness.lint.tree import Function, parameter_names, walk
 from harness.lint.values import (
     UNKNOWN,
-    Bound,
-    Closure,
     Entry,
-    Factory,
     Instance,
     Null,
-    Opaque,
     Payload,
     Received,
     Value,
@@ -31,6 +27,7 @@ from harness.lint.values import (
 )
 
 DECLARE = "make_empty_intermediate_tensors"
+_CALL = ast.parse(f"self.{DECLARE}(batch_size, dtype, device)", mode="eval").body
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,11 @@ class View:
         return tuple(o for o in options if isinstance(o, Payload) and o.packed)
 
     @property
+    def is_open(self) -> bool:
+        """Can it send keys that the code computes?"""
+        return any(payload.open for payload in self.sends)
+
+    @property
     def passes_on(self) -> bool:
         """Does forward return what an inner model, unknown here, or the caller gave it?"""
         return any(
@@ -55,21 +57,14 @@ class View:
             for o in options_of(self.result)
         )
 
+    @property
+    def sent_tags(self) -> frozenset[str]:
+        """The tags of all that it sends."""
+        return frozenset[str]().union(*map(tags_of, self.sends))
+
     def reads_of(self, key: str) -> list[Read]:
         """The reads of a key."""
         return [read for read in self.trace.reads if matches(read.key, key)]
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """The receive buffers that `make_empty_intermediate_tensors` gives."""
-
-    payload: Payload | None
-    """None where nothing declares, or an inner model does that is picked at run time."""
-    absent: bool = False
-    """Nothing but the protocol's stub answers, which returns None."""
-    none: bool = False
-    """It is there and returns None."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,10 @@ class Stage:
     forward: Function | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
-    declared: Declaration
+    declared: Payload | None
+    """The receive buffers; None where an inner model declares them that is picked at run time."""
+    undeclared: str
+    """How the class comes to declare nothing; empty where it does, or that cannot be told."""
     lineage: tuple[ClassRef, ...] = ()
 
     @property
@@ -117,16 +115,10 @@ def matches(pattern: str, other: str) -> bool:
     """Do two key patterns have a key in common? `*` stands for the computed part."""
     if "*" not in pattern and "*" not in other:
         return pattern == other
-    head, tail = _ends(pattern)
-    other_head, other_tail = _ends(other)
+    head, tail = pattern.split("*")[0], pattern.rsplit("*", 1)[-1]
+    other_head, other_tail = other.split("*")[0], other.rsplit("*", 1)[-1]
     heads = head.startswith(other_head) or other_head.startswith(head)
-    tails = tail.endswith(other_tail) or other_tail.endswith(tail)
-    return heads and tails
-
-
-def _ends(pattern: str) -> tuple[str, str]:
-    """The text before the first `*` and behind the last one; all of it where there is none."""
-    return pattern.split("*")[0], pattern.rsplit("*", 1)[-1]
+    return heads and (tail.endswith(other_tail) or other_tail.endswith(tail))
 
 
 def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
@@ -157,63 +149,27 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
         views[role] = View(role, trace, result)
     forward_owner, forward = definition if definition is not None else (None, None)
     lineage = engine.project.lineage(cls).classes
-    return Stage(instance, forward, forward_owner, views, _declaration(engine, instance), lineage)
+    declared, undeclared = _declaration(engine, instance)
+    return Stage(instance, forward, forward_owner, views, declared, undeclared, lineage)
 
 
-def _declaration(engine: Engine, instance: Instance) -> Declaration:
-    role = Role.MIDDLE
+def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, str]:
+    """The receive buffers of a class, or how it comes to have none."""
     cls = instance.cls
-    value = engine.attributes(instance, role).get(f"self.{DECLARE}")
-    walker = Walker(engine, Trace(role), cls.module, instance, cls)
-    if value is None:
-        if engine.project.find_method(cls, DECLARE) is None:
-            return Declaration(None, absent=engine.is_closed(cls))
-        value = Bound(instance, DECLARE)
-    results = [_called(engine, walker, option) for option in options_of(value)]
-    payloads = [r for r in results if isinstance(r, Payload)]
-    if payloads and len(payloads) == len(results):
+    env: dict[str, Value] = {**engine.attributes(instance, Role.MIDDLE), "self": instance}
+    held = env.get(f"self.{DECLARE}")
+    if held is None and engine.project.find_method(cls, DECLARE) is None:
+        # The protocol's stub alone answers, and returns None.
+        return None, "nothing defines" if engine.is_closed(cls) else ""
+    value = Walker(engine, Trace(Role.MIDDLE), cls.module, instance, cls).eval(_CALL, env)
+    payloads = [o for o in options_of(value) if isinstance(o, Payload)]
+    others = [o for o in options_of(value) if not isinstance(o, Payload)]
+    if payloads and all(nullness(o) is Null.YES for o in others):
         merged = joined(payloads)
-        assert isinstance(merged, Payload)
-        return Declaration(merged)
-    if results and all(nullness(r) is Null.YES for r in results):
-        return Declaration(None, none=True)
-    return Declaration(None)
-
-
-def _called(engine: Engine, walker: Walker, value: Value) -> Value:
-    match value:
-        case Factory():
-            return value.payload
-        case Opaque(null=Null.YES):
-            return value
-        case Closure() if not isinstance(value.node, ast.Lambda):
-            result, _ = walker.run(
-                value.node, value.owner, walker.self_value, dict(value.env), {}, value.module
-            )
-            return _first_payload(result)
-        case Bound(owner=Instance() as owner):
-            inner = engine.attributes(owner, walker.trace.role).get(f"self.{value.name}")
-            if inner is not None:
-                return _called(engine, walker, inner)
-            definition = engine.project.find_method(owner.cls, value.name)
-            if definition is None:
-                return UNKNOWN
-            holder, method = definition
-            attributes = dict(engine.attributes(owner, walker.trace.role))
-            given = {name: Opaque(Null.NO) for name in parameter_names(method)}
-            result, _ = walker.run(method, holder, owner, {**given, "self": owner}, attributes)
-            return _first_payload(result)
-    return UNKNOWN
-
-
-def _first_payload(value: Value) -> Value:
-    """The payload among the options; None when that is all there is."""
-    return next((option for option in options_of(value) if isinstance(option, Payload)), value)
-
-
-def owner_module(stage: Stage) -> Module:
-    """The module that holds the class's forward."""
-    return stage.forward_owner.module if stage.forward_owner is not None else stage.cls.module
+        return (merged if isinstance(merged, Payload) else None), ""
+    if Null.YES in (nullness(value), nullness(held) if held is not None else None):
+        return None, "None is what it gets from"
+    return None, ""
 
 
 def asserts_start(module: Module) -> bool:

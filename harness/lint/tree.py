@@ -83,13 +83,13 @@ def given_to(call: ast.Call) -> list[ast.expr]:
     return [*call.args, *(k.value for k in call.keywords)]
 
 
-def parameter_names(function: Function) -> list[str]:
+def parameter_names(function: Function | ast.Lambda) -> list[str]:
     """Names of the parameters that can be passed by position or by keyword, self included."""
     spec = function.args
     return [a.arg for a in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
 
 
-def defaults_of(function: Function) -> dict[str, ast.expr]:
+def defaults_of(function: Function | ast.Lambda) -> dict[str, ast.expr]:
     """The default of each parameter that has one."""
     spec = function.args
     names = [a.arg for a in (*spec.posonlyargs, *spec.args)]

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import reduce
 from typing import TypeAlias
 
-from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef, Module, Spot
 from harness.lint.tree import Function
 
 NO_TAGS: frozenset[str] = frozenset()
@@ -72,7 +72,7 @@ class Entry:
 
     value: Value
     certain: bool
-    line: int
+    spot: Spot
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +83,9 @@ class Payload(Value):
     computes a part of the key.
     """
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, Entry] = field(default_factory=dict)
     open: bool = False
     packed: bool = False
-    line: int = 0
-    module: Module | None = None
-    """The file in which it was made."""
 
     def with_entry(self, key: str, entry: Entry) -> Payload:
         """The payload after one assignment."""
@@ -259,16 +256,10 @@ def _join_payload(left: Payload, right: Payload) -> Payload:
         here, other = left.entries.get(key), right.entries.get(key)
         if here is not None and other is not None:
             value = join(here.value, other.value)
-            entries[key] = Entry(value, here.certain and other.certain, here.line)
+            entries[key] = Entry(value, here.certain and other.certain, here.spot)
         elif (entry := here or other) is not None:
             entries[key] = replace(entry, certain=False)
-    return Payload(
-        entries,
-        open=left.open or right.open,
-        packed=left.packed,
-        line=left.line or right.line,
-        module=left.module or right.module,
-    )
+    return Payload(entries, left.open or right.open, left.packed)
 
 
 def join(left: Value, right: Value) -> Value:

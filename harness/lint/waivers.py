@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from harness.lint.catalogue import RULES
 from harness.lint.report import Finding
+from harness.lint.rules import RULES, about_file
 
-MARK = "pp-lint:"
 _WAIVER = re.compile(r"#\s*pp-lint:\s*ignore(?:\[(?P<codes>[^\]]*)\])?(?P<reason>.*)")
 # What says that nothing was checked, or that a waiver is wrong, cannot be waived.
 _NEVER = ("PP901", "PP903", "PP904")
-_NO_CODE = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+_NO_CODE = (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,12 @@ class Waiver:
 
     def waives(self, each: Finding) -> bool:
         """Does the waiver take the finding out?"""
-        named = each.code in self.codes and each.code not in _NEVER
-        return named and self.target == each.line and not self.fault
+        return each.code in self.codes and self.target == each.line and not self.fault
 
 
 def waivers_in(source: str) -> list[Waiver]:
     """The waivers in a file's comments; strings that look like one do not count."""
-    if MARK not in source:
+    if "pp-lint:" not in source:
         return []
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
@@ -55,7 +52,7 @@ def waivers_in(source: str) -> list[Waiver]:
         # The file does not parse either, which is reported as PP901.
         return []
     waivers: list[Waiver] = []
-    code_lines = [t.start[0] for t in tokens if t.type not in (tokenize.COMMENT, *_NO_CODE)]
+    code_lines = [token.start[0] for token in tokens if token.type not in _NO_CODE]
     for token in tokens:
         match = _WAIVER.match(token.string) if token.type == tokenize.COMMENT else None
         if match is not None:
@@ -83,27 +80,21 @@ def apply_waivers(
     used: set[tuple[str, int, str]] = set()
     waived = 0
     for each in findings:
-        hits = [w for w in waivers.get(each.path, ()) if w.waives(each)]
-        if hits:
-            waived += 1
-            used.add((each.path, hits[0].line, each.code))
-        else:
+        hit = next((w for w in waivers.get(each.path, ()) if w.waives(each)), None)
+        if hit is None:
             kept.append(each)
+        else:
+            waived += 1
+            used.add((each.path, hit.line, each.code))
     for path in waivers.keys() - set(unjudged):
         for waiver in waivers[path]:
             kept += _faults(path, waiver, used)
     return kept, waived
 
 
-def _faults(path: str, waiver: Waiver, used: set[tuple[str, int, str]]) -> list[Finding]:
-    if waiver.fault:
-        return [_about("PP904", path, waiver, waiver.fault)]
+def _faults(path: str, waiver: Waiver, used: set[tuple[str, int, str]]) -> Iterator[Finding]:
     idle = [code for code in waiver.codes if (path, waiver.line, code) not in used]
-    if not idle:
-        return []
-    return [_about("PP903", path, waiver, f"{', '.join(idle)} is not found here")]
-
-
-def _about(code: str, path: str, waiver: Waiver, text: str) -> Finding:
-    rule = RULES[code]
-    return Finding(code, rule.severity, str(Path(path)), waiver.line, 1, text, rule.fix)
+    if waiver.fault:
+        yield about_file("PP904", path, waiver.line, waiver.fault)
+    elif idle:
+        yield about_file("PP903", path, waiver.line, f"{', '.join(idle)} is not found here")

@@ -57,19 +57,12 @@ def test_finding_is_status_1_and_a_line_of_text(broken):
 def test_info_is_shown_on_demand_and_never_counts(tmp_path):
     """Info alone does not fail a push, and is shown with --verbose."""
     path = tmp_path / "toy.py"
-    path.write_text(
-        changed(
-            (
-                "return self.mix",
-                "Attention(kv_sharing_target_layer_name=self.a)\n        return self.mix",
-            )
-        )
-    )
+    path.write_text(SOUND.replace("(nn.Module, SupportsPP)", "(Elsewhere, SupportsPP)"))
     assert run(path).exit_code == 0
-    assert "PP602" not in run(path).output
+    assert "PP902" not in run(path).output
     assert "1 info (--verbose)" in run(path).output
     result = run("--verbose", path)
-    assert "PP602" in result.output
+    assert "PP902" in result.output
     assert result.exit_code == 0
 
 

@@ -359,24 +359,6 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
-        "PP602",
-        "a shared KV cache",
-        [
-            (
-                "        return self.mix",
-                "        self.attn = Attention(kv_sharing_target_layer_name=self.source)\n        return self.mix",
-            )
-        ],
-    ),
-    (
-        "PP603",
-        "auxiliary states",
-        [
-            (BEFORE, "        aux_hidden_states = []\n"),
-            (CALL, CALL + "\n            aux_hidden_states.append(hidden_states)"),
-        ],
-    ),
-    (
         "PP604",
         "token ids for layers",
         [(CALL, "hidden_states, residual = layer(input_ids, hidden_states, residual)")],
