@@ -242,7 +242,7 @@ def _compare_compiled(
     repository: Repository, base: str, installed: InstalledVllm
 ) -> CompiledDifference:
     """Compare what compiled files are built from at `base` with what `installed` was built from."""
-    built = installed.release
+    built = installed.lender or installed.release
     sources = []
     for commit in (base, _tag(repository, built)):
         tree = repository.tree(commit, *SOURCES)
