@@ -10,7 +10,7 @@ from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.source.checkout import changed_since, open_checkout, read_checkout
 from harness.source.compiled import CompiledDifference
-from harness.source.pin import Pins, load_pins
+from harness.source.pin import Pins, installed_releases, load_pins
 from harness.source.series import load_series
 from harness.source.tree import build_tree
 
@@ -180,6 +180,16 @@ def test_compiled_changes_of_the_base_are_listed(checkout, read):
     checkout.commit({"csrc/ops.cu": "// changed\n", "csrc/cpu/ops.cpp": ops})
     checkout.git("switch", "-q", "-C", "topic")
     assert read().compiled == CompiledDifference("1.2.3", 1, ("changed", "new"))
+
+
+def test_the_release_that_built_the_files_is_compared(checkout, site, pins):
+    """A pin may have another release's compiled files: then that release's tag counts."""
+    checkout.git("tag", "v9.9.9", checkout.commit({"csrc/cpu/ops.cpp": "// none\n"}))
+    checkout.git("switch", "-q", "-C", "topic", "main")
+    site.install(version="1.2.3+compiled.9.9.9", files=WHEEL)
+    (installed,) = installed_releases(site.pin(), [site.path])
+    compiled = read_checkout(checkout.path, pins, lambda _: installed).compiled
+    assert compiled == CompiledDifference("9.9.9", 1, ("changed", "inferred", "kept"))
 
 
 def test_an_op_is_compared_by_its_schema(checkout, read):
