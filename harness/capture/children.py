@@ -12,10 +12,10 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..engine.environment import server_environment
 from ..engine.process_groups import end_group
-from ..engine.settings import Kernels, Mode
 from ..plan.cell import Cell
 from .scratch import Scratch
 
@@ -126,7 +126,7 @@ class Child:
 
 
 class ForkServers:
-    """Starts cells from one fork server per tree, mode and kernels; close it to end them all."""
+    """Starts cells from a fork server for each tree, mode, kernels and environment asked for."""
 
     def __init__(self) -> None:
         root = tempfile.gettempdir()
@@ -139,7 +139,7 @@ class ForkServers:
         self._package.mkdir()
         (self._package / _HARNESS.name).symlink_to(_HARNESS)
         self._lock = threading.Lock()
-        self._servers: dict[tuple[Path, Mode, Kernels], _Server] = {}
+        self._servers: dict[tuple[Any, ...], _Server] = {}
 
     def start(self, cell: Cell, request: Path, env: dict[str, str], log: Path) -> Child:
         """Start the process that runs `request`, with `env` on top of its variant's environment.
@@ -147,7 +147,7 @@ class ForkServers:
         The first of a variant waits for vLLM's import.
         """
         with self._lock:
-            key = cell.tree, cell.mode, cell.kernels
+            key = cell.tree, cell.mode, cell.kernels, cell.env
             server = self._servers.get(key)
             if server is None or server.process.poll() is not None:
                 number = len(list(self._scratch.folder.glob("*.log")))

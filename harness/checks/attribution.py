@@ -151,4 +151,5 @@ def _place(point: Point) -> str:
     profile = f", {point.profile}" if point.profile != Profile.PARITY else ""
     tp = f", TP={point.tp}" if point.tp > 1 else ""
     kernels = f", {point.kernels} kernels" if point.kernels != Kernels.DEFAULT else ""
-    return f"{point.model} at PP={point.pp}{profile}{kernels}{tp}"
+    serving = f", {point.serving}" if point.serving else ""
+    return f"{point.model} at PP={point.pp}{profile}{kernels}{tp}{serving}"

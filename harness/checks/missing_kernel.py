@@ -19,6 +19,8 @@ _REFUSED = re.compile(
     r"NotImplementedError: (?P<name>[^\n]{1,80}?) (?:is|are) (?:not |un)supported (?:on|in|by) "
     r"(?:the )?CPU"
 )
+# vLLM's kernels for a CPU: "Unsupported CPU attention configuration: head_dim=16 isa=2".
+_CONFIGURATION = re.compile(r"Unsupported (?P<name>CPU [\w ]{1,40} configuration: [\w= ]{1,60})")
 # vLLM puts an empty module in the place of Triton where there is no GPU; its decorator leaves a
 # kernel the plain function that it decorates.
 _TRITON = re.compile(r"module '(?P<module>triton[\w.]*)' has no attribute '(?P<name>\w+)'")
@@ -37,7 +39,7 @@ def missing_kernel(failure: Failure) -> str | None:
         return f"{match['module']}.{match['name']}"
     if match := _DTYPE.search(error):
         return f"{match['name']} for {match['dtype']}"
-    if match := _BACKEND.search(error) or _REFUSED.search(error):
+    if match := (_BACKEND.search(error) or _REFUSED.search(error) or _CONFIGURATION.search(error)):
         return match["name"]
     if _PLAIN_KERNEL in error:
         launches = _LAUNCH.findall(failure.traceback)

@@ -2,10 +2,12 @@
 
 from ..capture.devices import DevicePool
 from ..capture.expect import devices_needed
+from ..engine.settings import Device
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
 from ..plan.cost import expected_bytes
-from .finding import Finding, Outcome, Verdict, verdict_of
+from ..plan.serving import Serving
+from .finding import Finding, Outcome, Severity, Verdict, verdict_of
 
 
 def judge_partition(plan: PartitionPlan) -> Verdict | None:
@@ -20,6 +22,20 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
         evidence={"layer_split": list(plan.layers_per_rank)},
     )
     return verdict_of(Outcome.FAIL, finding)
+
+
+def judge_serving(serving: Serving, device: Device) -> Verdict | None:
+    """NOT_APPLICABLE for a recipe that is not for this kind of device, None if it is."""
+    if device in serving.devices:
+        return None
+    kinds = " and ".join(serving.devices)
+    finding = Finding(
+        "ENG008",
+        f"recipe {serving.label} is for {kinds}, not for {device}",
+        f"run it with --pp-device {serving.devices[0]}",
+        Severity.INFO,
+    )
+    return verdict_of(Outcome.NOT_APPLICABLE, finding)
 
 
 def judge_devices(pool: DevicePool, cell: Cell) -> Verdict | None:

@@ -82,6 +82,7 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
     if settings.kernels is Kernels.INVARIANT:
         env[_INVARIANT] = "1"
     env.update(KINDS[settings.device].server_environment(settings.mode))
+    env.update(settings.env)
     return env
 
 

@@ -138,9 +138,34 @@ def _settings(request: Request) -> dict[str, Any]:
     }
 
 
+class RefusedSettingError(Exception):
+    """vLLM refuses a setting that the user asked for; without it the engine could start."""
+
+
+def _with_asked(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
+    """Add the settings that the user asked for by vLLM's own names.
+
+    Raises:
+        RefusedSettingError: if vLLM takes `settings` and refuses them with what was asked for.
+    """
+    if not request.engine_args:
+        return settings
+    from vllm import EngineArgs
+
+    asked = {name: json.loads(value) for name, value in request.engine_args}
+    try:
+        EngineArgs(model=request.model_path, **settings | asked).create_engine_config()
+    except Exception as refusal:
+        EngineArgs(model=request.model_path, **settings).create_engine_config()
+        pairs = ", ".join(f"{name}={value}" for name, value in request.engine_args)
+        reason = " ".join(str(refusal).split())
+        raise RefusedSettingError(f"vLLM refuses {pairs}: {reason}") from refusal
+    return settings | asked
+
+
 def _build(request: Request) -> tuple[Any, Any]:
     """Return the `LLM`, and lm-eval's backend around it where there are questions."""
-    settings = _settings(request)
+    settings = _with_asked(request, _settings(request))
     if request.gsm8k is None:
         from vllm import LLM
 

@@ -87,7 +87,8 @@ class EngineSettings(EnumFields):
     """The settings of one engine; each is part of a capture's key.
 
     `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens,
-    `ranks_per_device` is for GPUs that several ranks share.
+    `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of vLLM by
+    its own names, with values as JSON, `env` environment variables, as the user asked for them.
     """
 
     pp: int
@@ -107,3 +108,5 @@ class EngineSettings(EnumFields):
     max_gen_tokens: int = 256
     vocab_size: int = 0
     sliding_window: int | None = None
+    engine_args: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = ()

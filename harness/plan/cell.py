@@ -34,6 +34,7 @@ class Cell(EngineSettings):
 
     variant: str = field(metadata=NOT_IN_KEY)
     model: str = field(metadata=NOT_IN_KEY)
+    serving: str = field(metadata=NOT_IN_KEY, default="")
     tree: Path = field(metadata=NOT_IN_KEY)
     tree_digest: str
     model_path: str = field(metadata=NOT_IN_KEY)
@@ -50,7 +51,7 @@ class Cell(EngineSettings):
     def id(self) -> str:
         """Its name for people, e.g. `fixed-ple-pp2`."""
         point = Point(self.variant, self.model, self.pp, self.profile, self.tp)
-        return replace(point, kernels=self.kernels).id
+        return replace(point, kernels=self.kernels, serving=self.serving).id
 
     @cached_property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..engine.settings import EnumFields, Executor, Kernels, Mode, ModelRunner, Profile
 from ..errors import BadInputError
+from .serving import Pairs, read_settings, read_settings_file, read_variables
 
 # The largest drop of accuracy that is accepted, as a share of the questions.
 DEFAULT_MARGIN = 0.01
@@ -319,6 +320,29 @@ class Options(EnumFields):
         "--pp-executor", Executor.MP, Group.ENGINES,
         "mp starts the ranks on this host, ray on a running Ray cluster of GPUs",
         choices=tuple(Executor), read=Executor, setting=True
+    )
+    recipes: tuple[str, ...] = _option(
+        "--pp-recipe", (), Group.ENGINES,
+        "serve by this recipe (docs/recipes.md), PP=1 too (repeat, or separate by commas, for a "
+        "sweep by each)",
+        metavar="NAME", read=_names, repeat=True
+    )
+    engine: Pairs = _option(
+        "--pp-engine", (), Group.ENGINES,
+        "a setting of vLLM's engine by its own name, its value as JSON or a plain word, PP=1 too "
+        "(repeat for several)",
+        metavar="NAME=VALUE", read=read_settings, repeat=True
+    )
+    engine_file: Pairs = _option(
+        "--pp-engine-file", (), Group.ENGINES,
+        "the same from a TOML file; --pp-engine wins over it",
+        metavar="FILE.toml", read=read_settings_file
+    )
+    env: Pairs = _option(
+        "--pp-env", (), Group.ENGINES,
+        "an environment variable of vLLM (VLLM_...) for every engine, PP=1 too (repeat for "
+        "several)",
+        metavar="NAME=VALUE", read=read_variables, repeat=True
     )
     gsm8k: str = _option(
         "--pp-gsm8k", "bundled", Group.QUESTIONS,

@@ -10,7 +10,7 @@ from ..engine.settings import Kernels, Profile
 class Point:
     """What a check judges: a variant and a model at PP=N, compared with PP=1.
 
-    `pin` is empty for the default pin.
+    `pin` is empty for the default pin, `serving` where no setting of vLLM's own was asked for.
     """
 
     variant: str
@@ -20,6 +20,7 @@ class Point:
     tp: int = 1
     pin: str = ""
     kernels: Kernels = Kernels.DEFAULT
+    serving: str = ""
 
     @classmethod
     def of(cls, record: Any) -> "Point":
@@ -34,7 +35,8 @@ class Point:
         kernels = "" if self.kernels == Kernels.DEFAULT else f"-{self.kernels}"
         tp = f"-tp{self.tp}" if self.tp > 1 else ""
         pin = f"-v{self.pin}" if self.pin else ""
-        return f"{self.variant}-{self.model}-pp{self.pp}{profile}{kernels}{tp}{pin}"
+        serving = f"-{self.serving}" if self.serving else ""
+        return f"{self.variant}-{self.model}-pp{self.pp}{profile}{kernels}{tp}{serving}{pin}"
 
     @property
     def baseline(self) -> "Point":

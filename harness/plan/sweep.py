@@ -30,6 +30,7 @@ from .installation import Finder, Installation, find_installation
 from .options import Options
 from .points import Point
 from .questions import choose_questions, count_questions
+from .serving import check_serving, servings
 from .shard import Group, split
 
 # Longest answer in tokens: bundled ones end within 40, so that a model that is broken and does not
@@ -68,6 +69,11 @@ class Sweep:
         self.variants = _chosen_variants(options, self.subject)
         self.models = _chosen_models(options, self.store / "shapes")
         _check_partitions(options, self.models)
+        asked = dict(options.engine_file) | dict(options.engine)
+        self.servings = {
+            serving.label: serving
+            for serving in servings(options.recipes, tuple(sorted(asked.items())), options.env)
+        }
         self._gsm8k = {
             name: None
             if model.is_shape
@@ -83,11 +89,12 @@ class Sweep:
             BadInputError: if nothing is left for the shard.
         """
         every = tuple(
-            Point(variant.name, model, pp, profile, self.options.tp, self._label, kernels)
+            Point(variant.name, model, pp, profile, self.options.tp, self._label, kernels, serving)
             for variant in self.variants
             for model in self.models
             for profile in self.options.profiles
             for kernels in self.options.kernels
+            for serving in self.servings
             for pp in self.options.pps
         )
         if self.options.shard is None:
@@ -129,6 +136,8 @@ class Sweep:
         installation = self._find(self.pin, self.options.device)
         for model in self.models.values():
             check_generates(model, installation.vllm, self.variants)
+        for serving in self.servings.values():
+            check_serving(serving, installation.vllm, self.options.profiles)
         return installation
 
     @cached_property
@@ -217,10 +226,14 @@ class Sweep:
         options, model = self.options, self.models[point.model]
         text = text_config(model.config)
         plan, gsm8k = self.partition(point), self._gsm8k[point.model]
+        serving = self.servings[point.serving]
         length, vllm = _context_length(text, gsm8k), self.installation.vllm
         return Cell(
             variant=point.variant,
             model=point.model,
+            serving=serving.label,
+            engine_args=serving.engine,
+            env=serving.env,
             pp=point.pp,
             tree=Path(),
             tree_digest="",

@@ -26,11 +26,14 @@ class Judge:
 
     def refusal(self, point: "Point") -> "Verdict | None":
         """Give the verdict on a point that needs no engine to be answered."""
-        from ..checks.refusals import judge_devices, judge_partition
+        from ..checks.refusals import judge_devices, judge_partition, judge_serving
 
         sweep = self.sweeps[point.pin]
-        refusal = judge_partition(sweep.partition(point))
-        return refusal or judge_devices(self.pool, sweep.cell(point))
+        return (
+            judge_partition(sweep.partition(point))
+            or judge_serving(sweep.servings[point.serving], sweep.device)
+            or judge_devices(self.pool, sweep.cell(point))
+        )
 
     def __call__(
         self, check: str, point: "Point", obtain: "Callable[[Cell], CaptureResult]"
@@ -39,7 +42,7 @@ class Judge:
 
         `obtain` waits for the capture of a cell.
         """
-        from ..checks.finding import blocked_by
+        from ..checks.finding import Outcome, blocked_by
         from ..checks.judge import judge
         from ..report.records import cell_record, item_record
 
@@ -48,7 +51,8 @@ class Judge:
         cells: list[CellRecord] = []
         if refusal is not None:
             engine = refusal
-            verdict = refusal if check == "engine" else blocked_by(refusal)
+            alone = check == "engine" or refusal.outcome is Outcome.NOT_APPLICABLE
+            verdict = refusal if alone else blocked_by(refusal)
         else:
             made = {place: sweep.cell(place) for place in (point.baseline, point)}
             candidate, baseline = obtain(made[point]), obtain(made[point.baseline])

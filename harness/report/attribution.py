@@ -66,7 +66,7 @@ def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Cap
         for cell in report.cells
         if store is not None
         and (cell.pin, cell.pp, cell.tp) == (pin, 1, 1)
-        and (cell.profile, cell.kernels) == (Profile.PARITY, Kernels.DEFAULT)
+        and (cell.profile, cell.kernels, cell.serving) == (Profile.PARITY, Kernels.DEFAULT, "")
         and (capture := store.find(cell.key)) is not None
     }
 

@@ -64,6 +64,8 @@ def _environment(
     }
     if options.shard is not None:
         environment["shard"] = "{}/{}".format(*options.shard)
+    if asked := {label: each.words for label, each in sweep.servings.items() if each.words}:
+        environment["serving"] = asked
     if len(sweeps) > 1:
         environment["pins"] = {sweep.pin.version: sweep.facts for sweep in sweeps}
     return environment

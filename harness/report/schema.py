@@ -31,6 +31,7 @@ class FindingRecord(_Model):
     profile: str = "parity"
     kernels: str = "default"
     pin: str = ""
+    serving: str = ""
     check: str
     stage: int | None = Field(default=None, validation_alias=AliasChoices("stage", "rank"))
     boundary: str | None = None
@@ -68,6 +69,7 @@ class VerdictRecord(_Model):
     profile: str = "parity"
     kernels: str = "default"
     pin: str = ""
+    serving: str = ""
     check: str
     verdict: Outcome
     expected: bool
@@ -109,6 +111,7 @@ class CellRecord(_Model):
     profile: str = "parity"
     kernels: str = "default"
     pin: str = ""
+    serving: str = ""
     status: Status
     seconds: dict[str, float]
     began: float | None = None

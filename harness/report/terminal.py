@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..plan.sweep import Sweep
 
 # Parts of a point that the table shows only where a report has several of them.
-_OPTIONAL = ("pin", "profile", "kernels", "tp")
+_OPTIONAL = ("pin", "profile", "kernels", "tp", "serving")
 # Characters of a question or answer.
 _WIDTH = 160
 
@@ -41,6 +41,7 @@ def header(sweep: "Sweep") -> list[str]:
         f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{with_kernels}",
         *(f"pp-harness: {note}" for note in sweep.subject.notes),
         *([f"pp-harness: workarounds: {', '.join(workarounds)}"] if workarounds else []),
+        *(f"pp-harness: {serving.words}" for serving in sweep.servings.values() if serving.words),
     ]
 
 
@@ -97,7 +98,7 @@ def verdict_table(verdicts: Sequence[VerdictRecord], checks: Collection[str] = (
     points = by_point(verdicts)
     names = [
         name
-        for name in ("pin", "variant", "model", "pp", "profile", "kernels", "tp")
+        for name in ("pin", "variant", "model", "pp", "profile", "kernels", "tp", "serving")
         if name not in _OPTIONAL or len({getattr(point, name) for point in points}) > 1
     ]
     columns = in_order([*checks, *(verdict.check for verdict in verdicts)])

@@ -181,11 +181,14 @@ def workarounds_of(report: Report) -> list[str]:
 
 
 def extras(point: Point) -> list[str]:
-    """Name the parts of a point that are not at their default: TP, profile and kernels."""
-    tp = [f"TP {point.tp}"] if point.tp != 1 else []
-    profile = [str(point.profile)] if point.profile != Profile.PARITY else []
-    kernels = [f"{point.kernels} kernels"] if point.kernels != Kernels.DEFAULT else []
-    return [*tp, *profile, *kernels]
+    """Name the parts of a point that are not at their default."""
+    parts = (
+        f"TP {point.tp}" if point.tp != 1 else "",
+        str(point.profile) if point.profile != Profile.PARITY else "",
+        f"{point.kernels} kernels" if point.kernels != Kernels.DEFAULT else "",
+        point.serving,
+    )
+    return [part for part in parts if part]
 
 
 def anchor(*parts: str | None) -> str:

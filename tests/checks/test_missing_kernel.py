@@ -24,6 +24,9 @@ LACKED = {
     "NotImplementedError: \"cdist\" not implemented for 'Half'": "cdist for Half",
     "NotImplementedError: MLA is not supported on CPU.": "MLA",
     "NotImplementedError: Sparse Attention is not supported on CPU.": "Sparse Attention",
+    "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2": (
+        "CPU attention configuration: head_dim=16 isa=2"
+    ),
     "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
 }
 OTHERS = (

@@ -39,8 +39,11 @@ OTHER = {
     "inherited": (("VLLM_ATTENTION_BACKEND", "OTHER"),),
     "trust_remote_code": True,
     "load": module.Load(1, 2, 3),
+    "serving": "kv-fp8",
+    "engine_args": (("kv_cache_dtype", '"fp8"'),),
+    "env": (("VLLM_LOGGING_LEVEL", "DEBUG"),),
 }
-NAMES = {"variant", "model", "tree", "model_path", "python", "load"}
+NAMES = {"variant", "model", "tree", "model_path", "python", "load", "serving"}
 OTHER_QUESTIONS = {
     "name": "file",
     "questions": Path("/elsewhere"),

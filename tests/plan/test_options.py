@@ -30,14 +30,8 @@ FLAGS = (
     *("--pp-base-version", "--pp-pin", "--pp-model", "--pp-partition", "--pp-load-format"),
     *("--pp-trust-pickle", "--pp-trust-remote-code", "--pp-device", "--pp-share-device"),
     *("--pp-tp", "--pp-profile", "--pp-kernels", "--pp-mode", "--pp-dtype", "--pp-runner"),
-    *(
-        "--pp-executor",
-        "--pp-gsm8k",
-        "--pp-gsm8k-limit",
-        "--pp-gsm8k-fewshot",
-        "--pp-margin",
-        "--pp-store",
-    ),
+    *("--pp-executor", "--pp-recipe", "--pp-engine", "--pp-engine-file", "--pp-env", "--pp-gsm8k"),
+    *("--pp-gsm8k-limit", "--pp-gsm8k-fewshot", "--pp-margin", "--pp-store"),
     *("--pp-timeout", "--pp-time-limit", "--pp-plan", "--pp-shard", "--pp-ignore-expected"),
     *("--pp-report", "--pp-history"),
 )
