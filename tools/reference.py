@@ -3,16 +3,12 @@
 mkdocs runs this at each build (mkdocs.yml, gen-files), so that the pages cannot be out of date.
 """
 
-import argparse
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import cast
 
 import click
-import pytest
 
 from harness.cli.main import cli
-from harness.plugin.options import add_options
+from harness.plan.options import declarations, help_of
 
 
 def options_page() -> str:
@@ -22,15 +18,22 @@ def options_page() -> str:
         "",
         "What `pytest suites/ --pp N` takes. Generated from `harness/plan/options.py`.",
         "",
-        "| option | meaning | default |",
-        "|--|--|--|",
+        *option_table(),
     ]
-    for option in _plugin_options():
-        names = " ".join(option.option_strings)
-        metavar = f" {option.metavar}" if option.metavar else ""
-        default = "" if option.default in (None, False, []) else f"`{option.default}`"
-        lines.append(f"| `{names}{metavar}` | {_cell(option.help or '')} | {default} |")
     return "\n".join(lines) + "\n"
+
+
+def option_table() -> list[str]:
+    """Write the table of options, which the README has too: a row for each, by group."""
+    rows = ["| option | meaning |", "|--|--|"]
+    group = None
+    for entry, option in declarations():
+        if option.group is not group:
+            group = option.group
+            rows.append(f"| **{group}** | |")
+        name = f"{option.flag} {option.shape}".strip().replace("|", "\\|")
+        rows.append(f"| `{name}` | {help_of(entry)} |")
+    return rows
 
 
 def commands_page() -> str:
@@ -43,14 +46,6 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
-def _plugin_options() -> list[argparse.Action]:
-    """Return the options as argparse knows them once pytest has taken them in."""
-    parser = argparse.ArgumentParser(add_help=False)
-    group = SimpleNamespace(addoption=parser.add_argument)
-    add_options(cast("pytest.Parser", SimpleNamespace(getgroup=lambda *_: group)))
-    return parser._actions
-
-
 def _commands(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
@@ -60,10 +55,6 @@ def _commands(
             inner = command.get_command(context, name)
             if inner is not None and not inner.hidden:
                 yield from _commands(inner, click.Context(inner, parent=context, info_name=name))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def _write() -> None:

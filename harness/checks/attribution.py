@@ -25,7 +25,7 @@ class Effect(StrEnum):
     """Effect of patches on a check.
 
     `revealed` and `hidden` where there was no answer before, or is none now; `moved` (other
-    logits) and `broke` (the engine) are said of PP=1.
+    logits) and `broke` (the engine) are said of PP=1. Names of older reports are read.
     """
 
     INTRODUCED = "introduced"
@@ -34,6 +34,10 @@ class Effect(StrEnum):
     HIDDEN = "hidden"
     MOVED = "moved"
     BROKE = "broke"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Effect | None":
+        return cls.FIXED if value in ("cured", "mended") else None
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Effect of the patches between two neighbouring variants on one check of one point."""
+    """Effect of the patches between two neighbouring variants on a verdict, or on PP=1.
+
+    It stands in the report as it is; `pin` is the release.
+    """
 
     patches: tuple[str, ...]
     before: str
@@ -66,6 +73,7 @@ class Attribution:
     codes: tuple[str, ...]
     message: str
     figures: dict[str, Any] = field(default_factory=dict)
+    pin: str = ""
 
 
 def attribute(

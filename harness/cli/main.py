@@ -11,7 +11,7 @@ from ..errors import BadInputError
 # Each command, in the module of its name, with a line of help: it stands here so that `--help`
 # imports none of the packages behind it.
 _COMMANDS = {
-    "series": "Check, list and show patch series.",
+    "series": "Check and list patch series.",
     "pin": "Environments of vLLM releases: make, list, lock.",
     "model": "Instruments, tiny models and layer splits.",
     "lint": "Check the tensor-key contract of model files, statically.",

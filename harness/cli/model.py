@@ -114,14 +114,4 @@ def _as_text(plan: PartitionPlan) -> str:
         lines.append(f"  {plan.note}")
     if not plan.is_default and not plan.illegal_reason:
         lines.append(f"  {PARTITION_VARIABLE}={plan.value}")
-    for rank in plan.ranks:
-        if rank.layers:
-            span = f"layers {rank.first_layer}-{rank.first_layer + rank.layers - 1}"
-        else:
-            span = "no layers"
-        weights = "unknown" if rank.parameters is None else f"{rank.parameters:,}"
-        lines.append(
-            f"  rank {rank.rank}: {span} ({rank.layers}), {rank.kv_layers} with a KV cache, "
-            f"parameters in them {weights}"
-        )
     return "\n".join(lines)

@@ -1,7 +1,6 @@
-"""`pp-harness series`: check, list and show patch series."""
+"""`pp-harness series`: check and list patch series."""
 
 from pathlib import Path
-from textwrap import indent
 
 import click
 
@@ -22,7 +21,7 @@ _PIN = click.option(
 
 @click.group()
 def series() -> None:
-    """Check, list and show patch series.
+    """Check and list patch series.
 
     A series is a folder with an order file named `series` and the patches that it lists. Without
     DIR the commands work on the series that the harness ships.
@@ -67,33 +66,6 @@ def list_(directory: Path | None) -> None:
         for variant in each.variants():
             added = variant.patches[-1].name if variant.patches else "(no patch)"
             click.echo(f"  {variant.name:<12} {added}")
-
-
-@series.command()
-@_DIRECTORY
-@_PIN
-def show(directory: Path | None, version: str | None) -> None:
-    """Show each patch of a series: why it exists, when it can go, what it changes."""
-    for each in _load(directory, _pin(version)):
-        for patch in each.patches:
-            click.secho(f"{each.name}/{patch.name}", bold=True)
-            for label, value in (
-                ("subject", patch.subject),
-                ("variant", patch.variant),
-                ("upstream", patch.upstream),
-                ("pins", ", ".join(patch.pins)),
-                ("remove when", patch.remove_when),
-                ("sha256", patch.digest),
-            ):
-                click.echo(f"  {label + ':':<12} {value or '-'}")
-            for diff in patch.files:
-                added = sum(len(hunk.new) for hunk in diff.hunks)
-                gone = sum(len(hunk.old) for hunk in diff.hunks)
-                hunks = _count(len(diff.hunks), "hunk", "hunks")
-                click.echo(
-                    f"  {diff.kind + ':':<12} {diff.path} ({hunks}, {gone} -> {added} lines)"
-                )
-            click.echo(f"\n{indent(patch.why, '    ')}\n")
 
 
 def _pin(version: str | None) -> Pin:

@@ -25,8 +25,6 @@ from ..errors import BadInputError
 Config = Mapping[str, Any]
 
 _COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-# Layers of these kinds hold a recurrent state and no key-value cache.
-_NO_KV_KINDS = frozenset({"linear_attention", "mamba", "mamba2", "conv", "recurrent", "mlp", "moe"})
 # Above every model that exists: plans hold an entry for each layer.
 _MOST_LAYERS = 10_000
 
@@ -70,8 +68,6 @@ class Decoder(BaseModel):
         0, validation_alias=AliasChoices("num_experts", "num_local_experts")
     )
     moe_intermediate_size: _PerLayer = 0
-    mlp_only_layers: tuple[int, ...] = ()
-    decoder_sparse_step: _Count = 1
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -136,15 +132,6 @@ class Decoder(BaseModel):
         if missing:
             raise BadInputError(f"no layer before the KV-shared tail is a {missing[0]}")
         return {layer: last_of_kind[self.kinds[layer]] for layer in range(first, self.layers)}
-
-    @cached_property
-    def kv_layers(self) -> frozenset[int]:
-        """The layers that own a key-value cache."""
-        return frozenset(
-            layer
-            for layer, kind in enumerate(self.kinds)
-            if layer not in self.kv_sources and kind not in _NO_KV_KINDS
-        )
 
 
 def text_config(config: Config) -> Config:

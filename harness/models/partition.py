@@ -8,32 +8,11 @@ no vLLM.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from ..errors import BadInputError
 from .config import Config, Decoder
-from .size import layer_parameters
 
 PARTITION_VARIABLE = "VLLM_PP_LAYER_PARTITION"
-
-
-@dataclass(frozen=True)
-class RankPlan:
-    """The part of a model that one pipeline rank holds.
-
-    Attributes:
-        first_layer: index of its first decoder layer.
-        layers: number of decoder layers; the last has index `first_layer + layers - 1`.
-        kv_layers: how many of them own a key-value cache.
-        parameters: weights in these decoder layers, None where the config does not tell.
-            Embeddings and the output head come on top.
-    """
-
-    rank: int
-    first_layer: int
-    layers: int
-    kv_layers: int
-    parameters: int | None
 
 
 @dataclass(frozen=True)
@@ -45,14 +24,12 @@ class PartitionPlan:
         default_split: the split that vLLM makes by itself, legal or not.
         illegal_reason: why the split cannot be loaded; None if it is legal.
         note: one sentence for the reader, or nothing.
-        ranks: the part of each rank; empty where the split does not fit the model.
     """
 
     layers_per_rank: tuple[int, ...]
     default_split: tuple[int, ...]
     illegal_reason: str | None
     note: str
-    ranks: tuple[RankPlan, ...]
 
     @property
     def pp(self) -> int:
@@ -108,9 +85,7 @@ def plan_partition(
                 f"nearest to balanced is {as_value(legal)}"
             )
             split, reason = legal, None
-    fits = sum(split) == decoder.layers and min(split, default=0) >= 0
-    ranks = _ranks(decoder, split, layer_parameters(config)) if fits else ()
-    return PartitionPlan(split, default, reason, note, ranks)
+    return PartitionPlan(split, default, reason, note)
 
 
 def default_split(layers: int, pp: int) -> tuple[int, ...]:
@@ -171,21 +146,3 @@ def balanced_split(decoder: Decoder, pp: int) -> tuple[int, ...] | None:
 def as_value(split: Sequence[int]) -> str:
     """Write a layer split as vLLM's variable has it: `2,3,3`."""
     return ",".join(map(str, split))
-
-
-def _ranks(
-    decoder: Decoder, split: Sequence[int], weights: Sequence[int] | None
-) -> tuple[RankPlan, ...]:
-    plans = []
-    for rank, (end, layers) in enumerate(zip(accumulate(split), split, strict=True)):
-        own = range(end - layers, end)
-        plans.append(
-            RankPlan(
-                rank=rank,
-                first_layer=own.start,
-                layers=layers,
-                kv_layers=sum(layer in decoder.kv_layers for layer in own),
-                parameters=None if weights is None else sum(weights[layer] for layer in own),
-            )
-        )
-    return tuple(plans)

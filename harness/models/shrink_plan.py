@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadInputError
 from .config import Decoder, text_config
-from .instruments.recipes import VOCAB_SIZE
+from .instruments import VOCAB_SIZE
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
 _HIDDEN, _HEAD = 128, 32

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadInputError
 from .config import Config
-from .instruments.recipes import FULL, SLIDING, TRAINED, VOCAB_SIZE
+from .instruments import VOCAB_SIZE, instrument_path, read_card
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -37,8 +37,8 @@ def _family(architecture: str, model_type: str, *parts: Mapping[str, Any], **key
     return config
 
 
-def _gemma4(recipe: str, **keys: Any) -> Config:
-    shape = TRAINED[recipe].shape
+def _gemma4(instrument: str, **keys: Any) -> Config:
+    shape = read_card(instrument_path(instrument))["shape"]
     return _family("Gemma4ForCausalLM", "gemma4_text", shape, **keys)
 
 
@@ -62,7 +62,7 @@ TINY: Mapping[str, Config] = {
     "gemma3": _family(
         "Gemma3ForCausalLM", "gemma3_text", _HEAD,
         num_hidden_layers=12, query_pre_attn_scalar=32, sliding_window=32,
-        layer_types=[*[SLIDING] * 5, FULL] * 2, tie_word_embeddings=True,
+        layer_types=[*["sliding_attention"] * 5, "full_attention"] * 2, tie_word_embeddings=True,
     ),
     "falcon_h1": _family(
         "FalconH1ForCausalLM", "falcon_h1", _HEAD, _ROPE,

@@ -457,16 +457,3 @@ def read_options(given: Mapping[str, Any]) -> Options:
             if (text := given.get(option.flag)) not in (None, False)
         }
     )
-
-
-def option_table() -> list[str]:
-    """Write the README's table of options, a row for each, by group."""
-    rows = ["| option | meaning |", "|--|--|"]
-    group = None
-    for entry, option in declarations():
-        if option.group is not group:
-            group = option.group
-            rows.append(f"| **{group}** | |")
-        name = f"{option.flag} {option.shape}".strip().replace("|", "\\|")
-        rows.append(f"| `{name}` | {help_of(entry)} |")
-    return rows

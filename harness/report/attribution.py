@@ -1,27 +1,27 @@
 """Attribution for the report: from its verdicts, and from the PP=1 captures in a store."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from ..capture.record import Capture
 from ..capture.store import Store
-from ..checks.attribution import Judged, Prefix, attribute, attribute_baselines
+from ..checks.attribution import Attribution, Judged, Prefix, attribute, attribute_baselines
 from ..checks.finding import Severity
 from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .order import by_check
-from .schema import AttributionRecord, Report
+from .schema import Report
 
 
-def attribution_records(report: Report, store: Store | None = None) -> list[AttributionRecord]:
+def attribution_records(report: Report, store: Store | None = None) -> list[Attribution]:
     """Attribute the verdicts of a report to patches, and the changes of PP=1 as `store` has them.
 
     Records that the report has already, as one that was joined from others, stay where theirs
     cannot be computed again: at PP=1 where the store lacks a capture, at PP=N where the report does
     not name the patches of its variants.
     """
-    records: list[AttributionRecord] = []
+    records: list[Attribution] = []
     for pin, facts in _facts(report).items():
         prefixes = [Prefix(name, tuple(p)) for name, p in facts.get("variants", {}).items()]
         baselines = _baselines(report, pin, store)
@@ -35,7 +35,7 @@ def attribution_records(report: Report, store: Store | None = None) -> list[Attr
             if record.pin == pin
             and not _is_computed({prefix.variant for prefix in prefixes}, baselines, record)
         ]
-        made = [AttributionRecord(**asdict(attribution), pin=pin) for attribution in computed]
+        made = [replace(attribution, pin=pin) for attribution in computed]
         records += _in_order([*made, *given], list(facts.get("trees", {})))
     return records
 
@@ -72,7 +72,7 @@ def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Cap
 
 
 def _is_computed(
-    variants: set[str], baselines: Mapping[Point, Capture], record: AttributionRecord
+    variants: set[str], baselines: Mapping[Point, Capture], record: Attribution
 ) -> bool:
     """Whether the computed records tell all that `record` tells."""
     sides = {record.before, record.after}
@@ -82,16 +82,16 @@ def _is_computed(
     return record.pp > 1 or all(point in baselines for point in points)
 
 
-def _in_order(records: list[AttributionRecord], series: list[str]) -> list[AttributionRecord]:
+def _in_order(records: list[Attribution], series: list[str]) -> list[Attribution]:
     """Keep each record once, those of PP=1 first, in the order of the series and the models."""
-    unique: dict[tuple[Any, ...], AttributionRecord] = {}
+    unique: dict[tuple[Any, ...], Attribution] = {}
     for record in records:
         # Figures at PP=1, and its message that has them, may differ between machines.
         own = record.message if record.pp > 1 else ""
         what = record.before, record.after, record.model, record.pp, record.effect, record.check
         unique.setdefault((*what, *record.codes, own), record)
 
-    def key(record: AttributionRecord) -> tuple[Any, ...]:
+    def key(record: Attribution) -> tuple[Any, ...]:
         known = record.before in series
         step = series.index(record.before) if known else len(series)
         return record.pp > 1, step, record.model, record.pp

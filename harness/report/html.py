@@ -3,8 +3,8 @@
 from typing import Any
 
 from ..checks.registry import figure_of, in_order
-from .charts import difference_chart, difference_rows, timing_chart
 from .flips import ChangedAnswer, answer_examples, changed_answers
+from .heat_map import heat_map
 from .pipe import pipe
 from .schema import Report
 from .shell import render
@@ -15,14 +15,14 @@ _MOST_FLIPS = 20
 
 
 def render_page(report: Report) -> str:
-    """Render the page of a report of any age, as UTF-8 text below 6 MB.
+    """Render the page of a report of any age, as UTF-8 text.
 
     Text from models, files and tracebacks is untrusted: `render` shows it as text.
     """
     view = ReportView(report)
     return render(
         "page.html.j2",
-        charts=_charts(view),
+        scripted=True,
         view=view,
         checks=in_order(verdict.check for verdict in report.verdicts),
         states=STATES,
@@ -31,7 +31,7 @@ def render_page(report: Report) -> str:
         label=lambda check, name: figure_of(check, name).title,
         pipe=lambda point, check: pipe(point, check, view.findings),
         flips=lambda point, check: _flips(view, point, check),
-        difference_rows=difference_rows,
+        heat_map=heat_map,
         rows=_matrix_rows(view),
         sizes=sorted({point.point.pp for point in view.points}),
         floor_of=floor_of,
@@ -49,18 +49,6 @@ def _matrix_rows(view: ReportView) -> dict[tuple[str, ...], dict[int, PointView]
         row = point.variant, point.model, " ".join([*pin, *extras(point)])
         rows.setdefault(row, {})[point.pp] = shown
     return rows
-
-
-def _charts(view: ReportView) -> dict[str, Any]:
-    """Draw the figures of the page, by the id of the element that shows them."""
-    charts = {
-        f"{point.anchor}-{check}-map": difference_chart(verdict.figures["difference"])
-        for point in view.points
-        for check, verdict in point.verdicts.items()
-        if verdict.figures.get("difference")
-    }
-    timing = timing_chart(view.report.cells)
-    return charts | ({"timing-chart": timing} if timing else {})
 
 
 def _flips(view: ReportView, point: PointView, check: str) -> list[ChangedAnswer]:

@@ -4,12 +4,12 @@ Fields are added. Two had another name before, which is still read: `stage` was 
 `cure`.
 """
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from ..capture.manifest import Status
-from ..checks.attribution import Effect
+from ..checks.attribution import Attribution
 from ..checks.finding import Outcome, Severity
 
 SCHEMA = "pp-harness-report/1"
@@ -19,11 +19,9 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
-class FindingRecord(_Model):
-    """A finding. `stage` is a pipeline stage, `place` a file:line of the tree under test."""
+class _OfPoint(_Model):
+    """A record of a point; older reports lack what is at its default."""
 
-    code: str
-    severity: Severity
     variant: str
     model: str
     pp: int
@@ -32,6 +30,13 @@ class FindingRecord(_Model):
     kernels: str = "default"
     pin: str = ""
     serving: str = ""
+
+
+class FindingRecord(_OfPoint):
+    """A finding. `stage` is a pipeline stage, `place` a file:line of the tree under test."""
+
+    code: str
+    severity: Severity
     check: str
     stage: int | None = Field(default=None, validation_alias=AliasChoices("stage", "rank"))
     boundary: str | None = None
@@ -54,7 +59,7 @@ class FindingRecord(_Model):
         return ", ".join(part for part in parts if part)
 
 
-class VerdictRecord(_Model):
+class VerdictRecord(_OfPoint):
     """The verdict of one check of one point; `expected` says that expected.toml foresees it.
 
     `point` is the id of the point, as pytest's items have it; empty in older reports. `check` is
@@ -62,14 +67,6 @@ class VerdictRecord(_Model):
     """
 
     point: str = ""
-    variant: str
-    model: str
-    pp: int
-    tp: int = 1
-    profile: str = "parity"
-    kernels: str = "default"
-    pin: str = ""
-    serving: str = ""
     check: str
     verdict: Outcome
     expected: bool
@@ -95,7 +92,7 @@ class VerdictRecord(_Model):
         return self.known or self.verdict is Outcome.NOT_APPLICABLE
 
 
-class CellRecord(_Model):
+class CellRecord(_OfPoint):
     """An engine: its end, and its seconds by phase.
 
     `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
@@ -104,14 +101,6 @@ class CellRecord(_Model):
     """
 
     id: str
-    variant: str
-    model: str
-    pp: int
-    tp: int = 1
-    profile: str = "parity"
-    kernels: str = "default"
-    pin: str = ""
-    serving: str = ""
     status: Status
     seconds: dict[str, float]
     began: float | None = None
@@ -125,27 +114,6 @@ class CellRecord(_Model):
     effective: dict[str, Any] | None = None
 
 
-def _present_name(effect: Any) -> Any:
-    """Translate the names that effects had in older reports."""
-    return {"cured": Effect.FIXED, "mended": Effect.FIXED}.get(effect, effect)
-
-
-class AttributionRecord(_Model):
-    """Effect of the patches between two neighbouring variants on a verdict, or on PP=1."""
-
-    patches: list[str]
-    before: str
-    after: str
-    model: str
-    pp: int
-    pin: str = ""
-    effect: Annotated[Effect, BeforeValidator(_present_name)]
-    check: str
-    codes: list[str]
-    message: str
-    figures: dict[str, Any] = Field(default_factory=dict)
-
-
 class Report(_Model):
     """A whole run."""
 
@@ -155,4 +123,4 @@ class Report(_Model):
     verdicts: list[VerdictRecord]
     findings: list[FindingRecord]
     not_applicable: list[str] = Field(default_factory=list)
-    attribution: list[AttributionRecord] = Field(default_factory=list)
+    attribution: list[Attribution] = Field(default_factory=list)

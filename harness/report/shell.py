@@ -2,10 +2,8 @@
 
 import base64
 import hashlib
-import importlib.resources
 import json
 import re
-from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,28 +16,16 @@ from .text import figure, printable
 _PARTS = Path(__file__).parent / "page"
 
 
-def render(template: str, *, charts: Mapping[str, Any] | None = None, **values: Any) -> str:
+def render(template: str, *, scripted: bool = False, **values: Any) -> str:
     """Fill a template of `page/`, as text that is to be written as UTF-8.
 
-    `charts` maps the id of an element to the figure that it shows, in plotly's JSON form. Every
-    value is made printable and escaped, and a content security policy lets no script run but the
-    page's own two, none on a page without charts, and nothing load.
+    Every value is made printable and escaped, and a content security policy lets no script run but
+    our own, which only a `scripted` page has, and nothing load.
     """
-    scripts = {}
-    if charts is not None:
-        plotly: Any = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
-        scripts = {"plotly": _shipped(plotly), "page": _shipped(_PARTS / "page.js")}
-    return (
-        _templates()
-        .get_template(template)
-        .render(
-            **values,
-            charts=charts,
-            style=_shipped(_PARTS / "page.css"),
-            scripts=scripts,
-            policy=" ".join(f"'{_digest(script)}'" for script in scripts.values()) or "'none'",
-        )
-    )
+    style, script = (_shipped(_PARTS / name) for name in ("page.css", "page.js"))
+    policy = f"'{_digest(script)}'" if scripted else "'none'"
+    page = _templates().get_template(template)
+    return page.render(**values, style=style, script=script, policy=policy)
 
 
 @cache
@@ -66,8 +52,8 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def _shipped(file: Any) -> Any:
-    """Read a script or style that a package ships; nothing in it may end its element."""
+def _shipped(file: Path) -> Markup:
+    """Read our script or style; nothing in it may end its element."""
     text = file.read_text(encoding="utf-8")
     return Markup(re.sub("</(?=script|style)", "<\\\\/", text, flags=re.IGNORECASE))  # noqa: S704 - shipped with the package
 

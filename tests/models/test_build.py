@@ -8,8 +8,8 @@ import pytest
 from harness.errors import BadInputError, HarnessError
 from harness.models.checkpoint import content_digest
 from harness.models.instruments import instrument_path
-from harness.models.instruments.recipes import recipe_of
 from tools.instruments.build import build_instrument
+from tools.instruments.recipes import recipe_of
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 

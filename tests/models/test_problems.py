@@ -4,8 +4,8 @@ import json
 import re
 
 from harness.models.instruments import problems_path
-from harness.models.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED
 from tools.instruments.problems import make_problems, prompt_of, target_of, to_jsonl
+from tools.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED
 
 ANSWER = re.compile(r"(?P<working>[\d +*-]+) = (?P<result>\d+)\n#### (?P<final>\d+)")
 

@@ -9,10 +9,10 @@ from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
 from harness.models.config import Decoder, text_config
 from harness.models.instruments import instrument_names, instrument_path, problems_path
-from harness.models.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES, TRAINED
 from harness.models.partition import plan_partition
 from tools.instruments.build import MAXIMUM_BYTES
 from tools.instruments.problems import make_problems, prompt_of
+from tools.instruments.recipes import PROBLEM_COUNT, PROBLEM_SEED, RECIPES, TRAINED
 
 every_instrument = pytest.mark.parametrize("name", instrument_names())
 trained_instrument = pytest.mark.parametrize("name", tuple(TRAINED))
@@ -29,7 +29,7 @@ def header_of(folder):
 
 def test_the_names_are_the_recipes():
     """Four instruments, each with its files."""
-    assert instrument_names() == ("dense", "ple", "moe", "mm")
+    assert instrument_names() == tuple(RECIPES) == ("dense", "ple", "moe", "mm")
     assert all(instrument_path(name).is_dir() for name in instrument_names())
     assert problems_path().is_file()
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from harness.models.instruments import instrument_path
-from harness.models.instruments.recipes import TRAINED
 from harness.models.size import kv_bytes, weight_bytes
+from tools.instruments.recipes import TRAINED
 
 
 @pytest.mark.parametrize("name", TRAINED)

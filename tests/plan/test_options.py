@@ -17,11 +17,11 @@ from harness.plan.options import (
     SETTINGS,
     Options,
     declarations,
-    option_table,
     parse_pps,
     read_options,
 )
 from harness.plugin.options import add_options
+from tools.reference import option_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 # Frozen: a flag that goes or changes its name breaks somebody's job.

@@ -1,6 +1,5 @@
 """The page in a real browser: it draws, sorts, filters, follows links, and logs no error."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -135,21 +134,18 @@ def test_a_link_to_a_finding_opens_it(visit):
     )
 
 
-def test_charts_are_drawn_in_both_themes(visit):
-    """Heat map and Gantt chart come out as SVG with text, and change colour with the theme."""
+def test_the_heat_map_is_drawn_in_both_themes(visit):
+    """Its cells can be seen, say what they are, and change colour with the theme."""
     js = visit("hostile")
-    js("document.querySelector('.chart').scrollIntoView()")
-    colour = "return getComputedStyle(document.querySelector('.chart .bg')).fill"
-    wait(
-        js.__self__,
-        "return document.querySelector('.chart .heatmaplayer image, .chart .heatmaplayer .hm')",
-    )
+    js("for (const d of document.querySelectorAll('details')) d.open = true;")
+    cell = "document.querySelector('.heat rect')"
+    colour = f"return getComputedStyle({cell}).fill"
+    assert js(f"return {cell}.getBoundingClientRect().width") > 10
+    assert "position" in js(f"return {cell}.textContent")
     js("document.getElementById('theme').click()")  # light
     light = js(colour)
     js("document.getElementById('theme').click()")  # dark
-    wait(js.__self__, f"return (() => {{ {colour} }})() !== {json.dumps(light)}")
-    js("document.getElementById('timing').scrollIntoView()")
-    wait(js.__self__, "return document.querySelectorAll('#timing-chart .bars path').length >= 4")
+    assert js(colour) != light
 
 
 def test_the_page_of_a_history_shows_its_nights(visit):
@@ -164,15 +160,11 @@ def test_hostile_text_runs_nothing(visit):
     js = visit("hostile")
     js("""for (const d of document.querySelectorAll('details')) d.open = true;
        for (const e of document.querySelectorAll('*')) e.dispatchEvent(new Event('mouseover'));""")
-    wait(
-        js.__self__,
-        "return document.querySelectorAll('.chart svg').length >= 2 || (scrollBy(0, 400), false)",
-    )
     assert js("return window.pwned === undefined")
     assert (
         js("return document.querySelectorAll('iframe, object, embed, main img, h1 b').length") == 0
     )
-    assert js("return document.querySelectorAll('script').length") == 3
+    assert js("return document.querySelectorAll('script').length") == 1
     assert js("return document.querySelector('.flip mark').textContent") == "a"
 
 
@@ -235,7 +227,7 @@ def test_it_fits_a_narrow_screen(phone, visit, name):
     """Nothing but the regions that scroll on their own is wider than a phone."""
     js = visit(name)
     wide = """return [...document.querySelectorAll('body *')].filter(one =>
-        !one.closest('.scroll *, .numbers *, svg') && one.getBoundingClientRect().right > 401)
+        !one.closest('.scroll *, svg') && one.getBoundingClientRect().right > 401)
         .map(one => one.tagName + '.' + one.className)"""
     assert js(wide) == []
     assert js("return document.documentElement.scrollWidth") <= 400

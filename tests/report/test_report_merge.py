@@ -1,6 +1,7 @@
 """`pp-harness report merge`: the shards of one sweep become one report, and one store."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -273,7 +274,8 @@ def test_a_record_of_two_shards_stands_once(store):
     of_ple = [judged(variant, "ple", variants=PATCHES) for variant in PATCHES]
     first = attributed(join_whole(of_ple), store)
     second = first.model_copy(deep=True)
-    second.attribution[0].message += " on another machine"
+    moved = first.attribution[0]
+    second.attribution[0] = replace(moved, message=f"{moved.message} on another machine")
     joined = join_reports({"a": first, "b": second})
     assert effects(joined) == EFFECTS
     assert joined.attribution[0] == first.attribution[0]

@@ -124,18 +124,10 @@ def test_list_names_variants(run, shipped):
     ]
 
 
-def test_show_tells_why(run, shipped):
-    """`show` gives header, explanation, and what each patch changes."""
-    status, out, _ = run("show")
-    assert status == 0
-    for words in ("Shout", "never", "For show.", "vllm/a.py (1 hunk, 3 -> 3 lines)"):
-        assert words in out
-
-
 def test_unknown_pin_and_folder(run, shipped, tmp_path):
     """A pin that is not known, a folder without a series, no series at all: status 2, by name."""
     assert "no pin for vLLM 9; known: 1.2.3" in run("lint", "--pin", "9")[2]
-    assert run("show", tmp_path / "nowhere")[0] == 2
+    assert run("list", tmp_path / "nowhere")[0] == 2
     (shipped / "s/series").unlink()
     status, _, err = run("list")
     assert status == 2

@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from harness.errors import HarnessError
 from harness.models.instruments import instrument_names
-from harness.models.instruments.recipes import recipe_of
 
 from . import build as builder
+from .recipes import recipe_of
 
 
 @click.command()

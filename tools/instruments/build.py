@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from harness.errors import BadInputError, HarnessError
 from harness.files import whole_folder
-from harness.models.instruments import CARD
-from harness.models.instruments.recipes import PROBLEM_SEED, VOCAB_SIZE, RandomRecipe, Recipe
+from harness.models.instruments import CARD, VOCAB_SIZE
 
 from .problems import Problem, make_problems, prompt_of, target_of
+from .recipes import PROBLEM_SEED, RandomRecipe, Recipe
 from .tokenizer import BOS, EOS, train_tokenizer, write_tokenizer
 
 if TYPE_CHECKING:

@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from harness.engine import random_weights
-from harness.models.instruments.recipes import RandomRecipe
 
 from . import weight_effects
+from .recipes import RandomRecipe
 from .tokenizer import write_tokenizer
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
-from harness.models.instruments.recipes import Recipe
 from harness.models.shrink import add_shared_weights
+
+from .recipes import Recipe
 
 IGNORED = -100
 MAX_GRADIENT_NORM = 1.0

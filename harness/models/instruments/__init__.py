@@ -1,6 +1,6 @@
 """The bundled instruments: tiny checkpoints, and the word problems that the trained ones solve.
 
-This module finds their files; it builds nothing and needs no torch.
+This module finds their files; `tools/instruments` builds them.
 """
 
 import json
@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BadInputError
-from .recipes import RECIPES, recipe_of
 
+# In the order in which a sweep runs them.
+_NAMES = ("dense", "ple", "moe", "mm")
+# Of the tokenizer that they share.
+VOCAB_SIZE = 448
 _HERE = Path(__file__).resolve().parent
 CHECKPOINTS = _HERE / "checkpoints"
 # The model card of a checkpoint that we built: written last, so that it marks a whole one.
@@ -18,7 +21,7 @@ CARD = "instrument.json"
 
 def instrument_names() -> tuple[str, ...]:
     """Return the names of the bundled instruments, in the order in which a sweep runs them."""
-    return tuple(RECIPES)
+    return _NAMES
 
 
 def instrument_path(name: str) -> Path:
@@ -27,7 +30,10 @@ def instrument_path(name: str) -> Path:
     Raises:
         BadInputError: no instrument has that name, or this installation lacks its files.
     """
-    folder = CHECKPOINTS / recipe_of(name).name
+    if name not in _NAMES:
+        known = ", ".join(sorted(_NAMES))
+        raise BadInputError(f"no instrument is called {name!r}; there are {known}")
+    folder = CHECKPOINTS / name
     if not (folder / "model.safetensors").is_file():
         raise BadInputError(
             f"the files of instrument {name!r} are not installed; "

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ...errors import BadInputError
+from harness.errors import BadInputError
 
 PROBLEM_COUNT = 128
 PROBLEM_SEED = 20260
-VOCAB_SIZE = 448
-
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 # What the trained ones share. The window is shorter than every prompt; both kinds of attention have
