@@ -9,9 +9,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
-from email.parser import HeaderParser
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +16,7 @@ from ..errors import BadInputError
 from ..files import read_bytes
 from .compiled import SOURCES
 from .diff import FileDiff, parse_diff
-from .series import Patch, without_mail_tag
+from .series import Patch
 
 # No line of a hunk begins so: each has a blank, + or - before its text.
 _MAIL = re.compile(r"From [0-9a-f]{40,64} \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}")
@@ -79,14 +76,14 @@ def read_patch_file(path: Path) -> PatchFile:
     skipped: list[str] = []
     for start, end in _mails(lines):
         sections = _sections(lines, start, end)
-        message = lines[start : sections[0].first_line - 1 if sections else end]
-        _refuse_stray(message, start, path)
+        _refuse_stray(lines, start, sections[0].first_line - 1 if sections else end, path)
         outside = [section.name for section in sections if not section.is_below_vllm]
         _refuse_compiled(outside, path)
         skipped += [name for name in outside if name not in skipped]
         files = _parse([section for section in sections if section.is_below_vllm], path)
         if files:
-            patches.append(_patch(path, message, files))
+            digest = hashlib.sha256(repr(files).encode()).hexdigest()
+            patches.append(Patch(path, files, digest, variant="patched"))
     if not patches and not skipped:
         raise BadInputError(
             f"{path}: holds no diff; give what `git diff` or `git format-patch` wrote, or a pull "
@@ -137,12 +134,12 @@ def _parse(sections: Sequence[_Section], path: Path) -> tuple[FileDiff, ...]:
     return tuple(files)
 
 
-def _refuse_stray(message: Sequence[str], start: int, path: Path) -> None:
-    for number, line in enumerate(message, start=start + 1):
-        if line.startswith(_STRAY):
+def _refuse_stray(lines: Sequence[str], start: int, end: int, path: Path) -> None:
+    for at in range(start, end):
+        if lines[at].startswith(_STRAY):
             raise BadInputError(
-                f"{path}: line {number}: {line!r} stands before the diff and looks like a part of "
-                "it; give the whole diff, as `git diff` writes it"
+                f"{path}: line {at + 1}: {lines[at]!r} stands before the diff and looks like a "
+                "part of it; give the whole diff, as `git diff` writes it"
             )
 
 
@@ -158,15 +155,3 @@ def _refuse_compiled(names: Sequence[str], path: Path) -> None:
             "compiled files do not have: build and install this vLLM, or take those files out of "
             "the diff if what you measure does not need them"
         )
-
-
-def _patch(path: Path, message: Sequence[str], files: tuple[FileDiff, ...]) -> Patch:
-    # The line "From <commit> <date>" is mbox's, no header.
-    mail = message[1:] if message and _MAIL.fullmatch(message[0]) else []
-    subject = str(HeaderParser().parsestr("\n".join(mail)).get("Subject", ""))
-    try:
-        subject = str(make_header(decode_header(" ".join(subject.split()))))
-    except (HeaderParseError, LookupError, UnicodeError):
-        subject = " ".join(subject.split())
-    digest = hashlib.sha256(repr(files).encode()).hexdigest()
-    return Patch(path, files, digest, variant="patched", subject=without_mail_tag(subject))
