@@ -264,8 +264,9 @@ def _check_compiled(root: Path, base: Mapping[str, str], now: Mapping[str, str])
         raise BadInputError(
             f"{root}: the branch changes what is compiled ({shown}), "
             "which the compiled files of a release do not have: measure a branch without it; or "
-            "commit it, make a pin of a wheel that is built from the commit (CONTRIBUTING.md), tag "
-            "the commit v<version>, and name it with --pp-base and --pp-base-version"
+            "commit it, build and install that vLLM (pip wheel --no-deps .), add its version to "
+            "patches/pins.toml, tag the commit v<version>, and name it with --pp-base and "
+            "--pp-base-version"
         )
 
 

@@ -166,6 +166,18 @@ def test_compiled_changes_of_the_branch_are_refused(checkout, read, case):
         read()
 
 
+def test_a_vllm_built_with_the_change_is_taken(checkout, pins, site):
+    """The way out that the error names: a pin and a tag of the commit that was built."""
+    checkout.git("tag", "v9.9.9", checkout.commit({"csrc/cpu/ops.cpp": "// changed\n"}))
+    checkout.write("vllm/a.py", "changed\n")
+    site.install(version="9.9.9", files=WHEEL)
+    result = read_checkout(
+        checkout.path, pins, lambda pin: site.locate(version=pin.version), base="v9.9.9"
+    )
+    assert changes(result) == {"base": {}, "worktree": {"vllm/a.py": b"changed\n"}}
+    assert result.compiled == CompiledDifference("9.9.9", 0, ())
+
+
 def test_a_deleted_kernel_is_refused(checkout, read):
     """A kernel that is gone differs as much as one that changed."""
     (checkout.path / "csrc/ops.cu").unlink()
