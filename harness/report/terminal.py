@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
 from ..engine.hooks.workarounds import needed
-from ..engine.settings import Kernels
+from ..engine.settings import Kernels, Mode, Profile
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .records import ItemRecord
@@ -52,6 +52,8 @@ def questions_line(sweep: "Sweep") -> list[str]:
     count, margin, limit = sweep.questions, sweep.options.margin, sweep.options.gsm8k_limit
     if not count:
         return []
+    profiles, mode = sweep.options.profiles, sweep.options.mode
+    same_batches = set(profiles) == {Profile.PARITY} and mode is Mode.EAGER
     needed, fewest = questions_needed(margin), fewest_questions(margin)
     drop = f"a {100 * margin:g}-point drop"
     if count >= needed:
@@ -62,7 +64,7 @@ def questions_line(sweep: "Sweep") -> list[str]:
     else:
         can = (
             f"cannot rule out {drop} ({fewest} can if no answer changes): accuracy passes only if "
-            "all answers are identical"
+            f"all answers are identical{'' if same_batches else ', in parity'}"
         )
     warning = f"warning: --pp-gsm8k-limit {limit}: " if limit is not None else ""
     return [f"pp-harness: {warning}{count} questions {can}"]

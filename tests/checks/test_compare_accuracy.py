@@ -4,13 +4,18 @@ import pytest
 from builders import answer
 
 from harness.checks.accuracy.accuracy import compare_accuracy
+from harness.checks.accuracy.paired import mcnemar
+from harness.checks.accuracy.power import FALSE_ALARM, fewest_questions
 from harness.checks.finding import Outcome, Severity
+from harness.engine.settings import Kernels, Mode, Profile
 
 
-def judge(build, before, after, **options):
-    baseline, candidate = build(pp=1), build(pp=2)
-    baseline.answers, candidate.answers = before, after
-    return compare_accuracy(baseline.save(), candidate.save(), **options)
+def judge(build, before, after, *, asked=None, **options):
+    sides = build(pp=1), build(pp=2)
+    for side, answers in zip(sides, (before, after), strict=True):
+        side.answers = answers
+        side.asked(**(asked or {}))
+    return compare_accuracy(*(side.save() for side in sides), **options)
 
 
 def test_identical_outputs_pass(build):
@@ -18,7 +23,7 @@ def test_identical_outputs_pass(build):
     answers = [answer(0), answer(1, right=False)]
     verdict = judge(build, answers, answers)
     assert verdict.outcome is Outcome.PASS
-    assert verdict.summary == "all 2 outputs identical (0.500 at PP=1, 0.500 here)"
+    assert verdict.summary == "all 2 outputs identical (strict-match 0.500 at PP=1, 0.500 here)"
     assert not {"p_value", "fall_bound"} & set(verdict.figures), "there is nothing to estimate"
 
 
@@ -63,15 +68,15 @@ def test_no_answers_is_blocked(build, side):
 
 
 def test_significant_fall_fails(build):
-    """ACC001: five losses and no win cannot be chance (1/32); each flip is there, both answers."""
-    before = [answer(n) for n in range(10)]
-    after = [answer(n, right=n >= 5) for n in range(10)]
+    """ACC001: thirteen losses and no win are no chance (1/8192); each flip is there."""
+    before = [answer(n) for n in range(20)]
+    after = [answer(n, right=n >= 13) for n in range(20)]
     verdict = judge(build, before, after)
     assert verdict.outcome is Outcome.FAIL
     (found,) = verdict.findings
     assert found.code == "ACC001"
-    assert found.evidence["p_value"] == pytest.approx(1 / 32)
-    assert (found.evidence["baseline"], found.evidence["candidate"]) == (1.0, 0.5)
+    assert found.evidence["p_value"] == pytest.approx(1 / 2**13)
+    assert (found.evidence["baseline"], found.evidence["candidate"]) == (1.0, 0.35)
     assert found.evidence["examples"][0] == {
         "question": "question 0",
         "target": "#### 1",
@@ -80,8 +85,30 @@ def test_significant_fall_fails(build):
         "change": "lost",
     }
     assert [one["question"] for one in found.evidence["examples"]] == [
-        f"question {number}" for number in range(5)
+        f"question {number}" for number in range(13)
     ]
+
+
+def test_significant_rise_fails(build):
+    """ACC005: answers that all turn right are not the same computation."""
+    before = [answer(n, right=False) for n in range(128)]
+    after = [answer(n, right=n < 85) for n in range(128)]
+    verdict = judge(build, before, after)
+    assert verdict.outcome is Outcome.FAIL
+    assert [found.code for found in verdict.findings] == ["ACC005"]
+    assert verdict.figures["p_rise"] < 1e-20
+
+
+@pytest.mark.parametrize("lost", range(0, 13))
+def test_a_night_of_honest_verdicts_stays_green(build, lost):
+    """Flips as chance gives them in a hundred verdicts do not fail: the level is the night's."""
+    before = [answer(n, right=n >= 12 - lost) for n in range(1400)]
+    after = [answer(n, right=n < 1400 - lost) for n in range(1400)]
+    verdict = judge(build, before, after)
+    fails = abs(12 - 2 * lost) == 12
+    assert (verdict.outcome is Outcome.FAIL) is fails
+    # 2**-12, the most extreme of them, comes once in 4,096 pairs for each side.
+    assert min(mcnemar(lost, 12 - lost), mcnemar(12 - lost, lost)) >= FALSE_ALARM / 2 or fails
 
 
 def test_wins_are_kept_beside_losses(build):
@@ -93,19 +120,31 @@ def test_wins_are_kept_beside_losses(build):
     assert flips == [("question 2", "lost"), ("question 1", "won")]
 
 
-def test_flexible_extract_stands_beside_strict_match(build):
-    """The verdict goes by strict-match; what flexible-extract reads is in figures and message."""
-    before = [answer(n) for n in range(10)]
-    after = [answer(n, right=n >= 6) for n in range(10)]
-    for line in after[:4]:
+def test_the_filter_by_which_pp_1_solves_more_decides(build):
+    """A model whose form strict-match never reads is judged by its numbers: 0.61 to 0.31 fails."""
+    sides = [[answer(n, right=False) for n in range(384)] for _ in range(2)]
+    for side, share in zip(sides, (0.61, 0.31), strict=True):
+        for line in side[: int(384 * share)]:
+            line["scores"]["flexible-extract"] = 1.0
+        for line in side:
+            line["output"] += f" {share}"
+    verdict = judge(build, *sides)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.figures["filter"] == "flexible-extract"
+    assert (verdict.figures["lost"], verdict.figures["flexible_lost"]) == (115, 115)
+
+
+def test_the_candidate_has_no_say_in_the_filter(build):
+    """What PP=N breaks is not read by the filter that hides it: the baseline alone chooses."""
+    before = [answer(n) for n in range(20)]
+    after = [answer(n, right=n >= 16) for n in range(20)]
+    for line in after[:16]:
+        line["scores"]["strict-match"] = 0.0
         line["scores"]["flexible-extract"] = 1.0  # the number is right, its form is not
     verdict = judge(build, before, after)
     assert verdict.outcome is Outcome.FAIL
-    figures = verdict.figures
-    assert (figures["lost"], figures["candidate"]) == (6, 0.4)
-    assert (figures["flexible_lost"], figures["flexible_candidate"]) == (2, 0.8)
-    assert (figures["flexible_baseline"], figures["flexible_won"]) == (1.0, 0)
-    assert "flexible-extract 1.000, 0.800" in verdict.summary
+    assert verdict.figures["filter"] == "strict-match"
+    assert (verdict.figures["lost"], verdict.figures["flexible_lost"]) == (16, 0)
 
 
 def test_score_that_only_flexible_extract_moves_is_a_change(build):
@@ -125,14 +164,35 @@ def test_fall_that_may_be_chance_is_inconclusive(build):
     assert [found.code for found in verdict.findings] == ["ACC002"]
 
 
-def test_changed_outputs_with_equal_scores_are_inconclusive_if_few(build):
-    """ACC002: wrong answers that turn into other wrong answers are no proof of equality."""
-    before = [answer(n, right=False) for n in range(20)]
-    after = [answer(n, right=False, output="#### 3") for n in range(20)]
+@pytest.mark.parametrize("solved", [0, 37])
+def test_a_baseline_that_solves_nothing_shows_no_fall(build, solved):
+    """ACC002: all outputs changed at 0 to 9 % right are no pass, however many are asked."""
+    before = [answer(n, right=n < solved) for n in range(384)]
+    after = [answer(n, right=n < solved, output=f"other {n}") for n in range(384)]
     verdict = judge(build, before, after)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.figures["outputs_changed"] == 20
-    assert "no question is solved at PP=1" in verdict.findings[0].fix, "more would not help"
+    assert [found.code for found in verdict.findings] == ["ACC002"]
+    assert verdict.figures["outputs_changed"] == 384
+    assert "PP=1 solves too few" in verdict.summary
+
+
+@pytest.mark.parametrize(
+    "asked", [{"profile": Profile.STRESS}, {"mode": Mode.COMPILED}], ids=["stress", "compiled"]
+)
+def test_identical_answers_outside_parity_need_the_planned_number(build, asked):
+    """Four identical answers in other batches are a sample of four."""
+    needed = fewest_questions(0.01)
+    for count, outcome in ((4, Outcome.INCONCLUSIVE), (needed, Outcome.PASS)):
+        answers = [answer(n) for n in range(count)]
+        verdict = judge(build, answers, answers, asked=asked)
+        assert verdict.outcome is outcome, count
+
+
+def test_identical_answers_of_invariant_kernels_are_bits(build):
+    """Kernels under which PP=1 was seen to repeat itself in other batches need no number."""
+    answers = [answer(n) for n in range(4)]
+    asked = {"profile": Profile.STRESS, "kernels": Kernels.INVARIANT}
+    assert judge(build, answers, answers, asked=asked).outcome is Outcome.PASS
 
 
 def test_changed_outputs_pass_with_enough_questions(build):
@@ -167,13 +227,6 @@ def test_margin_decides(build):
 
 def test_score_that_moves_under_an_equal_output_is_no_pass(build):
     """Equal outputs with other scores are a change: they must not pass as identical."""
-    before = [answer(n) for n in range(10)]
-    after = [answer(n, right=False, output="#### 1") for n in range(10)]
+    before = [answer(n) for n in range(20)]
+    after = [answer(n, right=False, output="#### 1") for n in range(20)]
     assert judge(build, before, after).outcome is Outcome.FAIL
-
-
-def test_better_answers_pass(build):
-    """More right answers at PP=N are no fall."""
-    before = [answer(n, right=n >= 20) for n in range(40)]
-    after = [answer(n) for n in range(40)]
-    assert judge(build, before, after).outcome is Outcome.PASS

@@ -25,7 +25,7 @@ def test_the_examples_are_right(tmp_path):
     rows = re.findall(
         r"^\| (\d+) \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| (\w+) \|$", PAGE, re.MULTILINE
     )
-    assert len(rows) == 5
+    assert len(rows) == 6
     for place, (*counts, p, bound, verdict) in enumerate(rows):
         n, lost, won = map(int, counts)
         assert f"{mcnemar(lost, won):.4g}" == p

@@ -110,8 +110,8 @@ def test_a_fault_without_a_layer_counts_as_caught_and_not_as_placed(build):
     """Where no layer differs there is no place to be right about: the rate leaves it out."""
     fault = next(fault for fault in FAULTS if fault.layer is None)
     reference, other = build(pp=1), build(pp=2)
-    reference.answers = [answer(number) for number in range(10)]
-    other.answers = [answer(number, right=number >= 5) for number in range(10)]
+    reference.answers = [answer(number) for number in range(16)]
+    other.answers = [answer(number, right=number >= 12) for number in range(16)]
     result = ChangeResult.of(fault, reference.save(), other.save())
     report = SelftestReport((result,), ())
     figures = report.figures

@@ -9,13 +9,16 @@ from typing import Any
 
 from ...capture.record import Capture
 from ...plan.options import DEFAULT_MARGIN
+from ..bits import bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Figure, Need, register
 from .paired import fall_bound, mcnemar
-from .power import ALPHA
+from .power import FALSE_ALARM, fewest_questions
 
-# Fixed beforehand, as lm-eval's gsm8k reports it first; the other is shown beside it.
-PRIMARY_FILTER, SECOND_FILTER = "strict-match", "flexible-extract"
+# In lm-eval's order. The one by which PP=1 solves more decides, the first if both are alike.
+FILTERS = ("strict-match", "flexible-extract")
+# The share of questions that PP=1 must solve, else there is too little to lose.
+_LEAST_SOLVED = 0.1
 _HASHES = ("doc_hash", "prompt_hash", "target_hash")
 # Answers that are kept where outputs differ and no score does.
 _EXAMPLES = 3
@@ -29,9 +32,10 @@ def compare_accuracy(
 ) -> Verdict:
     """Judge the answers of `candidate` (PP=N) against those of `baseline` (PP=1).
 
+    FAIL: the sets do not pair, or more answers turned wrong, or right, than chance allows.
     PASS: every output is identical, or the one-sided 95 % bound of the fall is below `margin`.
-    FAIL: the sets do not pair, or correct answers turned wrong more often than chance allows.
-    INCONCLUSIVE: outputs differ and the questions are too few to decide.
+    INCONCLUSIVE: the questions are too few to decide, or PP=1 solves too few of them. Where the
+    batches differ, identical outputs are a sample too and need as many questions as the margin.
     """
     before, after = baseline.answers, candidate.answers
     if not before or not after:
@@ -41,48 +45,59 @@ def compare_accuracy(
         return verdict_of(Outcome.FAIL, unpaired)
     pairs = list(zip(before, after, strict=True))
     count = len(pairs)
-    lost, won = _flipped(pairs, PRIMARY_FILTER)
-    flexible_lost, flexible_won = _flipped(pairs, SECOND_FILTER)
+    read_by = max(FILTERS, key=lambda name: _share(before, name))
+    lost, won = _flipped(pairs, read_by)
+    flexible_lost, flexible_won = _flipped(pairs, FILTERS[1])
     changed = [(a, b) for a, b in pairs if (a["output"], a["scores"]) != (b["output"], b["scores"])]
     figures: dict[str, Any] = {
         "questions": count,
-        "baseline": _share(before, PRIMARY_FILTER),
-        "candidate": _share(after, PRIMARY_FILTER),
+        "baseline": _share(before, read_by),
+        "candidate": _share(after, read_by),
         "lost": len(lost),
         "won": len(won),
         "outputs_changed": len(changed),
         "margin": margin,
-        "filter": PRIMARY_FILTER,
-        "flexible_baseline": _share(before, SECOND_FILTER),
-        "flexible_candidate": _share(after, SECOND_FILTER),
+        "filter": read_by,
+        "flexible_baseline": _share(before, FILTERS[1]),
+        "flexible_candidate": _share(after, FILTERS[1]),
         "flexible_lost": len(flexible_lost),
         "flexible_won": len(flexible_won),
     }
-    scores = f"{figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
+    scores = f"{read_by} {figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
     if not changed:
-        return judged([], f"all {count} outputs identical ({scores})", **figures)
-    p_value, bound = mcnemar(len(lost), len(won)), fall_bound(len(lost), len(won), count)
+        needed = fewest_questions(margin)
+        if count >= needed or bits_decide(baseline):
+            return judged([], f"all {count} outputs identical ({scores})", **figures)
+        finding = Finding(
+            "ACC002",
+            f"all {count} outputs identical ({scores}), and in other batches {needed} are needed "
+            f"to exclude a fall of {margin:g}",
+            "ask more questions (--pp-gsm8k-limit), or run --pp-profile parity",
+            Severity.WARNING,
+        )
+        return verdict_of(Outcome.INCONCLUSIVE, finding, **figures)
+    p_fall, p_rise = mcnemar(len(lost), len(won)), mcnemar(len(won), len(lost))
+    bound = fall_bound(len(lost), len(won), count)
     figures |= {
-        "p_value": p_value,
+        "p_value": p_fall,
+        "p_rise": p_rise,
         "fall_bound": bound,
         "fall_low": -fall_bound(len(won), len(lost), count),
     }
     evidence = {**figures, "examples": _examples(lost, won, changed)}
     differ = f"{len(changed)} of {count} outputs differ"
     flips = f"{len(lost)} of {count} questions lost, {len(won)} won"
-    flexible = (
-        f"{SECOND_FILTER} {figures['flexible_baseline']:.3f}, {figures['flexible_candidate']:.3f}"
-    )
-    if p_value < ALPHA:
-        finding = Finding(
-            "ACC001",
-            f"accuracy falls: {scores}; {flips} (one-sided exact McNemar p = {p_value:.2g}; "
-            f"{flexible})",
-            "see the contract and logits findings of this cell",
-            evidence=evidence,
-        )
-        return verdict_of(Outcome.FAIL, finding, **figures)
-    if bound < margin:
+    for code, does, p_value in (("ACC001", "falls", p_fall), ("ACC005", "rises", p_rise)):
+        if p_value < FALSE_ALARM / 2:
+            finding = Finding(
+                code,
+                f"accuracy {does}: {scores}; {flips} (exact McNemar p = {p_value:.2g})",
+                "see the contract and logits findings of this cell",
+                evidence=evidence,
+            )
+            return verdict_of(Outcome.FAIL, finding, **figures)
+    is_informative = figures["baseline"] >= _LEAST_SOLVED
+    if is_informative and bound < margin:
         finding = Finding(
             "ACC004",
             f"{flips}: less than the margin of {margin:g} with 95 % confidence",
@@ -90,23 +105,14 @@ def compare_accuracy(
             Severity.INFO,
             evidence=evidence,
         )
-        summary = f"{differ}, fall below {bound:.4f} ({scores}; {flexible})"
-        return judged([finding], summary, **figures)
-    if figures["baseline"]:
+        return judged([finding], f"{differ}, fall below {bound:.4f} ({scores})", **figures)
+    if is_informative:
+        why = f"{count} questions cannot exclude a fall of {margin:g} (bound {bound:.4f}; {scores})"
         fix = "ask more questions (--pp-gsm8k-limit) and look at the logits verdict"
     else:
-        fix = (
-            "no question is solved at PP=1, so that no fall can show: look at the logits verdict, "
-            "or ask what the model can answer (--pp-gsm8k)"
-        )
-    finding = Finding(
-        "ACC002",
-        f"{differ} and {count} questions cannot exclude a fall of {margin:g} (bound {bound:.4f}; "
-        f"{scores}; {flexible})",
-        fix,
-        Severity.WARNING,
-        evidence=evidence,
-    )
+        why = f"PP=1 solves too few for a fall to show ({scores}; {_LEAST_SOLVED:.0%} are needed)"
+        fix = "look at the logits verdict, or ask what the model can answer (--pp-gsm8k)"
+    finding = Finding("ACC002", f"{differ} and {why}", fix, Severity.WARNING, evidence=evidence)
     return verdict_of(Outcome.INCONCLUSIVE, finding, **figures)
 
 
@@ -125,11 +131,12 @@ register(
             Figure("outputs_changed", "answers that differ"),
             Figure("margin", "accepted fall"),
             Figure("filter", "answers read by"),
-            Figure("flexible_baseline", f"accuracy at PP=1, read by {SECOND_FILTER}"),
-            Figure("flexible_candidate", f"accuracy here, read by {SECOND_FILTER}"),
-            Figure("flexible_lost", f"questions lost, read by {SECOND_FILTER}"),
-            Figure("flexible_won", f"questions won, read by {SECOND_FILTER}"),
+            Figure("flexible_baseline", f"accuracy at PP=1, read by {FILTERS[1]}"),
+            Figure("flexible_candidate", f"accuracy here, read by {FILTERS[1]}"),
+            Figure("flexible_lost", f"questions lost, read by {FILTERS[1]}"),
+            Figure("flexible_won", f"questions won, read by {FILTERS[1]}"),
             Figure("p_value", "p of so many losses by chance", "exact McNemar"),
+            Figure("p_rise", "p of so many wins by chance", "exact McNemar"),
             Figure("fall_bound", "upper 95 % bound of the fall"),
             Figure("fall_low", "lower 95 % bound of the fall"),
         ),

@@ -6,8 +6,11 @@ The standard library only: the plan of a run is printed before anything heavy is
 from math import ceil, log, log1p, sqrt
 from statistics import NormalDist
 
-# The chance of a wrong PASS at a true fall of the whole margin, and of a FAIL without any fall.
+# The chance of a wrong PASS at a true fall of the whole margin.
 ALPHA = 0.05
+# The chance of a FAIL, by a fall or by a rise, if nothing changes: 5 % for a night of a hundred
+# verdicts.
+FALSE_ALARM = 5e-4
 # Of it, the chance that the true share of wins lies outside of where `paired` looks for the worst.
 OUTSIDE = 0.001
 # Assumed before a run: the share of questions that turn right or wrong where outputs differ at all

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import LogitTable
-from .locate import Row
+from ..layers import Row
 
 # Values compared at a time, 32 MiB as float64: memory does not depend on vocabulary or rows.
 _CHUNK_VALUES = 1 << 22

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from ...capture.record import Capture
-from .locate import Row, layer_rows, stage_of
+from ..layers import Row, layer_rows, stage_of
 
 # Most columns of the map. Positions of a request share one where there are more; each request has
 # a column at least.

@@ -1,12 +1,9 @@
 """The place where a difference enters: the first decoder layer that differs, and what fed it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...capture.record import Capture
-
-# A row of a probe: (request, position).
-Row = tuple[str, int]
+from ..layers import Row, layer_rows, stage_of
 
 
 @dataclass(frozen=True)
@@ -19,28 +16,6 @@ class Location:
     position: int
     entered: dict[str, str]
     sentence: str
-
-
-def layer_rows(
-    capture: Capture, kind: str, *, floor: int | None = None
-) -> dict[int, dict[Row, Any]]:
-    """Map layer and row to a fingerprint (digest, norm or sketch) of the output, over all stages.
-
-    `floor` counts floor passes from 0; None is the first pass over the probes. Rows come in the
-    order in which they ran.
-    """
-    layers: dict[int, dict[Row, Any]] = {}
-    for trace in capture.stages.values():
-        for step in trace.steps if floor is None else trace.floor_steps[floor]:
-            rows = [row for span in step.spans for row in span.rows]
-            for layer, fingerprints in step.layers.items():
-                layers.setdefault(layer, {}).update(zip(rows, fingerprints[kind], strict=True))
-    return layers
-
-
-def stage_of(capture: Capture, layer: int) -> int:
-    """The pipeline stage that holds a layer."""
-    return next(stage for stage, trace in capture.stages.items() if layer in trace.layers)
 
 
 def locate(baseline: Capture, candidate: Capture) -> Location | None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
-from ...engine.settings import Mode, Profile
+from ..bits import bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Comparison, Figure, Need, register
 from .distance import LogitDistance, distance
@@ -75,11 +75,6 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     if noise.undecided is not None:
         return verdict_of(Outcome.INCONCLUSIVE, noise.undecided, **figures)
     return verdict
-
-
-def bits_decide(baseline: Capture) -> bool:
-    """Whether equal computation gives equal bits: the same batches, and nothing compiled."""
-    return baseline.cell.profile is Profile.PARITY and baseline.cell.mode is Mode.EAGER
 
 
 def _judge(pair: Comparison) -> Verdict:

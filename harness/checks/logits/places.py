@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
+from ..layers import Row, layer_rows
 from .distance import LogitDistance
-from .locate import Row, layer_rows
 from .noise import Floats, Moves, Place
 
 # The distance of a row whose bits differ and whose values do not: 0.0 and -0.0, or a constant that

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from ...capture.record import Capture
 from ...engine.probes import keeps_logits
 from ..finding import Finding, Outcome, Verdict
-from .locate import Row, layer_rows
+from ..layers import Row, layer_rows
 
 # How many rows a finding's evidence names.
 _EXAMPLES = 5
