@@ -89,6 +89,16 @@ def test_significant_fall_fails(build):
     ]
 
 
+@pytest.mark.parametrize(
+    ("profile", "outcome"), [(Profile.PARITY, Outcome.FAIL), (Profile.STRESS, Outcome.INCONCLUSIVE)]
+)
+def test_five_losses_are_no_chance_where_bits_are_asked_for(build, profile, outcome):
+    """ACC001: five lost and none won (1/32) fail in parity, where honest answers are identical."""
+    before = [answer(n) for n in range(10)]
+    after = [answer(n, right=n >= 5) for n in range(10)]
+    assert judge(build, before, after, asked={"profile": profile}).outcome is outcome
+
+
 def test_significant_rise_fails(build):
     """ACC005: answers that all turn right are not the same computation."""
     before = [answer(n, right=False) for n in range(128)]
@@ -104,7 +114,7 @@ def test_a_night_of_honest_verdicts_stays_green(build, lost):
     """Flips as chance gives them in a hundred verdicts do not fail: the level is the night's."""
     before = [answer(n, right=n >= 12 - lost) for n in range(1400)]
     after = [answer(n, right=n < 1400 - lost) for n in range(1400)]
-    verdict = judge(build, before, after)
+    verdict = judge(build, before, after, asked={"profile": Profile.STRESS})
     fails = abs(12 - 2 * lost) == 12
     assert (verdict.outcome is Outcome.FAIL) is fails
     # 2**-12, the most extreme of them, comes once in 4,096 pairs for each side.

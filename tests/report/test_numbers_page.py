@@ -6,6 +6,7 @@ from pathlib import Path
 from harness.checks.accuracy.accuracy import compare_accuracy
 from harness.checks.accuracy.paired import fall_bound, mcnemar
 from harness.checks.registry import checks
+from harness.engine.settings import Profile
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "numbers.md").read_text(encoding="utf-8")
 
@@ -43,5 +44,6 @@ def test_the_examples_are_right(tmp_path):
             ]
             if pp == 2:
                 built.answers[-1]["output"] += " "
+            built.asked(profile=Profile.STRESS)
             sides.append(built.save())
         assert compare_accuracy(*sides).outcome.value == verdict, (n, lost, won)

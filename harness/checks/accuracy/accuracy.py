@@ -13,7 +13,7 @@ from ..bits import bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Figure, Need, register
 from .paired import fall_bound, mcnemar
-from .power import FALSE_ALARM, fewest_questions
+from .power import ALPHA, FALSE_ALARM, fewest_questions
 
 # In lm-eval's order. The one by which PP=1 solves more decides, the first if both are alike.
 FILTERS = ("strict-match", "flexible-extract")
@@ -63,10 +63,11 @@ def compare_accuracy(
         "flexible_lost": len(flexible_lost),
         "flexible_won": len(flexible_won),
     }
+    bits = bits_decide(baseline)
     scores = f"{read_by} {figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
     if not changed:
         needed = fewest_questions(margin)
-        if count >= needed or bits_decide(baseline):
+        if count >= needed or bits:
             return judged([], f"all {count} outputs identical ({scores})", **figures)
         finding = Finding(
             "ACC002",
@@ -88,7 +89,7 @@ def compare_accuracy(
     differ = f"{len(changed)} of {count} outputs differ"
     flips = f"{len(lost)} of {count} questions lost, {len(won)} won"
     for code, does, p_value in (("ACC001", "falls", p_fall), ("ACC005", "rises", p_rise)):
-        if p_value < FALSE_ALARM / 2:
+        if p_value < (ALPHA if bits else FALSE_ALARM / 2):
             finding = Finding(
                 code,
                 f"accuracy {does}: {scores}; {flips} (exact McNemar p = {p_value:.2g})",

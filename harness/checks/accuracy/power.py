@@ -6,10 +6,10 @@ The standard library only: the plan of a run is printed before anything heavy is
 from math import ceil, log, log1p, sqrt
 from statistics import NormalDist
 
-# The chance of a wrong PASS at a true fall of the whole margin.
+# The chance of a wrong PASS at a true fall of the whole margin; and of a FAIL if answers that need
+# the bits of PP=1, and have not, turn wrong or right by chance alone.
 ALPHA = 0.05
-# The chance of a FAIL, by a fall or by a rise, if nothing changes: 5 % for a night of a hundred
-# verdicts.
+# The chance of a FAIL of an honest engine whose answers may differ: 5 % for a night of a hundred.
 FALSE_ALARM = 5e-4
 # Of it, the chance that the true share of wins lies outside of where `paired` looks for the worst.
 OUTSIDE = 0.001
