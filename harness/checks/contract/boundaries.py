@@ -1,33 +1,10 @@
 """The contract as a picture needs it: each stage, and each key at each boundary."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...capture.record import RankTrace
 from .boundary_cost import KeyCost
-
-
-@dataclass(frozen=True)
-class KeyFlow:
-    """One key at one boundary.
-
-    `sent`, `copied` and `read` count the traced steps in which the sender sent a tensor, the runner
-    handed it to the receiver, and the receiver's forward asked for it. `none` says that None was
-    packed in its place. `bytes_per_token` and `unused` are those of `KeyCost`; `shape` is without
-    the rows.
-    """
-
-    key: str
-    declared: bool
-    sent: int
-    copied: int
-    read: int
-    none: bool
-    shape: tuple[int, ...] | None
-    dtype: str | None
-    bytes_per_token: int | None
-    unused: float | None
 
 
 def contract_figures(
@@ -35,8 +12,12 @@ def contract_figures(
 ) -> dict[str, Any]:
     """Figures of the report: `stages` (layers of each, first and last) and `boundaries`.
 
-    A boundary ("0->1") has its keys by name, and the traced steps that both sides ran. A stage that
-    left no trace is missing from `stages`, and so are the boundaries beside it.
+    A boundary ("0->1") has its keys by name, and the traced steps that both sides ran. Of a key,
+    `sent`, `copied` and `read` count the traced steps in which the sender sent a tensor, the runner
+    handed it to the receiver, and the receiver's forward asked for it; `none` says that None was
+    packed in its place; `shape` is without the rows; `bytes_per_token` and `unused` are those of
+    `KeyCost`. A stage that left no trace is missing from `stages`, and so are the boundaries beside
+    it.
     """
     return {
         "stages": [
@@ -60,23 +41,22 @@ def _boundary(sender: RankTrace, receiver: RankTrace, costs: tuple[KeyCost, ...]
     keys |= {key for step in receiver.steps for key in step.reads}
     cost = {key_cost.key: key_cost for key_cost in costs if key_cost.boundary == boundary}
 
-    def flow(key: str) -> KeyFlow:
+    def flow(key: str) -> dict[str, Any]:
         values = [values[key] for values in packed if key in values]
         forms = (form for form in (*values, declared.get(key)) if form and "shape" in form)
         form = next(forms, None)
-        return KeyFlow(
-            key=key,
-            declared=key in declared,
-            sent=sum((step.sent or {}).get(key) is not None for step in sender.steps),
-            copied=sum((step.copied or {}).get(key) is not None for step in receiver.steps),
-            read=sum(key in step.reads for step in receiver.steps),
-            none=any(value is None for value in values),
-            shape=tuple(form["shape"][1:]) if form else None,
-            dtype=form["dtype"] if form else None,
-            bytes_per_token=cost[key].bytes_per_token if key in cost else None,
-            unused=cost[key].unused if key in cost else None,
-        )
+        return {
+            "key": key,
+            "declared": key in declared,
+            "sent": sum((step.sent or {}).get(key) is not None for step in sender.steps),
+            "copied": sum((step.copied or {}).get(key) is not None for step in receiver.steps),
+            "read": sum(key in step.reads for step in receiver.steps),
+            "none": any(value is None for value in values),
+            "shape": tuple(form["shape"][1:]) if form else None,
+            "dtype": form["dtype"] if form else None,
+            "bytes_per_token": cost[key].bytes_per_token if key in cost else None,
+            "unused": cost[key].unused if key in cost else None,
+        }
 
     steps = min(len(sender.steps), len(receiver.steps))
-    flows = tuple(asdict(flow(key)) for key in sorted(keys))
-    return {"boundary": boundary, "steps": steps, "keys": flows}
+    return {"boundary": boundary, "steps": steps, "keys": tuple(map(flow, sorted(keys)))}

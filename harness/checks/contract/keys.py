@@ -55,10 +55,47 @@ def _presence(key: str, boundary: str, steps: Pairs, receiver: RankTrace) -> lis
     delivered = [step for sender, step in pairs if key in (sender.sent or {})]
     unread = sum(key not in step.reads for step in delivered)
     lost = [sender.index for sender, step in pairs if _is_lost(key, declared, sender, step)]
-    is_sent = f"'{key}' is sent over {boundary}"
-
-    def finding(code: str, message: str, fix: str, **evidence: object) -> Finding:
-        return Finding(
+    is_sent, unsent = f"'{key}' is sent over {boundary}", len(steps) - len(sent)
+    evidence = {"steps": len(steps), "sent": len(sent), "read": len(reads)}
+    missed = (
+        f"in {len(delivered)} steps but stage {stage} reads it in {len(delivered) - unread} only"
+        if reads
+        else f"but stage {stage} never reads it"
+    )
+    cases: tuple[tuple[object, str, str, str], ...] = (
+        (
+            sent and key not in declared,
+            "CON003",
+            f"{is_sent} but stage {stage} does not declare it",
+            "add the key to make_empty_intermediate_tensors, or stop sending it",
+        ),
+        (
+            key in declared and unsent,
+            "CON002",
+            f"'{key}' is declared by stage {stage} but not sent over {boundary} in {unsent} of "
+            f"{len(steps)} steps" + (": its buffer holds stale content" if pairs else ""),
+            "send the key in every step, or drop it from the declaration",
+        ),
+        (
+            receiver.eager and unread,
+            "CON001",
+            f"{is_sent} {missed}",
+            "read the key from intermediate_tensors in every step"
+            if reads
+            else "read the key from intermediate_tensors on every stage after the first "
+            "(and relay it), or stop sending it",
+        ),
+        (
+            lost,
+            "CON013",
+            f"{is_sent} but does not arrive at stage {stage} in {len(lost)} of {len(pairs)} steps",
+            "what is sent and declared must reach the buffer that the forward reads",
+        ),
+    )
+    packs_none = any((sender.sent or {})[key] is None for sender in sent)
+    findings = [none_finding(stage - 1, key)] if packs_none else []
+    return findings + [
+        Finding(
             code,
             message,
             fix,
@@ -66,59 +103,11 @@ def _presence(key: str, boundary: str, steps: Pairs, receiver: RankTrace) -> lis
             boundary=boundary,
             key=key,
             place=reads[0] if reads else None,
-            evidence={"steps": len(steps), "sent": len(sent), "read": len(reads), **evidence},
+            evidence=evidence | ({"lost": lost[:EXAMPLES]} if code == "CON013" else {}),
         )
-
-    findings: list[Finding] = []
-    if any((sender.sent or {})[key] is None for sender in sent):
-        findings.append(none_finding(stage - 1, key))
-    if sent and key not in declared:
-        findings.append(
-            finding(
-                "CON003",
-                f"{is_sent} but stage {stage} does not declare it",
-                "add the key to make_empty_intermediate_tensors, or stop sending it",
-            )
-        )
-    if key in declared and len(sent) < len(steps):
-        findings.append(
-            finding(
-                "CON002",
-                f"'{key}' is declared by stage {stage} but not sent over {boundary} in "
-                f"{len(steps) - len(sent)} of {len(steps)} steps"
-                + (": its buffer holds stale content" if pairs else ""),
-                "send the key in every step, or drop it from the declaration",
-            )
-        )
-    if receiver.eager and unread and not reads:
-        findings.append(
-            finding(
-                "CON001",
-                f"{is_sent} but stage {stage} never reads it",
-                "read the key from intermediate_tensors on every stage after the first "
-                "(and relay it), or stop sending it",
-            )
-        )
-    elif receiver.eager and unread:
-        findings.append(
-            finding(
-                "CON001",
-                f"{is_sent} in {len(delivered)} steps but stage {stage} reads it in "
-                f"{len(delivered) - unread} only",
-                "read the key from intermediate_tensors in every step",
-            )
-        )
-    if lost:
-        findings.append(
-            finding(
-                "CON013",
-                f"{is_sent} but does not arrive at stage {stage} in {len(lost)} of {len(pairs)} "
-                "steps",
-                "what is sent and declared must reach the buffer that the forward reads",
-                lost=lost[:EXAMPLES],
-            )
-        )
-    return findings
+        for is_case, code, message, fix in cases
+        if is_case
+    ]
 
 
 def _is_lost(key: str, declared: Mapping[str, Any], sender: StepTrace, step: StepTrace) -> bool:
