@@ -1,16 +1,13 @@
 """`pp-harness store`: list, check and clear the captures on disk."""
 
 import time
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import click
 from filelock import Timeout
 
 from ..assets import default_store
-from ..capture.record import Capture
-from ..capture.store import Store, damage
+from ..capture.store import Store
 from ..errors import BadInputError
 from ..report.text import aligned
 
@@ -21,27 +18,6 @@ _STORE = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="The folder given as --pp-store; by default the user's cache folder.",
 )
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A capture on disk: `capture` is None where its manifest cannot be read."""
-
-    key: str
-    folder: Path
-    capture: Capture | None
-
-    @property
-    def days(self) -> float:
-        return (time.time() - self.folder.stat().st_mtime) / _DAY
-
-    @property
-    def size(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
-    @cached_property
-    def damage(self) -> str | None:
-        return damage(self.folder)
 
 
 @click.group()
@@ -59,14 +35,14 @@ def list_captures(root: Path | None) -> None:
     """List captures, oldest first."""
     opened = _open(root)
     rows = [("key", "cell", "status", "days", "seconds", "MB")]
-    captures = sorted(_captures(opened), key=lambda kept: -kept.days)
-    for kept in captures:
-        manifest = kept.capture.manifest if kept.capture else None
+    captures = sorted(opened.all(), key=lambda kept: -_days(opened.folder(kept[0])))
+    for key, capture in captures:
+        folder, manifest = opened.folder(key), capture.manifest if capture else None
         cell = manifest.cell.id if manifest else "?"
         status = manifest.status if manifest else "unreadable"
         seconds = f"{manifest.seconds['total']:.0f}" if manifest else "?"
-        size = f"{kept.size / 1e6:.1f}"
-        rows.append((kept.key[:12], cell, status, f"{kept.days:.1f}", seconds, size))
+        size = f"{_bytes(folder) / 1e6:.1f}"
+        rows.append((key[:12], cell, status, f"{_days(folder):.1f}", seconds, size))
     if captures:
         click.echo("\n".join(aligned(rows)))
     click.echo(f"{opened.root}: {_count(len(captures))}")
@@ -81,11 +57,11 @@ def verify(root: Path | None) -> None:
     makes it again; `gc --damaged` removes it now.
     """
     opened = _open(root)
-    captures = _captures(opened)
-    damaged = [kept for kept in captures if kept.damage]
-    for kept in damaged:
-        click.echo(f"{kept.key}: {kept.damage}")
-    click.echo(f"{opened.root}: {_count(len(captures))}, {len(damaged)} damaged")
+    keys = [key for key, _ in opened.all()]
+    damaged = {key: reason for key in keys if (reason := opened.damaged(key))}
+    for key, reason in damaged.items():
+        click.echo(f"{key}: {reason}")
+    click.echo(f"{opened.root}: {_count(len(keys))}, {len(damaged)} damaged")
     if damaged:
         raise SystemExit(1)
 
@@ -106,16 +82,16 @@ def gc(root: Path | None, older_than: float | None, damaged: bool, everything: b
         raise BadInputError("gc: say what to remove: --older-than DAYS, --damaged or --all")
     opened = _open(root)
     removed = freed = 0
-    for kept in _captures(opened):
-        old = older_than is not None and kept.days > older_than
-        if not (everything or old or (damaged and kept.damage)):
+    for key, _ in opened.all():
+        old = older_than is not None and _days(opened.folder(key)) > older_than
+        if not (everything or old or (damaged and opened.damaged(key))):
             continue
-        size = kept.size
+        size = _bytes(opened.folder(key))
         try:
-            with opened.lock(kept.key).acquire(blocking=False):
-                opened.remove(kept.key)
+            with opened.lock(key).acquire(blocking=False):
+                opened.remove(key)
         except Timeout:
-            click.echo(f"{kept.key}: in use, left alone")
+            click.echo(f"{key}: in use, left alone")
             continue
         removed += 1
         freed += size
@@ -131,8 +107,12 @@ def _open(root: Path | None) -> Store:
     return Store(folder)
 
 
-def _captures(opened: Store) -> list[_Kept]:
-    return [_Kept(key, opened.folder(key), capture) for key, capture in opened.all()]
+def _days(folder: Path) -> float:
+    return (time.time() - folder.stat().st_mtime) / _DAY
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _count(number: int) -> str:
