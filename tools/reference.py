@@ -9,6 +9,7 @@ import click
 
 from harness.cli.main import cli
 from harness.plan.options import declarations, help_of
+from harness.plan.serving import load_recipe, recipe_names, servings
 
 
 def options_page() -> str:
@@ -33,6 +34,16 @@ def option_table() -> list[str]:
             rows.append(f"| **{group}** | |")
         name = f"{option.flag} {option.shape}".strip().replace("|", "\\|")
         rows.append(f"| `{name}` | {help_of(entry)} |")
+    return rows
+
+
+def recipe_table() -> list[str]:
+    """Write the docs' table of recipes, a row for each."""
+    rows = ["| recipe | serves with | devices | settings |", "|--|--|--|--|"]
+    for name in recipe_names():
+        recipe, (serving,) = load_recipe(name), servings([name], (), ())
+        pairs = ", ".join(f"`{key}={value}`" for key, value in (*serving.engine, *serving.env))
+        rows.append(f"| `{name}` | {recipe.about} | {', '.join(recipe.devices)} | {pairs} |")
     return rows
 
 

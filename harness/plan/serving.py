@@ -203,16 +203,6 @@ def _plain(value: str) -> str:
     return value.strip('"')
 
 
-def recipe_table() -> list[str]:
-    """Write the docs' table of recipes, a row for each."""
-    rows = ["| recipe | serves with | devices | settings |", "|--|--|--|--|"]
-    for name in recipe_names():
-        recipe, (serving,) = load_recipe(name), servings([name], (), ())
-        pairs = ", ".join(f"`{key}={value}`" for key, value in (*serving.engine, *serving.env))
-        rows.append(f"| `{name}` | {recipe.about} | {', '.join(recipe.devices)} | {pairs} |")
-    return rows
-
-
 # ---- what a release knows ----------------------------------------------------------------------
 
 

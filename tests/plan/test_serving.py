@@ -17,11 +17,11 @@ from harness.plan.serving import (
     load_recipe,
     read_settings,
     recipe_names,
-    recipe_table,
     servings,
     variables,
 )
 from harness.source.pin import InstalledVllm, load_pins, locate_vllm
+from tools.reference import recipe_table
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs/recipes.md"
 
