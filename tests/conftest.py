@@ -21,10 +21,16 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Engines first, those of a folder on one worker of xdist: they share captures and imports."""
+    """Engines first; with `--dist loadgroup` a group is the work of one worker of xdist.
+
+    Tests with engines share captures and imports of vLLM within their folder, or within the group
+    of their own that they name; other tests share what their file makes.
+    """
     for item in items:
-        if item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+        has_engine = item.get_closest_marker("engine")
+        if not item.get_closest_marker("xdist_group"):
+            group = item.path.parent.name if has_engine else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("engine") is None)
 
 

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import scipy.stats  # noqa: F401 - pytester unloads what a run has loaded: 480 modules, each time
 
 from harness.assets import suites_dir
 
@@ -27,7 +28,8 @@ def suite(pytester, monkeypatch):
     shutil.copy(suites_dir() / "test_pipeline.py", pytester.path)
 
     def run(*options, how="runpytest_inprocess"):
-        plugins = ("-p", "fake_engines", "-p", "no:cacheprovider")
+        # Hypothesis is no part of a user's run, and costs each process half a second.
+        plugins = ("-p", "fake_engines", "-p", "no:cacheprovider", "-p", "no:hypothesispytest")
         return getattr(pytester, how)(*plugins, "--pp-store", "store", *options)
 
     run.pytester = pytester

@@ -41,7 +41,7 @@ def test_a_job_gets_its_summary(suite, monkeypatch):
 
 def test_junit_has_the_figures(suite):
     """Each test case carries point, verdict and figures as properties, and no record of ours."""
-    suite(*RUN, "--junitxml", "junit.xml", how="runpytest_subprocess")
+    suite(*RUN, "--junitxml", "junit.xml")
     cases = ElementTree.parse(suite.pytester.path / "junit.xml").iter("testcase")
     found = {
         case.get("name").partition("[")[0]: {
@@ -59,7 +59,7 @@ def test_junit_has_the_figures(suite):
 def test_reportlog_works_beside_it(suite):
     """pytest-reportlog writes every item with its figures, and the report is the same."""
     pytest.importorskip("pytest_reportlog")
-    suite(*RUN, "--report-log", "log.jsonl", "--pp-report", "out", how="runpytest_subprocess")
+    suite(*RUN, "--report-log", "log.jsonl", "--pp-report", "out")
     log = (suite.pytester.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     calls = [one for one in map(json.loads, log) if one.get("when") == "call"]
     assert len(calls) == 4
@@ -92,7 +92,7 @@ def test_a_time_limit_judges_what_is_there(suite, monkeypatch):
     run = ("--pp", "2", "--pp-variant", "merged,fixed", "--pp-model", "ple", "--pp-report", "out")
 
     def verdicts(*options):
-        suite(*run, *options, how="runpytest_subprocess")
+        suite(*run, *options)
         report = json.loads((suite.pytester.path / "out" / "report.json").read_text())
         fresh = {cell["id"] for cell in report["cells"] if cell["fresh"]}
         return {(v["point"], v["check"]): v["verdict"] for v in report["verdicts"]}, fresh

@@ -22,7 +22,7 @@ def test_n_limits_the_engines_and_spreads_no_items(suite):
     pytest.importorskip("xdist")
     options = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "ple,moe", "--pp-report")
     suite(*options, "alone")
-    result = suite(*options, "limited", "-n", "2", how="runpytest_subprocess")
+    result = suite(*options, "limited", "-n", "2")
     assert result.ret == 0
     assert "worker" not in result.stdout.str()
     alone, limited = report(suite, "alone"), report(suite, "limited")
@@ -49,7 +49,7 @@ def test_interrupt_ends_cleanly(suite, monkeypatch, to):
     monkeypatch.setenv("FAKE_HANG", "fixed")
     path = suite.pytester.path
     plugins = ("-p", "fake_engines", "-p", "no:cacheprovider")
-    options = ("--pp-store", "store", "--pp", "2", "--pp-variant", "fixed")
+    options = ("--pp-store", "store", "--pp", "2", "--pp-variant", "fixed", "--pp-model", "ple")
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *plugins, *options],
         stdin=subprocess.DEVNULL,
