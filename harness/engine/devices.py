@@ -6,21 +6,28 @@ A new kind is a value of `settings.Device` and an entry of `KINDS` here, and an 
 
 import ctypes
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from .manifest import Request
 from .names import SHARE_VARIABLE
-from .settings import Device, Executor, Mode
+from .settings import Device, Executor, Kernels, Mode
 
 
 class Kind(ABC):
     """What differs between kinds of devices: environment, imports, how workers start.
 
     A fork server imports `first_imports` before all others; `default_dtype` is that of weights and
-    activations where the user names none.
+    activations where the user names none; `invariant` is the environment, read as libraries load,
+    in which kernels are those whose rows do not depend on the batch.
     """
 
     first_imports: tuple[str, ...] = ()
     default_dtype: str
+    invariant: Mapping[str, str]
+
+    @abstractmethod
+    def kernels(self) -> Kernels:
+        """Read back in an engine's process which kernels were switched on."""
 
     @abstractmethod
     def server_environment(self, mode: Mode) -> dict[str, str]:
@@ -41,6 +48,17 @@ class Cpu(Kind):
     # First: since 0.26.0 it replaces functions that other modules import by name.
     first_imports = ("vllm.v1.worker.cpu_worker",)
     default_dtype = "float32"
+    # torch computes what does not fill its last two vectors by scalar code with other last bits:
+    # the last row of an odd number of rows of a narrow tensor (gelu of Gemma4's per-layer input).
+    # Without vectors all rows are computed alike.
+    invariant: Mapping[str, str] = {"ATEN_CPU_CAPABILITY": "default"}
+
+    def kernels(self) -> Kernels:
+        """Ask torch for the instructions that it uses."""
+        import torch
+
+        vectors = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+        return Kernels.DEFAULT if vectors else Kernels.INVARIANT
 
     def server_environment(self, mode: Mode) -> dict[str, str]:
         """Keep helper functions from compiling in eager mode, at seconds each."""
@@ -60,6 +78,13 @@ class Cuda(Kind):
     """GPUs: one for each rank, or shared by several."""
 
     default_dtype = "bfloat16"
+    invariant: Mapping[str, str] = {"VLLM_BATCH_INVARIANT": "1"}
+
+    def kernels(self) -> Kernels:
+        """Ask vLLM for its setting."""
+        from vllm import envs
+
+        return Kernels.INVARIANT if envs.VLLM_BATCH_INVARIANT else Kernels.DEFAULT
 
     def server_environment(self, mode: Mode) -> dict[str, str]:  # noqa: ARG002 - of the protocol
         """Build what a fork server's environment needs.

@@ -15,11 +15,12 @@ _SECRET_WORDS = re.compile(
 )
 # Or by its value: an address that carries a password.
 _SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-# vLLM's switch for kernels whose rows do not depend on the batch; modules read it as they load.
-_INVARIANT = "VLLM_BATCH_INVARIANT"
-# Of vLLM's settings, what each cell says itself: its layer split, its kernels, and a port, which
-# engines side by side cannot share.
-_OWN_SETTINGS = ("VLLM_PP_LAYER_PARTITION", _INVARIANT, "VLLM_PORT")
+# What each cell says itself: its kernels, its layer split, and a port, which engines side by side
+# cannot share.
+_OWN_SETTINGS = (
+    *(name for kind in KINDS.values() for name in kind.invariant),
+    *("VLLM_PP_LAYER_PARTITION", "VLLM_PORT"),
+)
 # More seconds than any phase may take: the harness ends what hangs, with the stacks of its ranks.
 _NO_LIMIT = "1000000"
 
@@ -80,7 +81,7 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
     for name in _OWN_SETTINGS:
         env.pop(name, None)
     if settings.kernels is Kernels.INVARIANT:
-        env[_INVARIANT] = "1"
+        env.update(KINDS[settings.device].invariant)
     env.update(KINDS[settings.device].server_environment(settings.mode))
     env.update(settings.env)
     return env

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .devices import KINDS
 from .hooks import stacks
 from .json_lines import first_events, read_lines
 from .manifest import (
@@ -30,7 +31,7 @@ from .manifest import (
 from .names import LOAD_FORMAT, TRACE_VARIABLE
 from .probes import chunk_tokens
 from .run_probes import run_probe_set, run_sensitivity, run_under_changes
-from .settings import MAX_SEQUENCES, Device, Executor, Kernels, Mode, Profile, Weights
+from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
@@ -196,8 +197,6 @@ def _in_ranks(folder: Path) -> dict[str, str]:
 
 def _effective(llm: Any, request: Request) -> Effective:
     """Read back what the engine really is; what was asked for may not be in effect."""
-    from vllm import envs
-
     config = llm.llm_engine.vllm_config
     scheduler, cache = config.scheduler_config, config.cache_config
     return Effective(
@@ -219,7 +218,7 @@ def _effective(llm: Any, request: Request) -> Effective:
         worker_start=request.worker_start
         if request.device is Device.CPU
         else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
-        kernels=Kernels.INVARIANT if envs.VLLM_BATCH_INVARIANT else Kernels.DEFAULT,
+        kernels=KINDS[request.device].kernels(),
         workarounds=tuple(sorted(set().union(*llm.collective_rpc("pp_harness_workarounds")))),
     )
 

@@ -53,8 +53,8 @@ class Effective:
     """The configuration that is in effect, read back from the engine.
 
     `runner` and `attention` are the ranks' own word, joined by " and " where they differ; a control
-    run that traces nothing knows no attention backend. `kernels` are those that vLLM was told to
-    use: whether rows then depend on the batch, the floor passes of PP=1 show. `workarounds` names
+    run that traces nothing knows no attention backend. `kernels` are those that were switched
+    on: whether rows then depend on the batch, the floor passes of PP=1 show. `workarounds` names
     those that acted in any rank (hooks/workarounds.py).
     """
 

@@ -294,9 +294,9 @@ class Options(EnumFields):
     )
     kernels: tuple[Kernels, ...] = _option(
         "--pp-kernels", (Kernels.DEFAULT,), Group.ENGINES,
-        "vLLM's kernels as it chooses them; on GPUs invariant, those whose rows do not depend on "
-        "the batch: where PP=1 then repeats bit by bit in other batches, bits decide under stress "
-        "too; or both",
+        "kernels as vLLM chooses them; invariant, those whose rows do not depend on the batch "
+        "(where PP=1 then repeats bit by bit in other batches, bits decide under stress too); or "
+        "both",
         choices=(*Kernels, "both"), read=_one_or_both(Kernels)
     )
     mode: Mode = _option(

@@ -11,7 +11,7 @@ from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
 from ..engine.probes import longest_probe
-from ..engine.settings import MAX_SEQUENCES, Device, Executor, Kernels, Weights
+from ..engine.settings import MAX_SEQUENCES, Device, Executor, Weights
 from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
@@ -150,11 +150,6 @@ class Sweep:
         device = self.installation.device
         if device is Device.CPU and self.options.ranks_per_device > 1:
             raise BadInputError("--pp-share-device is for GPUs; on a CPU ranks share cores anyway")
-        if device is Device.CPU and Kernels.INVARIANT in self.options.kernels:
-            raise BadInputError(
-                "--pp-kernels invariant is for GPUs: vLLM has no kernels for a CPU whose rows do "
-                "not depend on the batch; leave it out"
-            )
         if device is Device.CPU and self.options.executor is Executor.RAY:
             raise BadInputError(
                 '--pp-executor ray is for GPUs: vLLM refuses Ray on a CPU ("current platform cpu '

@@ -85,13 +85,22 @@ def test_secrets_reach_no_engine_and_no_record(cell, monkeypatch, name, value, s
     assert not secret or name not in dict(inherited_settings())
 
 
-@pytest.mark.parametrize(("kernels", "value"), [("invariant", "1"), ("default", None)])
-def test_kernels_are_those_of_the_cell(cell, monkeypatch, kernels, value):
+@pytest.mark.parametrize(
+    ("device", "kernels", "values"),
+    [
+        ("cuda", "invariant", ("1", None)),
+        ("cuda", "default", (None, None)),
+        ("cpu", "invariant", (None, "default")),
+        ("cpu", "default", (None, None)),
+    ],
+)
+def test_kernels_are_those_of_the_cell(cell, monkeypatch, device, kernels, values):
     """The user's own setting does not reach an engine: it would not stand in the point's id."""
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
-    asked = dataclasses.replace(cell, kernels=kernels)
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    asked = dataclasses.replace(cell, device=device, kernels=kernels)
     env = server_environment(asked, cell.tree, Path("/package"))
-    assert env.get("VLLM_BATCH_INVARIANT") == value
+    assert (env.get("VLLM_BATCH_INVARIANT"), env.get("ATEN_CPU_CAPABILITY")) == values
     assert "VLLM_BATCH_INVARIANT" not in dict(inherited_settings())
 
 

@@ -13,7 +13,7 @@ from harness.models.checkpoint import resolve_model
 from harness.models.config import Decoder
 from harness.models.instruments import instrument_names
 from harness.plan.installation import Installation, package_versions
-from harness.plan.options import Options, read_options
+from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep, plan_sweeps
 from harness.source.pin import InstalledVllm, load_pins
@@ -75,19 +75,16 @@ def test_tensor_parallel_is_the_same_on_both_sides(plan):
     assert cell.key != plan(2, models=("dense",)).cell(Point("fixed", "dense", 2)).key
 
 
-def test_kernels_are_the_same_on_both_sides():
+def test_kernels_are_the_same_on_both_sides(plan):
     """`--pp-kernels both` plans each point twice; each is compared with PP=1 on its kernels."""
-
-    def on_gpu(pin, device):
-        installed = find(pin, device)
-        vllm = replace(installed.vllm, distribution="vllm")
-        return replace(installed, vllm=vllm)
-
-    options = read_options({"--pp": "2", "--pp-model": ["dense"], "--pp-kernels": "both"})
-    sweep = Sweep(options, find=on_gpu)
+    sweep = plan(2, models=("dense",), kernels=tuple(Kernels))
     default, invariant = sweep.points[-2:]
     assert (default.id, invariant.id) == ("fixed-dense-pp2", "fixed-dense-pp2-invariant")
-    assert sweep.points[-1].baseline.kernels is Kernels.INVARIANT
+    cells = [
+        build(point) for point in (default, invariant) for build in (sweep.baseline, sweep.cell)
+    ]
+    assert [cell.kernels for cell in cells] == ["default", "default", "invariant", "invariant"]
+    assert len({cell.key for cell in cells}) == 4
 
 
 def test_the_dtype_is_asked_for_or_that_of_the_device(plan):
@@ -145,12 +142,6 @@ def test_what_cannot_be_run_is_refused(plan, options, words):
     """A sweep that cannot be run is refused while it is planned, naming the option."""
     with pytest.raises(BadInputError, match=words):
         plan(**options)
-
-
-def test_invariant_kernels_are_refused_on_a_cpu(plan):
-    """One sentence before an engine starts: vLLM would take the setting and do nothing."""
-    with pytest.raises(BadInputError, match=r"^--pp-kernels invariant is for GPUs: "):
-        _ = plan(kernels=(Kernels.INVARIANT,)).device
 
 
 def test_more_stages_than_layers_are_refused_if_asked_for(plan):
