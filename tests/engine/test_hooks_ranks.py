@@ -231,3 +231,24 @@ def test_a_rank_keeps_its_position(capture, v2):
         assert (position["passes"], position["phase"], position["doing"]) == (steps, None, None)
     assert (positions[0]["sent"], positions[0]["keys"], positions[0]["unsent"]) == (steps, KEYS, [])
     assert positions[1]["received"] == steps
+
+
+def half_a_message():
+    """Let a stage announce all tensors and send the first alone."""
+    from vllm.distributed.parallel_state import GroupCoordinator
+
+    whole = GroupCoordinator.isend_tensor_dict
+
+    def isend_tensor_dict(self, tensor_dict, dst=None, all_gather_group=None):
+        whole(self, dict([next(iter(tensor_dict.items()))]))
+        self.mailboxes[self.rank_in_group + 1][-1] = {k: v.clone() for k, v in tensor_dict.items()}
+        return []
+
+    GroupCoordinator.isend_tensor_dict = isend_tensor_dict
+
+
+def test_half_a_message_is_told_from_a_whole_one(capture):
+    """The announcement goes as tensors too, since vLLM 0.29.0: they are none of the message."""
+    two = capture("two", probes(), pp=2, prepare=half_a_message)
+    position = json.loads((two.folder / "position.0.json").read_text())
+    assert position["unsent"] == KEYS[1:]

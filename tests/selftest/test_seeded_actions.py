@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.engine.hooks.site import Site
+from harness.engine.hooks.site import COPIES, Site
 from harness.engine.seeded import UNCHANGED, declared, resolve
+from harness.engine.seeded.alter import on_arrival
 
 torch = pytest.importorskip("torch", reason="seeded changes alter tensors")
 
@@ -164,3 +165,15 @@ def test_a_fault_alters_and_a_harmless_change_does_not(change):
     plain = run(stages, UNCHANGED)
     assert are_equal(plain, run(stages, change.name)) == change.harmless
     assert are_equal(plain, run(stages, UNCHANGED))
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_what_arrives_is_altered_whatever_a_release_calls_the_copy(name):
+    """The V1 runner's method has another name since 0.26.0; afterwards it is vLLM's own again."""
+    runner = SimpleNamespace(**{name: lambda _count, given, _sync_self: given})
+    copy = getattr(runner, name)
+    change = on_arrival(1)(lambda _site, tensors: {**tensors, "more": 1})
+    with change(SimpleNamespace(stage=1, runner=runner)):
+        arrived = getattr(runner, name)(0, SimpleNamespace(tensors={"hidden_states": 0}), True)
+    assert arrived.tensors == {"hidden_states": 0, "more": 1}
+    assert getattr(runner, name) is copy

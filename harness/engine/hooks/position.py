@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 import torch
 
-from .wrap import names_of_vllm, wrap
+from .wrap import names_of_vllm, wrap, wrap_any
 
 with names_of_vllm():
     from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
 
 _BYTES = 1024
+# What sends keys, sizes and dtypes before the tensors: since 0.29.0 as tensors too, by isend.
+_ANNOUNCE = ("isend_object", "send_object")
 
 
 class Position:
@@ -83,6 +85,15 @@ class Position:
         self._set(doing=None, sent=self._facts["sent"] + 1, unsent=unsent)
         return handles
 
+    @contextmanager
+    def announcing(self) -> Iterator[None]:
+        """Take no note of what is handed to the transport: it is no tensor of the message."""
+        started, self._started = self._started, None
+        try:
+            yield
+        finally:
+            self._started = started
+
     def started(self, tensor: torch.Tensor) -> None:
         """Take note that a tensor was handed to the transport."""
         if self._started is not None:
@@ -106,6 +117,7 @@ def install(position: Position) -> None:
         from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
     wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, position))
+    wrap_any(GroupCoordinator, _ANNOUNCE, partial(_announce, position))
     wrap(GroupCoordinator, "irecv_tensor_dict", partial(_receive, position))
     wrap(AsyncIntermediateTensors, "wait_for_comm", partial(_wait, position))
     isend = torch.distributed.isend
@@ -124,6 +136,11 @@ def _send(
     if group is not get_pp_group():
         return method(group, tensor_dict, *args, **kwargs)
     return position.send(tensor_dict, lambda: method(group, tensor_dict, *args, **kwargs))
+
+
+def _announce(position: Position, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+    with position.announcing():
+        return method(*args, **kwargs)
 
 
 def _receive(position: Position, method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:

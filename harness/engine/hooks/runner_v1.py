@@ -12,13 +12,12 @@ import torch
 
 from .batch import begin_batch, dummy_run
 from .calls import record_failure
+from .site import COPIES
 from .step import RowSpan
 from .tracer import Tracer
 from .wrap import names_of_vllm, wrap, wrap_any
 
 NAME = "v1"
-# The copy into the receive buffer: since 0.26.0 it gathers what sequence parallelism scattered.
-_COPIES = ("sync_and_slice_intermediate_tensors", "sync_and_gather_intermediate_tensors")
 
 
 def install(tracer: Tracer, runner: type) -> None:
@@ -29,7 +28,7 @@ def install(tracer: Tracer, runner: type) -> None:
     wrap(AsyncGPUModelRunnerOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "_update_states", partial(_update_states, tracer))
     if tracer.tracing:
-        wrap_any(runner, _COPIES, partial(_sync, tracer))
+        wrap_any(runner, COPIES, partial(_sync, tracer))
         wrap(runner, "_dummy_run", partial(dummy_run, tracer))
 
 

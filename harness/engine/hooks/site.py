@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .step import RowSpan
 
+# The V1 runner's copy into its receive buffer, by its names: since 0.26.0 it also gathers what
+# sequence parallelism scattered.
+COPIES = ("sync_and_slice_intermediate_tensors", "sync_and_gather_intermediate_tensors")
+
 
 @dataclass(frozen=True)
 class Site:

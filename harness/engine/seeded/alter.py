@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
-from ..hooks.site import Change, Site, altered_send, attribute
+from ..hooks.site import COPIES, Change, Site, altered_send, attribute
 
 # What boundary keys and weights are; torch is not imported here.
 Tensor = Any
@@ -109,13 +109,14 @@ def on_arrival(stage: int, key: str | None = None) -> Decorator:
     """Alter what arrives at a stage, before it is copied into the V1 runner's buffer."""
 
     def place(site: Site, alter: _Alter) -> Altered:
-        copy = site.runner.sync_and_slice_intermediate_tensors
+        name = next(name for name in COPIES if hasattr(site.runner, name))
+        copy = getattr(site.runner, name)
 
-        def sync_and_slice(num_tokens: int, given: Any, sync_self: bool) -> Any:
+        def altered_copy(num_tokens: int, given: Any, sync_self: bool) -> Any:
             given.tensors = alter(dict(given.tensors))
             return copy(num_tokens, given, sync_self)
 
-        return attribute(site.runner, "sync_and_slice_intermediate_tensors", sync_and_slice)
+        return attribute(site.runner, name, altered_copy)
 
     return _at_stage(stage, key, place)
 

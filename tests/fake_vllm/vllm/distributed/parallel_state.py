@@ -19,7 +19,12 @@ class GroupCoordinator:
     def is_last_rank(self):
         return self.rank_in_group == self.world_size - 1
 
+    def isend_object(self, obj, dst):
+        for part in (torch.tensor([3]), torch.zeros(3)):
+            torch.distributed.isend(part, dst)
+
     def isend_tensor_dict(self, tensor_dict, dst=None, all_gather_group=None):
+        self.isend_object(list(tensor_dict), self.rank_in_group + 1)
         for value in tensor_dict.values():
             torch.distributed.isend(value, self.rank_in_group + 1)
         message = {key: value.clone() for key, value in tensor_dict.items()}
