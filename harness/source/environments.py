@@ -149,17 +149,19 @@ def lock_pin(pin: Pin, device: str, *, upgrade: bool = False) -> Path:
     ]
     with tempfile.TemporaryDirectory() as folder:
         listed, overrides = _requirements(pin, device, Path(folder))
-        _uv("pip", "compile", listed, "--overrides", overrides, *options, "-o", target)
+        run_uv("pip", "compile", listed, "--overrides", overrides, *options, "-o", target)
     return target
 
 
 def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str | None) -> None:
     # Relocatable: it is renamed when whole.
-    _uv("venv", "--quiet", "--relocatable", "--python", python or sys.executable, environment.path)
+    run_uv(
+        "venv", "--quiet", "--relocatable", "--python", python or sys.executable, environment.path
+    )
     with tempfile.TemporaryDirectory() as folder:
         listed, overrides = _requirements(pin, environment.device, Path(folder))
         where = ("--quiet", "--python", environment.python, "--constraints", constraints)
-        _uv("pip", "install", *where, "--overrides", overrides, "--requirements", listed)
+        run_uv("pip", "install", *where, "--overrides", overrides, "--requirements", listed)
     if environment.device in pin.compiled:
         _put_on_lender(pin, environment)
     try:
@@ -177,7 +179,7 @@ def _put_on_lender(pin: Pin, environment: PinEnvironment) -> None:
     """Put the release's own Python files on the compiled files that were just installed."""
     aside = environment.path / "release"
     where = ("--quiet", "--python", environment.python, "--no-deps", "--target", aside)
-    _uv("pip", "install", *where, f"{RELEASE}=={pin.version}")
+    run_uv("pip", "install", *where, f"{RELEASE}=={pin.version}")
     (lender,) = installed_releases(pin, environment.packages)
     (release,) = installed_releases(pin, [aside])
     compose(lender, release)
@@ -192,8 +194,14 @@ def _requirements(pin: Pin, device: str, folder: Path) -> tuple[Path, Path]:
     return listed, overrides
 
 
-def _uv(*arguments: str | Path) -> None:
-    """Run uv, with the user's index settings and none for other installations."""
+def run_uv(*arguments: str | Path, text: str = "") -> str:
+    """Run uv, with the user's index settings and none for other installations.
+
+    `text` is its input, and its output is returned.
+
+    Raises:
+        BadInputError: if it is missing or fails; the message has its reason.
+    """
     program = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if program is None:
         raise BadInputError(
@@ -202,7 +210,7 @@ def _uv(*arguments: str | Path) -> None:
         )
     env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     done = subprocess.run(
-        [program, *arguments], check=False, env=env, stderr=subprocess.PIPE, text=True
+        [program, *arguments], check=False, env=env, capture_output=True, text=True, input=text
     )
     if done.returncode:
         command = " ".join(str(word) for word in arguments[:2] if not str(word).startswith("-"))
@@ -210,6 +218,7 @@ def _uv(*arguments: str | Path) -> None:
             f"uv {command} ended with status {done.returncode}: {_reason(done.stderr)}; "
             "nothing was left behind"
         )
+    return done.stdout
 
 
 def _reason(output: str) -> str:
