@@ -162,7 +162,7 @@ def test_every_import_of_vllm_stands_in_the_table():
     for user, module, name in imports_of_vllm():
         folder = module.removeprefix("vllm").strip(".").replace(".", "/")
         files = {f"{folder}.py", f"{folder}/__init__.py".lstrip("/")}
-        as_module = f"{folder}/{name}.py"
+        as_module = f"{folder}/{name}.py".lstrip("/")
         if not any((file, name) in known for file in files) and not any(
             file == as_module for file, _ in known
         ):
