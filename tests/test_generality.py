@@ -5,8 +5,8 @@ from pathlib import Path
 import harness
 
 HARNESS = Path(harness.__file__).resolve().parent
-# Data: the instruments, default configurations of families, and published shapes.
-DATA = ("models/instruments", "models/tiny.py", "models/shape.py")
+# Data: the instruments, and default configurations of families.
+DATA = ("models/instruments", "models/tiny.py")
 
 
 def test_no_code_asks_for_a_family():

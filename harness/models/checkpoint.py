@@ -76,9 +76,9 @@ def resolve_model(
             it has only pickled weights or asks for code of its own and that is not allowed.
     """
     if name_or_path.startswith(PREFIX) and shapes_dir is not None:
-        name, shape = read_shape(name_or_path)
-        path = write_config(shape, shapes_dir)
-        return ModelSource(name, path, shape.config, config_digest(shape), is_shape=True)
+        name, config = read_shape(name_or_path)
+        path = write_config(config, shapes_dir)
+        return ModelSource(name, path, config, config_digest(config), is_shape=True)
     if name_or_path in instrument_names():
         name, path = name_or_path, instrument_path(name_or_path)
     elif (folder := Path(name_or_path).expanduser()).exists():

@@ -30,7 +30,7 @@ def find_config(name: str) -> dict[str, Any]:
     if name in instrument_names():
         return read_config(instrument_path(name))
     if name.startswith(PREFIX):
-        return read_shape(name)[1].config
+        return read_shape(name)[1]
     if (path := Path(name).expanduser()).exists():
         return read_config(path)
     if name.endswith(".json") or name.startswith((".", "/", "~")) or name.count("/") > 1:

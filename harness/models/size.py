@@ -11,7 +11,7 @@ _STORED_BYTES = {"float32": 4, "float": 4, "float64": 8}
 def weight_bytes(path: Path, config: Config, itemsize: int) -> int:
     """Compute the bytes of a model's weights once loaded at `itemsize` bytes an element.
 
-    A shape has a config and no files: the matrices of its decoder, a Gemma4, are counted. Norms and
+    A shape has a config and no files: the matrices of its decoder are counted. Norms and
     scalars, under a thousandth together, are not.
     """
     for suffix in (".safetensors", *PICKLE_SUFFIXES):

@@ -7,13 +7,13 @@ import pytest
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
 from harness.models.partition import plan_partition
-from harness.models.shape import read_shape, shapes
+from harness.models.shape import PREFIX, read_shape, shape_names
 
 
 def test_every_shape_has_the_structure_of_its_model():
     """The last layer attends to everything, and shared layers have sources before them."""
-    for shape in shapes().values():
-        config = shape.config
+    for name in shape_names():
+        _, config = read_shape(PREFIX + name)
         kinds = config["layer_types"]
         assert len(kinds) == config["num_hidden_layers"]
         assert kinds[-1] == "full_attention"
@@ -33,7 +33,7 @@ def test_every_shape_has_the_structure_of_its_model():
 )
 def test_layer_splits_by_arithmetic(name, pp, default_is_legal):
     """The config alone tells the sizes at which vLLM's own layer split can be loaded."""
-    plan = plan_partition(shapes()[name].config, pp)
+    plan = plan_partition(read_shape(PREFIX + name)[1], pp)
     assert (plan.layers_per_rank == plan.default_split) is default_is_legal
 
 
@@ -48,9 +48,10 @@ def test_a_shape_becomes_a_model_without_weights(tmp_path):
 
 def test_numbers_can_be_changed():
     """Another size of the same structure, under a name of its own."""
-    name, shape = read_shape("shape:E2B:layers=10:hidden=64:double_wide=0")
+    name, config = read_shape("shape:E2B:layers=10:hidden=64:double_wide=0")
     assert name.startswith("E2B-")
-    assert (shape.layers, shape.hidden, shape.double_wide, shape.heads) == (10, 64, False, 8)
+    keys = "num_hidden_layers", "hidden_size", "use_double_wide_mlp", "num_attention_heads"
+    assert [config[key] for key in keys] == [10, 64, False, 8]
     assert read_shape("shape:E2B:layers=10")[0] != name
 
 
