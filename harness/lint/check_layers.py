@@ -23,6 +23,8 @@ _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter
 _FIRST_RANK = re.compile(r"^(?!not ).*is_first_rank|intermediate_tensors is None")
 _ASKS_ONE = ("hasattr", "getattr", "isinstance")
 _ASKS = ("isinstance", "is_pp_missing_parameter", "issubclass", "type")
+# Only elastic expert parallelism calls it, which vLLM refuses together with PP (ParallelConfig).
+_NEVER_WITH_PP = ("update_physical_experts_metadata",)
 
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
@@ -33,6 +35,8 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         in_pp = bool(stage.senders[0].sends)
         split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls) if paths else ():
+            if method.node.name in _NEVER_WITH_PP:
+                continue
             # Heirs share their methods, and ask the same of them.
             memo = method.owner.module.memo
             key = ("layers", method.node, split, in_pp)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from harness.lint.engine import Engine
 from harness.lint.liveness import is_read, place_text, written
 from harness.lint.parts import parts_of
-from harness.lint.project import ClassRef, Module, Spot
+from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
 from harness.lint.stage import Stage, asserts_start
@@ -43,11 +43,9 @@ def _of_layer(
         return
     owner, written_forward = definition
     shared = {
-        **dict.fromkeys(_globals_of(owner.module), ""),
+        **dict.fromkeys(_of_everybody(owner, written_forward), ""),
         **_injected(engine, layer, maker),
     }
-    if not shared:
-        return
     forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
@@ -99,13 +97,19 @@ class _Inliner(ast.NodeTransformer):
     visit_Expr = visit_Assign  # noqa: N815 - the name that ast calls
 
 
-def _globals_of(module: Module) -> Iterator[str]:
-    """Containers that the module keeps."""
-    for name, value in module.constants.items():
-        if isinstance(value, ast.Dict | ast.List) or (
-            isinstance(value, ast.Call) and last_name(value.func) in ("dict", "list")
-        ):
-            yield name
+def _of_everybody(layer: ClassRef, forward: Function) -> Iterator[str]:
+    """Names for objects of the whole process: of the module, of the class, of vLLM's step."""
+    yield layer.name
+    for prefix, values in (("", layer.module.constants), ("self.", layer.attributes)):
+        for name, value in values.items():
+            makes = isinstance(value, ast.Call) and last_name(value.func) in ("dict", "list")
+            if makes or isinstance(value, ast.Dict | ast.List):
+                yield f"{prefix}{name}"
+    for part in walk(forward):
+        match part:
+            case ast.Assign(targets=[ast.Name(name)], value=ast.Call(func=function)):
+                if last_name(function) == "get_forward_context":
+                    yield name
 
 
 def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.lint.engine import Engine
-from harness.lint.parts import methods_of, parts_of
+from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding, Severity
 from harness.lint.rules import finding
 from harness.lint.stage import Stage
-from harness.lint.tree import FUNCTIONS, Function, dotted, given_to, walk
+from harness.lint.tree import FUNCTIONS, Function, dotted, parameter_names, walk
 
 _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 
@@ -22,52 +22,21 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     parts = list(parts_of(engine, stage.instance))
     for part in parts:
         below = [p for p in parts if p.path == part.path or p.path.startswith(part.path + ".")]
-        if not any(layers.partial for p in below for layers in p.layers.values()):
-            continue
-        methods = {m.node.name: m for m in methods_of(engine, part.cls)}
-        load = methods.get("load_weights")
-        if load is not None:
-            own = {name: method.node for name, method in methods.items()}
-            memo = load.owner.module.memo
-            key = ("weights", load.node, *own.values())
-            if key not in memo:
-                memo[key] = list(_load(load.owner, load.node, own))
-            yield from memo[key]
+        if any(layers.partial for p in below for layers in p.layers.values()):
+            definition = engine.project.find_method(part.cls, "load_weights")
+            if definition is not None:
+                yield from _load(*definition)
 
 
-def _load(owner: ClassRef, load: Function, methods: dict[str, Function]) -> Iterator[Finding]:
-    seen: set[int] = set()
-    for function in _reached(load, methods):
-        tables = _tables(function)
-        for lookup in _lookups(function, tables):
-            if id(lookup) in seen:
-                continue
-            seen.add(id(lookup))
-            if _is_guarded(lookup, function, tables) or _is_guarded_by_callers(
-                lookup, function, load, methods
-            ):
-                continue
-            text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
-            name = f"{owner.name}.{function.name}"
-            about = finding("PP501", Spot(owner.module, lookup), text, symbol=name)
-            optional = _is_optional(lookup, function)
-            yield replace(about, severity=Severity.WARNING) if optional else about
-
-
-def _reached(load: Function, methods: dict[str, Function]) -> Iterator[Function]:
-    """load_weights, and the methods of the class that it hands its table of parameters to."""
-    yield load
+def _load(owner: ClassRef, load: Function) -> Iterator[Finding]:
     tables = _tables(load)
-    for call in _calls(load):
-        name = dotted(call.func)
-        inner = methods.get(name.removeprefix("self.")) if name.startswith("self.") else None
-        given = [a for a in given_to(call) if isinstance(a, ast.Name)]
-        if inner is not None and any(a.id in tables for a in given):
-            yield inner
-
-
-def _calls(node: ast.AST) -> list[ast.Call]:
-    return [part for part in walk(node) if isinstance(part, ast.Call)]
+    for lookup in _lookups(load, tables):
+        if not _is_guarded(lookup, load, tables) and not _by_callers(lookup, load, tables):
+            text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
+            symbol = f"{owner.name}.{load.name}"
+            about = finding("PP501", Spot(owner.module, lookup), text, symbol=symbol)
+            optional = _is_optional(lookup, load)
+            yield replace(about, severity=Severity.WARNING) if optional else about
 
 
 def _tables(function: Function) -> set[str]:
@@ -111,9 +80,7 @@ def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
         if isinstance(parent, ast.If | ast.IfExp) and field in ("body", "orelse"):
             if _asks(parent.test, tables) is (field == "body"):
                 return True
-        elif (isinstance(parent, ast.Try) and field == "body") or (
-            isinstance(parent, ast.comprehension | ast.For) and _filtered(parent.iter, tables)
-        ):
+        elif isinstance(parent, ast.Try) and field == "body":
             return True
         siblings = getattr(parent, field)
         if isinstance(siblings, list):
@@ -167,28 +134,12 @@ def _leaves(statement: ast.AST, tables: set[str]) -> bool:
     return isinstance(statement.body[-1], _ENDS)
 
 
-def _filtered(node: ast.expr, tables: set[str]) -> bool:
-    """Does the iterable drop foreign names itself?"""
-    return any(
-        isinstance(part, ast.comprehension) and any(_asks(test, tables) for test in part.ifs)
-        for part in walk(node)
-    )
-
-
-def _is_guarded_by_callers(
-    lookup: ast.Subscript, function: Function, load: Function, methods: dict[str, Function]
-) -> bool:
-    """In a helper that gets the name as a parameter: does every call of it stand behind a guard?"""
-    around = (parent for _, parent, _ in _upwards(lookup, function))
-    helper = next((parent for parent in around if isinstance(parent, FUNCTIONS)), function)
-    if helper is load or not isinstance(lookup.slice, ast.Name):
+def _by_callers(lookup: ast.Subscript, load: Function, tables: set[str]) -> bool:
+    """In a function inside, which is given the name: does each call stand behind a guard?"""
+    around = (parent for _, parent, _ in _upwards(lookup, load))
+    helper = next((parent for parent in around if isinstance(parent, FUNCTIONS)), load)
+    names = parameter_names(helper)
+    if helper is load or not isinstance(lookup.slice, ast.Name) or lookup.slice.id not in names:
         return False
-    if lookup.slice.id not in {a.arg for a in helper.args.args}:
-        return False
-    names = (helper.name, f"self.{helper.name}")
-    verdicts: list[bool] = []
-    for caller in {load, *methods.values()}:
-        calls = [call for call in _calls(caller) if dotted(call.func) in names]
-        tables = _tables(caller) if calls else set()
-        verdicts += [_is_guarded(call, caller, tables) for call in calls]
-    return bool(verdicts) and all(verdicts)
+    calls = [p for p in walk(load) if isinstance(p, ast.Call) and dotted(p.func) == helper.name]
+    return bool(calls) and all(_is_guarded(call, load, tables) for call in calls)

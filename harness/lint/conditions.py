@@ -6,13 +6,14 @@ import ast
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from harness.lint.trace import Role
 from harness.lint.tree import dotted, is_none, last_name
 from harness.lint.values import (
     NONE,
     PRESENT,
+    UNKNOWN,
     Const,
     Env,
     Missing,
@@ -23,13 +24,20 @@ from harness.lint.values import (
     Received,
     Seq,
     Value,
+    kinds,
     nullness,
     options_of,
 )
 
+_Pair: TypeAlias = "tuple[ast.expr, ast.expr]"
 _COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Gt: operator.gt, ast.LtE: operator.le}
+    **{ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Gt: operator.gt, ast.LtE: operator.le},
+    **{ast.Lt: operator.lt, ast.GtE: operator.ge},
 }
+# In a pipeline of three ranks with a layer each: how many there are of what has such a name.
+_RANKS = 3
+_TOTALS = frozenset({"world_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers"})
+_OWN = {"rank_in_group": 0, "start_layer": 0, "end_layer": 1}
 
 
 def place_of(node: ast.expr) -> str | None:
@@ -44,8 +52,10 @@ def place_of(node: ast.expr) -> str | None:
     return None
 
 
-def truth_of(value: Value) -> bool | None:
+def truth_of(value: Value, role: Role) -> bool | None:
     """Truth value of an abstract value; None when the code leaves it open."""
+    if kinds(value, "at:") & {"start_layer", "rank_in_group"}:
+        return role is not Role.FIRST
     match value:
         case Const():
             return None if "*" in f"{value.value}" else bool(value.value)
@@ -56,27 +66,45 @@ def truth_of(value: Value) -> bool | None:
         case Payload():
             return True if value.packed or any(e.certain for e in value.entries.values()) else None
         case OneOf():
-            answers = {truth_of(option) for option in value.options}
+            answers = {truth_of(option, role) for option in value.options}
             return answers.pop() if len(answers) == 1 else None
     return True
 
 
-def compare(node: ast.expr, left: Value, op: ast.cmpop, right: Value, role: Role) -> bool | None:
-    """`left op right` where both are known, or the left one (`node`) asks for the rank."""
-    if not isinstance(right, Const):
+def compare(op: ast.cmpop, left: Value, right: Value, nodes: _Pair, role: Role) -> bool | None:
+    """`left op right` where both are known, or say where this rank is in the pipeline."""
+    if type(op) not in _COMPARED:
         return None
-    if isinstance(left, Const) and "*" not in f"{left.value}" and type(op) in (ast.Eq, ast.NotEq):
-        return _COMPARED[type(op)](left.value, right.value)
-    if _is_pp_group(node) and type(op) in _COMPARED:
-        # The first rank of a real pipeline is number 0; there are two ranks or more.
-        rank = 0 if role is Role.FIRST else 1
-        known: dict[tuple[str, object], int] = {("world_size", 1): 2, ("rank_in_group", 0): rank}
-        number = known.get((last_name(node), right.value))
-        return _COMPARED[type(op)](number, right.value) if number is not None else None
-    return None
+    if isinstance(left, Const) and isinstance(right, Const) and "*" not in f"{left.value}":
+        is_equality = isinstance(op, ast.Eq | ast.NotEq)
+        return _COMPARED[type(op)](left.value, right.value) if is_equality else None
+    here, there = (
+        _place_in_pipeline(n, v, role) for n, v in zip(nodes, (left, right), strict=True)
+    )
+    # The first layer and rank are number 0; of other literal numbers only a size of 1 tells.
+    if isinstance(right, Const) and here is not None:
+        is_size = "world_size" in ast.unparse(nodes[0])
+        there = right.value if right.value == (1 if is_size else 0) else None
+    return _COMPARED[type(op)](here, there) if None not in (here, there) else None
 
 
-def _is_pp_group(node: ast.expr) -> bool:
+def _place_in_pipeline(node: ast.expr, value: Value, role: Role) -> int | None:
+    """A number of layers or ranks, as it is on this rank of a pipeline with a layer each."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Sub(), right=ast.Constant(value=1)):
+            before = _place_in_pipeline(left, UNKNOWN, role)
+            return before - 1 if before is not None else None
+        case ast.Call(func=ast.Name("len"), args=[layers]):
+            return _RANKS if last_name(layers).endswith("layers") else None
+    name = next(iter(sorted(kinds(value, "at:"))), last_name(node))
+    if name in ("world_size", "rank_in_group") and not kinds(value, "at:"):
+        name = name if is_pp_group(node) else ""
+    if name in _OWN:
+        return list(Role).index(role) + _OWN[name]
+    return _RANKS if name in _TOTALS else None
+
+
+def is_pp_group(node: ast.expr) -> bool:
     """Is this an attribute of the PP group, as in `get_pp_group().world_size`?"""
     if not isinstance(node, ast.Attribute):
         return False

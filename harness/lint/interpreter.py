@@ -152,7 +152,9 @@ class Walker:
     ) -> tuple[Value, Env]:
         """Walk a function inline; its joined result, and the attributes of self afterwards."""
         if self.depth >= _MOST_DEPTH:
-            return Opaque(tags=frozenset().union(*map(tags_of, arguments.values()))), self_entries
+            tags = NO_TAGS.union(*map(tags_of, arguments.values()))
+            computed = (tag for tag in tags if not tag.startswith("same:"))
+            return Opaque(tags=frozenset(computed)), self_entries
         where = module or (owner.module if owner is not None else self.module)
         inner = Walker(
             self.engine, self.trace, where, self_value, owner, self.depth + 1, self.certain
@@ -451,7 +453,7 @@ class Walker:
         self, node: ast.AST, describe: Callable[[], str], *operands: Value
     ) -> frozenset[str]:
         """Note an operation on what the layers take or give; the tags of its result."""
-        if not notes.is_outside(self.trace, operands):
+        if self.trace.in_loop:
             return NO_TAGS
         text = describe()
         return notes.applied(self.trace, self._spot(node), text, operands) if text else NO_TAGS
@@ -487,7 +489,7 @@ class Walker:
                     if isinstance(part, ast.expr):
                         self._use(self.eval(part, env))
                 return None
-        return conditions.truth_of(self.eval(node, env))
+        return conditions.truth_of(self.eval(node, env), self.trace.role)
 
     def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr, env: Env) -> bool | None:
         value = self.eval(left, env)
@@ -501,7 +503,7 @@ class Walker:
         if isinstance(op, ast.In | ast.NotIn):
             inside = containers.contains(other, value)
             return None if inside is None else inside is isinstance(op, ast.In)
-        return conditions.compare(left, value, op, other, self.trace.role)
+        return conditions.compare(op, value, other, (left, right), self.trace.role)
 
     def _operands(self, node: ast.BoolOp, env: Env) -> Iterator[tuple[ast.expr, Env, bool | None]]:
         """The operands that are reached, what those before say of the variables, the verdict."""
@@ -714,6 +716,8 @@ class Walker:
             return Const(self.trace.role is wanted)
         if node.attr in _DTYPES and isinstance(node.value, ast.Name) and node.value.id == "torch":
             return Opaque(Null.NO, frozenset({f"is:{_DTYPES[node.attr]}"}))
+        if conditions.is_pp_group(node):
+            return Opaque(Null.NO, frozenset({f"at:{node.attr}"}))
         if self._is_self(node.value):
             held = env.get(f"self.{node.attr}")
             if held is not None:
@@ -889,7 +893,8 @@ class Walker:
             else UNKNOWN
             for option in makers
         )
-        return Seq((Opaque(Null.NO), Opaque(Null.NO), Layers(element, partial=True)))
+        ends = (Opaque(Null.NO, frozenset({f"at:{end}"})) for end in ("start_layer", "end_layer"))
+        return Seq((*ends, Layers(element, partial=True)))
 
     def _module_list(self, first: ast.expr, env: Env) -> Value:
         items = self.eval(first, env)
@@ -1012,12 +1017,17 @@ class Walker:
             )
             # Walking what a layer is made of is dear: only where its own attributes name a dtype.
             own = self.engine.attributes(module, Role.MIDDLE) if notes.casts_to_own(method) else {}
-            inside.block(method.body, {**own, "self": module})
+            names = parameter_names(method)
+            taken = {name: Opaque(tags=frozenset({f"same:{name}"})) for name in names}
+            inside.block(method.body, {**own, **taken, "self": module})
             memo[key] = notes.returned_items(value for value, _ in inside.returns)
         tags = derived(given.tags)
+        bound = self._bind(method, given, module, owner.module) if memo[key] else {}
         items = [
-            Opaque(null, tags | {f"dtype:{dtype}" for dtype in dtypes})
-            for null, dtypes in memo[key]
+            bound[item.parameter]
+            if item.parameter in bound
+            else Opaque(item.null, tags | {f"dtype:{dtype}" for dtype in item.dtypes})
+            for item in memo[key]
         ]
         if len(items) == 1:
             return items[0]
@@ -1099,7 +1109,7 @@ class Walker:
         arguments = self._bind(method, given, None if static else self_value, owner.module)
         value, after = self.run(method, owner, self_value, arguments, entries_of(env))
         env.update(after)
-        return with_tags(notes.as_annotated(value, method), derived(given.tags))
+        return with_tags(value, derived(given.tags))
 
     def _run_function(self, function: Closure, given: Arguments) -> Value:
         node = function.node

@@ -140,6 +140,10 @@ def _of_statement(place: str, node: ast.stmt) -> _Fate:
             if any(_is_in(place, item.context_expr) for item in node.items):
                 return _Fate.READ
             return _of_block(place, node.body)
+        case ast.Try():
+            if any(is_read(place, handler.body) for handler in node.handlers):
+                return _Fate.READ
+            return _of_block(place, [*node.body, *node.orelse, *node.finalbody])
         case ast.AugAssign():
             looked_at = _is_in(place, node.value) or _overlap(place, place_text(node.target))
             return _Fate.READ if looked_at else _Fate.KEPT

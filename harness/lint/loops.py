@@ -34,8 +34,8 @@ def layer_calls(loop: Loop) -> list[ast.Call]:
 
 
 def given_names(call: ast.Call) -> set[str]:
-    """Variables that are arguments of a call."""
-    return {a.id for a in given_to(call) if isinstance(a, ast.Name)}
+    """Variables, and attributes of self, that are arguments of a call."""
+    return {name for a in given_to(call) if (name := _variable(a))}
 
 
 def read_by_layers(call: ast.Call, forwards: Sequence[Function]) -> set[str]:
@@ -58,13 +58,11 @@ def _parameters_of(call: ast.Call, forward: Function) -> list[tuple[str, str | N
     names = parameter_names(forward)[1:]
     pairs: list[tuple[str, str | None]] = []
     for position, value in enumerate(call.args):
-        if isinstance(value, ast.Name):
-            pairs.append((value.id, names[position] if position < len(names) else None))
+        pairs.append((_variable(value), names[position] if position < len(names) else None))
     for keyword in call.keywords:
-        if isinstance(keyword.value, ast.Name):
-            known = keyword.arg if keyword.arg in names else None
-            pairs.append((keyword.value.id, known))
-    return pairs
+        known = keyword.arg if keyword.arg in names else None
+        pairs.append((_variable(keyword.value), known))
+    return [(name, parameter) for name, parameter in pairs if name]
 
 
 def carried_names(loop: Loop, forwards: Sequence[Function] = ()) -> dict[str, ast.AST]:
@@ -79,13 +77,12 @@ def carried_names(loop: Loop, forwards: Sequence[Function] = ()) -> dict[str, as
             inside = walk(assign.value)
             from_layer = any(id(part) in ids for part in inside)
             copied = isinstance(assign.value, ast.Name | ast.IfExp | ast.Tuple) and any(
-                isinstance(part, ast.Name) and part.id in places for part in inside
+                isinstance(part, ast.expr) and _variable(part) in places for part in inside
             )
             if from_layer or copied:
-                for target in assign.targets:
-                    for name in walk(target):
-                        if isinstance(name, ast.Name):
-                            places.setdefault(name.id, assign)
+                for part in (part for target in assign.targets for part in walk(target)):
+                    if isinstance(part, ast.expr):
+                        places.setdefault(_variable(part), assign)
     return {name: places[name] for name in sorted(taken & set(places))}
 
 
@@ -125,23 +122,23 @@ def _filled(loop: Loop) -> dict[str, ast.AST]:
     taken: set[str] = set()
     for part in walk(loop):
         if isinstance(part, ast.Subscript):
-            owner = _container(part.value)
+            owner = _variable(part.value)
             if isinstance(part.ctx, ast.Store):
                 filled.setdefault(owner, part)
             elif isinstance(part.ctx, ast.Load):
                 taken.add(owner)
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
-            owner = _container(part.func.value)
+            owner = _variable(part.func.value)
             if part.func.attr == "append":
                 filled.setdefault(owner, part)
             elif part.func.attr == "pop":
                 taken.add(owner)
     for call in layer_calls(loop):
-        taken |= {_container(value) for value in given_to(call)}
+        taken |= {_variable(value) for value in given_to(call)}
     return {name: place for name, place in filled.items() if name and name in taken}
 
 
-def _container(node: ast.expr) -> str:
+def _variable(node: ast.expr) -> str:
     """`x` or `self.x`; empty for anything else."""
     text = place_text(node) if isinstance(node, ast.Name | ast.Attribute) else ""
     return text if "." not in text or text.startswith("self.") else ""

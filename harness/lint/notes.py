@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 from harness.lint import loops
 from harness.lint.project import Module, Spot
 from harness.lint.trace import Carried, Note, Role, Step, Trace
 from harness.lint.tree import Function, Loop, dotted, given_to, walk
 from harness.lint.values import (
+    NO_TAGS,
     UNKNOWN,
     Env,
     Null,
@@ -29,8 +30,9 @@ _CHANGING = frozenset(
     | {"mul", "div", "add", "sub", "pow", "neg", "square", "sqrt", "rsqrt", "exp", "mean", "sum"}
     | {"cumsum", "tanh", "sigmoid", "relu", "silu", "gelu", "softmax"}
 )
+_JOINING = frozenset({"cat", "concat", "stack"})
 # Modules of the model that only move, cast or slice what they are given.
-_MOVING = ("gather", "scatter", "chunk", "shard", "pad", "cast", "dtype", "dropout", "identity")
+_MOVING = ("gather", "scatter", "chunk", "shard", "pad", "cast", "dtype", "drop", "identity")
 _BEHIND_THE_LAYERS = ("norm", "ln_f", "head", "pool", "proj", "classifier")
 _OPERATORS: dict[type[ast.operator], str] = {
     **{ast.Mult: "*", ast.Div: "/", ast.Add: "+", ast.Sub: "-", ast.Pow: "**", ast.MatMult: "@"}
@@ -135,30 +137,33 @@ def kept_on_module(value: Value, name: str) -> Value:
     return value
 
 
-def as_annotated(value: Value, method: Function) -> Value:
-    """`-> X | None` on a method that could not be looked through says that None is possible."""
-    if isinstance(value, Opaque) and value.null is Null.UNKNOWN and method.returns is not None:
-        text = ast.unparse(method.returns)
-        if text.endswith("| None") or text.startswith("Optional["):
-            return replace(value, null=Null.MAYBE)
-    return value
+@dataclass(frozen=True)
+class Returned:
+    """An item of what a layer returns."""
+
+    null: Null
+    """YES where it is None on every path."""
+    dtypes: frozenset[str]
+    """It is cast to one of these on some path."""
+    parameter: str = ""
+    """The parameter that it is, untouched on every path."""
 
 
-def returned_items(returns: Iterable[Value]) -> list[tuple[Null, frozenset[str]]]:
-    """Of each item of what a layer returns: is it None on every path, to what may it be cast.
-
-    Empty where the returns differ in their form.
-    """
+def returned_items(returns: Iterable[Value]) -> list[Returned]:
+    """The items of what a layer returns; none where the returns differ in their form."""
     rows = [
         value.items if isinstance(value, Seq) and not value.open else (value,) for value in returns
     ]
     if not rows or len({len(row) for row in rows}) != 1:
         return []
-    items: list[tuple[Null, frozenset[str]]] = []
+    items: list[Returned] = []
     for column in zip(*rows, strict=True):
-        always_none = len(column) > 0 and all(nullness(value) is Null.YES for value in column)
         dtypes = frozenset[str]().union(*(kinds(value, "dtype:") for value in column))
-        items.append((Null.YES if always_none else Null.UNKNOWN, dtypes))
+        null = {nullness(value) for value in column}
+        tags = {tag for value in column for tag in tags_of(value) or ("",)}
+        tag = tags.pop() if len(tags) == 1 and null == {Null.UNKNOWN} else ""
+        parameter = tag.removeprefix("same:") if tag.startswith("same:") else ""
+        items.append(Returned(Null.YES if null == {Null.YES} else Null.UNKNOWN, dtypes, parameter))
     return items
 
 
@@ -184,7 +189,7 @@ def changes(call: ast.Call) -> str:
     last = attribute or name or (func.attr if isinstance(func, ast.Attribute) else "")
     if head.startswith("self"):
         return "" if any(word in last for word in _MOVING) else name
-    if last.rstrip("_") in _CHANGING or "norm" in last:
+    if last.rstrip("_") in _CHANGING or "norm" in last or last in _JOINING:
         if not isinstance(func, ast.Attribute) or head in ("torch", "F", "nn.functional"):
             return last
         arguments = ", ".join(ast.unparse(a) for a in call.args)
@@ -203,14 +208,9 @@ def applied(trace: Trace, spot: Spot, text: str, operands: Sequence[Value]) -> f
     trace.applied.setdefault(step, spot)
     mark = "carry:" if trace.loops else "read:"
     on_state = sum(bool(kinds(operand, mark)) for operand in operands)
+    if trace.loops and text in _JOINING:
+        return NO_TAGS  # two parts of the state in one key
     named = trace.loops > 0 and any(word in text for word in _BEHIND_THE_LAYERS)
     if on_state == 1 or (on_state and named):
         return frozenset({step.tag})
     return frozenset()
-
-
-def is_outside(trace: Trace, operands: Iterable[Value]) -> bool:
-    """Can an operation on the operands be one on the model's inputs or state?"""
-    return not trace.in_loop and any(
-        not tag.startswith(("attr:", "is:")) for value in operands for tag in tags_of(value)
-    )

@@ -43,7 +43,9 @@ class Opaque(Value):
     unknown here, returned for it, and `maybe-forwarded` what any other unknown code did.
 
     Tags say what was done to it: `made` a tensor that the code made; `dtype:<name>` it was cast
-    (on some path); `is:<name>` it is that dtype itself; `op:<step>` see `Trace.applied`.
+    (on some path); `is:<name>` it is that dtype itself; `op:<step>` see `Trace.applied`. And
+    `at:<name>` is a number that says where this rank is, such as `start_layer`; `same:<param>` is
+    a parameter of a layer, untouched.
     """
 
     null: Null = Null.UNKNOWN
@@ -206,7 +208,10 @@ def tags_of(value: Value) -> frozenset[str]:
     return NO_TAGS
 
 
-_STAY_BEHIND = ("it", "forwarded", "maybe-forwarded", "buffer:", "attr:", "made", "dtype:", "is:")
+_STAY_BEHIND = (
+    *("it", "forwarded", "maybe-forwarded", "buffer:", "attr:", "made", "dtype:", "is:"),
+    *("at:", "same:"),
+)
 
 
 def derived(tags: frozenset[str]) -> frozenset[str]:

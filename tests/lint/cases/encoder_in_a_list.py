@@ -24,7 +24,9 @@ class Encoder(nn.Module):
                 config.encoder_layers, lambda prefix: EncoderLayer(config), prefix=prefix
             )
         else:
-            self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.encoder_layers)])
+            self.layers = nn.ModuleList(
+                [EncoderLayer(config) for _ in range(config.encoder_layers)]
+            )
 
     def forward(self, features):
         for layer in self.layers:

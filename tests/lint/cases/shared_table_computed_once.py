@@ -40,7 +40,9 @@ class Model(nn.Module):
             self.embed_tokens = PPMissingLayer()
         self.shared = {}
         self.start_layer, self.end_layer, self.layers = make_layers(
-            config.num_hidden_layers, lambda prefix: Layer(number_of(prefix), self.shared), prefix=f"{prefix}.layers"
+            config.num_hidden_layers,
+            lambda prefix: Layer(number_of(prefix), self.shared),
+            prefix=f"{prefix}.layers",
         )
         if get_pp_group().is_last_rank:
             self.norm = Norm(config.hidden_size)
