@@ -49,7 +49,7 @@ class Cpu(Kind):
     first_imports = ("vllm.v1.worker.cpu_worker",)
     default_dtype = "float32"
     # torch computes what does not fill its last two vectors by scalar code with other last bits:
-    # the last row of an odd number of rows of a narrow tensor (gelu of Gemma4's per-layer input).
+    # the last row of an odd number of rows of a narrow tensor (gelu of a per-layer input).
     # Without vectors all rows are computed alike.
     invariant: Mapping[str, str] = {"ATEN_CPU_CAPABILITY": "default"}
 
