@@ -40,7 +40,10 @@ _FAILURE_CODES = {
 _FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
 
 
-_ELSEWHERE = "run it on a GPU (--pp-device cuda), or shrink a model without these layers"
+_ELSEWHERE = (
+    "run it on a GPU (--pp-device cuda), shrink a model without these layers, or lend a checkout "
+    "the compiled files of a nearer release (--pp-base-version)"
+)
 # Of the exception that ended an engine: what it was, where, and whether our own code raised it.
 _RAISED = ("type", "file", "line", "ours")
 

@@ -12,6 +12,10 @@ from ..capture.manifest import Failure
 _OPERATION = re.compile(
     r"'_OpNamespace' '(?P<namespace>\w+)' object has no attribute '(?P<name>\w+)'"
 )
+# A checkout may call an operation otherwise than the release that lends its compiled files has it.
+_SCHEMA = re.compile(
+    r"(?P<name>_\w*::\w+)\(\) (?:expected at most \d+ argument|is missing value for argument)"
+)
 _BACKEND = re.compile(r"Could not run '(?P<name>[\w:.]+)' with arguments from the 'CPU' backend")
 _DTYPE = re.compile(r"NotImplementedError: \"(?P<name>\w+)\" not implemented for '(?P<dtype>\w+)'")
 # vLLM's own refusals, as of its CPU platform: "MLA is not supported on CPU."
@@ -35,6 +39,8 @@ def missing_kernel(failure: Failure) -> str | None:
     error = failure.error
     if match := _OPERATION.search(error):
         return f"torch.ops.{match['namespace']}.{match['name']}"
+    if match := _SCHEMA.search(error):
+        return f"{match['name']} as it is called"
     if match := _TRITON.search(error):
         return f"{match['module']}.{match['name']}"
     if match := _DTYPE.search(error):

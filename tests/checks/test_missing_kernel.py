@@ -27,6 +27,13 @@ LACKED = {
     "RuntimeError: Unsupported CPU attention configuration: head_dim=16 isa=2": (
         "CPU attention configuration: head_dim=16 isa=2"
     ),
+    "RuntimeError: _C::get_scheduler_metadata() expected at most 12 argument(s) but received 13 "
+    "argument(s). Declaration: _C::get_scheduler_metadata(int num_req, int num_heads_q)": (
+        "_C::get_scheduler_metadata as it is called"
+    ),
+    "RuntimeError: _C::rms_norm() is missing value for argument 'epsilon'. Declaration: _C::": (
+        "_C::rms_norm as it is called"
+    ),
     "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
 }
 OTHERS = (
@@ -35,6 +42,7 @@ OTHERS = (
     "NotImplementedError: ",
     "ValueError: not enough values to unpack (expected 3, got 2)",
     "TypeError: 'function' object is not subscriptable",
+    "RuntimeError: aten::add() is missing value for argument 'other'. Declaration: aten::add",
 )
 
 
