@@ -49,19 +49,24 @@ server.serve(sys.argv[-1])
 '''
 
 
-@pytest.fixture
-def engine(tmp_path, monkeypatch):
-    """Return a function that lets a program stand for the engine, in forks of a real server."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def bin_folder(tmp_path_factory):
+    """Make a Python that starts the server, whatever it is asked for."""
+    folder = tmp_path_factory.mktemp("bin")
     (folder / "server.py").write_text(SERVER, encoding="utf-8")
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} {folder}/server.py "$@"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
+    return folder
+
+
+@pytest.fixture
+def engine(bin_folder, monkeypatch):
+    """Return a function that lets a program stand for the engine, in forks of a real server."""
+    monkeypatch.setattr(sys, "executable", str(bin_folder / "python"))
 
     def stand_in(body):
-        (folder / "program.py").write_text(body, encoding="utf-8")
+        (bin_folder / "program.py").write_text(body, encoding="utf-8")
 
     return stand_in
 

@@ -135,9 +135,12 @@ def test_dead_server_ends_its_cells_and_is_replaced(start, engine):
     assert again.poll() is None
 
 
-def test_server_that_cannot_start_says_why(start, engine, tmp_path):
+def test_server_that_cannot_start_says_why(start, monkeypatch, tmp_path):
     """The error of a server that dies while it imports ends up in the cell's log."""
-    (tmp_path / "bin" / "server.py").write_text("raise ImportError('no such operator')")
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho ImportError: no such operator >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     child, folder = start("a")
     assert wait_for(lambda: child.poll() is not None)
     assert child.poll() == 1

@@ -16,8 +16,16 @@ from harness.engine.manifest import to_json
 from harness.engine.settings import Device, ModelRunner
 
 
+@pytest.fixture(scope="module")
+def servers():
+    """Fork servers for the whole file: each test has a child of its own."""
+    servers = ForkServers()
+    yield servers
+    servers.close()
+
+
 @pytest.fixture
-def run(cell, engine, tmp_path):
+def run(cell, engine, servers, tmp_path):
     """Return a function that launches a cell whose engine is the program `body`."""
     folder = tmp_path / "capture"
     folder.mkdir()
@@ -27,9 +35,7 @@ def run(cell, engine, tmp_path):
         return launch(cell, folder, (0,), servers, phase_timeout=30, stop=stop)
 
     run.folder = folder
-    servers = ForkServers()
-    yield run
-    servers.close()
+    return run
 
 
 def gone(pid):
