@@ -11,7 +11,7 @@ from ..errors import BadInputError
 
 @click.command("selftest")
 @click.option("--only", metavar="CLASS|NAME", multiple=True, help="these faults only (repeat)")
-@click.option("--quick", is_flag=True, help="the subset of the CI, without questions")
+@click.option("--quick", is_flag=True, help="the subset of the CI: no questions, no engine twice")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="write the results here")
 @click.option("--store", type=click.Path(path_type=Path), help="keep variant trees here")
 @click.option(

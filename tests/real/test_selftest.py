@@ -6,11 +6,15 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("selftest")]
 
 
 def test_the_quick_subset_is_caught_and_nothing_else(tmp_path):
-    """Every seeded fault is caught and placed, no harmless change and no A/A pair alarms."""
+    """Every seeded fault is caught and placed, no harmless change and no A/A pair alarms.
+
+    The pairs are of one engine or of PP=1 and PP=2; that two engines at one PP are equal is shown
+    in test_capture.py, where one forks its ranks and the other spawns them.
+    """
     target = tmp_path / "selftest.json"
     done = subprocess.run(
         [

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builders import CaptureBuilder, answer
@@ -10,9 +11,10 @@ from harness.capture.devices import DevicePool
 from harness.cli.selftest import select_changes
 from harness.engine.seeded import AFTER_LAYERS, declared
 from harness.errors import BadInputError
+from harness.plan.points import Point
 from harness.selftest.by_change import captures_by_change
 from harness.selftest.outcome import ChangeResult, SelftestReport, UnchangedPair
-from harness.selftest.run import possible_here
+from harness.selftest.run import _judge_engines, possible_here
 from harness.selftest.table import lines
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -73,6 +75,28 @@ def test_a_capture_is_divided_by_change(whole, tmp_path):
         assert len(part.answers) == 4
     assert not parts[""].stages[1].misuses
     assert parts["selftest:x"].stages[1].misuses
+
+
+@pytest.mark.parametrize(("questions", "started"), [(True, [1, 1, 2, 2]), (False, [1, 2])])
+def test_without_questions_no_engine_runs_twice(build, questions, started):
+    """The subset of the CI compares runs of the same engine, and PP=1 with PP=2; the whole more."""
+    ran = []
+
+    def captures(pp, *names):
+        ran.append(pp)
+        capture = build(pp=pp).save()
+        return dict.fromkeys(("", *names), capture)
+
+    engines = SimpleNamespace(
+        unchanged=Point("fixed", "ple", 1), with_questions=questions, captures=captures
+    )
+    changes = [change for change in HARMLESS if change.pp == 2 and change.quick]
+    report = _judge_engines(engines, changes)
+    assert sorted(ran) == started
+    assert len(report.results) == len(changes)
+    assert all(pair.is_quiet for pair in report.pairs)
+    two_engines = [pair.name for pair in report.pairs if "engine" in pair.name]
+    assert len(two_engines) == (3 if questions else 0)
 
 
 def test_rates_are_counted(build):
