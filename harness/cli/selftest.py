@@ -1,11 +1,13 @@
 """`pp-harness selftest`: which check catches which seeded fault."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from ..engine.seeded import SeededChange, declared
+from ..engine.settings import Profile
 from ..errors import BadInputError
 
 
@@ -20,6 +22,11 @@ from ..errors import BadInputError
     default="auto",
     help="as --pp-dtype; what bfloat16 rounds away is left out there",
 )
+@click.option(
+    "--profile",
+    type=click.Choice(list(Profile)),
+    help="run all under this profile (default: each under its own)",
+)
 @click.option("--list", "listing", is_flag=True, help="list the faults and end")
 def selftest(
     only: tuple[str, ...],
@@ -27,13 +34,16 @@ def selftest(
     target: Path | None,
     store: Path | None,
     dtype: str,
+    profile: str | None,
     listing: bool,
 ) -> None:
     """Seed faults into running engines and show which check catches what.
 
-    Exit status 1 if a fault escapes, a harmless change alarms, or too many are placed wrongly.
+    Exit status 1 if a fault passes, a harmless change alarms, or too many are placed wrongly.
     """
     changes = select_changes(only, quick=quick)
+    if profile is not None:
+        changes = tuple(replace(change, profile=Profile(profile)) for change in changes)
     if listing:
         for change in changes:
             click.echo(

@@ -1,4 +1,4 @@
-"""Results of a self-test: a matrix of changes and checks, and three rates."""
+"""Results of a self-test: a matrix of changes and checks, and its rates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +8,14 @@ from ..checks.finding import Outcome, Verdict
 from ..checks.judge import judge
 from ..checks.registry import Need, check_names, checks
 from ..engine.seeded import AFTER_LAYERS, SeededChange
+from ..engine.settings import Profile
 
 # The share of faults with a place that must be placed rightly.
 _LEAST_LOCATED = 0.95
-# The finding that names the stage and the layer of the first difference.
-_PLACE = "LOG001"
+# The findings that name the stage and the layer of the first difference.
+_PLACES = {"LOG001", "LOG006"}
+# Of these one must fail or stay undecided under a fault; accuracy is too coarse for most.
+_DECISIVE = ("contract", "logits")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class ChangeResult:
         """Judge a capture under a change against the unchanged one at PP=1."""
         verdicts = _verdicts(reference, capture)
         findings = [finding for verdict in verdicts.values() for finding in verdict.findings]
-        place = next((finding for finding in findings if finding.code == _PLACE), None)
+        place = next((finding for finding in findings if finding.code in _PLACES), None)
         stage, layer = (place.stage, place.layer) if place else (None, None)
         if place is not None and layer is None:
             stage, layer = len(capture.stages) - 1, AFTER_LAYERS
@@ -45,6 +48,15 @@ class ChangeResult:
     def caught_by(self) -> tuple[str, ...]:
         """The checks that failed."""
         return tuple(name for name, outcome in self.outcomes.items() if outcome is Outcome.FAIL)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether noise keeps a check from passing and none fails, as is allowed under stress."""
+        return (
+            self.change.profile is not Profile.PARITY
+            and not self.caught_by
+            and any(self.outcomes[name] is Outcome.INCONCLUSIVE for name in _DECISIVE)
+        )
 
     @property
     def is_localisable(self) -> bool:
@@ -59,26 +71,27 @@ class ChangeResult:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every check passes, as must be for a harmless change."""
-        return _all_pass(self.outcomes)
+        """Whether no check raises an alarm, as must be for a harmless change."""
+        return _is_quiet(self.change.profile, self.outcomes)
 
 
 @dataclass(frozen=True)
 class UnchangedPair:
-    """Two unchanged runs and the outcome of each check; anything but a pass is a false alarm."""
+    """Two unchanged runs in one profile, and the outcome of each check."""
 
     name: str
+    profile: Profile
     outcomes: dict[str, Outcome]
 
     @classmethod
     def of(cls, name: str, left: Capture, right: Capture) -> "UnchangedPair":
         """Judge two captures."""
-        return cls(name, _outcomes(_verdicts(left, right)))
+        return cls(name, left.cell.profile, _outcomes(_verdicts(left, right)))
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every check passes."""
-        return _all_pass(self.outcomes)
+        """Whether no check raises an alarm."""
+        return _is_quiet(self.profile, self.outcomes)
 
 
 @dataclass(frozen=True)
@@ -100,15 +113,19 @@ class SelftestReport:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """Counts and three rates; `only` counts the faults that one check alone caught."""
+        """Counts and rates; `only` counts the faults that one check alone caught.
+
+        What noise leaves undecided is not counted as placed or not.
+        """
         faults, harmless = self.faults, self.harmless
         caught = sum(bool(result.caught_by) for result in faults)
-        localisable = sum(result.is_localisable for result in faults)
+        localisable = sum(r.is_localisable and not r.is_undecided for r in faults)
         located = sum(result.is_located for result in faults)
         expected_quiet: list[ChangeResult | UnchangedPair] = [*harmless, *self.pairs]
         return {
             "faults": len(faults),
             "caught": caught,
+            "undecided": sum(result.is_undecided for result in faults),
             "mutation_score": caught / len(faults) if faults else None,
             "harmless": len(harmless),
             "aa_pairs": len(self.pairs),
@@ -124,11 +141,11 @@ class SelftestReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether every fault is caught, nothing harmless alarms, and enough is placed rightly."""
+        """Whether no fault passes, nothing harmless alarms, and enough is placed rightly."""
         figures = self.figures
         located = figures["location_accuracy"]
         return (
-            figures["caught"] == figures["faults"]
+            figures["caught"] + figures["undecided"] == figures["faults"]
             and figures["false_alarms"] == 0
             and (located is None or located >= _LEAST_LOCATED)
         )
@@ -177,5 +194,8 @@ def _outcomes(verdicts: dict[str, Verdict]) -> dict[str, Outcome]:
     return {check: verdict.outcome for check, verdict in verdicts.items()}
 
 
-def _all_pass(outcomes: dict[str, Outcome]) -> bool:
-    return all(outcome is Outcome.PASS for outcome in outcomes.values())
+def _is_quiet(profile: Profile, outcomes: dict[str, Outcome]) -> bool:
+    """Whether every check passes; under stress, where noise may leave one undecided, none fails."""
+    if profile is Profile.PARITY:
+        return all(outcome is Outcome.PASS for outcome in outcomes.values())
+    return Outcome.FAIL not in outcomes.values()

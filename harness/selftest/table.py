@@ -28,6 +28,7 @@ def lines(report: SelftestReport) -> Iterator[str]:
     figures = report.figures
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "
+        f"{figures['undecided']} undecided in noise, "
         f"{figures['located']} of {figures['localisable']} placed rightly, "
         f"{figures['false_alarms']} false alarms in {figures['harmless']} harmless changes "
         f"and {figures['aa_pairs']} A/A pairs"
@@ -44,6 +45,8 @@ def _mark(result: ChangeResult, check: str) -> str:
 def _conclusion(result: ChangeResult) -> str:
     if result.change.harmless:
         return "quiet" if result.is_quiet else "FALSE ALARM"
+    if result.is_undecided:
+        return "undecided in noise"
     if not result.caught_by:
         return "ESCAPED"
     if not result.is_localisable:

@@ -1,6 +1,7 @@
 """The self-test without engines: what is possible here, captures by change, and what is counted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +9,10 @@ import pytest
 from builders import CaptureBuilder, answer
 
 from harness.capture.devices import DevicePool
+from harness.checks.finding import Outcome
 from harness.cli.selftest import select_changes
 from harness.engine.seeded import AFTER_LAYERS, declared
+from harness.engine.settings import Profile
 from harness.errors import BadInputError
 from harness.plan.points import Point
 from harness.selftest.by_change import captures_by_change
@@ -130,6 +133,28 @@ def test_rates_are_counted(build):
     assert "one check alone catches: engine 0, contract 0, logits 1, accuracy 0" in text
 
 
+def test_noise_may_leave_a_fault_undecided_and_never_lets_it_pass(build):
+    """Under stress an inconclusive verdict is no alarm and no miss; a fault that passes is one."""
+    fault = replace(FAULTS[0], profile=Profile.STRESS)
+    passed = dict.fromkeys(("engine", "contract", "logits"), Outcome.PASS)
+    undecided = {**passed, "logits": Outcome.INCONCLUSIVE}
+    escaped = SelftestReport((ChangeResult(fault, passed, (), None, None),), ())
+    noisy = SelftestReport(
+        (ChangeResult(fault, undecided, (), None, None),),
+        (UnchangedPair("a pair", Profile.STRESS, undecided),),
+    )
+    assert not escaped.is_good
+    assert "ESCAPED" in "\n".join(lines(escaped))
+    assert noisy.is_good
+    assert (noisy.figures["undecided"], noisy.figures["false_alarms"]) == (1, 0)
+    assert noisy.figures["localisable"] == 0
+    assert "undecided in noise" in "\n".join(lines(noisy))
+    in_parity = (ChangeResult(FAULTS[0], undecided, (), None, None),)
+    pair = (UnchangedPair("a pair", Profile.PARITY, undecided),)
+    assert not SelftestReport(in_parity, ()).is_good
+    assert not SelftestReport((), pair).is_good
+
+
 def test_a_fault_without_a_layer_counts_as_caught_and_not_as_placed(build):
     """Where no layer differs there is no place to be right about: the rate leaves it out."""
     fault = next(fault for fault in FAULTS if fault.layer is None)
@@ -173,7 +198,7 @@ def test_the_document_has_the_fields_of_earlier_records(build):
     )
     document = json.loads(json.dumps(report.document()))
     assert document["schema"] == record["schema"]
-    assert document["figures"].keys() == record["figures"].keys()
+    assert document["figures"].keys() >= record["figures"].keys()
     assert document["results"][0].keys() >= record["results"][0].keys()
     assert document["aa_pairs"][0].keys() == record["aa_pairs"][0].keys()
     assert set(document["results"][0]["verdicts"].values()) == {"pass"}

@@ -239,11 +239,11 @@ def _three_in_decode(site: Site, hidden: Tensor) -> Tensor:
 
 @fault(
     "large batch",
-    "decode batches of more than eight, which no probe has, read zeros",
+    "decode batches of 9 to 23, which no probe has, read zeros",
     stage=None,
     layer=None,
 )
 @on_read(1, HIDDEN)
 def _large_batch_only(site: Site, hidden: Tensor) -> Tensor:
     rows = decode_rows(site)
-    return scaled(hidden, rows if len(rows) > 8 else [], 0.0)
+    return scaled(hidden, rows if 8 < len(rows) < 24 else [], 0.0)
