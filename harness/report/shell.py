@@ -1,4 +1,4 @@
-"""The shell of every page: one file, our style and scripts, and no text that acts."""
+"""Templates of reports: Markdown, and pages of one file with our style and scripts alone."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from .text import figure, printable
@@ -24,8 +24,12 @@ def render(template: str, *, scripted: bool = False, **values: Any) -> str:
     """
     style, script = (_shipped(_PARTS / name) for name in ("page.css", "page.js"))
     policy = f"'{_digest(script)}'" if scripted else "'none'"
-    page = _templates().get_template(template)
-    return page.render(**values, style=style, script=script, policy=policy)
+    return fill(template, **values, style=style, script=script, policy=policy)
+
+
+def fill(template: str, **values: Any) -> str:
+    """Fill a template of `page/`; every value is made printable, and in HTML escaped."""
+    return _templates().get_template(template).render(**values)
 
 
 @cache
@@ -33,7 +37,7 @@ def _templates() -> Environment:
     """Make what compiles templates, once: compiling one takes longer than rendering a page."""
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
-        autoescape=True,
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         finalize=_finalize,
         trim_blocks=True,
