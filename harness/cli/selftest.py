@@ -27,6 +27,7 @@ from ..errors import BadInputError
     type=click.Choice(list(Profile)),
     help="run all under this profile (default: each under its own)",
 )
+@click.option("--pin", metavar="VERSION", help="release to seed them in; default pin if left out")
 @click.option("--list", "listing", is_flag=True, help="list the faults and end")
 def selftest(
     only: tuple[str, ...],
@@ -35,6 +36,7 @@ def selftest(
     store: Path | None,
     dtype: str,
     profile: str | None,
+    pin: str | None,
     listing: bool,
 ) -> None:
     """Seed faults into running engines and show which check catches what.
@@ -55,7 +57,12 @@ def selftest(
     from ..selftest.table import lines
 
     report = run_selftest(
-        changes, 0 if quick else QUESTIONS, store, dtype, lambda text: click.echo(text, err=True)
+        changes,
+        0 if quick else QUESTIONS,
+        store,
+        dtype,
+        (pin,) if pin else (),
+        lambda text: click.echo(text, err=True),
     )
     click.echo("\n".join(lines(report)))
     if target is not None:

@@ -22,7 +22,7 @@ from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..plan.options import Options
 from ..plan.points import Point
-from ..plan.sweep import Sweep
+from ..plan.sweep import Sweep, plan_sweeps
 from .by_change import captures_by_change
 from .outcome import ChangeResult, SelftestReport, UnchangedPair
 
@@ -40,18 +40,20 @@ def run_selftest(
     questions: int,
     store: Path | None,
     dtype: str,
+    pins: tuple[str, ...],
     progress: Progress,
 ) -> SelftestReport:
     """Run those of `changes` that this host and `dtype` can show, and judge them.
 
-    `questions` are asked under each change; with 0 there is no accuracy check, and no engine runs
-    twice. `progress` is handed a line for each engine and for each change that is left out.
+    `pins` names the release; empty: the default pin. `questions` are asked under each change; with
+    0 there is no accuracy check, and no engine runs twice. `progress` is handed a line for each
+    engine and for each change that is left out.
 
     Raises:
         BadInputError: if vLLM is not there, nothing can be shown, or an engine of `fixed` does not
             run by itself.
     """
-    sweep = Sweep(
+    sweeps = plan_sweeps(
         Options(
             pps=tuple(sorted({change.pp for change in changes})),
             variants=(_VARIANT,),
@@ -59,8 +61,10 @@ def run_selftest(
             gsm8k_limit=questions or 1,
             dtype=dtype,
             store=store,
+            pins=pins,
         )
     )
+    (sweep,) = sweeps.values()
     pool = find_pool(sweep)
     changes = possible_here(changes, pool, sweep.dtype, progress)
     results: list[ChangeResult] = []
