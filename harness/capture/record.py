@@ -95,8 +95,9 @@ class Sensitivity:
     """What the logits of an engine answered to, for each known perturbation that was tried.
 
     `asked` are the perturbations that the engine had to try: one weight of each kind at PP=1, each
-    key at each boundary at PP=N. `effects` maps those that moved the log-probabilities to the
-    root mean square of the change in nats, `excuses` those that cannot to the reason.
+    key at each boundary at PP=N. `effects` maps those that moved the logits to the change as
+    a share of their size, in the measure of the logits check, `excuses` those that cannot to the
+    reason.
     """
 
     asked: tuple[str, ...]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from harness.checks.finding import Outcome
+from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
 from harness.engine.settings import Mode, Profile, Weights
 
@@ -284,3 +285,24 @@ def test_rows_from_the_prefix_cache_are_not_missed(pair, side):
     del pair.sides[side].logits["r0", 2]
     (found,) = pair.judge().findings
     assert found.evidence["rows"] == ["r0@2"]
+
+
+# ---- sensitivity in the metric of the verdict -------------------------------------------------
+
+
+@pytest.mark.parametrize(("effect", "outcome"), [(0.5, Outcome.PASS), (1e-6, Outcome.INCONCLUSIVE)])
+def test_a_weight_that_moves_less_than_noise_hides_is_a_blind_spot(pair, effect, outcome):
+    """LOG004: under noise a perturbation counts as seen above the smallest fault alone."""
+    pair.noise()
+    pair.baseline.effects["weight:embed.weight"] = effect
+    verdict = judge("logits", *(side.save() for side in pair.sides))
+    assert verdict.outcome is outcome
+    codes = [found.code for found in verdict.findings]
+    assert codes == ([] if outcome is Outcome.PASS else ["LOG004"])
+
+
+def test_equal_bits_take_the_least_effect(build):
+    """Where bits decide a perturbation counts however little it moves."""
+    pair = Pair(build, Profile.PARITY)
+    pair.baseline.effects["weight:embed.weight"] = 1e-6
+    assert judge("logits", *(side.save() for side in pair.sides)).outcome is Outcome.PASS

@@ -1,4 +1,4 @@
-"""How far each perturbation moves the log-probabilities that the engine samples from."""
+"""How far each perturbation moves the logits that the engine samples from."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,10 @@ FILE = "sensitivity.jsonl"
 class EffectWriter:
     """Keeps the unperturbed run and writes a line for each step of the others.
 
-    Log-probabilities, not logits: dummy weights of a small model give logits of 1e-28, whose bits
-    move, though in float32 they mean the same for every token.
+    An effect is measured as the logits check measures a row: root mean square of the change over
+    that of the row, each less its mean. Of log-probabilities, which differ from logits by their
+    mean alone: dummy weights of a small model give logits of 1e-28, whose bits move, though in
+    float32 they mean the same for every token.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,10 +28,13 @@ class EffectWriter:
         """Compare `logits` [1, vocabulary] with the unperturbed ones of the same step."""
         (span,) = spans
         name = span.change.partition(":")[2]
-        now = torch.log_softmax(logits.detach().float(), dim=-1)
+        now = torch.log_softmax(logits.detach().float(), dim=-1).double()
+        now -= now.mean()
         if name == UNPERTURBED:
             self._reference[span.start] = now
             return
-        effect = float((now - self._reference[span.start]).square().mean().sqrt())
+        reference = self._reference[span.start]
+        moved = torch.linalg.vector_norm(now - reference)
+        effect = float(moved / torch.linalg.vector_norm(reference)) if moved != 0 else 0.0
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"change": name, "effect": effect}) + "\n")
