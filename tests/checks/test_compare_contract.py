@@ -361,6 +361,43 @@ def test_blind_tracer_is_blocked(build, rank, sides, word, declared):
     assert word in verdict.summary
 
 
+@pytest.mark.parametrize(
+    ("rank", "sides", "word"),
+    [
+        (0, ("sent",), "leave stage 0 in 1 of 2 steps"),
+        (1, ("received", "copied"), "arrive at stage 1 in 1 of 2 steps"),
+    ],
+)
+def test_a_step_that_was_not_seen_is_no_agreement(build, rank, sides, word):
+    """Arrivals compared in some steps say nothing of the others."""
+    capture = build()
+    for side in sides:
+        capture.steps(rank)[0][side] = None
+    verdict = compare_contract(capture.save())
+    assert verdict.outcome is Outcome.BLOCKED
+    assert word in verdict.summary
+
+
+@pytest.mark.parametrize("changed", [0, 1, 4])
+def test_a_relayed_key_is_passed_on_whole_or_not_at_all(build, changed):
+    """CON016: a middle stage that passes most rows on as they came has changed the others."""
+    capture = build(pp=3)
+    rows = 0
+    for step in capture.steps(1):
+        came = step["copied"]["hidden_states"]["digest"]
+        passed_on = [one + (rows + row < changed) for row, one in enumerate(came)]
+        rows += len(came)
+        for side in ("returned", "sent"):
+            step[side]["hidden_states"]["digest"] = passed_on
+        index = capture.steps(1).index(step)
+        for side in ("received", "copied"):
+            capture.steps(2)[index][side]["hidden_states"]["digest"] = passed_on
+    assert rows == 4
+    verdict = compare_contract(capture.save())
+    codes = [found.code for found in verdict.findings if found.code != "CON101"]
+    assert codes == (["CON016"] if changed == 1 else [])
+
+
 def test_failed_engine_is_blocked(build):
     """An engine that failed before anything was seen leaves the contract without an answer."""
     capture = build()

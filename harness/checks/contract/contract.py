@@ -16,7 +16,7 @@ from ..registry import Check, Need, register
 from .boundaries import contract_figures
 from .boundary_cost import boundary_costs, cost_findings
 from .deadlock import deadlocks
-from .keys import EXAMPLES, key_findings, none_finding
+from .keys import EXAMPLES, key_findings, none_finding, relay_findings
 from .tp_agreement import disagreements
 
 
@@ -27,8 +27,8 @@ def compare_contract(capture: Capture) -> Verdict:
     with rank 0 of its own stage.
 
     A boundary at which the engine stood still for want of a tensor is a finding of its own.
-    The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, no sending or
-    no arrival, unless what it did see already shows a cause.
+    The verdict is blocked when a stage left no heartbeat, or the tracer saw no step, or a step
+    without its sending or its arrival, unless what it did see already shows a cause.
     """
     stages, ranks = capture.stages, capture.ranks
     pp, tp = capture.cell.pp, capture.cell.tp
@@ -51,6 +51,8 @@ def compare_contract(capture: Capture) -> Verdict:
     for tp_rank in range(tp):
         for stage in range(pp - 1):
             causes += _boundary(ranks[stage, tp_rank], ranks[stage + 1, tp_rank])
+        for stage in range(1, pp - 1):
+            causes += relay_findings(ranks[stage, tp_rank])
         for stage in range(pp):
             causes += disagreements(stages[stage], ranks[stage, tp_rank])
     costs = boundary_costs(stages)
@@ -86,10 +88,13 @@ def _unseen(capture: Capture, pp: int, tp: int) -> str | None:
             return f"no heartbeat from stage {stage}: it was not traced"
         if not trace.steps:
             return "no probe step was traced"
-        if stage < pp - 1 and not any(step.sent for step in trace.steps):
-            return f"no tensor was seen to leave stage {stage}"
-        if stage > 0 and all(step.received is None and step.copied is None for step in trace.steps):
-            return f"no tensor was seen to arrive at stage {stage}"
+        steps = len(trace.steps)
+        left = sum(step.sent is not None for step in trace.steps)
+        arrived = sum(step.received is not None or step.copied is not None for step in trace.steps)
+        if stage < pp - 1 and left < steps:
+            return f"tensors were seen to leave stage {stage} in {left} of {steps} steps"
+        if stage > 0 and arrived < steps:
+            return f"tensors were seen to arrive at stage {stage} in {arrived} of {steps} steps"
         for tp_rank in range(1, tp):
             if (stage, tp_rank) not in capture.ranks:
                 return f"no heartbeat from tensor-parallel rank {tp_rank} of stage {stage}"

@@ -34,6 +34,38 @@ def key_findings(boundary: str, pairs: Pairs, receiver: RankTrace) -> list[Findi
     return findings
 
 
+def relay_findings(trace: RankTrace) -> list[Finding]:
+    """Judge the keys that a middle stage passes on: whole, or it computes them anew.
+
+    A key whose rows leave as they arrived in some steps, and changed in others, is neither.
+    """
+    rows: dict[str, list[tuple[int, bool]]] = {}
+    for step in trace.steps:
+        for key, left in (step.sent or {}).items():
+            came = (step.copied or {}).get(key)
+            digests = [form.get("digest") or () for form in (came, left) if form]
+            if len(digests) == 2 and len(digests[0]) == len(digests[1]):
+                pairs = zip(*digests, strict=True)
+                rows.setdefault(key, []).extend((step.index, a == b) for a, b in pairs)
+    findings = []
+    for key, passed_on in sorted(rows.items()):
+        changed = [index for index, is_equal in passed_on if not is_equal]
+        if 0 < len(changed) < len(passed_on):
+            findings.append(
+                Finding(
+                    "CON016",
+                    f"stage {trace.stage} passes '{key}' on unchanged in "
+                    f"{len(passed_on) - len(changed)} of {len(passed_on)} rows, and changed in the "
+                    f"others, first in step {changed[0]}",
+                    "pass on what arrived, in every step and row",
+                    stage=trace.stage,
+                    key=key,
+                    evidence={"steps": sorted(set(changed))[:EXAMPLES]},
+                )
+            )
+    return findings
+
+
 def none_finding(stage: int, key: str) -> Finding:
     """Finding of a stage that packs None in the place of a tensor."""
     return Finding(
