@@ -1,6 +1,6 @@
 """The verdict where equal bits are not asked for: PP=N beside the floor passes of PP=1."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,42 +62,69 @@ def judge_noise(
         return _without_floor(baseline, far)
     if not floors:
         return NoiseVerdict(f"{far.rows} rows bit-identical")
-    logits = logit_place(far, floors)
-    places = [*layer_places(baseline, candidate), logits]
-    limit = entry_limit(places, baseline.cell.dtype)
-    bulk, single = systematic_excess(places), single_excess(places, limit)
-    behind = [place for place in places if place.layer in _first_layers(candidate)]
-    seen = [smallest_systematic(place, len(places)) for place in (logits, *behind)]
-    figures = {
-        "smallest_fault": seen[0],
-        "smallest_fault_behind": max((s for s in seen[1:] if s is not None), default=None),
-        "smallest_entry": limit,
-    }
-    moved = max(share_moved(place.candidate) for place in places)
-    if moved == 0 and not any(place.unseen for place in places):
-        return NoiseVerdict(f"{far.rows} rows bit-identical", figures=figures)
-    by_experts = single is not None and bulk is None and _has_experts(baseline)
-    excess = [e for e in (bulk, None if by_experts else single) if e is not None]
-    if excess:
-        first = min(excess, key=lambda e: _index(places, e))
-        fault = _fault(baseline, candidate, far, places, first, figures)
-        return NoiseVerdict(fault.message, fault=fault, figures=figures)
-    why = _undecided(places, seen, single)
-    if why:
-        undecided = Finding(
-            "LOG005",
-            f"{far.rows - far.equal_rows} of {far.rows} rows differ, and {'; '.join(why)}",
-            _FIX,
-            Severity.WARNING,
-            evidence=figures,
+    places = [*layer_places(baseline, candidate), logit_place(far, floors)]
+    behind = {min(t.layers) for stage, t in candidate.stages.items() if stage and t.layers}
+    weighed = weigh(places, behind, baseline.cell.dtype, has_experts=_has_experts(baseline))
+    if weighed.excess is not None:
+        fault = _fault(baseline, candidate, far, places, weighed.excess, weighed.figures)
+        return NoiseVerdict(fault.message, fault=fault, figures=weighed.figures)
+    differ = f"{far.rows - far.equal_rows} of {far.rows} rows differ"
+    if weighed.open:
+        message = f"{differ}, and {'; '.join(weighed.open)}"
+        undecided = Finding("LOG005", message, _FIX, Severity.WARNING, evidence=weighed.figures)
+        return NoiseVerdict(message, undecided=undecided, figures=weighed.figures)
+    summary = f"{far.rows} rows bit-identical"
+    if far.equal_rows < far.rows:
+        least = max(share for share in weighed.seen if share is not None)
+        summary = (
+            f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 in "
+            f"other batches; {_least(least)} in every row would have been seen"
         )
-        return NoiseVerdict(undecided.message, undecided=undecided, figures=figures)
-    least = max(share for share in seen if share is not None)
-    return NoiseVerdict(
-        f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 in other "
-        f"batches; {_least(least)} in every row would have been seen",
-        figures=figures,
+    return NoiseVerdict(summary, figures=weighed.figures)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Moves of rows beside the floor passes: an excess, or reasons for which it stays `open`.
+
+    `seen` are the least systematic faults that show: in the logits, then behind each boundary;
+    `entry` is the least fault of a single request, where it enters.
+    """
+
+    excess: Excess | None
+    open: tuple[str, ...]
+    seen: tuple[float | None, ...]
+    entry: float
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Figures for the report, by name."""
+        return {
+            "smallest_fault": self.seen[0],
+            "smallest_fault_behind": max((s for s in self.seen[1:] if s is not None), default=None),
+            "smallest_entry": self.entry,
+        }
+
+
+def weigh(
+    places: Sequence[Place], behind: Container[int | None], dtype: str, *, has_experts: bool
+) -> Weighed:
+    """Weigh the moves at `places`, the last of them the logits, beside those of floor passes.
+
+    `behind` are the layers that follow a boundary. In a mixture of experts a tie that turns moves
+    a row as far as a fault, so that a single request proves none.
+    """
+    limit = entry_limit(places, dtype)
+    bulk, single = systematic_excess(places), single_excess(places, limit)
+    seen = tuple(
+        smallest_systematic(place, len(places))
+        for place in (places[-1], *(place for place in places[:-1] if place.layer in behind))
     )
+    found = [e for e in (bulk, None if has_experts else single) if e is not None]
+    excess = min(found, key=lambda e: _index(places, e)) if found else None
+    moved = any(share_moved(place.candidate) or place.unseen for place in places)
+    reasons = _undecided(places, seen, single) if moved and excess is None else []
+    return Weighed(excess, tuple(reasons), seen, limit)
 
 
 def largest_floor(floors: Sequence[LogitDistance]) -> LogitDistance:
@@ -210,13 +237,6 @@ def _fault(
 
 def _index(places: Sequence[Place], excess: Excess) -> int:
     return next(i for i, place in enumerate(places) if place.layer == excess.layer)
-
-
-def _first_layers(candidate: Capture) -> set[int]:
-    """First layer of each stage that is fed by another."""
-    return {
-        min(trace.layers) for stage, trace in candidate.stages.items() if stage and trace.layers
-    }
 
 
 def _has_experts(baseline: Capture) -> bool:

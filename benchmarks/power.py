@@ -1,0 +1,171 @@
+"""How small a fault the logits check sees under noise: faults of known size put into captures.
+
+    python -m benchmarks.power STORE
+
+STORE holds captures of the stress profile at PP=1 and PP=2 (`--pp-store`), whose noise is real: the
+moves of PP=2 and of each floor pass. A fault moves rows by a share of their size from the first
+layer of stage 1 on, at right angles to their noise. No engine runs. On a CPU bfloat16 has no noise;
+`as on GPUs` gives each pass some of the size that two H100s showed (results/2026-11-26-h100x2,
+pin26-stress: 40 % of rows, by 0.2 % of their size). The page of numbers has the table.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from harness.capture.record import Capture, load_capture
+from harness.checks.logits.distance import distance
+from harness.checks.logits.noise import Floats, Moves, Place
+from harness.checks.logits.noise_verdict import weigh
+from harness.checks.logits.places import layer_places, logit_place
+from harness.engine.settings import Mode, Profile
+
+REPEATS = 10
+SYSTEMATIC = (0.001, 0.003, 0.01, 0.02, 0.06)
+SINGLE = (0.01, 0.06, 0.3)
+# The distance of rows that have nothing to do with each other: the root of two.
+UNRELATED = 2**0.5
+_GPU_SHARE, _GPU_SIZE = 0.4, 2e-3
+
+Fault = Callable[[np.random.Generator, dict[str, int]], dict[str, Floats]]
+
+
+def systematic(size: float) -> Fault:
+    """Every row is off."""
+    return lambda _draw, rows: {name: np.full(count, size) for name, count in rows.items()}
+
+
+def in_requests(size: float, count: int) -> Fault:
+    """Every row of some requests is off."""
+
+    def fault(draw: np.random.Generator, rows: dict[str, int]) -> dict[str, Floats]:
+        chosen = draw.choice(list(rows), count, replace=False)
+        return {name: np.full(n, size * (name in chosen)) for name, n in rows.items()}
+
+    return fault
+
+
+def single_row(size: float) -> Fault:
+    """One row of one request is off."""
+
+    def fault(draw: np.random.Generator, rows: dict[str, int]) -> dict[str, Floats]:
+        chosen = draw.choice(list(rows))
+        place = int(draw.integers(rows[chosen]))
+        return {
+            name: np.where((np.arange(n) == place) & (name == chosen), size, 0.0)
+            for name, n in rows.items()
+        }
+
+    return fault
+
+
+def swapped(draw: np.random.Generator, rows: dict[str, int]) -> dict[str, Floats]:
+    """One row of each of two requests is the other's."""
+    first, second = (single_row(UNRELATED)(draw, rows) for _ in range(2))
+    return {name: np.maximum(first[name], second[name]) for name in rows}
+
+
+FAULTS: dict[str, Fault] = {
+    "none": systematic(0.0),
+    **{f"every row by {size:.1%}": systematic(size) for size in SYSTEMATIC},
+    **{f"two requests by {size:.0%}": in_requests(size, 2) for size in SINGLE},
+    **{f"one row by {size:.0%}": single_row(size) for size in SINGLE},
+    "neighbours swapped": swapped,
+}
+
+
+def pairs(store: Path) -> Iterator[tuple[Capture, Capture]]:
+    """Yield the captures at PP=1 and PP=2 of one engine under stress."""
+    captures = [load_capture(path.parent) for path in sorted(store.rglob("capture.json"))]
+    under_stress = [
+        capture
+        for capture in captures
+        if capture is not None
+        and (capture.cell.profile, capture.cell.mode) == (Profile.STRESS, Mode.EAGER)
+    ]
+    by_engine = {(c.cell.model, c.cell.dtype, c.cell.pp): c for c in under_stress}
+    for model, dtype, pp in sorted(by_engine):
+        if pp == 1 and (model, dtype, 2) in by_engine:
+            yield by_engine[model, dtype, 1], by_engine[model, dtype, 2]
+
+
+def as_on_gpus(draw: np.random.Generator, places: list[Place]) -> list[Place]:
+    """Move requests of every pass from some layer on, as rounding on GPUs does."""
+
+    def noisy(index: int, moves: Moves, began: dict[str, int]) -> Moves:
+        return {
+            name: np.where(
+                index >= began[name], _GPU_SIZE * np.exp(draw.normal(0, 0.5, len(far))), far
+            )
+            for name, far in moves.items()
+        }
+
+    passes = len(places[0].floors) + 1
+    late = len(places)
+    began = [
+        {
+            name: int(draw.integers(late)) if draw.random() < _GPU_SHARE else late
+            for name in places[0].candidate
+        }
+        for _ in range(passes)
+    ]
+    return [
+        replace(
+            place,
+            candidate=noisy(index, place.candidate, began[0]),
+            floors=tuple(noisy(index, f, b) for f, b in zip(place.floors, began[1:], strict=True)),
+        )
+        for index, place in enumerate(places)
+    ]
+
+
+def with_fault(places: list[Place], boundary: int, fault: dict[str, Floats]) -> list[Place]:
+    """Move the rows of the candidate from the layer behind a boundary on."""
+    return [
+        replace(
+            place,
+            candidate={
+                name: np.hypot(far, np.resize(fault[name], len(far)))
+                for name, far in place.candidate.items()
+            },
+        )
+        if place.layer is None or place.layer >= boundary
+        else place
+        for place in places
+    ]
+
+
+def main() -> None:
+    """Print a row for each fault and a column for each model and dtype: fail / open / pass."""
+    columns: dict[str, dict[str, str]] = {}
+    for baseline, candidate in pairs(Path(sys.argv[1])):
+        far = distance(baseline.logits, candidate.logits)
+        floors = [distance(baseline.logits, floor) for floor in baseline.floor_logits]
+        places = [*layer_places(baseline, candidate), logit_place(far, floors)]
+        boundary = min(candidate.stages[1].layers)
+        cell, experts = baseline.cell, "moe" in baseline.cell.model
+        kinds = ("", " as on GPUs") if cell.dtype == "bfloat16" else ("",)
+        for kind in kinds:
+            column = columns.setdefault(f"{cell.model} {cell.dtype}{kind}", {})
+            for name, fault in FAULTS.items():
+                counts = {"fail": 0, "open": 0, "pass": 0}
+                for number in range(REPEATS):
+                    draw = np.random.default_rng(number)
+                    noise = as_on_gpus(draw, places) if kind else places
+                    rows = {r: len(moves) for r, moves in noise[-1].candidate.items()}
+                    moved = with_fault(noise, boundary, fault(draw, rows))
+                    weighed = weigh(moved, {boundary}, cell.dtype, has_experts=experts)
+                    verdict = "fail" if weighed.excess else "open" if weighed.open else "pass"
+                    counts[verdict] += 1
+                column[name] = " / ".join(str(count) for count in counts.values())
+    print("| fault |", " | ".join(columns), "|")
+    print("|--|" + "--|" * len(columns))
+    for name in FAULTS:
+        print(f"| {name} |", " | ".join(column[name] for column in columns.values()), "|")
+
+
+if __name__ == "__main__":
+    main()
