@@ -125,6 +125,8 @@ def test_three_stages_agree(run):
     """A middle stage both reads and sends; the fix relays the per-layer inputs through it."""
     baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
     assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert baseline.manifest.effective.workarounds == ()
+    assert candidate.manifest.effective.workarounds == ("cpu-shared-memory",)
     contract = compare_contract(candidate)
     assert contract.outcome is Outcome.PASS, contract.summary
     middle = candidate.stages[1].steps[0]

@@ -17,17 +17,28 @@ from harness.plan.sweep import Sweep
 
 pytestmark = pytest.mark.engine
 
-VERSION = "0.26.0"
+# By release: the series that makes it take Triton's interpreter, and the workarounds that act at
+# PP=2. The CI installs the first; the other is for those who have it.
+RELEASES = {
+    "0.26.0": ("gemma4-ple-v2-cpu", ("cpu-shared-memory",)),
+    "0.33.0": ("gemma4-ple-v2-cpu-33", ("cpu-receive-buffer", "cpu-shared-memory")),
+}
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def version(request):
+    """A release besides the default pin."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory):
-    """Return a function that plans a sweep on the second pin; skips where it is not installed."""
+def plan(version, tmp_path_factory):
+    """Return a function that plans a sweep on the release; skips where it is not installed."""
     store = tmp_path_factory.mktemp("store")
 
     def plan(pp=2, **options):
         chosen = Options(pps=(pp,), models=("ple",), gsm8k_limit=2, store=store, **options)
-        return Sweep(chosen, VERSION)
+        return Sweep(chosen, version)
 
     try:
         _ = plan().installation
@@ -57,29 +68,34 @@ def baseline(run):
     return run("base", 1)
 
 
-def test_the_second_pin_runs_in_its_own_environment(plan, baseline):
+def test_the_second_pin_runs_in_its_own_environment(version, plan, baseline):
     """The tree, the interpreter and the versions in the key are those of that environment."""
     installed = plan().installation.vllm
     assert baseline.status == "ok", baseline.failure
-    assert installed.release == VERSION
+    assert installed.release == version
     cell = baseline.manifest.cell
     assert cell.pin == f"{installed.distribution} {installed.version}"
     assert cell.python == installed.python
     assert ("torch", installed.package_version("torch")) in cell.versions
     assert baseline.manifest.effective.runner == "v1"
+    assert baseline.manifest.effective.workarounds == ()
 
 
-def test_the_merged_change_is_still_wrong_there(run, baseline):
-    """0.26.0 carries PR #40786: the key is never read on stage 1, and logits differ."""
+def test_the_merged_change_is_still_wrong_there(version, run, baseline):
+    """The release carries PR #40786: the key is never read on stage 1, and logits differ.
+
+    Its capture names the workarounds that acted: 0.26.0 has a receive buffer of its own.
+    """
     candidate = run("base", 2)
     assert candidate.status == "ok", candidate.failure
+    assert candidate.manifest.effective.workarounds == RELEASES[version][1]
     errors = [f for f in compare_contract(candidate).findings if f.severity.value == "error"]
     assert [(f.code, f.key, f.stage) for f in errors] == [("CON001", "per_layer_inputs", 1)]
     assert [f.code for f in compare_logits(baseline, candidate).findings] == ["LOG001"]
 
 
-def test_our_series_cures_it(run, baseline):
-    """With our patch for that release PP=2 gives the bits of PP=1; PP=1 has nothing to cure."""
+def test_our_series_fixes_it(run, baseline):
+    """With our patch for that release PP=2 gives the bits of PP=1; PP=1 has nothing to fix."""
     candidate = run("fixed", 2)
     assert compare_engines(baseline, candidate).outcome is Outcome.PASS
     assert compare_contract(candidate).outcome is Outcome.PASS
@@ -94,9 +110,9 @@ def test_the_v2_runner_is_not_there_on_a_cpu(run, baseline):
 
 
 @pytest.fixture(scope="module")
-def run_v2(run):
+def run_v2(version, run):
     """Return a function that runs a cell on V2: with Triton's interpreter, by a series of ours."""
-    series = patches_dir() / "gemma4-ple-v2-cpu"
+    series = patches_dir() / RELEASES[version][0]
     return functools.partial(run, runner=ModelRunner.V2, series=series)
 
 
@@ -110,6 +126,7 @@ def test_the_merged_change_is_silent_on_v2_too(run_v2, baseline_v2):
     """At PP=2 every declared key is sent: V2 copies it, and nothing reads it."""
     candidate = run_v2("v2-on-cpu", 2)
     assert candidate.manifest.effective.runner == "v2"
+    assert candidate.manifest.effective.workarounds == ("cpu-shared-memory",)
     assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
     assert codes(compare_contract(candidate)) == ["CON001"]
     assert codes(compare_logits(baseline_v2, candidate)) == ["LOG001"]
@@ -123,7 +140,7 @@ def test_a_middle_stage_stops_v2(run_v2):
     assert codes(compare_contract(candidate)) == ["CON001", "CON002"]
 
 
-def test_our_patch_cures_v2(run_v2, baseline_v2):
+def test_our_patch_fixes_v2(run_v2, baseline_v2):
     """With our patch three stages agree, and give the bits of PP=1."""
     candidate = run_v2("fixed", 3)
     assert compare_engines(baseline_v2, candidate).outcome is Outcome.PASS
