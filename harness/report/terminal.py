@@ -32,13 +32,11 @@ def header(sweep: "Sweep") -> list[str]:
     variants = " ".join(variant.name for variant in sweep.variants)
     sizes = ", ".join(map(str, sweep.options.pps))
     tp = f", TP {sweep.options.tp}" if sweep.options.tp > 1 else ""
-    kernels = [str(kernels) for kernels in sweep.options.kernels if kernels != Kernels.DEFAULT]
-    with_kernels = f", {' and '.join(kernels)} kernels" if kernels else ""
-    vllm, workarounds = sweep.installation.vllm, needed(sweep.pin.version, sweep.device)
-    lent = f", compiled files of {vllm.lender}" if vllm.lender else ""
+    asked = sweep.options.kernels
+    kernels = f", {' and '.join(asked)} kernels" if Kernels.INVARIANT in asked else ""
     return [
         f"pp-harness: vLLM {sweep.pin.version}{lent}, {sweep.subject.title} ({variants}), "
-        f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{with_kernels}",
+        f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{kernels}",
         *(f"pp-harness: {note}" for note in sweep.subject.notes),
         *([f"pp-harness: workarounds: {', '.join(workarounds)}"] if workarounds else []),
         *(f"pp-harness: {serving.words}" for serving in sweep.servings.values() if serving.words),

@@ -5,7 +5,8 @@
 #
 # Each step writes FOLDER/STEP/ (report.json, report.md, report.html, log.txt). A step that would
 # begin after SECONDS is left out and named; one that runs on for long stops its engines in time to
-# judge what the others gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
+# judge what the others gave. SERIES is the series gemma4-pp with the patch of empty-tile/ behind it:
+# whether that alone makes the kernels of 0.20.2 invariant. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
 set -uo pipefail
 
 declare -A steps=(
@@ -13,7 +14,9 @@ declare -A steps=(
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
   [base]="--pp 2 --pp-variant base --pp-model ple,moe --pp-gsm8k-limit 64"
   [stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-profile stress"
-  [invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense,moe,shape:E4B --pp-profile stress --pp-kernels both"
+  [invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense,moe --pp-profile stress --pp-kernels both"
+  [invariant-E4B]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress --pp-kernels both"
+  [empty-tile]="--pp 2 --pp-series SERIES --pp-variant fixed,empty-tile --pp-model ple,dense --pp-profile stress --pp-kernels invariant"
   [compiled]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-mode compiled --pp-gsm8k-limit 64"
   [v2]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-runner v2 --pp-gsm8k-limit 64"
   [pin26]="--pp 2 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.26.0 --pp-gsm8k-limit 64"
@@ -39,7 +42,10 @@ fi
 folder=$1 limit=$2
 shift 2
 python=${PYTHON:-python3} device=${DEVICE:-cuda} store=${STORE:-$folder/store}
-mkdir -p "$folder"
+series=$folder/series
+mkdir -p "$series"
+cp "$(dirname "$0")"/../../patches/gemma4-pp/* "$(dirname "$0")"/empty-tile/* "$series"
+(cd "$(dirname "$0")/empty-tile" && ls) >>"$series/series"
 {
   nvidia-smi --query-gpu=index,name,driver_version,memory.total,clocks.sm,clocks.mem,power.limit \
     --format=csv 2>&1
@@ -59,7 +65,7 @@ for step in "$@"; do
   timeout --signal INT --kill-after 30 "$left" "$python" -m pytest -p no:cacheprovider \
     "$("$python" -m harness suites)" --pp-device "$device" --pp-store "$store" \
     --pp-time-limit "$((left * 4 / 5))" \
-    --pp-report "$folder/$step" ${steps[$step]} ${MORE:-} >"$folder/$step/log.txt" 2>&1
+    --pp-report "$folder/$step" ${steps[$step]/SERIES/$series} ${MORE:-} >"$folder/$step/log.txt" 2>&1
   echo "== $step: status $? after $((SECONDS - began)) s: ${steps[$step]} ${MORE:-}" |
     tee -a "$folder/steps.txt"
 done
