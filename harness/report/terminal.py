@@ -34,6 +34,8 @@ def header(sweep: "Sweep") -> list[str]:
     tp = f", TP {sweep.options.tp}" if sweep.options.tp > 1 else ""
     asked = sweep.options.kernels
     kernels = f", {' and '.join(asked)} kernels" if Kernels.INVARIANT in asked else ""
+    vllm, workarounds = sweep.installation.vllm, needed(sweep.pin.version, sweep.device)
+    lent = f", compiled files of {vllm.lender}" if vllm.lender else ""
     return [
         f"pp-harness: vLLM {sweep.pin.version}{lent}, {sweep.subject.title} ({variants}), "
         f"models {' '.join(sweep.models)}, PP {sizes} against 1{tp}{kernels}",
