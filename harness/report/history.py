@@ -29,6 +29,8 @@ from .schema import CellRecord, Report, VerdictRecord
 SCHEMA = "pp-harness-history/1"
 # What all points of a run share; nights are compared only where it is equal.
 SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
+# Figure of the engine check: its seconds at PP=N over those at PP=1, noise in any two reports.
+SECONDS = "seconds_ratio"
 # The phases in which the engine works: not the import, which a server does once for many cells.
 _WORK = ("engine", "probes", "gsm8k")
 
@@ -203,4 +205,4 @@ def _seconds_ratio(candidate: CellRecord, baseline: CellRecord) -> dict[str, flo
         sum(cell.seconds.get(phase, 0.0) for phase in _WORK) for cell in (candidate, baseline)
     )
     started = candidate.fresh and baseline.fresh and seconds and base
-    return {"seconds_ratio": seconds / base} if started else {}
+    return {SECONDS: seconds / base} if started else {}
