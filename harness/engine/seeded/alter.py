@@ -75,67 +75,61 @@ def _change(place: Callable[[Site, Any], Altered]) -> Decorator:
     return change_of
 
 
-def _at_stage(stage: int, key: str | None, place: Callable[[Site, _Alter], Altered]) -> Decorator:
-    """Alter at one place of a stage the tensor of `key`, or all tensors together."""
+def _crossing(place: Callable[[Site, _Alter], Altered]) -> Callable[..., Decorator]:
+    """Let a place of a rank be named with a stage and a key: None alters all tensors together."""
 
-    def at_stage(site: Site, alter: Any) -> Altered:
-        if site.stage != stage:
-            return nullcontext()
-        if key is None:
-            return place(site, lambda tensors: alter(site, tensors))
-        return place(site, lambda tensors: {**tensors, key: alter(site, tensors[key])})
+    @wraps(place)
+    def at(stage: int, key: str | None = None) -> Decorator:
+        def at_stage(site: Site, alter: Any) -> Altered:
+            if site.stage != stage:
+                return nullcontext()
+            if key is None:
+                return place(site, lambda tensors: alter(site, tensors))
+            return place(site, lambda tensors: {**tensors, key: alter(site, tensors[key])})
 
-    return _change(at_stage)
+        return _change(at_stage)
+
+    return at
 
 
-def on_return(stage: int, key: str | None = None) -> Decorator:
+on_send = _crossing(altered_send)
+
+
+@_crossing
+def on_return(site: Site, alter: _Alter) -> Altered:
     """Alter what the decoder of a stage returns for the next one."""
 
-    def place(site: Site, alter: _Alter) -> Altered:
-        def hook(_module: Any, _args: Any, output: Any) -> None:
-            output.tensors = alter(dict(output.tensors))
+    def hook(_module: Any, _args: Any, output: Any) -> None:
+        output.tensors = alter(dict(output.tensors))
 
-        return _hooked(site.model.register_forward_hook(hook, prepend=True))
-
-    return _at_stage(stage, key, place)
+    return _hooked(site.model.register_forward_hook(hook, prepend=True))
 
 
-def on_send(stage: int, key: str | None = None) -> Decorator:
-    """Alter what leaves a stage, after its model has returned it."""
-    return _at_stage(stage, key, altered_send)
-
-
-def on_arrival(stage: int, key: str | None = None) -> Decorator:
+@_crossing
+def on_arrival(site: Site, alter: _Alter) -> Altered:
     """Alter what arrives at a stage, before it is copied into the V1 runner's buffer."""
+    name = next(name for name in COPIES if hasattr(site.runner, name))
+    copy = getattr(site.runner, name)
 
-    def place(site: Site, alter: _Alter) -> Altered:
-        name = next(name for name in COPIES if hasattr(site.runner, name))
-        copy = getattr(site.runner, name)
+    def altered_copy(num_tokens: int, given: Any, sync_self: bool) -> Any:
+        given.tensors = alter(dict(given.tensors))
+        return copy(num_tokens, given, sync_self)
 
-        def altered_copy(num_tokens: int, given: Any, sync_self: bool) -> Any:
-            given.tensors = alter(dict(given.tensors))
-            return copy(num_tokens, given, sync_self)
-
-        return attribute(site.runner, name, altered_copy)
-
-    return _at_stage(stage, key, place)
+    return attribute(site.runner, name, altered_copy)
 
 
-def on_read(stage: int, key: str | None = None) -> Decorator:
+@_crossing
+def on_read(site: Site, alter: _Alter) -> Altered:
     """Alter what the model of a stage works with, after all has arrived as it was sent."""
 
-    def place(site: Site, alter: _Alter) -> Altered:
-        def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            given = next(value for value in (*args, *kwargs.values()) if hasattr(value, "tensors"))
-            # Past the tracer's dictionary: that the model reads a key is still for it to note.
-            altered = alter(dict(dict.items(given.tensors)))
-            for key, value in altered.items():
-                dict.__setitem__(given.tensors, key, value)
+    def hook(_module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        given = next(value for value in (*args, *kwargs.values()) if hasattr(value, "tensors"))
+        # Past the tracer's dictionary: that the model reads a key is still for it to note.
+        for key, value in alter(dict(dict.items(given.tensors))).items():
+            dict.__setitem__(given.tensors, key, value)
 
-        # On the whole model: vLLM calls the decoder inside it past its hooks.
-        return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
-
-    return _at_stage(stage, key, place)
+    # On the whole model: vLLM calls the decoder inside it past its hooks.
+    return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
 
 
 # ---- layers and modules ----------------------------------------------------------------------
