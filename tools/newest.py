@@ -48,8 +48,11 @@ def main() -> int:
     try:
         version = args.version or newest(CPU)
         to_do, applies = pin_release(version)
-        if not args.version and Version(upstream := newest(RELEASE)) > Version(version):
-            click.echo(f"the index has {RELEASE} {upstream} and no {CPU} of it")
+        if not args.version:
+            if Version(upstream := newest(RELEASE)) > Version(version):
+                click.echo(f"the index has {RELEASE} {upstream} and no {CPU} of it")
+            if "cpu" in load_pins(patches_dir()).get(version).compiled:
+                to_do.append(f"{PINS_FILE}: there is a {CPU} {version} now: remove `compiled`")
         variants = () if applies else ("--pp-variant", "base")
         run = ("--pp-pin", version, *SWEEP, *variants, *options)
         status = subprocess.run([sys.executable, "-m", "pytest", suites_dir(), *run], check=False)
