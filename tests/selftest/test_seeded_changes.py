@@ -81,3 +81,9 @@ def test_only_selects_by_class_and_name():
         select_changes(("sideways",), quick=False)
     with pytest.raises(BadInputError, match="nothing of it is in the subset"):
         select_changes(("kv-wrong-source",), quick=True)
+
+
+def test_a_release_without_a_pin_is_refused():
+    """--pin names a release as --pp-pin does."""
+    refused = CliRunner().invoke(selftest, ["--quick", "--pin", "9.9"])
+    assert "no pin for vLLM 9.9; known: 0.20.2" in str(refused.exception)
