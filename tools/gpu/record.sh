@@ -46,7 +46,7 @@ fi
 folder=$1 limit=$2
 shift 2
 python=${PYTHON:-python3} device=${DEVICE:-cuda} store=${STORE:-$folder/store}
-series=$folder/series
+series=$folder/gemma4-pp-empty-tile
 mkdir -p "$series"
 cp "$(dirname "$0")"/../../patches/gemma4-pp/* "$(dirname "$0")"/empty-tile/* "$series"
 (cd "$(dirname "$0")/empty-tile" && ls) >>"$series/series"
