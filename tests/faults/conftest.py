@@ -9,6 +9,7 @@ from planted import VARIANT, planted_series
 from trust_page import FAULT, Record, write_page
 
 from harness.capture.record import Capture
+from harness.capture.store import Store
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
@@ -21,7 +22,13 @@ def series(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sweep(series, tmp_path_factory):
+def good(tmp_path_factory):
+    """Return the store with captures of the series without a fault, at PP=1 and PP=2."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def sweep(series, good):
     """Return a sweep over that series, two questions a cell."""
     return Sweep(
         Options(
@@ -29,18 +36,20 @@ def sweep(series, tmp_path_factory):
             series=series,
             models=(MODEL,),
             gsm8k_limit=2,
-            store=tmp_path_factory.mktemp("store"),
+            store=good.root,
         )
     )
 
 
 @pytest.fixture(scope="session")
-def healthy(sweep, servers, launched, tmp_path_factory):
-    """Return the capture of an engine at PP=3 without a fault; its tree is imported then."""
-    for pp in (2, 3):  # the first waits for the import
+def healthy(good, sweep, servers, launched, tmp_path_factory):
+    """Return the capture of an engine at PP=2 without a fault; its tree is imported then."""
+    for pp in (1, 2):  # the first waits for the import
         folder = tmp_path_factory.mktemp("healthy")
         cell = sweep.cell(Point(VARIANT, MODEL, pp))
-        capture = Capture(folder, launched(sweep, cell, folder, servers, phase_timeout=ENOUGH))
+        capture = good.commit(
+            cell.key, folder, launched(sweep, cell, folder, servers, phase_timeout=ENOUGH)
+        )
         assert capture.status == "ok", capture.failure
     return capture
 

@@ -162,7 +162,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("name", [short(name, False) for name in PHASES])
+@pytest.mark.parametrize("name", [short(name, "probes" in name) for name in PHASES])
 def test_the_engine_core(run, tried, name):
     """The core runs in the engine's process: its death is named with the phase, and ends ranks."""
     phase = PHASES[name]

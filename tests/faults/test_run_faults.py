@@ -107,26 +107,16 @@ class Run:
         return {name for name in names if not name.startswith(known)}
 
 
-@pytest.fixture(scope="session")
-def good(series, tmp_path_factory):
-    """Return the store of a run that passes."""
-    folder = tmp_path_factory.mktemp("good")
-    run = Run(series, folder / "store", folder)
-    assert run.end() == 0, run.output
-    assert run.fresh == {1: True, 2: True}
-    return run.store
-
-
 @pytest.fixture
-def store(good, tmp_path):
+def store(good, healthy, tmp_path):
     """Return a function that makes a store with captures of the good one: those of PP in `pps`."""
 
     def make(*pps, name="store"):
         folder = tmp_path / name
         for part in ("captures", "work", "locks"):
             (folder / part).mkdir(parents=True)
-        (folder / "trees").symlink_to(good / "trees")
-        for key, capture in Store(good).all():
+        (folder / "trees").symlink_to(good.root / "trees")
+        for key, capture in good.all():
             if capture.manifest.cell.pp in pps:
                 shutil.copytree(capture.folder, folder / "captures" / key)
         return folder
@@ -254,7 +244,7 @@ def test_a_holder_of_leases_and_locks(start, good, store, tmp_path, tried, name)
     """A run waits for them while their holder lives; they fall with it, their files stay."""
     folder, leases = store(1), tmp_path / "tmp"
     leases.mkdir()
-    keys = [key for key, _ in Store(good).all()]
+    keys = [key for key, _ in good.all()]
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, folder, *keys],
         env={**os.environ, "TMPDIR": str(leases)},
@@ -323,7 +313,7 @@ def test_a_changed_tree(start, good, store, tried, name):
     """The tree is compared with what it was built from, and built anew."""
     folder = store(1)
     (folder / "trees").unlink()
-    shutil.copytree(good / "trees", folder / "trees", copy_function=os.link, symlinks=True)
+    shutil.copytree(good.root / "trees", folder / "trees", copy_function=os.link, symlinks=True)
     (file,) = folder.glob("trees/*/vllm/pp_planted.py")
     right = file.read_text()
     file.unlink()  # else the good store's would change too
@@ -449,7 +439,7 @@ def test_a_silent_hub(start, store, tmp_path, tried, name, options):
 def test_a_hang_in_a_sweep(start, good, store, tried, name):
     """Rows of the hung cell are blocked, and the report has the stack of each rank."""
     # The start of a fork server is a phase too.
-    limit = max(hang_limit(capture) for _, capture in Store(good).all())
+    limit = max(hang_limit(capture) for _, capture in good.all())
     run = start(store(1), "--pp-timeout", str(limit), PP_FAULT="hang 1 decode")
     assert run.end() == pytest.ExitCode.TESTS_FAILED
     assert set(run.verdicts.values()) == {"blocked"}
