@@ -1,36 +1,52 @@
-"""Real engines on the CPU: one cell takes half a minute, so that tests share captures."""
+"""Real engines on the CPU: tests share captures, fork servers and one store."""
+
+from dataclasses import replace
 
 import pytest
 
 from harness.capture.record import Capture
+from harness.capture.store import Store
 from harness.engine.settings import Profile
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
 
 PHASE_TIMEOUT = 300
+# So few that to lose them all is a significant fall.
+QUESTIONS = 8
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory):
-    """The default sweep with two questions a cell and its trees in a folder of this session."""
-    return Sweep(Options(pps=(2, 3), gsm8k_limit=2, store=tmp_path_factory.mktemp("store")))
+def store(tmp_path_factory):
+    """The store of this session's sweeps, those of `pytest suites/` too."""
+    return Store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="session")
-def run(sweep, servers, launched, tmp_path_factory):
-    """Run a cell of the sweep once per session and setting; return its capture."""
-    done = {}
+def sweep(store):
+    """The default sweep with few questions."""
+    return Sweep(Options(pps=(2, 3, 4), gsm8k_limit=QUESTIONS, store=store.root))
 
-    def run(variant, model, pp, tp=1, profile=Profile.PARITY, **control):
-        key = (variant, model, pp, tp, profile, *sorted(control.items()))
-        if key not in done:
-            folder = tmp_path_factory.mktemp(f"{variant}-{model}-pp{pp}")
-            cell = sweep.cell(Point(variant, model, pp, profile, tp))
-            manifest = launched(
-                sweep, cell, folder, servers, phase_timeout=PHASE_TIMEOUT, **control
-            )
-            done[key] = Capture(folder, manifest)
-        return done[key]
+
+@pytest.fixture(scope="session")
+def run(sweep, store, servers, launched, tmp_path_factory):
+    """Return a function that gives the capture of a cell; its engine runs once a session.
+
+    `split` is a layer split that the planner would not take; `control` goes to `launch`. Captures
+    without control are in the store.
+    """
+    controlled = {}
+
+    def run(variant, model, pp, tp=1, profile=Profile.PARITY, split=None, **control):
+        cell = sweep.cell(Point(variant, model, pp, profile, tp))
+        cell = replace(cell, partition=split) if split else cell
+        key = (cell.key, *sorted(control.items()))
+        if capture := controlled.get(key) if control else store.find(cell.key):
+            return capture
+        folder = tmp_path_factory.mktemp(cell.id)
+        manifest = launched(sweep, cell, folder, servers, phase_timeout=PHASE_TIMEOUT, **control)
+        if control:
+            return controlled.setdefault(key, Capture(folder, manifest))
+        return store.commit(cell.key, folder, manifest)
 
     return run

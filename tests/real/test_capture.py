@@ -1,12 +1,6 @@
 """What a real engine leaves behind, and that recording it changes nothing."""
 
-import json
-import os
-import threading
-import time
-
 import numpy as np
-import psutil
 import pytest
 
 from harness.checks.contract.boundary_cost import boundary_costs
@@ -16,7 +10,6 @@ from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
 from harness.engine.probes import expected_rows, probe_set
 from harness.engine.settings import Profile
-from harness.plan.points import Point
 
 pytestmark = pytest.mark.engine
 
@@ -75,7 +68,7 @@ def test_every_probe_row_is_captured(run):
 
 def test_the_baseline_is_captured_twice_in_another_order(run):
     """PP=1 runs all batches again in a floor pass; on the CPU not one bit of them moves."""
-    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 4)
     first, (again,) = baseline.logits, baseline.floor_logits
     assert first.index.keys() == again.index.keys()
     assert not set(first.index.values()) & set(again.index.values())
@@ -121,9 +114,9 @@ def test_each_floor_pass_of_stress_has_every_row(run):
     assert any(span.start == block for spans in decodes for span in spans)
 
 
-def test_three_stages_agree(run):
+def test_four_stages_agree(run):
     """A middle stage both reads and sends; the fix relays the per-layer inputs through it."""
-    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 3)
+    baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 4)
     assert judge("engine", baseline, candidate).outcome is Outcome.PASS
     assert baseline.manifest.effective.workarounds == ()
     assert candidate.manifest.effective.workarounds == ("cpu-shared-memory",)
@@ -136,7 +129,7 @@ def test_three_stages_agree(run):
 
 def test_per_layer_inputs_carry_what_no_later_stage_uses(run):
     """A stage gets all layers' inputs and uses its own: the report says how much is waste."""
-    candidate = run("fixed", "ple", 3)
+    candidate = run("fixed", "ple", 4)
     layers = {stage: len(trace.layers) for stage, trace in candidate.stages.items()}
     costs = {c.boundary: c for c in boundary_costs(candidate.stages) if c.key == "per_layer_inputs"}
     total = sum(layers.values())
@@ -161,8 +154,11 @@ def test_the_multimodal_class_is_seen_through(run):
 
 
 def test_tensor_parallel_beside_pipeline_parallel(run):
-    """Two ranks a stage: each is traced, one writes the logits, and PP=2 equals PP=1 at that TP."""
-    baseline, candidate = run("fixed", "ple", 1, tp=2), run("fixed", "ple", 2, tp=2)
+    """Two ranks a stage: each is traced, one writes the logits, and PP=2 equals PP=1 at that TP.
+
+    The split is the most uneven one that the planner calls legal (test_partition_engine.py).
+    """
+    baseline, candidate = run("fixed", "ple", 1, tp=2), run("fixed", "ple", 2, tp=2, split=(1, 9))
     assert judge("engine", baseline, candidate).outcome is Outcome.PASS
     assert set(candidate.ranks) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     contract = compare_contract(candidate)
@@ -187,8 +183,11 @@ def test_dropped_per_layer_inputs_are_found_and_placed(run):
 
 
 def test_a_crash_is_recorded_with_its_root_cause(run):
-    """The base release crashes on stage 1; the record names rank, file and line."""
-    baseline, candidate = run("base", "ple", 1), run("base", "ple", 2)
+    """The base release crashes on stage 1; the record names rank, file and line.
+
+    What it is compared with makes no difference then: PP=1 of the merged change serves.
+    """
+    baseline, candidate = run("merged", "ple", 1), run("base", "ple", 2)
     assert candidate.status == "failed"
     assert candidate.failure.rank == 1
     assert candidate.failure.error == (
@@ -199,56 +198,3 @@ def test_a_crash_is_recorded_with_its_root_cause(run):
     codes = {finding.code for finding in judge("contract", baseline, candidate).findings}
     assert codes == {"CON004", "CON005"}
     assert judge("logits", baseline, candidate).outcome is Outcome.BLOCKED
-
-
-def _wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def _heartbeat(folder, rank):
-    return json.loads((folder / f"rank{rank}.jsonl").read_text().splitlines()[0])
-
-
-def _running(group):
-    """Processes of a group that run; a zombie waits only for its parent to notice."""
-    found = []
-    for process in psutil.process_iter(["pid", "status"]):
-        try:
-            if os.getpgid(process.pid) == group and process.info["status"] != "zombie":
-                found.append(process.pid)
-        except ProcessLookupError:
-            continue
-    return found
-
-
-@pytest.mark.parametrize("victim", ["rank", "engine"])
-def test_a_killed_process_blocks_the_cell_and_leaves_nothing(
-    sweep, servers, launched, tmp_path, victim
-):
-    """Kill -9 of a rank or of the engine: blocked, with a cause, and the process group is gone."""
-    cell = sweep.cell(Point("fixed", "ple", 2))
-    made = []
-
-    def work():
-        made.append(launched(sweep, cell, tmp_path, servers, phase_timeout=60))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    _wait_for((tmp_path / "rank1.jsonl").exists)
-    rank = psutil.Process(_heartbeat(tmp_path, 1)["pid"])
-    engine = rank.parent()
-    group = os.getpgid(engine.pid)
-    assert len(engine.children(recursive=True)) >= 2
-    if victim == "engine":
-        engine.kill()
-    else:
-        rank.kill()
-    thread.join(timeout=200)
-    assert not thread.is_alive()
-    (manifest,) = made
-    assert manifest.status == "blocked", manifest.failure
-    assert manifest.failure.error
-    assert not _running(group)
