@@ -8,7 +8,7 @@ import pytest
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
-from harness.engine.settings import Mode, Profile, Weights
+from harness.engine.settings import Kernels, Mode, Profile, Weights
 
 REQUESTS, ROWS, FLOORS, LAYERS = 24, 4, 3, 4
 SPANS = tuple((f"r{number}", 0, ROWS) for number in range(REQUESTS))
@@ -239,6 +239,30 @@ def test_masked_logits_are_equal_on_both_sides(build):
         for values in rows.values():
             values[3] = float("-inf")
     assert pair.judge().outcome is Outcome.PASS
+
+
+# ---- invariant kernels: bits in other batches ---------------------------------------------------
+
+
+def test_invariant_kernels_that_repeat_ask_for_bits_under_stress(build):
+    """Where PP=1 repeats all rows in other batches, one row off by a millionth fails at PP=N."""
+    pair = Pair(build)
+    for side in pair.sides:
+        side.asked(kernels=Kernels.INVARIANT)
+    pair.move(None, 1e-6, [5], first_layer=2, rows=[1])
+    (found,) = pair.judge().findings
+    assert (found.code, found.layer) == ("LOG001", 2)
+
+
+def test_invariant_kernels_that_do_not_repeat_are_judged_by_noise(build):
+    """The setting is no evidence: PP=1 that moves in other batches has noise, and it is said."""
+    pair = Pair(build)
+    for side in pair.sides:
+        side.asked(kernels=Kernels.INVARIANT)
+    pair.noise()
+    verdict = pair.judge()
+    assert verdict.outcome is Outcome.PASS
+    assert [found.code for found in verdict.findings] == ["LOG007"]
 
 
 # ---- rows that must be there ------------------------------------------------------------------

@@ -128,7 +128,7 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
             ulps += _ulp_counts(left[moved], right[moved])
             kept = ~masked[moved]
             a, b = left[moved].astype(np.float64), right[moved].astype(np.float64)
-            apart = np.where(kept, np.subtract(a, b, where=kept), 0.0)
+            apart = np.subtract(a, b, out=np.zeros_like(a), where=kept)
             max_abs = max(max_abs, float(np.abs(apart).max()))
             apart, size = _centred(apart, kept), _centred(a, kept)
             square += float(np.square(apart).sum())
@@ -136,7 +136,7 @@ def distance(baseline: LogitTable, candidate: LogitTable) -> LogitDistance:
             row_rms[span][moved] **= 0.5
             row_max[span][moved] = _ratio(np.abs(apart).max(axis=1), np.abs(size).max(axis=1))
             log_a, log_b = _log_softmax(a), _log_softmax(b)
-            far = np.where(kept, np.subtract(log_a, log_b, where=kept), 0.0)
+            far = np.subtract(log_a, log_b, out=np.zeros_like(a), where=kept)
             kl = max(kl, float((np.exp(log_a) * far).sum(axis=1).max()))
             kl_reverse = max(kl_reverse, float(-(np.exp(log_b) * far).sum(axis=1).min()))
             shared += float(_shared_tops(a, b).sum())

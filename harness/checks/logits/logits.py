@@ -1,6 +1,7 @@
 """The logits check: full-vocabulary logits, teacher-forced, at PP=N compared with PP=1."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
+from ...engine.settings import Kernels
 from ..bits import bits_decide
-from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
+from ..finding import Finding, Outcome, Severity, Verdict, judged
 from ..registry import Check, Comparison, Figure, Need, register
 from .distance import LogitDistance, distance
 from .layer_map import difference_map
@@ -57,23 +59,21 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
         )
     noise = NoiseVerdict(f"{far.rows} rows bit-identical")
     repeated = _repeated(far, floors)
-    if bits_decide(baseline):
+    bits = bits_decide(baseline)
+    if bits:
         findings += _bit_findings(baseline, candidate, far, repeated, figures)
-        if not findings and not far.same.all():
-            noise = judge_noise(baseline, candidate, far, floors)
-        if not repeated.all():
-            findings.append(_unrepeated(far, repeated))
-    elif not findings:
+    if not findings and not (bits and far.same.all()):
         noise = judge_noise(baseline, candidate, far, floors)
+    if not repeated.all() and (bits or baseline.cell.kernels is Kernels.INVARIANT):
+        findings.append(_unrepeated(far, repeated))
     figures |= noise.figures
-    if noise.fault is not None:
-        findings.append(noise.fault)
+    findings = [found for found in (noise.fault, noise.undecided) if found is not None] + findings
     verdict = judged(findings, noise.summary, **figures)
     if verdict.outcome is Outcome.FAIL:
         reach = difference_map(baseline, candidate)
         return judged(findings, "", **figures, **({"difference": reach} if reach else {}))
     if noise.undecided is not None:
-        return verdict_of(Outcome.INCONCLUSIVE, noise.undecided, **figures)
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE)
     return verdict
 
 
@@ -163,8 +163,9 @@ def _unrepeated(far: LogitDistance, repeated: npt.NDArray[np.bool_]) -> Finding:
     rows = [row_name(far.order[index]) for index in np.flatnonzero(~repeated)]
     return Finding(
         "LOG007",
-        f"PP=1 does not repeat {len(rows)} of {far.rows} rows in the same batches, first {rows[0]}",
-        "look for a kernel that adds in no fixed order (atomics); those rows are judged by noise",
+        f"PP=1 does not repeat {len(rows)} of {far.rows} rows on these kernels, first {rows[0]}",
+        "look for a kernel that adds in no fixed order (in other batches: that is not invariant); "
+        "those rows are judged by noise",
         Severity.WARNING,
         evidence={"rows": rows[:_EXAMPLES]},
     )
