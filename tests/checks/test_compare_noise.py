@@ -174,6 +174,19 @@ def test_one_request_that_enters_by_more_than_a_rounding_is_named():
     assert (found.layer, found.requests) == (4, ("r7",))
 
 
+def test_a_row_far_beyond_the_floor_is_named_though_noise_came_first():
+    """A row that is another in a request whose noise entered a layer before is no noise."""
+    draw = np.random.default_rng(0)
+    candidate, *floors = passes(draw, sizes(draw, 1e-3))
+    while not candidate["r7"].any():
+        candidate, *floors = passes(draw, sizes(draw, 1e-3))
+    spoiled = dict(candidate) | {"r7": candidate["r7"] + np.eye(len(candidate["r7"]))[1]}
+    places = [place(candidate, floors, 4), place(spoiled, floors, 5)]
+    found = single_excess(places, entry_limit(places, "bfloat16"))
+    assert (found.layer, found.requests) == (5, ("r7",))
+    assert single_excess([place(candidate, floors, 4)] * 2, found.limit) is None
+
+
 def test_equal_bits_at_pp_1_leave_a_rounding():
     """Where PP=1 showed no noise at all, an entry may be four roundings of the dtype."""
     quiet = {f"r{n}": np.zeros(4) for n in range(REQUESTS)}

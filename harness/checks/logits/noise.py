@@ -23,6 +23,8 @@ FALSE_ALARM = 1e-4
 MARGIN = 2.0
 # A single row counts where it moves so many times as far as any row of any floor pass.
 ROW_MARGIN = 4.0
+# So much further off than any row of a floor pass is no row by the same noise.
+_FAR_MARGIN = 16.0
 # Every row moved by this share of its size must be seen, else a comparison decides nothing.
 RESOLUTION = 0.01
 # The distance from 1 to the next number, by dtype.
@@ -137,18 +139,28 @@ def entry_limit(places: Sequence[Place], dtype: str) -> float:
 
 
 def single_excess(places: Sequence[Place], limit: float) -> Excess | None:
-    """Earliest place at which noise enters a request by more than `limit`.
+    """Earliest place at which single requests move further than rounding can take them.
 
     Noise enters a request at the first place where any of its rows differs. Up to there the bits
-    were equal, so that the move is what one layer rounds, however much later layers amplify it.
+    were equal, so that the move is what one layer rounds, however much later layers amplify it: at
+    most `limit`. Where noise has entered before, only a row that is `_FAR_MARGIN` times further off
+    than any row of the floor passes tells, if enough of their requests moved there.
     """
     entries = _entries(places, [place.candidate for place in places])
-    beyond = {name: entry for name, entry in entries.items() if entry[1] > limit}
-    if not beyond:
-        return None
-    first = min(index for index, _ in beyond.values())
-    here = {name: far for name, (index, far) in beyond.items() if index == first}
-    return Excess(places[first].layer, tuple(here), far=max(here.values()), limit=limit)
+    for index, place in enumerate(places):
+        moved = sum(far.max() > 0 for floor in place.floors for far in floor.values())
+        most = max(map(furthest, place.floors))
+        far_off = max(_FAR_MARGIN * most, limit) if moved >= _ENTRIES else float("inf")
+        beyond = {
+            name: largest
+            for name, far in place.candidate.items()
+            if (largest := float(far.max())) > limit
+            and (entries[name][0] == index or largest > far_off)
+        }
+        if beyond:
+            bound = limit if max(beyond.values()) <= far_off else far_off
+            return Excess(place.layer, tuple(beyond), far=max(beyond.values()), limit=bound)
+    return None
 
 
 def _entries(places: Sequence[Place], moves: Sequence[Moves]) -> dict[str, tuple[int, float]]:
