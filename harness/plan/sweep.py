@@ -11,7 +11,7 @@ from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
 from ..engine.probes import longest_probe
-from ..engine.settings import MAX_SEQUENCES, Device, Executor, Weights
+from ..engine.settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
@@ -36,6 +36,9 @@ from .shard import Group, split
 # Longest answer in tokens: bundled ones end within 40, so that a model that is broken and does not
 # stop costs little; 256 is lm-eval's own limit.
 _BUNDLED_ANSWER, _ANSWER = 64, 256
+# Bundled questions where answers must be equal, so that one flip shows. Elsewhere all are asked,
+# enough to rule out a fall of a point.
+_EQUAL_ANSWERS = 128
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Context of a cell in tokens: room for a bundled question and its answer, for a long question
 # without examples, and for one with examples.
@@ -191,14 +194,21 @@ class Sweep:
 
     # ---- cells ------------------------------------------------------------------------------
 
-    @property
-    def questions(self) -> int:
-        """How many questions a cell is asked: 0 if no model can answer any."""
-        source = next((source for source in self._gsm8k.values() if source is not None), None)
-        if source is None:
-            return 0
-        count = count_questions(source.questions)
-        return count if source.limit is None else min(count, source.limit)
+    def questions(self, profile: Profile) -> int:
+        """How many questions a cell of a profile is asked: 0 if no model can answer any."""
+        for model in self.models:
+            if (source := self._asked(model, profile)) is not None:
+                count = count_questions(source.questions)
+                return count if source.limit is None else min(count, source.limit)
+        return 0
+
+    def _asked(self, model: str, profile: Profile) -> Gsm8kSource | None:
+        """The questions of a cell: all that are bundled only where answers need not be equal."""
+        source = self._gsm8k[model]
+        few = profile is Profile.PARITY and self.options.mode is Mode.EAGER
+        if source and few and source.name == "bundled" and source.limit is None:
+            return replace(source, limit=_EQUAL_ANSWERS)
+        return source
 
     def partition(self, point: Point) -> PartitionPlan:
         """Plan how the layers of a point's model are split over its stages, legal or not."""
@@ -220,7 +230,7 @@ class Sweep:
         """Build the cell of a point without its tree: enough to say what it will cost."""
         options, model = self.options, self.models[point.model]
         text = text_config(model.config)
-        plan, gsm8k = self.partition(point), self._gsm8k[point.model]
+        plan, gsm8k = self.partition(point), self._asked(point.model, point.profile)
         serving = self.servings[point.serving]
         length, vllm = _context_length(text, gsm8k), self.installation.vllm
         return Cell(

@@ -158,10 +158,10 @@ class Run:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is measured, before anything runs."""
-        from ..report.terminal import header, questions_line
+        from ..report.terminal import header, question_lines
 
         lines = [line for sweep in self.sweeps.values() for line in header(sweep)]
-        return [*lines, *questions_line(self._first)]
+        return [*lines, *question_lines(self._first)]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Queue the cells that the selected items need."""

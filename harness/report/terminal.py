@@ -45,29 +45,30 @@ def header(sweep: "Sweep") -> list[str]:
     ]
 
 
-def questions_line(sweep: "Sweep") -> list[str]:
-    """Say which drop of accuracy a cell's questions can rule out; no line if none are asked."""
+def question_lines(sweep: "Sweep") -> list[str]:
+    """Say which drop of accuracy the questions of each profile can rule out."""
+    profiles = {profile: sweep.questions(profile) for profile in sweep.options.profiles}
+    return [_question_line(sweep, *asked) for asked in profiles.items() if asked[1]]
+
+
+def _question_line(sweep: "Sweep", profile: Profile, count: int) -> str:
     from ..checks.accuracy.power import FLIP_RATE, fewest_questions, questions_needed
 
-    count, margin, limit = sweep.questions, sweep.options.margin, sweep.options.gsm8k_limit
-    if not count:
-        return []
-    profiles, mode = sweep.options.profiles, sweep.options.mode
-    same_batches = set(profiles) == {Profile.PARITY} and mode is Mode.EAGER
+    options = sweep.options
+    margin, limit = options.margin, options.gsm8k_limit
     needed, fewest = questions_needed(margin), fewest_questions(margin)
     drop = f"a {100 * margin:g}-point drop"
     if count >= needed:
         can = f"can rule out {drop} (it takes {needed} if {FLIP_RATE:.0%} of the answers flip)"
-        return [f"pp-harness: {count} questions {can}"]
-    if count >= fewest:
+    elif count >= fewest:
         can = f"can rule out {drop} only if few answers flip ({needed} can at {FLIP_RATE:.0%})"
     else:
-        can = (
-            f"cannot rule out {drop} ({fewest} can if no answer changes): accuracy passes only if "
-            f"all answers are identical{'' if same_batches else ', in parity'}"
-        )
+        can = f"cannot rule out {drop} ({fewest} can if no answer changes)"
+        if profile is Profile.PARITY and options.mode is Mode.EAGER:
+            can += ": accuracy passes only if all answers are identical"
     warning = f"warning: --pp-gsm8k-limit {limit}: " if limit is not None else ""
-    return [f"pp-harness: {warning}{count} questions {can}"]
+    under = f" under {profile}" if len(options.profiles) > 1 else ""
+    return f"pp-harness: {warning}{count} questions{under} {can}"
 
 
 def plan_lines(planned: "CellPlan") -> list[str]:

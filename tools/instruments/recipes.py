@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from harness.errors import BadInputError
 
-PROBLEM_COUNT = 128
+# All that are bundled; instruments learn the first of them (`Recipe.problems`).
+PROBLEM_COUNT = 320
 PROBLEM_SEED = 20260
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -46,7 +47,7 @@ class Recipe:
     seed: int = 7
     steps: int = 350
     batch: int = 32
-    problems: int = PROBLEM_COUNT
+    problems: int = 128
     learning_rate: float = 2e-3
     ple_gain: float = 1.0
 
