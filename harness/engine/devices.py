@@ -50,8 +50,12 @@ class Cpu(Kind):
     default_dtype = "float32"
     # torch computes what does not fill its last two vectors by scalar code with other last bits:
     # the last row of an odd number of rows of a narrow tensor (gelu of a per-layer input).
-    # Without vectors all rows are computed alike.
-    invariant: Mapping[str, str] = {"ATEN_CPU_CAPABILITY": "default"}
+    # Without vectors all rows are computed alike. MKL multiplies few rows, as those of one expert,
+    # by another kernel than many, unless it is strict; vLLM needs AVX2 anyway.
+    invariant: Mapping[str, str] = {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "AVX2,STRICT",
+    }
 
     def kernels(self) -> Kernels:
         """Ask torch for the instructions that it uses."""
