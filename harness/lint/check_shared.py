@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from harness.lint.engine import Engine
 from harness.lint.liveness import is_read, place_text, written
-from harness.lint.parts import parts_of
+from harness.lint.parts import methods_of, parts_of
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
@@ -30,9 +30,12 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         elements = [layers.element for layers in part.layers.values() if layers.partial]
         for option in (option for element in elements for option in options_of(element)):
             if isinstance(option, Instance):
-                left = list(_of_layer(engine, option.cls, constructor[1], forward[1]))
-                if left and not asserts_start(forward[0].module):
-                    yield from left
+                memo = option.cls.module.memo
+                key = ("shared", option.cls, constructor[1], forward[1])
+                if key not in memo:
+                    memo[key] = list(_of_layer(engine, option.cls, constructor[1], forward[1]))
+                if memo[key] and not asserts_start(forward[0].module):
+                    yield from memo[key]
 
 
 def _of_layer(
@@ -46,6 +49,10 @@ def _of_layer(
         **dict.fromkeys(_of_everybody(owner, written_forward), ""),
         **_injected(engine, layer, maker),
     }
+    methods = [method.node for method in methods_of(engine, layer)]
+    shared = {r: e for r, e in shared.items() if any(written(method, r) for method in methods)}
+    if not shared:
+        return
     forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))
     for root, expression in shared.items():
         for text, place in written(forward, root).items():
