@@ -14,7 +14,8 @@ from .tensors import traced
 from .tracer import Tracer
 from .wrap import HookError, names_of_vllm
 
-_LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?layers)\.(?P<index>\d+)$")
+# Most models call their stack `layers`; those after GPT-2 `h`, others `blocks`.
+_LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?(?:layers|h|blocks))\.(?P<index>\d+)$")
 
 
 def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
