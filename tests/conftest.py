@@ -5,6 +5,7 @@ import itertools
 import pytest
 from builders import CaptureBuilder, make_cell
 from hypothesis import settings
+from scopes import scope_of
 
 from harness.capture.children import ForkServers
 from harness.capture.devices import lease
@@ -21,17 +22,23 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Engines first; with `--dist loadgroup` a group is the work of one worker of xdist.
-
-    Tests with engines share captures and imports of vLLM within their folder, or within the group
-    of their own that they name; other tests share what their file makes.
-    """
-    for item in items:
-        has_engine = item.get_closest_marker("engine")
-        if not item.get_closest_marker("xdist_group"):
-            group = item.path.parent.name if has_engine else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Engines first: they take longest."""
     items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadscope` what shares engines or fixtures is the work of one worker.
+
+    `--dist loadgroup` would do, if pytest 9.2 did not keep the groups out of node ids.
+    """
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = scope_of
+    return scheduler
 
 
 # No deadline: the first example often pays for an import, and machines are shared.

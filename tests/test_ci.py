@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scopes import ALONE, SHARED, scope_of
 
 from harness.assets import suites_dir
 from harness.cli.main import _COMMANDS
@@ -107,3 +108,15 @@ def test_buildkite_steps_have_vllm_s_form():
         for command in step["commands"]:
             for name in re.findall(r"pp-harness (\w+)", command):
                 assert name in _COMMANDS
+
+
+def test_tests_that_share_engines_are_one_scope():
+    """Files of a folder that shares engines are one scope, any other file is its own."""
+    files = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
+    scopes = {str(path): scope_of(f"{path}::test_x[a/b::c]") for path in files}
+    for folder in SHARED:
+        inside = {str(p) for p in files if p.parent.name == folder and p.name not in ALONE}
+        assert len(inside) > 1
+        assert {scopes.pop(path) for path in inside} == {f"tests/{folder}"}
+    assert all(path == scope for path, scope in scopes.items())
+    assert {Path(path).name for path in scopes} >= set(ALONE)

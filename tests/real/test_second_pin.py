@@ -15,7 +15,7 @@ from harness.errors import BadInputError
 from harness.plan.options import Options
 from harness.plan.sweep import Sweep
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("second_pin")]
+pytestmark = pytest.mark.engine
 
 # By release: the series that makes it take Triton's interpreter, and the workarounds that act at
 # PP=2. The CI installs the first; the other is for those who have it.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("selftest")]
+pytestmark = pytest.mark.engine
 
 
 def test_the_quick_subset_is_caught_and_nothing_else(tmp_path):
