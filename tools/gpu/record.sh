@@ -5,8 +5,10 @@
 #
 # Each step writes FOLDER/STEP/ (report.json, report.md, report.html, log.txt). A step that would
 # begin after SECONDS is left out and named; one that runs on for long stops its engines in time to
-# judge what the others gave. SERIES is the series gemma4-pp with the patch of empty-tile/ behind it:
-# whether that alone makes the kernels of 0.20.2 invariant. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all).
+# judge what the others gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all);
+# SERIES, the series gemma4-pp with the patch of empty-tile/ behind it: whether that alone makes the
+# kernels of 0.20.2 invariant; for real checkpoints WEIGHTS, the folder with smollm2-135m and
+# gemma3-270m (docs/models.md), and GSM8K, the questions: test.jsonl with train.jsonl beside it.
 set -uo pipefail
 
 declare -A steps=(
@@ -36,6 +38,11 @@ declare -A steps=(
   [E2B-stress]="--pp 2 --pp-variant fixed --pp-model shape:E2B --pp-profile stress"
   [large]="--pp 2 --pp-variant fixed --pp-model shape:26B-A4B,shape:31B"
   [large-stress]="--pp 2 --pp-variant fixed --pp-model shape:26B-A4B,shape:31B --pp-profile stress"
+  [smollm2]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m --pp-gsm8k ${GSM8K:-GSM8K}"
+  [smollm2-stress]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress"
+  [gemma3]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K}"
+  [gemma3-stress]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress"
+  [real-pp4]="--pp 4 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile both"
   [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
 )
