@@ -7,9 +7,10 @@ from harness.checks.contract.boundary_cost import boundary_costs
 from harness.checks.contract.contract import compare_contract
 from harness.checks.finding import Outcome, Severity
 from harness.checks.judge import judge
+from harness.checks.layers import layer_rows
 from harness.checks.logits.logits import compare_logits
 from harness.engine.probes import expected_rows, probe_set
-from harness.engine.settings import Profile
+from harness.engine.settings import Kernels, Profile
 
 pytestmark = pytest.mark.engine
 
@@ -17,6 +18,11 @@ pytestmark = pytest.mark.engine
 def sent_probes(capture):
     """The probes that a capture's engine was to run."""
     return probe_set(capture.cell, capture.manifest.effective.block_size)
+
+
+def rows_of(table):
+    """The bits of each row of logits, by request and position."""
+    return {row: table.values[at].tobytes() for row, at in table.index.items()}
 
 
 def sampled_rows(capture):
@@ -72,9 +78,7 @@ def test_the_baseline_is_captured_twice_in_another_order(run):
     first, (again,) = baseline.logits, baseline.floor_logits
     assert first.index.keys() == again.index.keys()
     assert not set(first.index.values()) & set(again.index.values())
-    rows = list(first.index)
-    left, right = (t.values[[t.index[row] for row in rows]] for t in (first, again))
-    assert np.array_equal(left.view(np.uint32), right.view(np.uint32))
+    assert rows_of(first) == rows_of(again)
     (trace,) = baseline.stages.values()
     assert [len(steps) for steps in trace.floor_steps] == [len(trace.steps)]
     assert candidate.floor_logits == ()
@@ -112,6 +116,18 @@ def test_each_floor_pass_of_stress_has_every_row(run):
     ]
     assert max(map(len, decodes)) >= 24
     assert any(span.start == block for spans in decodes for span in spans)
+
+
+@pytest.mark.parametrize("model", ["ple", "moe"])
+def test_invariant_kernels_repeat_in_other_batches(run, model):
+    """On a CPU too every row has its bits in every batch, behind every layer."""
+    baseline = run("fixed", model, 1, profile=Profile.STRESS, kernels=Kernels.INVARIANT)
+    assert baseline.manifest.effective.kernels is Kernels.INVARIANT
+    first, digests = rows_of(baseline.logits), layer_rows(baseline, "digest")
+    assert first
+    for number, table in enumerate(baseline.floor_logits):
+        assert rows_of(table) == first
+        assert layer_rows(baseline, "digest", floor=number) == digests
 
 
 def test_four_stages_agree(run):
