@@ -17,13 +17,15 @@ class Kind(ABC):
     """What differs between kinds of devices: environment, imports, how workers start.
 
     A fork server imports `first_imports` before all others; `default_dtype` is that of weights and
-    activations where the user names none; `invariant` is the environment, read as libraries load,
-    in which kernels are those whose rows do not depend on the batch.
+    activations where the user names none. For kernels whose rows do not depend on the batch,
+    `invariant` is the environment, read as libraries load, and `invariant_settings` what vLLM is
+    told beside it.
     """
 
     first_imports: tuple[str, ...] = ()
     default_dtype: str
     invariant: Mapping[str, str]
+    invariant_settings: Mapping[str, str] = {}
 
     @abstractmethod
     def kernels(self) -> Kernels:
@@ -83,6 +85,8 @@ class Cuda(Kind):
 
     default_dtype = "bfloat16"
     invariant: Mapping[str, str] = {"VLLM_BATCH_INVARIANT": "1"}
+    # With FlashAttention 3 rows of PP=1 move all the same (vLLM 0.20.2, two H100s).
+    invariant_settings: Mapping[str, str] = {"attention_backend": "TRITON_ATTN"}
 
     def kernels(self) -> Kernels:
         """Ask vLLM for its setting."""

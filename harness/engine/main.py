@@ -31,7 +31,7 @@ from .manifest import (
 from .names import LOAD_FORMAT, TRACE_VARIABLE
 from .probes import chunk_tokens
 from .run_probes import run_probe_set, run_sensitivity, run_under_changes
-from .settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
+from .settings import MAX_SEQUENCES, Device, Executor, Kernels, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
@@ -113,7 +113,7 @@ def _settings(request: Request) -> dict[str, Any]:
     scheduling wherever vLLM itself would have it.
     """
     max_len = request.max_model_len
-    stress = request.profile is Profile.STRESS
+    stress, invariant = request.profile is Profile.STRESS, request.kernels is Kernels.INVARIANT
     at_full_length = MAX_SEQUENCES if request.gsm8k else _FULL_PROBES
     share = request.ranks_per_device
     # vLLM measures free memory to size its cache, which nothing can while others take and give.
@@ -136,6 +136,7 @@ def _settings(request: Request) -> dict[str, Any]:
         "load_format": _LOAD_FORMATS[request.weights],
         "trust_remote_code": request.trust_remote_code,
         **(memory if share > 1 else {}),
+        **(KINDS[request.device].invariant_settings if invariant else {}),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.capture.launch import cell_request
+from harness.engine import main
 from harness.engine.environment import (
     cell_environment,
     inherited_settings,
@@ -111,3 +112,16 @@ def test_vllm_has_no_time_limit_of_its_own(cell, monkeypatch):
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"
     ]
     assert int(limit) > 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("device", "kernels", "backend"),
+    [("cuda", "invariant", "TRITON_ATTN"), ("cuda", "default", None), ("cpu", "invariant", None)],
+)
+def test_invariant_kernels_of_gpus_are_those_of_triton_in_attention(
+    cell, tmp_path, device, kernels, backend
+):
+    """Under vLLM's variable alone FlashAttention would still move rows."""
+    asked = dataclasses.replace(cell, device=device, kernels=kernels)
+    settings = main._settings(cell_request(asked, tmp_path, (0,)))
+    assert settings.get("attention_backend") == backend
