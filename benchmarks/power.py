@@ -10,14 +10,17 @@ pin26-stress: 40 % of rows, by 0.2 % of their size). The page of numbers has the
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
 from harness.capture.record import Capture, load_capture
 from harness.checks.logits.distance import distance
+from harness.checks.logits.logits import compare_logits
 from harness.checks.logits.noise import Floats, Moves, Place
 from harness.checks.logits.noise_verdict import weigh
 from harness.checks.logits.places import layer_places, logit_place
@@ -92,6 +95,25 @@ def pairs(store: Path) -> Iterator[tuple[Capture, Capture]]:
             yield by_engine[model, dtype, 1], by_engine[model, dtype, 2]
 
 
+def honest_pairs(baseline: Capture) -> Iterator[tuple[Capture, Capture]]:
+    """Yield each two passes of PP=1, with the other passes as the floor of the first."""
+    tables = (baseline.logits, *baseline.floor_logits)
+
+    def view(*passes: int) -> Capture:
+        capture = Capture(baseline.folder, baseline.manifest)
+        ranks = {}
+        for place, trace in baseline.ranks.items():
+            steps = (trace.steps, *trace.floor_steps)
+            first, *others = (steps[number] for number in passes)
+            ranks[place] = replace(trace, steps=first, floor_steps=tuple(others))
+        vars(capture).update(_logits=tuple(tables[number] for number in passes), ranks=ranks)
+        return capture
+
+    for first, other in permutations(range(len(tables)), 2):
+        rest = set(range(len(tables))) - {first, other}
+        yield view(first, *sorted(rest)), view(other)
+
+
 def as_on_gpus(draw: np.random.Generator, places: list[Place]) -> list[Place]:
     """Move requests of every pass from some layer on, as rounding on GPUs does."""
 
@@ -141,7 +163,10 @@ def with_fault(places: list[Place], boundary: int, fault: dict[str, Floats]) -> 
 def main() -> None:
     """Print a row for each fault and a column for each model and dtype: fail / open / pass."""
     columns: dict[str, dict[str, str]] = {}
+    honest: Counter[str] = Counter()
     for baseline, candidate in pairs(Path(sys.argv[1])):
+        for first, other in honest_pairs(baseline):
+            honest[compare_logits(first, other).outcome] += 1
         far = distance(baseline.logits, candidate.logits)
         floors = [distance(baseline.logits, floor) for floor in baseline.floor_logits]
         places = [*layer_places(baseline, candidate), logit_place(far, floors)]
@@ -161,6 +186,7 @@ def main() -> None:
                     verdict = "fail" if weighed.excess else "open" if weighed.open else "pass"
                     counts[verdict] += 1
                 column[name] = " / ".join(str(count) for count in counts.values())
+    print("PP=1 compared with itself:", dict(honest))
     print("| fault |", " | ".join(columns), "|")
     print("|--|" + "--|" * len(columns))
     for name in FAULTS:
