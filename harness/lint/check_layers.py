@@ -165,6 +165,8 @@ class _Reader:
             yield self._finding("PP403", asked[0], text)
         for part in walk(node) if not asked else ():
             if isinstance(part, ast.Attribute) and is_name(part.value, targets[-1]):
+                if isinstance(part.ctx, ast.Store):
+                    continue  # a PPMissingLayer takes what is set on it
                 text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
                 yield self._finding("PP403", part, text)
                 return

@@ -68,8 +68,8 @@ def _of_layer(
 class _Inliner(ast.NodeTransformer):
     """Puts the body of a layer's own methods before the statement that calls them.
 
-    What a layer computes if it is not there yet, of nothing that goes from layer to layer, counts
-    as computed by each: the first layer of every rank does it.
+    What a layer computes if it is not there yet, of nothing that goes from layer to layer, is left
+    out: the first layer of every rank does it.
     """
 
     def __init__(self, engine: Engine, layer: ClassRef, forward: Function) -> None:
@@ -77,7 +77,7 @@ class _Inliner(ast.NodeTransformer):
         self.layer = layer
         self.state = frozenset(parameter_names(forward)) - _OF_EVERY_RANK
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+    def visit_If(self, node: ast.If) -> ast.AST:
         self.generic_visit(node)
         asks = isinstance(node.test, ast.Compare) and isinstance(
             node.test.ops[0], ast.NotIn | ast.Is
@@ -86,7 +86,7 @@ class _Inliner(ast.NodeTransformer):
         if not asks or len(stores) != len(node.body) or node.orelse:
             return node
         names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
-        return node if names & self.state else node.body
+        return node if names & self.state else ast.Pass()
 
     def visit_Assign(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
         if not isinstance(node.value, ast.Call):
@@ -146,6 +146,15 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
         if isinstance(buffer, ast.Constant) and isinstance(buffer.value, str):
             made[f"self.{buffer.value}"] = call
     shared: dict[str, str] = {}
+    for part in walk(maker):
+        # `for layer in self.layers: layer.shared = self.shared`
+        match part:
+            case ast.For(target=ast.Name(each)):
+                for assign in (s for s in part.body if isinstance(s, ast.Assign)):
+                    for target in assign.targets:
+                        name, text = place_text(target), place_text(assign.value)
+                        if text in made and name.startswith(f"{each}."):
+                            shared[f"self.{name.removeprefix(f'{each}.')}"] = text
     for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
         offset = 1 if last_name(call.func) == "partial" else 0
         target = call.args[0] if offset and call.args else call.func

@@ -248,10 +248,13 @@ class Walker:
         supposed = conditions.supposes_none(node.test, env)
         self._uncertain += 1
         self._supposed += supposed is True
+        asks_shape = notes.asks_shape(node.test, env)
+        self.trace.in_shape_test += asks_shape
         yes = self.block(node.body, refine(node.test, dict(env), True))
         self._supposed += (supposed is False) - (supposed is True)
         no = self.block(node.orelse, refine(node.test, dict(env), False))
         self._supposed -= supposed is False
+        self.trace.in_shape_test -= asks_shape
         self._uncertain -= 1
         return join_env(yes, no)
 
@@ -411,7 +414,9 @@ class Walker:
             env[place] = containers.update(held, value)
         else:
             self._touch(held, node)
-            step = self._applied(node, lambda: notes.arithmetic(node.op, node.value), held, value)
+            step = self._applied(
+                node, lambda: notes.arithmetic(node.op, node.value, value), held, value
+            )
             env[place] = Opaque(Null.NO, tags_of(held) | tags_of(value) | step)
 
     def _is_self(self, node: ast.expr) -> bool:
@@ -453,7 +458,7 @@ class Walker:
         self, node: ast.AST, describe: Callable[[], str], *operands: Value
     ) -> frozenset[str]:
         """Note an operation on what the layers take or give; the tags of its result."""
-        if self.trace.in_loop:
+        if self.trace.in_loop or self.trace.in_shape_test:
             return NO_TAGS
         text = describe()
         return notes.applied(self.trace, self._spot(node), text, operands) if text else NO_TAGS
@@ -687,8 +692,9 @@ class Walker:
             self._touch(operand, node)
         if isinstance(left, Seq) and isinstance(right, Seq) and isinstance(node.op, ast.Add):
             return containers.concatenate(left, right)
-        other = node.right if notes.is_state(left) or not notes.is_state(right) else node.left
-        step = self._applied(node, lambda: notes.arithmetic(node.op, other), left, right)
+        swapped = notes.is_state(right) and not notes.is_state(left)
+        other, by = (node.left, left) if swapped else (node.right, right)
+        step = self._applied(node, lambda: notes.arithmetic(node.op, other, by), left, right)
         # What is added to float32 becomes float32.
         wide = {f"dtype:{d}" for v in (left, right) for d in kinds(v, "dtype:") & {"float32"}}
         return Opaque(Null.NO, derived(tags_of(left) | tags_of(right)) | wide | step)
@@ -830,7 +836,7 @@ class Walker:
         match name:
             case "IntermediateTensors":
                 return self._pack(node, env)
-            case "PPMissingLayer":
+            case "PPMissingLayer" | "Identity":
                 return Missing()
             case "make_layers":
                 return self._make_layers(node, env)

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.lint import loops
+from harness.lint.conditions import place_of
 from harness.lint.project import Module, Spot
 from harness.lint.trace import Carried, Note, Role, Step, Trace
 from harness.lint.tree import Function, Loop, dotted, given_to, walk
 from harness.lint.values import (
     NO_TAGS,
     UNKNOWN,
+    Const,
     Env,
     Null,
     Opaque,
@@ -175,10 +177,21 @@ def is_state(value: Value) -> bool:
     return any(tag.startswith(("read:", "carry:")) for tag in tags_of(value))
 
 
-def arithmetic(operator: ast.operator, other: ast.expr) -> str:
-    """`* self.scale` for a product; empty for an operator that is not arithmetic."""
-    sign = _OPERATORS.get(type(operator))
-    return f"{sign} {ast.unparse(other)}" if sign is not None else ""
+def asks_shape(test: ast.expr, env: Env) -> bool:
+    """Does a test ask for the shape of the state? What it guards is done once, not on each rank."""
+    return any(
+        isinstance(part, ast.Attribute)
+        and part.attr in ("dim", "ndim", "shape", "size")
+        and is_state(env.get(place_of(part.value) or "", UNKNOWN))
+        for part in walk(test)
+    )
+
+
+def arithmetic(operator: ast.operator, other: ast.expr, by: Value) -> str:
+    """`* self.scale` for a product; empty where nothing changes, as by a factor of one."""
+    sign = _OPERATORS.get(type(operator), "")
+    changes_nothing = isinstance(by, Const) and by.value == (1 if sign in ("*", "/") else 0)
+    return f"{sign} {ast.unparse(other)}" if sign and not changes_nothing else ""
 
 
 def changes(call: ast.Call) -> str:

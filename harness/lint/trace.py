@@ -88,6 +88,8 @@ class Trace:
     """Operations outside of the loops over layers, and where each was first seen."""
     loops: int = 0
     """Loops over layers walked so far."""
+    in_shape_test: int = 0
+    """Tests of the shape of the layers' state that the walk is inside of."""
     in_loop: int = 0
     """Loops over layers that the walk is inside of."""
 
