@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from harness.lint.trace import Role
 from harness.lint.tree import Function, defaults_of, is_none, parameter_names
@@ -39,22 +38,22 @@ class Arguments:
     spread: bool = False
     """Are there arguments that the code does not list?"""
 
-    @cached_property
+    @property
     def all(self) -> tuple[Value, ...]:
         """Every value that is passed."""
         return (*self.args, *self.keywords.values(), *self.splats)
 
-    @cached_property
+    @property
     def tags(self) -> frozenset[str]:
         """The origins of all of them."""
         return NO_TAGS.union(*(tags_of(value) for value in self.all))
 
-    @cached_property
+    @property
     def passes_received(self) -> bool:
         """Is the incoming IntermediateTensors among them?"""
         return any("it" in tags_of(v) or isinstance(v, Received) for v in self.all)
 
-    @cached_property
+    @property
     def passes_sent(self) -> bool:
         """Is what an inner model sends among them?"""
         return any(

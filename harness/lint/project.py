@@ -247,6 +247,13 @@ class Project:
         return self._followed[folder]
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
+        key = ("imported", target.level, target.module)
+        if key not in module.memo:
+            module.memo[key] = self._read_import(module, target)
+        imported: Module | None = module.memo[key]
+        return imported
+
+    def _read_import(self, module: Module, target: ImportedName) -> Module | None:
         for path in self._imported_file(module, target):
             imported = self.module(path)
             if imported is not None:
