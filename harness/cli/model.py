@@ -41,18 +41,23 @@ def list_models() -> None:
 @click.argument("source", metavar="CONFIG|HUB_ID|ARCHITECTURE")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
-def shrink(source: str, out: Path, seed: int) -> None:
+@click.option(
+    "--text-only",
+    is_flag=True,
+    help="Of a model that wraps a decoder (images, audio), make the decoder alone.",
+)
+def shrink(source: str, out: Path, seed: int, text_only: bool) -> None:
     """Write a tiny random checkpoint of the structure of CONFIG into the folder OUT.
 
     CONFIG is a config.json, a folder that holds one, an instrument, a hub id (only its config is
-    fetched), or a known architecture (LlamaForCausalLM, qwen3_moe, falcon_h1, ...), which needs
-    no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes are
-    reduced. Needs torch and transformers.
+    fetched), or an architecture of vLLM's registry (LlamaForCausalLM, FalconH1ForCausalLM, ...),
+    which needs no file. The layer pattern, experts, per-layer inputs and KV sharing are kept, sizes
+    are reduced. Needs torch and transformers.
     """
-    folder = build_shrunk(find_config(source), out, seed=seed)
+    folder = build_shrunk(find_config(source), out, seed=seed, text_only=text_only)
     card = read_card(folder)
     click.echo(
-        f"{folder}: {card['architecture']}, {card['shape']['num_hidden_layers']} layers, "
+        f"{folder}: {card['summary']}; {Decoder.of(card['shape']).layers} layers, "
         f"{card['parameters']:,} parameters, seed {seed}"
     )
 

@@ -24,7 +24,12 @@ from ..errors import BadInputError
 
 Config = Mapping[str, Any]
 
-_COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+# The names that families give to one number.
+LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
+HEAD_COUNT_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_FEED_FORWARD_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+_LAYER_KIND_KEYS = ("layer_types", "layers_block_type")
 # Above every model that exists: plans hold an entry for each layer.
 _MOST_LAYERS = 10_000
 
@@ -45,19 +50,21 @@ class Decoder(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     layers: Annotated[int, Field(strict=True, gt=0, le=_MOST_LAYERS)] = Field(
-        validation_alias=AliasChoices(*_COUNT_KEYS)
+        validation_alias=AliasChoices(*LAYER_COUNT_KEYS)
     )
     layer_types: tuple[str, ...] = Field(
-        (), validation_alias=AliasChoices("layer_types", "layers_block_type")
+        (), validation_alias=AliasChoices(*_LAYER_KIND_KEYS)
     )
     num_kv_shared_layers: _Count = 0
     architectures: tuple[str, ...] = ()
     vocab_size: _Count = 0
-    max_position_embeddings: _Count = 0
+    max_position_embeddings: _Count = Field(
+        0, validation_alias=AliasChoices("max_position_embeddings", "n_positions")
+    )
     sliding_window: _Count = 0
-    hidden_size: _Count = 0
-    intermediate_size: _PerLayer = 0
-    num_attention_heads: _PerLayer = 0
+    hidden_size: _Count = Field(0, validation_alias=AliasChoices(*HIDDEN_KEYS))
+    intermediate_size: _PerLayer = Field(0, validation_alias=AliasChoices(*_FEED_FORWARD_KEYS))
+    num_attention_heads: _PerLayer = Field(0, validation_alias=AliasChoices(*HEAD_COUNT_KEYS))
     num_key_value_heads: _PerLayer = 0
     num_global_key_value_heads: _PerLayer = 0
     head_dim: _PerLayer = 0
@@ -78,14 +85,18 @@ class Decoder(BaseModel):
                 of all proportion; the message names the key.
         """
         named = {**text_config(config), "architectures": config.get("architectures")}
+        named = {key: value for key, value in named.items() if value is not None}
+        kinds = next((named[key] for key in _LAYER_KIND_KEYS if key in named), None)
+        if isinstance(kinds, list) and not any(key in named for key in LAYER_COUNT_KEYS):
+            named[LAYER_COUNT_KEYS[0]] = len(kinds)  # Nemotron-H names its layers one by one
         try:
-            return cls.model_validate({k: v for k, v in named.items() if v is not None})
+            return cls.model_validate(named)
         except ValidationError as error:
             first = error.errors()[0]
             if first["type"] == "missing":
                 raise BadInputError(
                     "the config names no number of layers (looked for "
-                    f"{', '.join(_COUNT_KEYS)}, also under text_config); is it a decoder's "
+                    f"{', '.join(LAYER_COUNT_KEYS)}, also under text_config); is it a decoder's "
                     "config.json?"
                 ) from error
             key, value = first["loc"][0], repr(first["input"])
@@ -132,6 +143,11 @@ class Decoder(BaseModel):
         if missing:
             raise BadInputError(f"no layer before the KV-shared tail is a {missing[0]}")
         return {layer: last_of_kind[self.kinds[layer]] for layer in range(first, self.layers)}
+
+
+def wraps_decoder(config: Config) -> bool:
+    """Tell whether the config is of more than a text decoder: a nested `text_config` beside it."""
+    return text_config(config) is not config
 
 
 def text_config(config: Config) -> Config:

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..errors import BadInputError, first_line
 from ..files import whole_folder
-from .config import Config, Decoder, read_config
+from .config import Config, Decoder, read_config, wraps_decoder
 from .hub import download
 from .instruments import CARD, instrument_names, instrument_path, read_card
 from .shape import PREFIX, read_shape
-from .shrink_plan import shrunk_config
+from .shrink_plan import moved_scalars, shrunk_config
 from .tiny import default_config
 
 _KIND = "random"
@@ -40,7 +40,9 @@ def find_config(name: str) -> dict[str, Any]:
     return default_config(name)
 
 
-def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
+def shrink(
+    config: Mapping[str, Any], out: Path, *, seed: int = 0, text_only: bool = False
+) -> Path:
     """Build a tiny random checkpoint of a configuration's structure; return its folder.
 
     Weights depend on the seed and on their names alone. Whether each of them moves the logits is
@@ -48,21 +50,23 @@ def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0) -> Path:
     shrunk model of the same path.
 
     Args:
-        config: the content of a `config.json`, of any size; the text part of a multimodal one
-            is taken.
+        config: the content of a `config.json`, of any size.
         out: the folder to make.
         seed: of the weights.
+        text_only: of a model that wraps a decoder, make the decoder alone; the card says so.
 
     Raises:
         BadInputError: the config cannot be shrunk or built by transformers, or `out` holds
             something else.
     """
-    plan = shrunk_config(config)
+    plan = shrunk_config(config, text_only=text_only)
+    wrapper = ", ".join(config.get("architectures") or [str(config.get("model_type"))])
+    part_of = f", the decoder alone of {wrapper}" if wraps_decoder(config) else ""
     _check_replaceable(out)
     try:
         with whole_folder(out) as folder:
             folder.mkdir()
-            _build(plan, folder, seed)
+            _build(plan, folder, seed, part_of)
             _check_replaceable(out)
     except OSError as error:
         raise BadInputError(f"{out} cannot be made: {error}") from error
@@ -81,7 +85,7 @@ def _check_replaceable(out: Path) -> None:
         raise BadInputError(f"{out} exists and holds no shrunk model; choose another folder")
 
 
-def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
+def _build(plan: dict[str, Any], folder: Path, seed: int, part_of: str) -> None:
     try:
         import torch
         import transformers
@@ -97,6 +101,8 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
     # transformers and its parts refuse a config in many ways; for the user they are one.
     try:
         config = AutoConfig.for_model(plan["model_type"], **settings)
+        for key, value in moved_scalars(config.to_dict()).items():
+            setattr(config, key, value)  # one that the plan leaves to the class
         # What initialisation draws is replaced; what it sets (a decay per head) is kept.
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -119,7 +125,7 @@ def _build(plan: dict[str, Any], folder: Path, seed: int) -> None:
         shutil.copyfile(instrument_path(instrument_names()[0]) / file, folder / file)
     card = {
         "kind": _KIND,
-        "summary": f"random weights of {config.architectures[0]}, shrunk",
+        "summary": f"random weights of {config.architectures[0]}, shrunk{part_of}",
         "purpose": "Shows whether an engine computes one thing twice; it knows nothing.",
         "architecture": config.architectures[0],
         "seed": seed,

@@ -6,20 +6,28 @@ with the layers.
 """
 
 import copy
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import lcm
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
-from .config import Decoder, text_config
+from .config import (
+    HEAD_COUNT_KEYS,
+    HIDDEN_KEYS,
+    LAYER_COUNT_KEYS,
+    Decoder,
+    text_config,
+    wraps_decoder,
+)
 from .instruments import VOCAB_SIZE
+from .unplanned import encoder_of
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
 _HIDDEN, _HEAD = 128, 32
-_HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
-_HEAD_COUNT_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _KV_COUNT_KEYS = ("num_key_value_heads", "num_global_key_value_heads", "num_kv_heads", "n_head_kv")
-_LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Largest value of a size that stands alone.
 _CAPS: Mapping[str, int] = {
     "intermediate_size": 192, "n_inner": 192, "ffn_dim": 192, "ffn_hidden_size": 192,
@@ -63,9 +71,21 @@ _DROPPED = (
     "torch_dtype", "dtype", "compression_config",
 )  # fmt: skip
 _TOKEN_IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+# Numbers that a model multiplies activations with. At 1.0 a stage that applies one twice, or not
+# at all, computes the same.
+_SCALARS = (
+    "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
+    "logit_scale", "lm_head_multiplier", "key_multiplier", "attention_in_multiplier",
+    "attention_out_multiplier", "ssm_in_multiplier", "ssm_out_multiplier", "ssm_multipliers",
+    "mlp_multipliers", "mup_embeddings_scale", "mup_output_alpha", "mup_width_scale",
+    "embedding_scale", "scale_emb", "scale_depth", "router_scaling_factor",
+    "routed_scaling_factor",
+)  # fmt: skip
+_MOVED = 2.0
+_CORRECTIONS = Path(__file__).with_name("corrections.toml")
 
 
-def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict[str, Any]:
     """Return a tiny configuration of the same structure.
 
     Kept: the kinds of layers and their order, experts, per-layer inputs, a KV-shared tail with a
@@ -74,22 +94,33 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer's).
 
     Args:
-        config: the content of a `config.json`; of a multimodal one the text part is taken.
+        config: the content of a `config.json`.
+        text_only: of a model that wraps a decoder, take the decoder alone.
 
     Raises:
-        BadInputError: the config has no layers or no model type, or wants code of its own.
+        BadInputError: the config has no layers or no model type, wants code of its own, is an
+            encoder's, or wraps a decoder that is not asked for.
     """
+    whole = ", ".join(config.get("architectures") or ()) or config.get("model_type") or "the config"
+    if reason := encoder_of(config):
+        raise BadInputError(f"{whole} generates no text that can be compared: {reason}")
+    if wraps_decoder(config) and not text_only:
+        raise BadInputError(
+            f"{whole} wraps a decoder, {text_config(config).get('model_type')}: its other parts "
+            "cannot be shrunk, and the decoder may run where the whole does not; ask for the "
+            "decoder alone with --text-only"
+        )
     if config.get("auto_map"):
         raise BadInputError(
             "the config asks for code of its own (auto_map), which is not run; "
             "give one of an architecture that transformers and vLLM have"
         )
-    text = copy.deepcopy(dict(text_config(config)))
+    text = corrected(copy.deepcopy(dict(text_config(config))))
     if not text.get("model_type"):
         raise BadInputError("the config names no model_type, so no class can be built from it")
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     # Those of a multimodal config are of the whole model, not of its text part.
-    architectures = config.get("architectures") if text_config(config) is config else None
+    architectures = None if wraps_decoder(config) else config.get("architectures")
     for key in _DROPPED:
         text.pop(key, None)
     _shrink_layers(text, kept_layers(config), total=Decoder.of(config).layers)
@@ -99,11 +130,49 @@ def shrunk_config(config: Mapping[str, Any]) -> dict[str, Any]:
     _shrink_mamba(text)
     _shrink_positions(text, text_config(config))
     _shrink_vocabulary(text)
+    text |= moved_scalars(text)
     if architectures:
         text["architectures"] = list(architectures)
     if tied is not None:
         text["tie_word_embeddings"] = tied
     return text
+
+
+def moved_scalars(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give every multiplier of 1.0 another value; the others stay as they are.
+
+    A scale of attention stands for one over the root of a head, which is below 1.
+    """
+
+    def moved(key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(key, item) for item in value]
+        if isinstance(value, bool) or value != 1:
+            return value
+        return 1 / 4 if key == "attention_multiplier" else _MOVED
+
+    values = {key: moved(key, config[key]) for key in _SCALARS if key in config}
+    return {key: value for key, value in values.items() if value != config[key]}
+
+
+@lru_cache(maxsize=1)
+def corrections() -> dict[str, dict[str, Any]]:
+    """Read what default configs lack of published ones, by model type."""
+    return tomllib.loads(_CORRECTIONS.read_text(encoding="utf-8"))
+
+
+def corrected(config: Mapping[str, Any], *, is_default: bool = False) -> dict[str, Any]:
+    """Add what published configs of the model type have and this one lacks.
+
+    A default config's own values give way too: nobody has chosen them.
+    """
+    entry = corrections().get(config.get("model_type") or "", {})
+    keys = {
+        key: value
+        for key, value in entry.get("keys", {}).items()
+        if is_default or config.get(key) is None
+    }
+    return {**config, **keys}
 
 
 def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -165,7 +234,7 @@ def _shrink_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -
     pattern = text.get("hybrid_override_pattern")
     if isinstance(pattern, str) and len(pattern) == total:
         text["hybrid_override_pattern"] = "".join(pattern[layer] for layer in layers)
-    for key in _LAYER_COUNT_KEYS:
+    for key in LAYER_COUNT_KEYS:
         if key in text:
             text[key] = len(layers)
     if text.get("num_kv_shared_layers"):
@@ -181,7 +250,7 @@ def _numbers(text: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
 
 
 def _head_size(text: Mapping[str, Any]) -> int:
-    hidden, heads = _numbers(text, _HIDDEN_KEYS), _numbers(text, _HEAD_COUNT_KEYS)
+    hidden, heads = _numbers(text, HIDDEN_KEYS), _numbers(text, HEAD_COUNT_KEYS)
     size = text.get("head_dim") or 0
     return size or (text[hidden[0]] // max(1, text[heads[0]]) if hidden and heads else 0)
 
@@ -189,12 +258,15 @@ def _head_size(text: Mapping[str, Any]) -> int:
 def _shrink_heads(text: dict[str, Any]) -> None:
     """Reduce hidden size and heads; grouped attention stays grouped, multi-query one head."""
     old_head = _head_size(text)
-    old_heads = next((text[key] for key in _numbers(text, _HEAD_COUNT_KEYS)), None)
+    old_heads = next((text[key] for key in _numbers(text, HEAD_COUNT_KEYS)), None)
     heads = min(old_heads or 4, 4)
-    for key in _numbers(text, _HIDDEN_KEYS):
+    for key in _numbers(text, HIDDEN_KEYS):
         text[key] = min(text[key], _HIDDEN)
-    for key in _numbers(text, _HEAD_COUNT_KEYS):
+    for key in _numbers(text, HEAD_COUNT_KEYS):
         text[key] = heads
+    for key in _KV_COUNT_KEYS if old_heads else ():
+        if key in text and text[key] is None:
+            text[key] = old_heads  # what it means: a key-value head for each
     for key in _numbers(text, _KV_COUNT_KEYS) if old_heads else ():
         same = text[key] == old_heads
         text[key] = heads if same else 1 if text[key] == 1 else max(1, heads // 2)

@@ -1,0 +1,80 @@
+"""Print default configurations of architectures as JSON: a program for a release's interpreter.
+
+Run by path, in the environment of the release, with nothing of ours: stdin holds
+`{ARCHITECTURE: {"class": NAME, "configs": ["MODULE:CLASS", ...]}}` (the class of vLLM that serves
+it, and the config classes that its source imports). stdout gets a line of JSON, each architecture
+with its `config` and the class that gave it, or the `reason` why there is none.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+# transformers' tables of models that give text, in the order in which a class is looked up.
+_TABLES = (
+    "MODEL_FOR_CAUSAL_LM", "MODEL_FOR_IMAGE_TEXT_TO_TEXT", "MODEL_FOR_MULTIMODAL_LM",
+    "MODEL_FOR_SPEECH_SEQ_2_SEQ", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_MASKED_LM",
+    "MODEL",
+)  # fmt: skip
+
+
+def _model_types() -> dict[str, str]:
+    """The model type of each class that transformers has, by its auto classes."""
+    from transformers.models.auto import modeling_auto
+
+    types: dict[str, str] = {}
+    for table in _TABLES:
+        for model_type, names in getattr(modeling_auto, f"{table}_MAPPING_NAMES", {}).items():
+            for name in (names,) if isinstance(names, str) else names:
+                types.setdefault(name, model_type)
+    return types
+
+
+def _config_classes(asked: dict[str, Any], architecture: str) -> Iterator[Any]:
+    """Yield the classes that may give the config, the likeliest first."""
+    from transformers import CONFIG_MAPPING
+
+    types = _model_types()
+    for name in (architecture, asked["class"]):
+        if name in types and types[name] in CONFIG_MAPPING:
+            yield CONFIG_MAPPING[types[name]]
+    for place in asked["configs"]:
+        module, _, name = place.partition(":")
+        try:
+            yield getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+
+
+def _default(architecture: str, asked: dict[str, Any]) -> dict[str, Any]:
+    reason = "transformers has no such class, and vLLM's source imports no config for it"
+    for config_class in _config_classes(asked, architecture):
+        place = f"{config_class.__module__.partition('.')[0]}'s {config_class.__name__}"
+        # Config classes refuse their own defaults in many ways.
+        try:
+            config = config_class()
+            # As save_pretrained writes it, all keys included.
+            content = json.loads(config.to_json_string(use_diff=False))
+        except Exception as error:
+            message = str(error).strip().partition("\n")[0]
+            reason = f"{place} has no default: {type(error).__name__}: {message}"
+            continue
+        content["model_type"] = content.get("model_type") or config_class.model_type
+        content["architectures"] = [architecture]
+        return {"config": content, "by": place}
+    return {"reason": reason}
+
+
+def main() -> None:
+    """Answer the architectures on stdin."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # what libraries print is no answer
+    asked = json.load(sys.stdin)
+    found = {name: _default(name, each) for name, each in asked.items()}
+    answers.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()
