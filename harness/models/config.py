@@ -52,9 +52,7 @@ class Decoder(BaseModel):
     layers: Annotated[int, Field(strict=True, gt=0, le=_MOST_LAYERS)] = Field(
         validation_alias=AliasChoices(*LAYER_COUNT_KEYS)
     )
-    layer_types: tuple[str, ...] = Field(
-        (), validation_alias=AliasChoices(*_LAYER_KIND_KEYS)
-    )
+    layer_types: tuple[str, ...] = Field((), validation_alias=AliasChoices(*_LAYER_KIND_KEYS))
     num_kv_shared_layers: _Count = 0
     architectures: tuple[str, ...] = ()
     vocab_size: _Count = 0

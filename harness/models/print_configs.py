@@ -8,6 +8,7 @@ with its `config` and the class that gave it, or the `reason` why there is none.
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ _TABLES = (
     "MODEL_FOR_SPEECH_SEQ_2_SEQ", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_MASKED_LM",
     "MODEL",
 )  # fmt: skip
+
+_HEAD = re.compile("(For[A-Z][A-Za-z]+|LMHeadModel|ChatModel|Model)$")
 
 
 def _model_types() -> dict[str, str]:
@@ -36,7 +39,7 @@ def _config_classes(asked: dict[str, Any], architecture: str) -> Iterator[Any]:
     """Yield the classes that may give the config, the likeliest first."""
     from transformers import CONFIG_MAPPING
 
-    types = _model_types()
+    types, named = _model_types(), _classes_by_stem()
     for name in (architecture, asked["class"]):
         if name in types and types[name] in CONFIG_MAPPING:
             yield CONFIG_MAPPING[types[name]]
@@ -46,10 +49,24 @@ def _config_classes(asked: dict[str, Any], architecture: str) -> Iterator[Any]:
             yield getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError):
             continue
+    for name in (architecture, asked["class"]):
+        if place := named.get(_HEAD.sub("", name).lower()):
+            module, _, config_class = place.partition(":")
+            yield getattr(importlib.import_module(module), config_class)
+
+
+def _classes_by_stem() -> dict[str, str]:
+    """The config classes of transformers and vLLM by their names in lower case, less `Config`."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from vllm.transformers_utils import configs
+
+    places = [(name, "transformers") for name in CONFIG_MAPPING_NAMES.values()]
+    places += [(name, configs.__name__) for name in configs.__all__]
+    return {name.removesuffix("Config").lower(): f"{module}:{name}" for name, module in places}
 
 
 def _default(architecture: str, asked: dict[str, Any]) -> dict[str, Any]:
-    reason = "transformers has no such class, and vLLM's source imports no config for it"
+    reason = "neither transformers nor vLLM has a config class for it"
     for config_class in _config_classes(asked, architecture):
         place = f"{config_class.__module__.partition('.')[0]}'s {config_class.__name__}"
         # Config classes refuse their own defaults in many ways.

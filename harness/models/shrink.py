@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..assets import patches_dir
 from ..errors import BadInputError, first_line
 from ..files import whole_folder
+from ..source.environments import find_vllm
+from ..source.pin import load_pins
+from .class_defaults import registered_config
 from .config import Config, Decoder, read_config, wraps_decoder
 from .hub import download
 from .instruments import CARD, instrument_names, instrument_path, read_card
 from .shape import PREFIX, read_shape
 from .shrink_plan import moved_scalars, shrunk_config
-from .tiny import default_config
+from .tiny import default_config, is_tiny
 
 _KIND = "random"
 
@@ -22,7 +26,8 @@ def find_config(name: str) -> dict[str, Any]:
     """Find the configuration that a user names.
 
     An instrument comes first, then a shape (`shape:NAME`), a file or folder, a hub id, of which
-    only `config.json` is fetched, and a known family or architecture (its tiny default).
+    only `config.json` is fetched, a known family or architecture (its tiny default), and an
+    architecture of the default pin's registry.
 
     Raises:
         BadInputError: nothing is found by that name.
@@ -37,12 +42,12 @@ def find_config(name: str) -> dict[str, Any]:
         raise BadInputError(f"{name} does not exist; give a config.json or a folder with one")
     if "/" in name:
         return read_config(download(name, ["config.json"]))
-    return default_config(name)
+    if is_tiny(name):
+        return default_config(name)
+    return registered_config(find_vllm(load_pins(patches_dir()).default), name)
 
 
-def shrink(
-    config: Mapping[str, Any], out: Path, *, seed: int = 0, text_only: bool = False
-) -> Path:
+def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0, text_only: bool = False) -> Path:
     """Build a tiny random checkpoint of a configuration's structure; return its folder.
 
     Weights depend on the seed and on their names alone. Whether each of them moves the logits is
@@ -97,10 +102,10 @@ def _build(plan: dict[str, Any], folder: Path, seed: int, part_of: str) -> None:
         raise BadInputError(
             f"shrinking a model needs torch and transformers ({error}); install pp-harness[cpu]"
         ) from error
-    settings = {key: value for key, value in plan.items() if key != "model_type"}
+    (folder / "config.json").write_text(json.dumps(plan), encoding="utf-8")
     # transformers and its parts refuse a config in many ways; for the user they are one.
     try:
-        config = AutoConfig.for_model(plan["model_type"], **settings)
+        config = AutoConfig.from_pretrained(folder)  # it refuses some of its own values elsewhere
         for key, value in moved_scalars(config.to_dict()).items():
             setattr(config, key, value)  # one that the plan leaves to the class
         # What initialisation draws is replaced; what it sets (a decay per head) is kept.

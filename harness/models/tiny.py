@@ -109,3 +109,11 @@ def default_config(architecture: str) -> dict[str, Any]:
         f"no default configuration for {architecture!r}; there are {', '.join(known)} "
         f"(short: {', '.join(TINY)}); give a config.json or a hub id for any other"
     )
+
+
+def is_tiny(name: str) -> bool:
+    """Tell whether a family, model type or architecture has a tiny configuration."""
+    return any(
+        name in (family, config["model_type"], *config["architectures"])
+        for family, config in TINY.items()
+    )

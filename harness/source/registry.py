@@ -29,6 +29,7 @@ _OTHER_KINDS = {
     "SPECULATIVE": "a draft model for speculative decoding",
 }
 _OTHER = re.compile("|".join(_OTHER_KINDS))
+_CONFIG_MODULES = ("transformers", "vllm.transformers_utils.configs")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,26 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
         ModelClass(module, name, tuple(architectures))
         for (module, name), architectures in served.items()
     )
+
+
+def config_classes(root: Path, model: ModelClass) -> tuple[str, ...]:
+    """List the classes of configs that a model's file imports for it, as `module:Class`.
+
+    Those of transformers and vLLM's own whose names begin as the model's class does; others are of
+    the engine, of another medium, or of a part.
+    """
+    path = root / model.module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    places = [
+        f"{statement.module}:{alias.name}"
+        for statement in ast.walk(_parsed(path))
+        if isinstance(statement, ast.ImportFrom)
+        and (statement.module or "").startswith(_CONFIG_MODULES)
+        for alias in statement.names
+        if alias.name.endswith("Config")
+        and model.name.lower().startswith(alias.name.removesuffix("Config").lower())
+    ]
+    return tuple(dict.fromkeys(places))
 
 
 def kind_without_text(root: Path, architectures: Sequence[str]) -> str | None:
@@ -103,13 +124,7 @@ def _kinds_by_name(root: Path, architectures: Sequence[str]) -> list[str]:
 
 def _assigned(path: Path) -> Iterator[tuple[str, ast.expr]]:
     """Yield the names that a Python file assigns at its top level, with the expressions."""
-    try:
-        module = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (SyntaxError, ValueError) as error:
-        raise BadInputError(f"{path}: cannot be read as Python: {error}") from error
-    for statement in module.body:
+    for statement in _parsed(path).body:
         if isinstance(statement, ast.Assign):
             targets = statement.targets
         elif isinstance(statement, ast.AnnAssign):
@@ -119,6 +134,15 @@ def _assigned(path: Path) -> Iterator[tuple[str, ast.expr]]:
         for target in targets:
             if isinstance(target, ast.Name) and statement.value is not None:
                 yield target.id, statement.value
+
+
+def _parsed(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except OSError as error:
+        raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (SyntaxError, ValueError) as error:
+        raise BadInputError(f"{path}: cannot be read as Python: {error}") from error
 
 
 def _entries(dictionary: ast.expr) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -23,6 +23,7 @@ class Model(torch.nn.Module):
         self.head = torch.nn.Linear(4, 8, bias=False)
         self.head.weight = self.embed.weight
         self.tower = torch.nn.Linear(4, 4, bias=False)
+        self.head.register_buffer("eps", torch.tensor(-1e-6))
         for layer in self.layers:
             torch.nn.init.zeros_(layer.bias)
 
@@ -55,6 +56,7 @@ def test_kinds_have_no_numbers_and_tied_weights_count_once(model):
         "embed.weight [8x4]",
         "layers.*.weight [4x4]",
         "layers.*.bias [4]",
+        "head.eps []",
         "tower.weight [4x4]",
     ]
 
@@ -94,13 +96,14 @@ def test_a_packed_matrix_is_reached_through_its_input(model):
 
 
 def test_what_cannot_matter_is_noted(model):
-    """Parts that do not run and weights that are zero are named with the reason."""
+    """Parts that do not run, weights that are zero and epsilons are named with the reason."""
     written = {}
     with perturbation("none")(site(model, written=written)):
         model(IDS)
     assert written["excuses"]["kinds"] == {
         "layers.*.bias [4]": "it is zero throughout",
         "tower.weight [4x4]": "its module does not run for text",
+        "head.eps []": "it is an epsilon, which keeps a formula from zero",
     }
 
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from harness.cli.model import model as model_command
 from harness.errors import BadInputError
 from harness.models.checkpoint import content_digest, resolve_model
+from harness.models.config import Decoder, read_config
 from harness.models.instruments import CARD, read_card
 from harness.models.shrink import find_config, shrink
 from harness.models.tiny import default_config
@@ -98,12 +99,51 @@ def test_the_command_says_what_it_made(tmp_path):
         model_command, ["shrink", "LlamaForCausalLM", str(out)], catch_exceptions=False
     )
     assert result.exit_code == 0
-    assert "LlamaForCausalLM, 8 layers" in result.output
+    assert "LlamaForCausalLM, shrunk; 8 layers" in result.output
     assert find_config(str(out))["model_type"] == "llama"
 
 
+@pytest.mark.parametrize("name", ["GPT2Config", "NemotronConfig", "NemotronHConfig"])
+def test_what_transformers_saves_by_default_can_be_shrunk(tmp_path, name):
+    """Sizes by other names, empty numbers, and layers named one by one."""
+    import transformers
+
+    getattr(transformers, name)().save_pretrained(tmp_path / "config")
+    result = CliRunner().invoke(
+        model_command,
+        ["shrink", str(tmp_path / "config"), str(tmp_path / "out")],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0
+    layers = Decoder.of(find_config(str(tmp_path / "out"))).layers
+    assert f"; {layers} layers, " in result.output
+
+
+def test_multipliers_that_the_class_adds_stay_away_from_one_too(tmp_path):
+    """Falcon-H1's tiny config names none of its own."""
+    config = read_config(shrink(default_config("falcon_h1"), tmp_path / "f"))
+    names = ("embedding_multiplier", "lm_head_multiplier", "key_multiplier")
+    assert 1.0 not in [config[name] for name in names]
+
+
+def test_an_architecture_of_the_registry_needs_no_file():
+    """By the class that transformers or vLLM has for it, with what published configs add."""
+    assert find_config("GPTJForCausalLM")["n_layer"] > 0
+    config = find_config("HunYuanDenseV1ForCausalLM")
+    assert config["architectures"] == ["HunYuanDenseV1ForCausalLM"]
+    assert config["use_qk_norm"] is True
+
+
+def test_an_architecture_that_gives_no_text_is_refused_by_the_registry():
+    """BERT in a second, by what it is; it was built, and blamed on the seed."""
+    with pytest.raises(BadInputError, match="BertModel is an embedding model"):
+        find_config("BertModel")
+    with pytest.raises(BadInputError, match="neither transformers nor vLLM has a config class"):
+        find_config("OrionForCausalLM")
+
+
 def test_a_name_that_means_nothing_is_bad_input():
-    """Neither a file nor a family nor a hub id."""
+    """Neither a file nor a family nor an architecture nor a hub id."""
     with pytest.raises(BadInputError, match="no default configuration"):
         find_config("lama")
     for path in ("gone.json", "./gone", "/no/such/folder"):

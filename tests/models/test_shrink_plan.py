@@ -5,7 +5,7 @@ import pytest
 from harness.errors import BadInputError
 from harness.models.config import Decoder
 from harness.models.partition import plan_partition
-from harness.models.shrink_plan import kept_layers, shrunk_config
+from harness.models.shrink_plan import corrected, corrections, kept_layers, shrunk_config
 from harness.models.tiny import TINY, default_config
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -63,8 +63,9 @@ def test_an_unknown_architecture_lists_the_known_ones():
 
 
 def test_the_text_part_of_a_multimodal_config_is_taken():
-    """Its architecture is found when it is built; tokens of other media go."""
-    plan = shrunk_config(gemma4(42, 6, num_kv_shared_layers=18, image_token_id=258880))
+    """Where it is asked for; its architecture is found when it is built, media tokens go."""
+    config = gemma4(42, 6, num_kv_shared_layers=18, image_token_id=258880)
+    plan = shrunk_config(config, text_only=True)
     assert plan["model_type"] == "gemma4_text"
     assert not {"architectures", "vision_config", "image_token_id"} & plan.keys()
     assert (plan["hidden_size"], plan["head_dim"], plan["global_head_dim"]) == (128, 32, 64)
@@ -77,7 +78,7 @@ def test_the_text_part_of_a_multimodal_config_is_taken():
 @pytest.mark.parametrize(("layers", "every", "shared"), [(35, 5, 20), (42, 6, 18), (30, 6, 0)])
 def test_the_layer_pattern_and_the_shared_tail_are_kept(layers, every, shared):
     """Whole periods, a source for each shared layer, and a legal layer split at PP=2 and 4."""
-    plan = shrunk_config(gemma4(layers, every, num_kv_shared_layers=shared))
+    plan = shrunk_config(gemma4(layers, every, num_kv_shared_layers=shared), text_only=True)
     kinds = plan["layer_types"]
     assert 8 <= plan["num_hidden_layers"] == len(kinds) <= 12
     assert [kind == FULL for kind in kinds] == [(i + 1) % every == 0 for i in range(len(kinds))]
@@ -169,9 +170,75 @@ def test_rotary_factors_fit_the_smaller_head():
     assert len(rope["short_factor"]) == 48, "the caller's config is not touched"
 
 
+def test_a_wrapper_is_never_replaced_by_its_decoder_unasked():
+    """A stand-in that runs where the whole does not would hide the fault."""
+    config = {
+        "architectures": ["VoxtralForConditionalGeneration"], "model_type": "voxtral",
+        "audio_config": {}, "text_config": {"model_type": "llama", "num_hidden_layers": 4},
+    }  # fmt: skip
+    with pytest.raises(BadInputError, match=r"Voxtral.* wraps a decoder, llama.*--text-only"):
+        shrunk_config(config)
+    assert shrunk_config(config, text_only=True)["model_type"] == "llama"
+
+
+def test_layers_named_one_by_one_are_counted():
+    """Nemotron-H has a list of layers and no number of them."""
+    kinds = ["mamba", "moe", "attention", "mlp"] * 5
+    plan = shrunk_config({"model_type": "x", "layers_block_type": kinds, "num_attention_heads": 4})
+    assert plan["layers_block_type"] == kinds[: Decoder.of(plan).layers]
+
+
+def test_the_other_names_of_the_sizes_are_read():
+    """GPT-2 and GPT-J: what is planned and weighed by them is not zero."""
+    config = {"n_layer": 12, "n_embd": 768, "n_head": 12, "n_inner": 3072, "n_positions": 1024}
+    decoder = Decoder.of(config)
+    assert (decoder.layers, decoder.hidden_size, decoder.num_attention_heads) == (12, 768, 12)
+    assert (decoder.intermediate_size, decoder.max_position_embeddings) == (3072, 1024)
+
+
+def test_no_number_of_key_value_heads_means_one_for_each_head():
+    """Nemotron's default leaves it empty, which its own class cannot compute with."""
+    plan = shrunk_config(
+        {
+            "model_type": "x", "num_hidden_layers": 8, "hidden_size": 512, "head_dim": None,
+            "num_attention_heads": 8, "num_key_value_heads": None,
+        }
+    )  # fmt: skip
+    assert plan["num_key_value_heads"] == plan["num_attention_heads"] == 4
+    assert plan["head_dim"] == 32
+
+
+@pytest.mark.parametrize("model_type", corrections())
+def test_what_published_configs_have_is_added_and_never_overrides_a_choice(model_type):
+    """Each correction names what it follows; a config that has the key keeps its value."""
+    assert corrections()[model_type]["follows"].count("/") == 1
+    keys = corrections()[model_type]["keys"]
+    bare = {"model_type": model_type, "num_hidden_layers": 8}
+    assert keys.items() <= corrected(bare).items()
+    chosen = {**bare, **dict.fromkeys(keys, 7)}
+    assert corrected(chosen) == chosen
+    assert keys.items() <= corrected(chosen, is_default=True).items()
+
+
+def test_multipliers_stay_away_from_one():
+    """A scale of 1.0 that a stage applies twice changes nothing; others are the model's own."""
+    plan = shrunk_config(
+        {
+            "model_type": "x", "num_hidden_layers": 8, "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0, "residual_multiplier": 0.22, "mlp_multipliers": [1.0, 0.5],
+        }
+    )  # fmt: skip
+    assert plan["embedding_multiplier"] == 2.0
+    assert 0 < plan["attention_multiplier"] < 1
+    assert plan["residual_multiplier"] == 0.22
+    assert plan["mlp_multipliers"] == [2.0, 0.5]
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
+        ({"model_type": "bert", "num_hidden_layers": 4, "type_vocab_size": 2}, "an encoder"),
+        ({"model_type": "t5", "num_layers": 4, "is_encoder_decoder": True}, "encoder beside"),
         ({"model_type": "x"}, "no number of layers"),
         ({"num_hidden_layers": 4}, "no model_type"),
         ({"model_type": "x", "num_hidden_layers": 4, "auto_map": {"AutoModel": "m.M"}}, "auto_map"),

@@ -17,6 +17,8 @@ from ..perturbations import KEY, UNPERTURBED, WEIGHT
 from .site import Change, Site, altered_send
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
+# A single number below this only keeps a formula away from zero (xIELU's is -1e-6).
+_EPSILON = 1e-4
 _EXACTLY_DOUBLED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -73,7 +75,7 @@ def perturbation(name: str) -> Change:
 
 @contextmanager
 def _unperturbed(site: Site) -> Iterator[None]:
-    """Write which kinds cannot matter: their module does not run, or they are zero throughout.
+    """Write which kinds cannot matter: their module does not run, they are zero, or an epsilon.
 
     Modules are seen to run in eager mode only; in compiled mode all count as having run.
     """
@@ -92,6 +94,8 @@ def _unperturbed(site: Site) -> Iterator[None]:
             excuses[kind] = "its module does not run for text"
         elif weight.tensor.numel() and not weight.tensor.any():
             excuses[kind] = "it is zero throughout"
+        elif weight.tensor.numel() == 1 and abs(float(weight.tensor)) < _EPSILON:
+            excuses[kind] = "it is an epsilon, which keeps a formula from zero"
     site.write("excuses", kinds=excuses)
 
 
