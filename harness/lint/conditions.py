@@ -16,6 +16,7 @@ from harness.lint.values import (
     UNKNOWN,
     Const,
     Env,
+    Instance,
     Missing,
     Null,
     OneOf,
@@ -128,8 +129,9 @@ def _is_one_of(value: Value, names: set[str]) -> bool | None:
         return None if isinstance(value, Opaque) else False
     if names == {"Tensor"}:
         return False if isinstance(value, Payload | Received | Seq) else None
-    if names & {"PPMissingLayer", "StageMissingLayer"} and isinstance(value, Missing):
-        return True
+    if names & {"PPMissingLayer", "StageMissingLayer"} and isinstance(value, Missing | Instance):
+        # A loop over all layers passes at least one that is there.
+        return isinstance(value, Missing)
     return None
 
 
