@@ -16,8 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / name
-    for name in ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+    path
+    for pages in ("README.md", "docs/*.md", "results/upstream/*.md")
+    for path in sorted(ROOT.glob(pages))
 )
 _BLOCK = re.compile(
     r"^<!-- (?P<kind>run|file): (?P<what>[^\n]+?) -->\n+```(?P<language>\w*)\n(?P<text>.*?)^```$",
