@@ -30,7 +30,7 @@ class CompiledDifference:
         """Describe it for people."""
         text = f"compiled files of vLLM {self.release}"
         if self.files:
-            text += f", whose sources differ in {self.files} files"
+            text += f", whose sources differ (files: {self.files})"
         if self.ops:
             text += f"; a call of these ops may fail, at PP=1 too: {', '.join(self.ops)}"
         return text
