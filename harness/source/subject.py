@@ -98,11 +98,11 @@ def _of_patch_file(path: Path, pin: Pin) -> Subject:
 def _of_checkout(checkout: Checkout) -> Subject:
     base, worktree = checkout.variants
     notes = [
-        f"{checkout.root}: base is {checkout.base[:12]} (where HEAD {checkout.head[:12]} left "
+        f"{checkout.root.name}: base is {checkout.base[:12]} (where HEAD {checkout.head[:12]} left "
         f"{checkout.base_name}), {checkout.compiled}"
     ]
     if base.files == worktree.files:
-        notes.append(f"{checkout.root}: the work tree changes nothing in vllm/ since its base")
+        notes.append(f"{checkout.root.name}: the work tree changes nothing in vllm/ since its base")
     return Subject(
         "checkout",
         checkout.root.name,

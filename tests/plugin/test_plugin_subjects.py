@@ -53,11 +53,13 @@ def test_a_checkout_is_judged_as_it_is(suite, checkout):
     result.stdout.fnmatch_lines(
         [
             "pp-harness: vLLM 0.20.2, checkout vllm (base worktree), models ple, PP 2 against 1",
-            "pp-harness: */vllm: base is * left main), compiled files of vLLM 0.20.2",
+            "pp-harness: vllm: base is * left main), compiled files of vLLM 0.20.2",
         ]
     )
     environment = json.loads((suite.pytester.path / "out/report.json").read_text())["environment"]
     assert list(environment["patches"]) == ["base", "HEAD", "worktree"]
+    # Shards of one sweep share the notes: no machine's folder is in them.
+    assert str(checkout.path) not in str(environment["notes"])
 
 
 def test_a_checkout_without_changes_says_so(suite, checkout):
