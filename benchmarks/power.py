@@ -29,6 +29,7 @@ from harness.engine.settings import Mode, Profile
 REPEATS = 10
 SYSTEMATIC = (0.001, 0.003, 0.01, 0.02, 0.06)
 SINGLE = (0.01, 0.06, 0.3)
+LATE_SIZES, _LATE = (0.01, 0.03), 40
 # The distance of rows that have nothing to do with each other: the root of two.
 UNRELATED = 2**0.5
 _GPU_SHARE, _GPU_SIZE = 0.4, 2e-3
@@ -49,6 +50,13 @@ def in_requests(size: float, count: int) -> Fault:
         return {name: np.full(n, size * (name in chosen)) for name, n in rows.items()}
 
     return fault
+
+
+def late_rows(size: float) -> Fault:
+    """Rows of long requests are off, and short ones have none."""
+    return lambda _draw, rows: {
+        name: np.where(np.arange(count) >= _LATE, size, 0.0) for name, count in rows.items()
+    }
 
 
 def single_row(size: float) -> Fault:
@@ -74,6 +82,7 @@ def swapped(draw: np.random.Generator, rows: dict[str, int]) -> dict[str, Floats
 FAULTS: dict[str, Fault] = {
     "none": systematic(0.0),
     **{f"every row by {size:.1%}": systematic(size) for size in SYSTEMATIC},
+    **{f"rows from the 40th on by {size:.0%}": late_rows(size) for size in LATE_SIZES},
     **{f"two requests by {size:.0%}": in_requests(size, 2) for size in SINGLE},
     **{f"one row by {size:.0%}": single_row(size) for size in SINGLE},
     "neighbours swapped": swapped,

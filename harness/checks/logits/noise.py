@@ -19,6 +19,8 @@ Moves = Mapping[str, Floats]
 
 # The chance that one comparison of an honest engine fails: 1 % for a night of a hundred.
 FALSE_ALARM = 1e-4
+# The chance that one is inconclusive for requests that are no proof.
+SUSPICION = 0.01
 # A request counts where it moves so many times as far as in any floor pass.
 MARGIN = 2.0
 # A single row counts where it moves so many times as far as any row of any floor pass.
@@ -89,24 +91,26 @@ def furthest(moves: Moves) -> float:
     return max((float(far.max()) for far in moves.values() if len(far)), default=0.0)
 
 
-def systematic_excess(places: Sequence[Place]) -> Excess | None:
+def systematic_excess(places: Sequence[Place], false_alarm: float = FALSE_ALARM) -> Excess | None:
     """First place at which more requests move further than in all floor passes than chance allows.
 
-    All places and both statistics of a request share `FALSE_ALARM` (Bonferroni).
+    Further than the same request does, or than any: the second tells where noise in the others is
+    much smaller than the fault in some. All places, statistics and counts share `false_alarm`
+    (Bonferroni).
     """
-    level = _level(len(places))
+    level = _level(len(places), false_alarm)
     for place in places:
         for statistic in _STATISTICS:
-            moved, beyond = 0, []
-            for request, far in place.candidate.items():
-                here = statistic(far)
-                most = max(statistic(floor[request]) for floor in place.floors)
-                moved += here > 0 or most > 0
-                if here > MARGIN * most:
-                    beyond.append(request)
-            chance = _chance(len(beyond), moved, len(place.floors))
-            if chance < level:
-                return Excess(place.layer, tuple(beyond), chance)
+            here = {name: statistic(far) for name, far in place.candidate.items()}
+            most = {name: max(statistic(floor[name]) for floor in place.floors) for name in here}
+            largest = max(most.values(), default=0.0)
+            moved = sum(here[name] > 0 or most[name] > 0 for name in here)
+            further = [name for name in here if here[name] > MARGIN * most[name]]
+            furthest_of_all = [name for name in here if here[name] > MARGIN * largest]
+            for beyond, total in ((further, moved), (furthest_of_all, len(furthest_of_all))):
+                chance = _chance(len(beyond), total, len(place.floors))
+                if chance < level:
+                    return Excess(place.layer, tuple(beyond), chance)
     return None
 
 
@@ -119,10 +123,8 @@ def smallest_systematic(place: Place, places: int) -> float | None:
         MARGIN * max(_STATISTICS[0](floor[request]) for floor in place.floors)
         for request in place.candidate
     )
-    total, floors = len(limits), len(place.floors)
-    enough = (
-        count for count in range(1, total + 1) if _chance(count, total, floors) < _level(places)
-    )
+    total, floors, level = len(limits), len(place.floors), _level(places, FALSE_ALARM)
+    enough = (count for count in range(1, total + 1) if _chance(count, total, floors) < level)
     needed = next(enough, None)
     return None if needed is None else limits[needed - 1]
 
@@ -173,8 +175,9 @@ def _entries(places: Sequence[Place], moves: Sequence[Moves]) -> dict[str, tuple
     return entries
 
 
-def _level(places: int) -> float:
-    return FALSE_ALARM / (places * len(_STATISTICS))
+def _level(places: int, false_alarm: float) -> float:
+    """Level of one of two counts of one statistic at one place."""
+    return false_alarm / (places * len(_STATISTICS) * 2)
 
 
 def _chance(beyond: int, moved: int, floors: int) -> float:

@@ -14,6 +14,7 @@ from .locate import Location, describe, first_moved
 from .noise import (
     RESOLUTION,
     ROW_MARGIN,
+    SUSPICION,
     Excess,
     Place,
     entry_limit,
@@ -172,6 +173,12 @@ def _undecided(
     rows = sum(int((far > ROW_MARGIN * most).sum()) for far in logits.candidate.values())
     unseen = sum(place.unseen for place in places)
     why = []
+    suspicion = systematic_excess(places, SUSPICION)
+    if suspicion is not None:
+        why.append(
+            f"{len(suspicion.requests)} requests move further than at PP=1, which chance shows in "
+            f"{SUSPICION:.0%} of comparisons"
+        )
     if single is not None:
         why.append(
             f"{single.requests[0]} is off by {single.far:.2g} at once, as after another expert"
