@@ -97,9 +97,6 @@ def bind(
             bound[name] = not_given(name, default, role)
         else:
             bound[name] = evaluate(default) if default is not None else UNKNOWN
-    for extra in (spec.vararg, spec.kwarg):
-        if extra is not None:
-            bound[extra.arg] = Opaque(Null.NO)
     return bound
 
 
@@ -137,9 +134,6 @@ def from_runner(self_value: Instance, forward: Function, role: Role) -> Env:
                 given[name] = Const(default.value)
             else:
                 given[name] = not_given(name, default, role)
-    for extra in (forward.args.vararg, forward.args.kwarg):
-        if extra is not None:
-            given[extra.arg] = Opaque(Null.NO)
     return given
 
 

@@ -18,7 +18,6 @@ from harness.lint import conditions, containers, notes
 from harness.lint.binding import Arguments, bind, options_given, switches
 from harness.lint.conditions import place_of, refine
 from harness.lint.engine import Engine
-from harness.lint.loops import counts
 from harness.lint.project import ClassRef, Module, Spot
 from harness.lint.trace import Note, Read, Role, Trace
 from harness.lint.tree import (
@@ -1148,7 +1147,7 @@ class Walker:
 
 def _loop_item(layers: Layers | None, items: Value, node: Loop) -> Value:
     """The loop variable holds a layer, a number and a layer, or something else."""
-    if layers is None or counts(node.iter):
+    if layers is None or (isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range"):
         return Opaque(tags=derived(tags_of(items)))
     if isinstance(node.target, ast.Tuple) and len(node.target.elts) == 2:
         return Seq((Opaque(Null.NO), layers.element))

@@ -9,11 +9,6 @@ from harness.lint.liveness import is_read, place_text, written
 from harness.lint.tree import Function, Loop, dotted, given_to, parameter_names, walk
 
 
-def counts(node: ast.expr) -> bool:
-    """Does the loop run over numbers?"""
-    return isinstance(node, ast.Call) and dotted(node.func) == "range"
-
-
 def layer_calls(loop: Loop) -> list[ast.Call]:
     """Calls of a layer inside of the loop."""
     # A layer is the loop's target, or `x = self.layers[i]`.
