@@ -14,6 +14,7 @@ _COMMANDS = {
     "series": "Check and list patch series.",
     "pin": "Environments of vLLM releases: make, list, lock.",
     "model": "Instruments, tiny models and layer splits.",
+    "census": "Run every architecture of a release that claims PP, each as a tiny model.",
     "lint": "Check the tensor-key contract of model files, statically.",
     "check": "Check the model files of a vLLM checkout.",
     "store": "List and clear the captures on disk.",

@@ -1,7 +1,7 @@
 """Models named by shape alone: a config without a checkpoint; the engine makes the weights.
 
 `shape:E4B` is a published model's decoder at full size, `shape:E4B:layers=12:hidden=256` the same
-with other numbers. `shapes.toml` holds the shapes.
+with other numbers. `shapes.toml` holds the shapes. `shape:FILE.json` is the config in a file.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
+from .config import read_config
 
 PREFIX = "shape:"
 _TABLE = Path(__file__).with_name("shapes.toml")
@@ -32,12 +33,14 @@ def shape_names() -> tuple[str, ...]:
 
 
 def read_shape(text: str) -> tuple[str, dict[str, Any]]:
-    """Read `shape:NAME[:NUMBER=VALUE...]`: the name for item ids, and the `config.json`.
+    """Read `shape:NAME[:NUMBER=VALUE...]` or `shape:FILE.json`: name for item ids, and config.
 
     Raises:
         BadInputError: naming the shapes, or the numbers, that there are.
     """
     name, *changes = text.removeprefix(PREFIX).split(":")
+    if name.endswith(".json"):
+        return Path(name).stem, read_config(Path(name).expanduser())
     if name not in shape_names():
         raise BadInputError(f"no shape {name!r}; known: {', '.join(shape_names())}")
     numbers = {**_table()["defaults"], **_table()["shapes"][name]}

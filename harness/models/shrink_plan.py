@@ -325,7 +325,7 @@ def _shrink_positions(text: dict[str, Any], original: Mapping[str, Any]) -> None
 def _shrink_vocabulary(text: dict[str, Any]) -> None:
     """Use the bundled tokenizer's vocabulary and its special tokens."""
     for key in list(text):
-        if key in ("vocab_size", "vocab_size_per_layer_input"):
+        if key in ("vocab_size", "vocab_size_per_layer_input", "padded_vocab_size"):
             text[key] = VOCAB_SIZE
         elif key.endswith(("_token_id", "_token_index")):
             del text[key]

@@ -40,6 +40,11 @@ class ModelClass:
     name: str
     architectures: tuple[str, ...]
 
+    def file(self, root: Path) -> Path:
+        """The file of the class in the tree at `root`."""
+        path = root / self.module.replace(".", "/")
+        return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
     def is_in(self, file: str) -> bool:
         """Tell whether the class lives in `file`, a path from the tree's root, or its package."""
         path = self.module.replace(".", "/")
@@ -71,11 +76,9 @@ def config_classes(root: Path, model: ModelClass) -> tuple[str, ...]:
     Those of transformers and vLLM's own whose names begin as the model's class does; others are of
     the engine, of another medium, or of a part.
     """
-    path = root / model.module.replace(".", "/")
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     places = [
         f"{statement.module}:{alias.name}"
-        for statement in ast.walk(_parsed(path))
+        for statement in ast.walk(_parsed(model.file(root)))
         if isinstance(statement, ast.ImportFrom)
         and (statement.module or "").startswith(_CONFIG_MODULES)
         for alias in statement.names

@@ -1,0 +1,201 @@
+"""`pp-harness census`: every architecture of a release that claims PP, each as a tiny model."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from ..assets import default_store, patches_dir, suites_dir
+from ..errors import BadInputError
+from ..lint.analyse import lint_paths
+from ..lint.project import Project
+from ..lint.report import Severity
+from ..models.class_defaults import class_defaults
+from ..models.stand_in import StandIn, stand_in, uneven_split
+from ..report.census import (
+    CensusRow,
+    census_document,
+    census_page,
+    counts,
+    judged_row,
+    planned_row,
+)
+from ..report.files import read_report
+from ..report.schema import Report
+from ..source.environments import find_vllm
+from ..source.pin import InstalledVllm, load_pins
+from ..source.registry import ModelClass, generating_models
+
+_SIZES = (2, 3, 4)
+_UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits them evenly
+_DTYPE = "float32"
+
+
+@click.command()
+@click.option(
+    "--pin", "release", metavar="VERSION", help="The release; the default pin if left out."
+)
+@click.option("--only", metavar="ARCH,...", help="Only these architectures.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of what can run.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where captures are kept; a second run goes on from there. The user's cache if left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("census"),
+    show_default=True,
+    help="Folder for census.json, census.md and the reports of the runs.",
+)
+@click.option("--plan", is_flag=True, help="Start no engine: say what has a config and what not.")
+def census(
+    release: str | None,
+    only: str | None,
+    shard: str | None,
+    store: Path | None,
+    out: Path,
+    *,
+    plan: bool,
+) -> None:
+    """Run every architecture of a release's registry that claims PP at PP 1, 2, 3 and 4.
+
+    Each is a tiny model from the default config of its class, with random weights drawn in vLLM's
+    own classes; contract and logits are judged, eager, in float32, without questions. Exit status
+    1: a check failed where PP=1 has an answer.
+    """
+    pin = load_pins(patches_dir()).get(release) if release else load_pins(patches_dir()).default
+    vllm = find_vllm(pin)
+    root, store = vllm.package_dir.parent, (store or default_store()).absolute()
+    models = _chosen(generating_models(root), only)
+    stand_ins = _stand_ins(vllm, models)
+    runnable = [each for each in stand_ins if each.config is not None]
+    reports: list[Report] = []
+    if not plan:
+        configs = store / "census" / pin.version
+        for split, group in _by_split(_part(runnable, shard)).items():
+            reports.append(_run(pin.version, _written(group, configs), split, store, out))
+    lint = {} if plan else _lint_codes(root, models)
+    rows = [_row(each, reports, lint.get(each.architecture, ())) for each in stand_ins]
+    device = "CPU" if vllm.is_cpu else "CUDA"
+    facts = {"vllm": pin.version, "device": device, "dtype": _DTYPE}
+    out.mkdir(parents=True, exist_ok=True)
+    document = json.dumps(census_document(rows, facts), indent=1)
+    (out / "census.json").write_text(document + "\n", encoding="utf-8")
+    (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
+    claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
+    configured = sum(each.by != "" for each in stand_ins)
+    click.echo(
+        f"vLLM {pin.version}: {len(rows)} architectures, {claiming} claim PP, {configured} of "
+        f"these have a config, {len(runnable)} are decoders that can be shrunk"
+    )
+    for word, count in counts(rows).items():
+        click.echo(f"{count:4} {word}")
+    click.echo(str(out / "census.md"))
+    raise SystemExit(1 if any(row.is_red for row in rows) else 0)
+
+
+def _chosen(models: Sequence[ModelClass], only: str | None) -> tuple[ModelClass, ...]:
+    """Take the classes that serve what `only` names, with these architectures alone."""
+    if only is None:
+        return tuple(models)
+    names = only.split(",")
+    known = {name for model in models for name in model.architectures}
+    for name in names:
+        if name not in known:
+            raise BadInputError(f"--only {name}: the registry has no such generating architecture")
+    kept = (
+        ModelClass(model.module, model.name, tuple(n for n in model.architectures if n in names))
+        for model in models
+    )
+    return tuple(model for model in kept if model.architectures)
+
+
+def _stand_ins(vllm: InstalledVllm, models: Iterable[ModelClass]) -> list[StandIn]:
+    """Find what stands for each architecture; those that claim no PP are not asked for a config."""
+    root = vllm.package_dir.parent
+    project = Project(root)
+    claiming = [model for model in models if _claims_pp(project, root, model)]
+    defaults = class_defaults(vllm, claiming)
+    return [
+        stand_in(architecture, defaults.get(architecture))
+        for model in models
+        for architecture in model.architectures
+    ]
+
+
+def _claims_pp(project: Project, root: Path, model: ModelClass) -> bool:
+    module = project.module(model.file(root))
+    found = None if module is None else project.find_class(module, model.name)
+    return found is not None and project.claims_pp(found)
+
+
+def _lint_codes(root: Path, models: Iterable[ModelClass]) -> dict[str, tuple[str, ...]]:
+    """The lint's errors and warnings in the file of each architecture."""
+    codes: dict[str, set[str]] = {}
+    for finding in lint_paths([root / "vllm"]).findings:
+        if finding.severity is not Severity.INFO:
+            codes.setdefault(Path(finding.path).name, set()).add(finding.code)
+    return {
+        architecture: tuple(sorted(codes.get(model.file(root).name, ())))
+        for model in models
+        for architecture in model.architectures
+    }
+
+
+def _part(runnable: Sequence[StandIn], shard: str | None) -> Sequence[StandIn]:
+    if shard is None:
+        return runnable
+    number, _, count = shard.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise BadInputError(f"--shard {shard}: write I/N, as 1/4")
+    return runnable[int(number) - 1 :: int(count)]
+
+
+def _by_split(stand_ins: Iterable[StandIn]) -> dict[tuple[int, ...] | None, list[StandIn]]:
+    """Group what can run in one sweep: by the layer split that is asked for."""
+    groups: dict[tuple[int, ...] | None, list[StandIn]] = {}
+    for each in stand_ins:
+        assert each.config is not None  # only those that can run
+        groups.setdefault(uneven_split(each.config, _UNEVEN), []).append(each)
+    return groups
+
+
+def _written(group: Iterable[StandIn], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for each in group:
+        files.append(folder / f"{each.architecture}.json")
+        files[-1].write_text(json.dumps(each.config, indent=1) + "\n", encoding="utf-8")
+    return files
+
+
+def _run(
+    release: str, configs: Sequence[Path], split: tuple[int, ...] | None, store: Path, out: Path
+) -> Report:
+    """Sweep the architectures of one layer split; what the store has is not run again."""
+    name = ",".join(map(str, split or ()))
+    folder = (out / f"run-{name.replace(',', '-') or 'default'}").absolute()
+    command = [
+        *(sys.executable, "-m", "pytest", str(suites_dir()), "-q", "-p", "no:cacheprovider"),
+        *("--pp", ",".join(map(str, _SIZES)), "--pp-pin", release, "--pp-variant", "base"),
+        *("--pp-dtype", _DTYPE, "--pp-store", str(store), "--pp-report", str(folder)),
+        *("--pp-ignore-expected", "-k", "test_engine or test_contract or test_logits"),
+        *("--pp-model", ",".join(f"shape:{path}" for path in configs)),
+        *(("--pp-partition", name) if split else ()),
+    ]
+    status = subprocess.run(command, check=False).returncode
+    if status not in (0, 1):
+        raise BadInputError(f"the sweep ended with status {status}: {' '.join(command)}")
+    return read_report(folder)
+
+
+def _row(each: StandIn, reports: Iterable[Report], lint: Sequence[str]) -> CensusRow:
+    for report in reports:
+        if any(record.model == each.architecture for record in report.verdicts):
+            return judged_row(each, report, lint)
+    return planned_row(each)

@@ -1,0 +1,163 @@
+"""The census of a release: which architectures compute at PP=N what they compute at PP=1."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..checks.finding import Outcome
+from ..models.stand_in import Reason, StandIn
+from .markdown import text
+from .schema import FindingRecord, Report, VerdictRecord
+from .text import one_line
+
+# The first of them that a check gave is the word for a PP size.
+_WORST = (
+    Outcome.FAIL, Outcome.BLOCKED, Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE, Outcome.PASS,
+)  # fmt: skip
+# Findings by which PP=1 has no answer, and by which the device lacks a kernel.
+_BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class CensusRow:
+    """An architecture: a verdict for each PP size from a run, or one reason why there is none.
+
+    Attributes:
+        by: the class that gave its config.
+        verdicts: of each PP size the outcome of each check.
+        detail: the first finding, or what the reason does not say.
+        lint: codes of the lint's errors and warnings in the model's file, by reading.
+    """
+
+    architecture: str
+    by: str = ""
+    verdicts: dict[int, dict[str, Outcome]] = field(default_factory=dict)
+    reason: Reason | None = None
+    detail: str = ""
+    lint: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> dict[int, Outcome]:
+        """The worst outcome at each PP size."""
+        return {pp: min(found.values(), key=_WORST.index) for pp, found in self.verdicts.items()}
+
+    @property
+    def is_red(self) -> bool:
+        """Whether a check failed at some PP size, and PP=1 has an answer."""
+        return self.reason is None and Outcome.FAIL in self.words.values()
+
+    @property
+    def agreement(self) -> str:
+        """How the lint's reading and the run compare; empty without a run."""
+        if not self.words:
+            return ""
+        if self.is_red == bool(self.lint):
+            return "agree"
+        return "run only" if self.is_red else "lint only"
+
+
+def planned_row(each: StandIn) -> CensusRow:
+    """Make the row of an architecture that has not run."""
+    reason = each.reason or Reason.NOT_RUN
+    return CensusRow(each.architecture, each.by, reason=reason, detail=each.detail)
+
+
+def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> CensusRow:
+    """Read the row of an architecture from the report of its run."""
+    verdicts = [record for record in report.verdicts if record.model == each.architecture]
+    findings = [record for record in report.findings if record.model == each.architecture]
+    if not verdicts:
+        return planned_row(each)
+    codes = {record.code for record in findings}
+    reason = None
+    if codes & {*_BASELINE}:
+        reason = Reason.FAILS_AT_1
+    elif all(record.verdict is Outcome.NOT_APPLICABLE for record in verdicts):
+        reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
+    table = {} if reason else _by_size(verdicts)
+    detail = _detail(findings, verdicts, reason)
+    return CensusRow(each.architecture, each.by, table, reason, detail, tuple(lint))
+
+
+def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the content of `census.json`."""
+    return {"schema": "pp-harness census 1", **facts, "rows": [asdict(row) for row in rows]}
+
+
+def counts(rows: Iterable[CensusRow]) -> dict[str, int]:
+    """Count the rows by their answer: those with verdicts by the worst, the others by reason."""
+    words = Counter(str(row.reason or min(row.words.values(), key=_WORST.index)) for row in rows)
+    return dict(words.most_common())
+
+
+def census_page(rows: Sequence[CensusRow], facts: Mapping[str, Any]) -> str:
+    """Write the census as a page of Markdown: rows with verdicts first, the red ones on top."""
+    answered = sorted(
+        (row for row in rows if row.words),
+        key=lambda row: (min(map(_WORST.index, row.words.values())), row.architecture),
+    )
+    without = sorted(
+        (row for row in rows if not row.words),
+        key=lambda row: (list(Reason).index(row.reason or Reason.NOT_RUN), row.architecture),
+    )
+    sizes = sorted({pp for row in answered for pp in row.words})
+    lines = [
+        f"# Census of vLLM {facts['vllm']}",
+        "",
+        f"{len(rows)} architectures of the registry, {len(answered)} with an answer from a run "
+        f"({facts['device']}, {facts['dtype']}, eager, random weights in vLLM's own classes). The "
+        "lint's word is by reading.",
+        "",
+        *_table(("answer", "architectures"), [(k, str(n)) for k, n in counts(rows).items()]),
+    ]
+    if answered:
+        head = (
+            "architecture",
+            *(f"PP={pp}" for pp in sizes),
+            "lint",
+            "lint and run",
+            "first finding",
+        )
+        table = [
+            (
+                row.architecture,
+                *(str(row.words.get(pp, "")) for pp in sizes),
+                ", ".join(row.lint),
+                row.agreement,
+                row.detail,
+            )
+            for row in answered
+        ]
+        lines += ["", "## By running", "", *_table(head, table)]
+    if without:
+        table = [(row.architecture, str(row.reason), row.by, row.detail) for row in without]
+        head = ("architecture", "reason", "config", "more")
+        lines += ["", "## Without an answer", "", *_table(head, table)]
+    return "\n".join(lines) + "\n"
+
+
+def _by_size(verdicts: Iterable[VerdictRecord]) -> dict[int, dict[str, Outcome]]:
+    table: dict[int, dict[str, Outcome]] = {}
+    for record in sorted(verdicts, key=lambda record: record.pp):
+        table.setdefault(record.pp, {})[record.check] = record.verdict
+    return table
+
+
+def _detail(
+    findings: Iterable[FindingRecord], verdicts: Iterable[VerdictRecord], reason: Reason | None
+) -> str:
+    """The first sentence that says why: of PP=1 where that fails, else of the worst check."""
+    findings = list(findings)
+    chosen = [each for each in findings if each.code in _BASELINE] if reason else []
+    for each in chosen or findings:
+        place = f" ({each.place})" if each.place else ""
+        return one_line(f"{each.code}: {each.message}{place}", _LONGEST)
+    worst = min(verdicts, key=lambda record: _WORST.index(record.verdict))
+    return "" if worst.verdict is Outcome.PASS else one_line(worst.summary, _LONGEST)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    cells = ([text(cell) for cell in row] for row in rows)
+    return [f"| {' | '.join(row)} |" for row in (head, ["--"] * len(head), *cells)]
