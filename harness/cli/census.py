@@ -68,6 +68,7 @@ def census(
     own classes; contract and logits are judged, eager, in float32, without questions. Exit status
     1: a check failed where PP=1 has an answer.
     """
+    part = _read_shard(shard)
     pin = load_pins(patches_dir()).get(release) if release else load_pins(patches_dir()).default
     vllm = find_vllm(pin)
     root, store = vllm.package_dir.parent, (store or default_store()).absolute()
@@ -77,7 +78,7 @@ def census(
     reports: list[Report] = []
     if not plan:
         configs = store / "census" / pin.version
-        for split, group in _by_split(_part(runnable, shard)).items():
+        for split, group in _by_split(runnable[part]).items():
             reports.append(_run(pin.version, _written(group, configs), split, store, out))
     lint = {} if plan else _lint_codes(root, models)
     rows = [_row(each, reports, lint.get(each.architecture, ())) for each in stand_ins]
@@ -147,13 +148,12 @@ def _lint_codes(root: Path, models: Iterable[ModelClass]) -> dict[str, tuple[str
     }
 
 
-def _part(runnable: Sequence[StandIn], shard: str | None) -> Sequence[StandIn]:
-    if shard is None:
-        return runnable
-    number, _, count = shard.partition("/")
+def _read_shard(text: str | None) -> slice:
+    """Read `I/N` as the I-th of N parts of what can run; everything without it."""
+    number, _, count = (text or "1/1").partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise BadInputError(f"--shard {shard}: write I/N, as 1/4")
-    return runnable[int(number) - 1 :: int(count)]
+        raise BadInputError(f"--shard {text}: write I/N, as 1/4")
+    return slice(int(number) - 1, None, int(count))
 
 
 def _by_split(stand_ins: Iterable[StandIn]) -> dict[tuple[int, ...] | None, list[StandIn]]:

@@ -31,7 +31,8 @@ def _model_types() -> dict[str, str]:
     for table in _TABLES:
         for model_type, names in getattr(modeling_auto, f"{table}_MAPPING_NAMES", {}).items():
             for name in (names,) if isinstance(names, str) else names:
-                types.setdefault(name, model_type)
+                if name not in types or model_type == f"{types[name]}_text":
+                    types[name] = model_type  # of a wrapper and its decoder, the decoder's
     return types
 
 

@@ -1,0 +1,50 @@
+"""The command `pp-harness census`, up to the engines."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.census import census
+from harness.errors import BadInputError
+from harness.models.shape import read_shape
+
+pytestmark = pytest.mark.vllm  # reads the installed release
+
+
+def run(*arguments):
+    return CliRunner().invoke(census, arguments, catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def _vllm():
+    pytest.importorskip("transformers")
+
+
+def test_the_plan_says_what_has_a_config_and_why_not(tmp_path):
+    """No engine starts; each architecture has a row with one reason."""
+    only = "GPT2LMHeadModel,OrionForCausalLM,VoxtralForConditionalGeneration,Gemma3nForCausalLM"
+    result = run("--plan", "--only", only, "--out", str(tmp_path))
+    assert result.exit_code == 0
+    rows = json.loads((tmp_path / "census.json").read_text())["rows"]
+    assert {row["architecture"]: row["reason"] for row in rows} == {
+        "GPT2LMHeadModel": "not run yet",
+        "OrionForCausalLM": "no config",
+        "VoxtralForConditionalGeneration": "wraps a decoder, needs its processor",
+        "Gemma3nForCausalLM": "does not claim PP",
+    }
+    assert "4 architectures, 3 claim PP, 2 of these have a config, 1 are" in result.output
+
+
+@pytest.mark.parametrize("arguments", [("--only", "Lama"), ("--pin", "9.9"), ("--shard", "3/2")])
+def test_bad_input_is_refused(tmp_path, arguments):
+    """An unknown architecture, release or shard ends before an engine."""
+    with pytest.raises(BadInputError):
+        run(*arguments, "--out", str(tmp_path))
+
+
+def test_a_config_in_a_file_is_a_shape_by_its_name(tmp_path):
+    """The sweep runs it without a checkpoint, named by its architecture."""
+    file = tmp_path / "XForCausalLM.json"
+    file.write_text('{"num_hidden_layers": 8}')
+    assert read_shape(f"shape:{file}") == ("XForCausalLM", {"num_hidden_layers": 8})

@@ -1,0 +1,58 @@
+"""What stands for an architecture in a census, and the reasons why nothing does."""
+
+import pytest
+
+from harness.models.class_defaults import ClassDefault
+from harness.models.partition import default_split
+from harness.models.stand_in import Reason, stand_in, uneven_split
+from harness.models.tiny import default_config
+
+DECODER = {
+    "model_type": "x",
+    "num_hidden_layers": 32,
+    "num_attention_heads": 8,
+    "vocab_size": 50000,
+}
+
+
+@pytest.mark.parametrize(
+    ("default", "reason"),
+    [
+        (None, Reason.NO_PP),
+        (ClassDefault(reason="neither has it"), Reason.NO_CONFIG),
+        (ClassDefault(DECODER | {"is_encoder_decoder": True}, "a"), Reason.ENCODER),
+        (ClassDefault({"model_type": "w", "text_config": DECODER}, "a"), Reason.WRAPPER),
+        (ClassDefault({"model_type": "x"}, "a"), Reason.NOT_SHRUNK),
+        (ClassDefault({"model_type": "x", "num_hidden_layers": 4}, "a"), Reason.NOT_SHRUNK),
+    ],
+)
+def test_each_architecture_without_a_stand_in_has_one_reason(default, reason):
+    """A row never comes without an answer, nor with a guess."""
+    each = stand_in("XForCausalLM", default)
+    assert (each.config, each.reason) == (None, reason)
+
+
+def test_a_decoder_is_shrunk():
+    """The config that runs is tiny and keeps its type."""
+    each = stand_in("XForCausalLM", ClassDefault(DECODER, "transformers's XConfig"))
+    assert each.reason is None
+    assert each.config["num_hidden_layers"] < DECODER["num_hidden_layers"]
+    assert each.config["model_type"] == "x"
+
+
+def test_an_even_split_over_three_stages_is_made_uneven():
+    """A layer counted from the wrong end shows only where stages differ."""
+    nine = {"num_hidden_layers": 9}
+    assert uneven_split(nine, 3) == (4, 3, 2)
+    assert sum(uneven_split(nine, 3)) == 9
+    eight = {"num_hidden_layers": 8}
+    assert len(set(default_split(8, 3))) > 1
+    assert uneven_split(eight, 3) is None, "vLLM's own is uneven"
+    assert uneven_split({"num_hidden_layers": 3}, 3) is None, "the last stage would have no layer"
+
+
+def test_a_split_that_parts_a_cache_is_not_asked_for():
+    """Where layers share caches the planner finds the legal split."""
+    config = default_config("gemma4") | {"num_hidden_layers": 9, "num_kv_shared_layers": 6}
+    config["layer_types"] = ["full_attention"] * 9
+    assert uneven_split(config, 3) is None

@@ -1,0 +1,109 @@
+"""The census: rows from reports, and the page that one pure function writes."""
+
+import json
+
+import pytest
+
+from harness.checks.finding import Outcome
+from harness.models.stand_in import Reason, StandIn
+from harness.report.census import (
+    CensusRow,
+    census_document,
+    census_page,
+    counts,
+    judged_row,
+    planned_row,
+)
+from harness.report.schema import FindingRecord, Report, VerdictRecord
+
+LLAMA = StandIn("LlamaForCausalLM", "transformers's LlamaConfig", {"model_type": "llama"})
+FACTS = {"vllm": "0.20.2", "device": "CPU", "dtype": "float32"}
+
+
+def report(outcomes, *codes, model="LlamaForCausalLM"):
+    """Make a report; `outcomes` are by PP size and check."""
+    place = {"variant": "base", "model": model}
+    verdicts = [
+        VerdictRecord(
+            **place, pp=pp, check=check, verdict=outcome, expected=False, summary="it differs"
+        )
+        for pp, checks in outcomes.items()
+        for check, outcome in checks.items()
+    ]
+    findings = [
+        FindingRecord(
+            **place, pp=2, check="engine", code=code, severity="error", message=f"says {code}",
+            fix="f", place="vllm/model.py:7",
+        )
+        for code in codes
+    ]  # fmt: skip
+    return Report(environment={}, cells=[], verdicts=verdicts, findings=findings)
+
+
+GREEN = {pp: {"engine": "pass", "contract": "pass", "logits": "pass"} for pp in (2, 3, 4)}
+
+
+def test_the_word_of_a_size_is_its_worst_check():
+    """A pass beside a failure is no pass."""
+    outcomes = GREEN | {4: {"engine": "pass", "contract": "inconclusive", "logits": "fail"}}
+    row = judged_row(LLAMA, report(outcomes, "LOG001"), ["PP501"])
+    assert row.words == {2: Outcome.PASS, 3: Outcome.PASS, 4: Outcome.FAIL}
+    assert row.is_red
+    assert row.agreement == "agree"
+    assert row.detail == "LOG001: says LOG001 (vllm/model.py:7)"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "codes", "reason"),
+    [
+        ("fail", ("ENG001", "ENG004"), Reason.FAILS_AT_1),
+        ("blocked", ("ENG005",), Reason.FAILS_AT_1),
+        ("not-applicable", ("ENG007",), Reason.NO_KERNEL),
+    ],
+)
+def test_a_model_that_does_not_run_at_pp_1_has_a_reason_and_no_verdict(outcome, codes, reason):
+    """What fails without PP says nothing about PP."""
+    outcomes = {pp: {"engine": outcome, "logits": outcome} for pp in (2, 3, 4)}
+    row = judged_row(LLAMA, report(outcomes, *codes))
+    assert (row.verdicts, row.reason) == ({}, reason)
+    assert not row.is_red
+    assert codes[-1] in row.detail
+
+
+def test_an_architecture_that_the_report_lacks_has_not_run():
+    """Another model's verdicts are not its own."""
+    assert judged_row(LLAMA, report(GREEN, model="GPT2LMHeadModel")).reason is Reason.NOT_RUN
+
+
+def test_the_lint_and_the_run_are_compared():
+    """Both may be the one that is wrong."""
+    assert judged_row(LLAMA, report(GREEN)).agreement == "agree"
+    assert judged_row(LLAMA, report(GREEN), ["PP501"]).agreement == "lint only"
+    red = GREEN | {2: {"logits": "fail"}}
+    assert judged_row(LLAMA, report(red)).agreement == "run only"
+    assert planned_row(LLAMA).agreement == ""
+
+
+def test_every_row_is_on_the_page_red_ones_first():
+    """Nothing is left out, and names cannot act as Markdown."""
+    rows = [
+        judged_row(LLAMA, report(GREEN)),
+        CensusRow("Red_For*CausalLM", "b", {2: {"logits": Outcome.FAIL}}),
+        planned_row(StandIn("OrionForCausalLM", reason=Reason.NO_CONFIG, detail="no class | here")),
+    ]
+    page = census_page(rows, FACTS)
+    places = [page.index(name) for name in ("Red\\_For\\*", "LlamaFor", "OrionFor")]
+    assert places == sorted(places)
+    assert "no class \\| here" in page
+    assert "3 architectures of the registry, 2 with an answer from a run" in page
+    assert counts(rows) == {"pass": 1, "fail": 1, "no config": 1}
+
+
+def test_the_document_is_json_with_every_row():
+    """census.json holds what the page shows, by check."""
+    rows = [judged_row(LLAMA, report(GREEN)), planned_row(LLAMA)]
+    document = json.loads(json.dumps(census_document(rows, FACTS)))
+    assert document["vllm"] == "0.20.2"
+    first, second = document["rows"]
+    assert first["verdicts"]["3"]["contract"] == "pass"
+    assert second["reason"] == "not run yet"
