@@ -18,6 +18,8 @@ from .diff import FileDiff, apply_diff, message_of, parse_diff
 
 ORDER_FILE = "series"
 _SUFFIXES = (".patch", ".diff")
+# What `git format-patch` puts before a subject: [PATCH 1/2].
+_MAIL_TAG = re.compile(r"^\[PATCH[^\]]*\]\s*")
 _VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -126,17 +128,12 @@ def load_patch(path: Path) -> Patch:
         files=parse_diff(text, str(path)),
         digest=hashlib.sha256(data).hexdigest(),
         variant=_variant_name(_header(message, "Variant", path), path),
-        subject=without_mail_tag(_header(message, "Subject", path)),
+        subject=_MAIL_TAG.sub("", _header(message, "Subject", path)),
         why="\n\n".join(reason for reason in reasons if reason),
         upstream=_header(message, "Upstream", path),
         pins=tuple(_header(message, "Pins", path).replace(",", " ").split()),
         remove_when=_header(message, "Remove-when", path),
     )
-
-
-def without_mail_tag(subject: str) -> str:
-    """Drop the tag `[PATCH 1/2]` that `git format-patch` puts before a subject."""
-    return re.sub(r"^\[PATCH[^\]]*\]\s*", "", subject)
 
 
 def apply_patches(
