@@ -7,7 +7,8 @@ hooks; `capture`, with them. Both build the same engine through lm-eval and run 
 (bare: sampled greedily; capture: teacher-forced, traced, with the logits of whole prompts). Then,
 when all is loaded, the same prompts some times more: `dormant`, without our mark in both modes, so
 that the hooks have nothing to do, in turns with `traced`, which has it in capture mode. Then GSM8K,
-some times too, unless the model is a shape. Printed: the median seconds of each phase, and the
+some times too, unless the model is a shape: bare, as lm-eval asks; capture, with one batch in
+flight, token ids and margins kept. Printed: the median seconds of each phase, and the
 ratio of capture to bare in each round, its median and its range; `generation` is probes and GSM8K,
 what a cell of PP=N runs. Two engines of one kind differ by more than the hooks cost, so the last
 line compares within each: a traced pass over the dormant one before it (bare: the same twice).
@@ -41,7 +42,7 @@ from harness.engine.environment import cell_environment, server_environment
 from harness.engine.manifest import Request, from_json, to_json
 from harness.engine.names import CAPTURE_DIR_VARIABLE
 from harness.engine.probes import Probe, probe_set
-from harness.engine.questions import run_gsm8k
+from harness.engine.questions import evaluate_gsm8k, run_gsm8k
 from harness.engine.run_probes import run_probe
 from harness.engine.settings import Device, Weights
 from harness.plan.options import Options
@@ -134,7 +135,10 @@ def _run(plan: dict[str, Any], folder: Path, mode: str) -> None:
     for _ in range(EXAMS):
         if lm is not None and request.gsm8k is not None:
             with timed("gsm8k"):
-                run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
+                if mode == "capture":
+                    run_gsm8k(llm, lm, request, folder / "gsm8k.jsonl")
+                else:
+                    evaluate_gsm8k(lm, request.gsm8k, folder)
     with timed("shutdown"):
         llm.llm_engine.engine_core.shutdown()
     seconds = {phase: statistics.median(times) for phase, times in taken.items() if times}

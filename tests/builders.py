@@ -106,6 +106,7 @@ class CaptureBuilder:
         self.wrote_floor_steps = False
         self.cached = dict.fromkeys((name for name, *_ in spans), 0)
         self.answers = [answer(number) for number in range(4)]
+        self.second_answers = []  # of PP=1 asked again
         # What the engine tried to perturb, and what moved the logits.
         kinds = ["embed.weight", "layers.*.mlp.weight"]
         self.ranks[0] += [{"kind": "weights", "kinds": kinds}, {"kind": "excuses", "kinds": {}}]
@@ -255,6 +256,7 @@ class CaptureBuilder:
         ]
         _write_lines(self.folder / "probes.jsonl", probes)
         _write_lines(self.folder / "gsm8k.jsonl", self.answers)
+        _write_lines(self.folder / "gsm8k.again.jsonl", self.second_answers)
         moves = [{"change": change, "effect": effect} for change, effect in self.effects.items()]
         _write_lines(self.folder / "sensitivity.jsonl", moves)
         return Capture(self.folder, self.manifest)
@@ -283,6 +285,8 @@ def _packed(event):
 
 def answer(number, right=True, output=None):
     """Return one line of lm-eval's answers; wrong answers differ in their output too."""
+    if output is None:
+        output = "#### 1" if right else "#### 2"
     return {
         "doc_id": number,
         "doc_hash": f"doc{number}",
@@ -290,7 +294,9 @@ def answer(number, right=True, output=None):
         "target_hash": f"target{number}",
         "question": f"question {number}",
         "target": "#### 1",
-        "output": output if output is not None else ("#### 1" if right else "#### 2"),
+        "output": output,
+        "tokens": list(output.encode()),
+        "margins": [1.5] * len(output.encode()),
         "scores": {"strict-match": float(right), "flexible-extract": float(right)},
         "answers": {"strict-match": "1", "flexible-extract": "1"},
     }

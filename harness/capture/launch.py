@@ -23,11 +23,15 @@ from ..engine.manifest import (
 )
 from ..engine.settings import EngineSettings, Executor
 from ..plan.cell import Cell
+from ..plan.memory import rank_bytes
 from .children import Child, ForkServers
-from .manifest import Failure, Manifest, Status
-from .postmortem import clear, deaths_of, examine, positions, short_stacks, where
+from .manifest import OUT_OF_MEMORY, Failure, Manifest, Status
+from .memory import MemoryWatch
+from .postmortem import clear, death, deaths_of, examine, positions, short_stacks, where
 
 _POLL_SECONDS = 0.1
+# How often the memory of each process is read: what it held is not to be had once it was killed.
+_LOOK_SECONDS = 0.5
 _TAIL_LINES = 30
 # What an engine gets to end by itself after a rank has failed. Its other ranks may wait for that
 # one until vLLM gives up, after 300 s.
@@ -97,10 +101,11 @@ def launch(
     write_record(request, path)
     began = time.time()
     log.touch()
+    memory = MemoryWatch(cell, folder)
     child = servers.start(cell, path, cell_environment(request, tracing=tracing), log)
     stopped: dict[int, str] = {}
     try:
-        late = _watch(child, folder, phase_timeout, stop)
+        late = _watch(child, folder, phase_timeout, stop, memory)
         status = child.poll()
         # Ray's ranks may be on another host, where these numbers are other processes.
         if (late is not None or status) and cell.executor is Executor.MP:
@@ -108,7 +113,8 @@ def launch(
     finally:
         child.kill()
     result = read_record(EngineResult, folder / RESULT)
-    outcome, failure = _Ended(folder, status, late, phase_timeout, stopped, result).outcome()
+    end = _Ended(folder, status, late, phase_timeout, stopped, result, memory)
+    outcome, failure = end.outcome()
     if failure is None:
         clear(folder)
     result = result or EngineResult()
@@ -124,6 +130,7 @@ def launch(
         began=began,
         phases=phases,
         peak_bytes=result.peak_bytes,
+        expected_bytes=rank_bytes(cell),
         effective=read_record(Effective, folder / EFFECTIVE),
         devices=devices,
     )
@@ -134,15 +141,20 @@ def _watch(
     folder: Path,
     phase_timeout: float,
     stop: threading.Event | None,
+    memory: MemoryWatch,
 ) -> str | None:
     """Wait for the child; return the phase that outlasted the limit.
 
     None if it ended by itself, or a rank failed and the rest did not end in the time it then has.
     """
     failed: float | None = None
+    looked = 0.0
     while child.poll() is None:
         if stop is not None and stop.is_set():
             raise InterruptedError("the run was stopped")
+        if time.monotonic() - looked > _LOOK_SECONDS:
+            looked = time.monotonic()
+            memory.look()
         if failed is None and any(folder.glob("failure.*.json")):
             failed = time.time()
         if failed is not None and time.time() - failed > _GRACE_SECONDS:
@@ -192,6 +204,7 @@ class _Ended:
     phase_timeout: float
     stopped: dict[int, str]
     result: EngineResult | None
+    memory: MemoryWatch
 
     def outcome(self) -> tuple[Status, Failure | None]:
         """Tell what became of the engine, and the root cause where it is not whole."""
@@ -210,9 +223,18 @@ class _Ended:
         phase, _ = _current_phase(self.folder)
         if dead := deaths_of(self.folder):
             first = min(dead)
-            words = "; ".join(f"rank {rank} {how}" for rank, how in sorted(dead.items()))
+            killed = {
+                rank: words
+                for rank, status in dead.items()
+                if (words := self.memory.killed(f"rank{rank}", status))
+            }
+            words = "; ".join(
+                f"rank {rank} {killed.get(rank) or death(status)}"
+                for rank, status in sorted(dead.items())
+            )
             of_first = at.get(first, {}).get("phase") or phase
-            return self._blocked(f"{words} in phase {phase}", of_first, rank=first)
+            kind = OUT_OF_MEMORY if killed else ""
+            return self._blocked(f"{words} in phase {phase}", of_first, rank=first, type=kind)
         if self.late is None or any(self.folder.glob("failure.*.json")):
             return None
         words = "; ".join(
@@ -247,6 +269,8 @@ class _Ended:
                 error = line or f"a rank died without an exception ({error})"
             status = Status.FAILED if failed else Status.BLOCKED
             return status, Failure(error=error, phase=phase, traceback=trace, ours=ours)
+        if self.status and (killed := self.memory.killed("engine", self.status)):
+            return self._blocked(f"the engine's process {killed}", phase, type=OUT_OF_MEMORY)
         if self.status is not None and self.status < 0:
             error = f"the engine's process was killed by {signal.Signals(-self.status).name}"
         else:

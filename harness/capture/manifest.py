@@ -48,14 +48,19 @@ class Failure:
     stacks: dict[str, list[str]] = field(default_factory=dict)
 
 
+# The type of a failure whose process the kernel killed for want of memory.
+OUT_OF_MEMORY = "oom_kill"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a capture is of and what became of its engine.
 
     `seconds` maps each phase, and `total`, to its duration; `phases` maps each to its start and end
     in seconds after `began` (seconds since the epoch). `devices` are core numbers or GPU indices;
-    empty: no engine was started. `peak_bytes` is the most memory that each rank held. `files` maps
-    each file of the folder to its sha256, `seal` is the digest of all else in the manifest.
+    empty: no engine was started. `peak_bytes` is the most memory that each rank held,
+    `expected_bytes` what was predicted of the rank that holds most. `files` maps each file of the
+    folder to its sha256, `seal` is the digest of all else in the manifest.
     """
 
     cell: Cell
@@ -65,6 +70,7 @@ class Manifest:
     began: float | None = None
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)
     peak_bytes: list[int] = field(default_factory=list)
+    expected_bytes: int = 0
     effective: Effective | None = None
     devices: tuple[int, ...] = ()
     key: str = ""

@@ -48,15 +48,15 @@ def positions(folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def deaths_of(folder: Path) -> dict[int, str]:
-    """Return the ranks that were dead before the others were ended, and how each died.
+def deaths_of(folder: Path) -> dict[int, int]:
+    """Return the ranks that were dead before the others were ended, and the status of each.
 
     A rank that left its exception has not died silently: it is not among them.
     """
     try:
         dead = json.loads((folder / deaths.FILE).read_text(encoding="utf-8"))
         return {
-            int(one["rank"]): _death(int(one["status"]))
+            int(one["rank"]): int(one["status"])
             for one in dead
             if not (folder / f"failure.{int(one['rank'])}.json").exists()
         }
@@ -90,7 +90,8 @@ def where(position: dict[str, Any] | None, stack: list[str] | None) -> str:
     return f"in {position['phase']}{doing}{at}"
 
 
-def _death(status: int) -> str:
+def death(status: int) -> str:
+    """Return in words how a process ended."""
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with status {status} and no exception"

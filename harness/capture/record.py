@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.json_lines import first_events, read_lines
+from ..engine.names import ANSWERS, SECOND_ANSWERS
 from ..engine.packed import unpacked
 from ..engine.perturbations import key_names, weight_name
 from ..engine.probes import ProbeRequest, split_pass
@@ -215,7 +216,12 @@ class Capture:
     @cached_property
     def answers(self) -> list[dict[str, Any]]:
         """Return the lines that lm-eval left, one per question, in order."""
-        return list(read_lines(self.folder / "gsm8k.jsonl"))
+        return list(read_lines(self.folder / ANSWERS))
+
+    @cached_property
+    def second_answers(self) -> list[dict[str, Any]]:
+        """Return the answers of PP=1 asked again in other batches; stress alone has them."""
+        return list(read_lines(self.folder / SECOND_ANSWERS))
 
 
 def load_capture(folder: Path) -> Capture | None:

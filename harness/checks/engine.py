@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from ..capture.manifest import Status
+from ..capture.manifest import OUT_OF_MEMORY, Status
 from ..capture.record import Capture
 from ..engine.settings import Device, ModelRunner
 from .finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
@@ -70,6 +70,11 @@ def engine_failure(capture: Capture) -> Verdict | None:
         fix = _ELSEWHERE
     elif failure.ours:
         fix = "pp-harness raised it, not the model: `pp-harness pin check VERSION`, then report it"
+    elif failure.type == OUT_OF_MEMORY:
+        fix = (
+            "run fewer engines at once (pytest -n 1), use --pp-dtype bfloat16, or a machine with "
+            "more memory"
+        )
     elif not is_blocked:
         fix = "fix the cause; the traceback is evidence"
     elif capture.manifest.devices:

@@ -17,13 +17,14 @@ class Kind(ABC):
     """What differs between kinds of devices: environment, imports, how workers start.
 
     A fork server imports `first_imports` before all others; `default_dtype` is that of weights and
-    activations where the user names none. For kernels whose rows do not depend on the batch,
-    `invariant` is the environment, read as libraries load, and `invariant_settings` what vLLM is
-    told beside it.
+    activations where the user names none; `block_tokens` is the smallest block of a KV cache that
+    vLLM uses there. For kernels whose rows do not depend on the batch, `invariant` is the
+    environment, read as libraries load, and `invariant_settings` what vLLM is told beside it.
     """
 
     first_imports: tuple[str, ...] = ()
     default_dtype: str
+    block_tokens: int
     invariant: Mapping[str, str]
     invariant_settings: Mapping[str, str] = {}
 
@@ -50,6 +51,7 @@ class Cpu(Kind):
     # First: since 0.26.0 it replaces functions that other modules import by name.
     first_imports = ("vllm.v1.worker.cpu_worker",)
     default_dtype = "float32"
+    block_tokens = 128
     # torch computes what does not fill its last two vectors by scalar code with other last bits:
     # the last row of an odd number of rows of a narrow tensor (gelu of a per-layer input).
     # Without vectors all rows are computed alike. MKL multiplies few rows, as those of one expert,
@@ -84,6 +86,7 @@ class Cuda(Kind):
     """GPUs: one for each rank, or shared by several."""
 
     default_dtype = "bfloat16"
+    block_tokens = 16
     invariant: Mapping[str, str] = {"VLLM_BATCH_INVARIANT": "1"}
     # With FlashAttention 3 rows of PP=1 move all the same (vLLM 0.20.2, two H100s).
     invariant_settings: Mapping[str, str] = {"attention_backend": "TRITON_ATTN"}

@@ -29,17 +29,13 @@ from .manifest import (
     write_record,
 )
 from .names import LOAD_FORMAT, TRACE_VARIABLE
-from .probes import chunk_tokens
+from .probes import step_tokens
+from .questions import ask_questions
 from .run_probes import run_probe_set, run_sensitivity, run_under_changes
-from .settings import MAX_SEQUENCES, Device, Executor, Kernels, Mode, Profile, Weights
+from .settings import Device, Executor, Kernels, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
-# Sequences at full length that the cache holds beside one more: with questions all that may be in
-# flight; without, few, since the weights of a full-size model need the room.
-_FULL_PROBES = 8
-# The smallest block that vLLM uses, in tokens: enough blocks for all sequences at full length.
-_BLOCK_TOKENS = 16
 # What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
 # given by number.
 _SHARED_KV_BYTES = 4 << 30
@@ -112,21 +108,18 @@ def _settings(request: Request) -> dict[str, Any]:
     prompts in chunks, several batches in flight, prefixes from the cache, and asynchronous
     scheduling wherever vLLM itself would have it.
     """
-    max_len = request.max_model_len
     stress, invariant = request.profile is Profile.STRESS, request.kernels is Kernels.INVARIANT
-    at_full_length = MAX_SEQUENCES if request.gsm8k else _FULL_PROBES
     share = request.ranks_per_device
     # vLLM measures free memory to size its cache, which nothing can while others take and give.
     memory = {"gpu_memory_utilization": 0.9 / share, "kv_cache_memory_bytes": _SHARED_KV_BYTES}
-    blocks_per_sequence = -(-max_len // _BLOCK_TOKENS)
     return {
         "dtype": request.dtype,
         "tensor_parallel_size": request.tp,
         "pipeline_parallel_size": request.pp,
-        "max_model_len": max_len,
-        "max_num_seqs": MAX_SEQUENCES,
-        "max_num_batched_tokens": chunk_tokens(max_len) if stress else max(2048, max_len * 4),
-        "num_gpu_blocks_override": (at_full_length + 1) * blocks_per_sequence,
+        "max_model_len": request.max_model_len,
+        "max_num_seqs": request.max_sequences,
+        "max_num_batched_tokens": step_tokens(request.profile, request.max_model_len),
+        "num_gpu_blocks_override": -(-request.cache_tokens // KINDS[request.device].block_tokens),
         "distributed_executor_backend": str(request.executor),
         "enforce_eager": request.mode is Mode.EAGER,
         "async_scheduling": None if stress else False,
@@ -252,9 +245,7 @@ def main(request_file: str) -> int:
                 run_sensitivity(llm, request, folder)
         if lm is not None and request.gsm8k is not None:
             with phase("gsm8k"):
-                from .questions import run_gsm8k
-
-                run_gsm8k(lm, request.gsm8k, folder / "gsm8k.jsonl")
+                ask_questions(llm, lm, request, folder)
         if request.changes:
             with phase("changes"):
                 run_under_changes(llm, lm, request, folder)

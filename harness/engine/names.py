@@ -16,3 +16,6 @@ REQUEST_MARK = "pp_harness"
 SENSITIVITY = "sensitivity:"
 # Before the name of a change of the self-test (seeded/).
 SELFTEST = "selftest:"
+
+# Files of a capture: the answers to the questions, and those of PP=1 asked again.
+ANSWERS, SECOND_ANSWERS = "gsm8k.jsonl", "gsm8k.again.jsonl"

@@ -65,6 +65,13 @@ def chunk_tokens(max_model_len: int) -> int:
     return max(32, max_model_len // 8)
 
 
+def step_tokens(profile: Profile, max_model_len: int) -> int:
+    """Return the token budget of a step: in *parity* all prompts of a batch of probes fit."""
+    if profile is Profile.STRESS:
+        return chunk_tokens(max_model_len)
+    return max(2048, max_model_len, min(4 * max_model_len, 8192))
+
+
 def _request(name: str, length: int, decode: int, vocab_size: int) -> ProbeRequest:
     draw = random.Random(f"{name}/{length}/{decode}/{vocab_size}")  # noqa: S311 - reproducible, not secret
     ids = tuple(draw.randrange(vocab_size) for _ in range(length + decode))

@@ -2,13 +2,19 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .manifest import Gsm8kSource
+from .manifest import Gsm8kSource, Request
+from .names import ANSWERS, REQUEST_MARK, SECOND_ANSWERS
+from .settings import Profile
 
 # lm-eval's own default: the same examples are shown as `lm_eval` on the command line would show.
 _FEWSHOT_SEED = 1234
+# Log-probabilities asked for at each token: the two likeliest tell how near the choice was.
+_LIKELIEST = 2
 
 
 def task_config(source: Gsm8kSource, cache: str) -> dict[str, Any]:
@@ -38,15 +44,26 @@ def task_config(source: Gsm8kSource, cache: str) -> dict[str, Any]:
     return config
 
 
-def run_gsm8k(lm: Any, source: Gsm8kSource, out: Path) -> None:
-    """Evaluate; write a line per question: hashes that pair it, the answer, each filter's score."""
+def ask_questions(llm: Any, lm: Any, request: Request, folder: Path) -> None:
+    """Ask the questions of a cell and write `gsm8k.jsonl`.
+
+    In stress PP=1 is asked twice, the second time in other batches (`gsm8k.again.jsonl`): answers
+    that differ there, rounding alone has changed.
+    """
+    run_gsm8k(llm, lm, request, folder / ANSWERS)
+    if request.pp == 1 and request.profile is Profile.STRESS:
+        run_gsm8k(llm, lm, request, folder / SECOND_ANSWERS, in_other_batches=True)
+
+
+def evaluate_gsm8k(lm: Any, source: Gsm8kSource, folder: Path) -> list[dict[str, Any]]:
+    """Evaluate, and return lm-eval's samples: one for each question and filter."""
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
     # `simple_evaluate` would index the thousands of tasks that lm-eval ships and collect facts
     # about the host (10 s together); the evaluation itself is `evaluate`.
     # The cache of `datasets` is by file name and time, and the user's; ours starts empty.
-    with tempfile.TemporaryDirectory(dir=out.parent) as cache:
+    with tempfile.TemporaryDirectory(dir=folder) as cache:
         loaded = TaskManager(include_defaults=False).load([task_config(source, cache)])
         loaded["tasks"]["gsm8k"].set_fewshot_seed(seed=_FEWSHOT_SEED)
         results = evaluate(
@@ -54,8 +71,34 @@ def run_gsm8k(lm: Any, source: Gsm8kSource, out: Path) -> None:
         )
     if results is None:
         raise RuntimeError("lm-eval returned no results")
+    samples: list[dict[str, Any]] = results["samples"]["gsm8k"]
+    return samples
+
+
+def run_gsm8k(
+    llm: Any,
+    lm: Any,
+    request: Request,
+    out: Path,
+    *,
+    change: str = "",
+    in_other_batches: bool = False,
+) -> None:
+    """Evaluate; write a line per question: hashes that pair it, the answer, each filter's score.
+
+    `tokens` are the ids of the answer, `margins` by how many nats the first choice for each was
+    likelier than the second. Questions run under `change` if it names one.
+    """
+    assert request.gsm8k is not None
+    llm.reset_prefix_cache()
+    asked = _Asked()
+    lm.set_cache_hook(asked)
+    steps = _steps_of_one_stage(llm) if request.profile is Profile.PARITY else nullcontext()
+    with steps, _generating(llm, asked, change=change, in_reverse=in_other_batches):
+        samples = evaluate_gsm8k(lm, request.gsm8k, out.parent)
+    outputs = asked.by_prompt()
     questions: dict[int, dict[str, Any]] = {}
-    for sample in results["samples"]["gsm8k"]:
+    for sample in samples:
         line = questions.setdefault(
             sample["doc_id"],
             {
@@ -66,6 +109,7 @@ def run_gsm8k(lm: Any, source: Gsm8kSource, out: Path) -> None:
                 "question": sample["doc"]["question"],
                 "target": sample["target"],
                 "output": sample["resps"][0][0],
+                **_tokens(outputs[sample["arguments"][0][0]]),
                 "scores": {},
                 "answers": {},
             },
@@ -75,3 +119,72 @@ def run_gsm8k(lm: Any, source: Gsm8kSource, out: Path) -> None:
     with out.open("w", encoding="utf-8") as file:
         for _, line in sorted(questions.items()):
             file.write(json.dumps(line) + "\n")
+
+
+class _Asked:
+    """What lm-eval's backend generated: the engine's outputs, and the prompts in the same order.
+
+    It stands in for lm-eval's `CacheHook`, which hears of each prompt as its answer is there.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
+        self._prompts: list[str] = []
+
+    def add_partial(self, _attribute: str, request: Any, _answer: str) -> None:
+        """Note the prompt of the next answer."""
+        self._prompts.append(request[0])
+
+    def by_prompt(self) -> dict[str, Any]:
+        """Return the engine's output for each prompt."""
+        return dict(zip(self._prompts, self.outputs, strict=True))
+
+
+def _tokens(output: Any) -> dict[str, Any]:
+    completion = output.outputs[0]
+    margins = []
+    for likeliest in completion.logprobs:
+        first, second = sorted((entry.logprob for entry in likeliest.values()), reverse=True)[:2]
+        margins.append(round(first - second, 4))
+    return {"tokens": list(completion.token_ids), "margins": margins}
+
+
+@contextmanager
+def _generating(llm: Any, asked: _Asked, *, change: str, in_reverse: bool) -> Iterator[None]:
+    """Keep what `llm` generates for lm-eval; mark requests with a change, or turn their order."""
+    generate, turn = llm.generate, -1 if in_reverse else 1
+
+    def kept(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        for params in sampling_params:
+            params.logprobs = _LIKELIEST
+            if change:
+                params.extra_args = {REQUEST_MARK: {"change": change}}
+        outputs = generate(prompts[::turn], sampling_params=sampling_params[::turn], **options)[
+            ::turn
+        ]
+        asked.outputs.extend(outputs)
+        return outputs
+
+    llm.generate = kept
+    try:
+        yield
+    finally:
+        del llm.generate
+
+
+@contextmanager
+def _steps_of_one_stage(llm: Any) -> Iterator[None]:
+    """Let an engine of several stages schedule as one of a single stage does: a step at a time.
+
+    vLLM keeps as many batches in flight as there are stages. With fewer it sends an empty one,
+    which puts the requests of the next into another order than at PP=1, and rows in another order
+    are not bit-identical. Stepping alike, every PP size runs the same batches for as long as the
+    answers are the same.
+    """
+    core = llm.llm_engine.engine_core.engine_core
+    queue, step = core.batch_queue, core.step_fn
+    core.batch_queue, core.step_fn = None, core.step
+    try:
+        yield
+    finally:
+        core.batch_queue, core.step_fn = queue, step

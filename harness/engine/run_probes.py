@@ -5,8 +5,7 @@ take, and the change under which it runs, if there is one (hooks/changes.py).
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -79,8 +78,7 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
             for probe in probes:
                 run_probe(llm, probe, file, change)
         if lm is not None and request.gsm8k is not None and request.ask_under_changes:
-            with _every_request_marked(llm, change):
-                run_gsm8k(lm, request.gsm8k, folder / f"gsm8k.{change}.jsonl")
+            run_gsm8k(llm, lm, request, folder / f"gsm8k.{change}.jsonl", change=change)
     llm.collective_rpc("pp_harness_flush")
 
 
@@ -121,20 +119,3 @@ def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, 
             )
         cached[request.name] = int(output.num_cached_tokens or 0)
     return cached
-
-
-@contextmanager
-def _every_request_marked(llm: Any, change: str) -> Iterator[None]:
-    """Mark every request that lm-eval hands to `llm` with a change."""
-    generate = llm.generate
-
-    def marked(prompts: Any, sampling_params: Any, **options: Any) -> Any:
-        for params in sampling_params:
-            params.extra_args = {REQUEST_MARK: {"change": change}}
-        return generate(prompts, sampling_params=sampling_params, **options)
-
-    llm.generate = marked
-    try:
-        yield
-    finally:
-        del llm.generate

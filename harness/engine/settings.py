@@ -11,7 +11,8 @@ from enum import Enum, StrEnum
 NOT_IN_KEY = {"in_key": False}
 
 
-# Requests in flight at most; above every probe batch, so that parity sees identical batches.
+# Requests in flight at most, unless a GPU has many real questions to answer; above every probe
+# batch, so that parity sees identical batches.
 MAX_SEQUENCES = 32
 
 
@@ -86,9 +87,10 @@ class EnumFields:
 class EngineSettings(EnumFields):
     """The settings of one engine; each is part of a capture's key.
 
-    `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens,
-    `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of vLLM by
-    its own names, with values as JSON, `env` environment variables, as the user asked for them.
+    `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens.
+    `cache_tokens` is what the KV cache holds, summed over the groups of layers that share a block
+    table; `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of
+    vLLM by its own names, with values as JSON, `env` environment variables, as the user asked.
     """
 
     pp: int
@@ -106,6 +108,8 @@ class EngineSettings(EnumFields):
     trust_remote_code: bool = False
     max_model_len: int = 512
     max_gen_tokens: int = 256
+    max_sequences: int = MAX_SEQUENCES
+    cache_tokens: int = (MAX_SEQUENCES + 1) * 512
     vocab_size: int = 0
     sliding_window: int | None = None
     engine_args: tuple[tuple[str, str], ...] = ()

@@ -1,5 +1,6 @@
 """The size of a model: of its weights once loaded, and of its KV cache."""
 
+from collections import Counter
 from pathlib import Path
 
 from .config import Config, Decoder, text_config
@@ -20,13 +21,39 @@ def weight_bytes(path: Path, config: Config, itemsize: int) -> int:
             name = str(text.get("dtype") or text.get("torch_dtype") or "")
             return stored * itemsize // _STORED_BYTES.get(name, 2)
     decoder, text = Decoder.of(config), text_config(config)
-    ple = decoder.layers * decoder.hidden_size_per_layer_input
-    embeddings = decoder.vocab_size * decoder.hidden_size + ple * decoder.vocab_size_per_layer_input
     layers = sum(
         _attention(decoder, text, kind) + _feed_forward(decoder, text, layer)
         for layer, kind in enumerate(decoder.kinds)
     )
-    return (embeddings + layers + 2 * decoder.hidden_size * ple) * itemsize
+    maps = 2 * decoder.hidden_size * decoder.layers * decoder.hidden_size_per_layer_input
+    return embedding_bytes(config, itemsize) + (layers + maps) * itemsize
+
+
+def embedding_bytes(config: Config, itemsize: int) -> int:
+    """Compute the bytes of the token embeddings, those per layer included."""
+    decoder = Decoder.of(config)
+    ple = decoder.layers * decoder.hidden_size_per_layer_input * decoder.vocab_size_per_layer_input
+    return (decoder.vocab_size * decoder.hidden_size + ple) * itemsize
+
+
+def step_bytes(config: Config, tokens: int, itemsize: int) -> int:
+    """Compute the bytes that a layer computes of `tokens` tokens, roughly.
+
+    Gate, up and their product; hidden states, with what attention and residual add to them.
+    """
+    decoder = Decoder.of(config)
+    return (3 * decoder.intermediate_size + 8 * decoder.hidden_size) * tokens * itemsize
+
+
+def kv_groups(config: Config) -> int:
+    """Count the groups of layers that share a block table, as vLLM forms them.
+
+    All groups have as many layers as the rarest kind; a block holds the tokens of one group.
+    """
+    decoder = Decoder.of(config)
+    own = (kind for layer, kind in enumerate(decoder.kinds) if layer not in decoder.kv_sources)
+    counts = Counter(own).values()
+    return sum(-(-count // min(counts)) for count in counts) or 1
 
 
 def kv_bytes(config: Config, tokens: int, itemsize: int) -> int:

@@ -18,11 +18,17 @@ _ENGINE = Path(engine.__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Load:
-    """How large a cell is, in bytes as computed in: for the scheduler."""
+    """How large a cell is, in bytes as computed in, and how many questions: for the scheduler.
+
+    `embedding_bytes` are those of the weights' bytes that the first and the last stage each hold,
+    `step_bytes` what the largest step computes in a layer.
+    """
 
     weight_bytes: int = 0
     kv_bytes: int = 0
     questions: int = 0
+    embedding_bytes: int = 0
+    step_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

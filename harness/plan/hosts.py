@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
+
 from ..engine.settings import Device
 
 
@@ -34,6 +36,7 @@ class HostKind:
     """What the controller knows of a kind: the host's identity, and the rates of cells on it."""
 
     identity: Callable[[], str]
+    device_bytes: Callable[[], int]
     rates: Rates
 
 
@@ -63,14 +66,23 @@ def _gpus() -> str:
     return "; ".join(sorted(set(nvidia_smi("name,driver_version"))))
 
 
+def _gpu_bytes() -> int:
+    """Return the memory of the smallest GPU."""
+    return min(int(line) for line in nvidia_smi("memory.total")) * 2**20
+
+
 KINDS = {
     # Fitted to the instruments on two cores.
     Device.CPU: HostKind(
-        _processor, Rates(start=1.0, rank=1.9, step=0.014, load=0.5e9, bandwidth=8e9, imports=10.0)
+        _processor,
+        lambda: psutil.virtual_memory().total,
+        Rates(start=1.0, rank=1.9, step=0.014, load=0.5e9, bandwidth=8e9, imports=10.0),
     ),
     # A guess, good for the order; earlier records replace it as soon as there are any.
     Device.CUDA: HostKind(
-        _gpus, Rates(start=8.0, rank=4.0, step=0.010, load=1e9, bandwidth=2e12, imports=20.0)
+        _gpus,
+        _gpu_bytes,
+        Rates(start=8.0, rank=4.0, step=0.010, load=1e9, bandwidth=2e12, imports=20.0),
     ),
 }
 
@@ -79,3 +91,9 @@ KINDS = {
 def host_identity(device: Device) -> str:
     """Name what of this host can change a result."""
     return KINDS[device].identity()
+
+
+@lru_cache(maxsize=2)
+def device_bytes(device: Device) -> int:
+    """Return the memory of a device, that of the whole host for a CPU."""
+    return KINDS[device].device_bytes()

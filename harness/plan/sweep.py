@@ -10,14 +10,14 @@ from ..assets import default_store, patches_dir
 from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
-from ..engine.probes import longest_probe
+from ..engine.probes import longest_probe, step_tokens
 from ..engine.settings import MAX_SEQUENCES, Device, Executor, Mode, Profile, Weights
 from ..errors import BadInputError
 from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
 from ..models.instruments import instrument_names
 from ..models.partition import PartitionPlan, as_value, plan_partition
-from ..models.size import kv_bytes, weight_bytes
+from ..models.size import embedding_bytes, kv_bytes, kv_groups, step_bytes, weight_bytes
 from ..source.pin import Pin, load_pins
 from ..source.series import Variant
 from ..source.subject import Subject, SubjectOptions, read_subject
@@ -27,6 +27,7 @@ from .cost import modelled_seconds
 from .generating import check_generates
 from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
+from .memory import FULL_PROBES, GPU_SEQUENCES, cache_tokens
 from .options import Options
 from .points import Point
 from .questions import choose_questions, count_questions
@@ -233,6 +234,16 @@ class Sweep:
         plan, gsm8k = self.partition(point), self._asked(point.model, point.profile)
         serving = self.servings[point.serving]
         length, vllm = _context_length(text, gsm8k), self.installation.vllm
+        real = gsm8k is not None and gsm8k.name != "bundled"
+        sequences = GPU_SEQUENCES if real and self.device is not Device.CPU else MAX_SEQUENCES
+        cache = cache_tokens(
+            length,
+            sequences=sequences if gsm8k else FULL_PROBES,
+            token_bytes=kv_bytes(model.config, 1, _ITEM_BYTES[self.dtype]),
+            weight_bytes=weight_bytes(model.path, model.config, _ITEM_BYTES[self.dtype]),
+            device=self.device,
+            share=options.ranks_per_device,
+        )
         return Cell(
             variant=point.variant,
             model=point.model,
@@ -266,15 +277,20 @@ class Sweep:
             host=host_identity(self.device),
             inherited=inherited_settings(),
             python=vllm.python,
-            load=self._load(model, length, gsm8k),
+            max_sequences=sequences,
+            cache_tokens=cache * kv_groups(model.config),
+            load=self._load(model, step_tokens(point.profile, length), cache, gsm8k),
         )
 
-    def _load(self, model: ModelSource, length: int, gsm8k: Gsm8kSource | None) -> Load:
+    def _load(self, model: ModelSource, tokens: int, cache: int, gsm8k: Gsm8kSource | None) -> Load:
+        """Compute the size of a cell whose steps have `tokens` and whose cache holds `cache`."""
         itemsize = _ITEM_BYTES[self.dtype]
         return Load(
             weight_bytes=weight_bytes(model.path, model.config, itemsize),
-            kv_bytes=kv_bytes(model.config, (MAX_SEQUENCES + 1) * length, itemsize),
+            kv_bytes=kv_bytes(model.config, cache, itemsize),
             questions=count_questions(gsm8k.questions) if gsm8k else 0,
+            embedding_bytes=embedding_bytes(model.config, itemsize),
+            step_bytes=step_bytes(model.config, tokens, itemsize),
         )
 
 

@@ -39,6 +39,7 @@ def cell_record(point: Point, cell: Cell, capture: Capture, pin: str, *, fresh: 
         phases=manifest.phases,
         devices=list(manifest.devices),
         peak_bytes=manifest.peak_bytes,
+        expected_bytes=manifest.expected_bytes,
         partition=list(cell.partition) if cell.partition else None,
         fresh=fresh,
         key=cell.key,

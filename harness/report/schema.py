@@ -97,7 +97,8 @@ class CellRecord(_OfPoint):
 
     `began` is in seconds since the epoch; `phases` maps each phase to its start and end in seconds
     after that. `devices` are core numbers or GPU indices; `peak_bytes` is the most memory that each
-    rank held, of its GPU or, on the CPU, resident.
+    rank held, of its GPU or, on the CPU, resident; `expected_bytes` what was predicted of the rank
+    that holds most.
     """
 
     id: str
@@ -107,6 +108,7 @@ class CellRecord(_OfPoint):
     phases: dict[str, tuple[float, float]] = Field(default_factory=dict)
     devices: list[int] = Field(default_factory=list)
     peak_bytes: list[int] = Field(default_factory=list)
+    expected_bytes: int = 0
     partition: list[int] | None
     fresh: bool
     key: str

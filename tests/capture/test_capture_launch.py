@@ -9,8 +9,12 @@ import psutil
 import pytest
 from builders import EFFECTIVE
 
+from harness.capture import memory
 from harness.capture.children import ForkServers
 from harness.capture.launch import cell_request, launch
+from harness.capture.manifest import OUT_OF_MEMORY
+from harness.capture.record import Capture
+from harness.checks.engine import engine_failure
 from harness.engine.environment import cell_environment, server_environment
 from harness.engine.manifest import to_json
 from harness.engine.settings import Device, ModelRunner
@@ -205,6 +209,22 @@ def test_child_killed_by_a_signal_blocks(run, name):
     manifest = run(f"os.kill(os.getpid(), signal.{name})")
     assert manifest.status == "blocked"
     assert name in manifest.failure.error
+
+
+@pytest.mark.parametrize("who", ["rank", "engine"])
+def test_a_kill_for_memory_is_reported_as_that(run, monkeypatch, who):
+    """SIGKILL while the kernel's count of kills for memory rises; the finding has its own fix."""
+    counts = iter([7])
+    monkeypatch.setattr(memory, "oom_kills", lambda: next(counts, 8))
+    dead = '[{"rank": 1, "status": -9}]'
+    spoken = f"(folder / 'deaths.json').write_text({dead!r})\n" if who == "rank" else ""
+    manifest = run(spoken + "os.kill(os.getpid(), signal.SIGKILL)")
+    assert (manifest.status, manifest.failure.type) == ("blocked", OUT_OF_MEMORY)
+    assert "killed by the kernel for want of memory" in manifest.failure.error
+    assert manifest.failure.rank == (1 if who == "rank" else None)
+    assert manifest.expected_bytes > 0
+    finding = engine_failure(Capture(run.folder, manifest)).findings[0]
+    assert "fewer engines at once" in finding.fix
 
 
 @pytest.mark.parametrize("status", [0, 3])

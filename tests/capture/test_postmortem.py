@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from harness.capture.postmortem import deaths_of, examine, positions, short_stacks, where
+from harness.capture.postmortem import death, deaths_of, examine, positions, short_stacks, where
 from harness.capture.scratch import Scratch
 from harness.engine.hooks import stacks
 from harness.engine.process_groups import end_group, members
@@ -71,9 +71,11 @@ def test_who_died_and_how(tmp_path):
     (tmp_path / "deaths.json").write_text(json.dumps(dead))
     (tmp_path / "failure.1.json").write_text("{}")
     assert deaths_of(tmp_path) == {
-        0: "was killed by SIGKILL",
-        2: "ended with status 3 and no exception",
+        0: -9,
+        2: 3,
     }
+    assert death(-9) == "was killed by SIGKILL"
+    assert death(3) == "ended with status 3 and no exception"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '[{"rank": 0}]', '{"rank": 0}', "null"])

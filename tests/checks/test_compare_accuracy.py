@@ -9,9 +9,12 @@ from harness.checks.accuracy.power import FALSE_ALARM, fewest_questions
 from harness.checks.finding import Outcome, Severity
 from harness.engine.settings import Kernels, Mode, Profile
 
+STRESS = {"profile": Profile.STRESS}
 
-def judge(build, before, after, *, asked=None, **options):
+
+def judge(build, before, after, *, asked=None, again=(), **options):
     sides = build(pp=1), build(pp=2)
+    sides[0].second_answers = list(again)
     for side, answers in zip(sides, (before, after), strict=True):
         side.answers = answers
         side.asked(**(asked or {}))
@@ -125,7 +128,7 @@ def test_wins_are_kept_beside_losses(build):
     """A question that turned right is a flip too, and comes after those that turned wrong."""
     before = [answer(0), answer(1, right=False), answer(2)]
     after = [answer(0), answer(1), answer(2, right=False)]
-    (found,) = judge(build, before, after).findings
+    (found,) = judge(build, before, after, asked=STRESS).findings
     flips = [(one["question"], one["change"]) for one in found.evidence["examples"]]
     assert flips == [("question 2", "lost"), ("question 1", "won")]
 
@@ -169,7 +172,7 @@ def test_fall_that_may_be_chance_is_inconclusive(build):
     """ACC002: four losses and no win (1/16) decide nothing, and that is no pass."""
     before = [answer(n) for n in range(10)]
     after = [answer(n, right=n >= 4) for n in range(10)]
-    verdict = judge(build, before, after)
+    verdict = judge(build, before, after, asked=STRESS)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert [found.code for found in verdict.findings] == ["ACC002"]
 
@@ -179,7 +182,7 @@ def test_a_baseline_that_solves_nothing_shows_no_fall(build, solved):
     """ACC002: all outputs changed at 0 to 9 % right are no pass, however many are asked."""
     before = [answer(n, right=n < solved) for n in range(384)]
     after = [answer(n, right=n < solved, output=f"other {n}") for n in range(384)]
-    verdict = judge(build, before, after)
+    verdict = judge(build, before, after, asked=STRESS)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert [found.code for found in verdict.findings] == ["ACC002"]
     assert verdict.figures["outputs_changed"] == 384
@@ -212,14 +215,14 @@ def test_changed_outputs_pass_with_enough_questions(build):
         before = [answer(n) for n in range(count)]
         after = [answer(n) for n in range(count)]
         after[0]["output"] += " "
-        assert judge(build, before, after).outcome is outcome
+        assert judge(build, before, after, asked=STRESS).outcome is outcome
 
 
 def test_flips_within_the_margin_pass_and_are_shown(build):
     """ACC004: a pass in which answers flipped still shows each of them."""
     before = [answer(n, right=n != 0) for n in range(200)]
     after = [answer(n, right=n != 1) for n in range(200)]
-    verdict = judge(build, before, after, margin=0.05)
+    verdict = judge(build, before, after, asked=STRESS, margin=0.05)
     assert verdict.outcome is Outcome.PASS
     (found,) = verdict.findings
     assert (found.code, found.severity) == ("ACC004", Severity.INFO)
@@ -231,8 +234,8 @@ def test_margin_decides(build):
     """A wider margin, given beforehand, turns an open question into a pass."""
     before = [answer(n) for n in range(100)]
     after = [answer(n, output="longer #### 1") for n in range(100)]
-    assert judge(build, before, after).outcome is Outcome.INCONCLUSIVE
-    assert judge(build, before, after, margin=0.05).outcome is Outcome.PASS
+    assert judge(build, before, after, asked=STRESS).outcome is Outcome.INCONCLUSIVE
+    assert judge(build, before, after, asked=STRESS, margin=0.05).outcome is Outcome.PASS
 
 
 def test_score_that_moves_under_an_equal_output_is_no_pass(build):
@@ -240,3 +243,46 @@ def test_score_that_moves_under_an_equal_output_is_no_pass(build):
     before = [answer(n) for n in range(20)]
     after = [answer(n, right=False, output="#### 1") for n in range(20)]
     assert judge(build, before, after).outcome is Outcome.FAIL
+
+
+def test_one_token_that_differs_in_the_same_batches_fails(build):
+    """ACC006: in parity an answer that differs is no rounding, however many are right."""
+    before, after = [answer(n) for n in range(400)], [answer(n) for n in range(400)]
+    after[7] |= answer(7, output="#### 1.")
+    verdict = judge(build, before, after)
+    assert verdict.outcome is Outcome.FAIL
+    (found,) = verdict.findings
+    assert found.code == "ACC006"
+    assert "1 of 400 answers differ in the same batches: question 7 first, at place 6" in (
+        verdict.summary
+    )
+    assert [one["question"] for one in found.evidence["examples"]] == ["question 7"]
+    assert judge(build, before, after, asked=STRESS).outcome is Outcome.PASS
+
+
+def test_a_token_behind_an_equal_text_counts(build):
+    """ACC006: the text is cut at the stop string, the tokens are what was computed."""
+    before, after = [answer(0)], [answer(0)]
+    after[0]["tokens"] = [*after[0]["tokens"], 5]
+    assert judge(build, before, after).findings[0].code == "ACC006"
+
+
+def test_what_pp_1_changes_by_itself_stands_beside(build):
+    """Under stress both numbers are told: outputs that differ at PP=N, and at PP=1 asked again."""
+    before = [answer(n) for n in range(10)]
+    after = [answer(n, right=n > 0) for n in range(10)]
+    again = [answer(n, right=n > 1) for n in range(10)]
+    verdict = judge(build, before, after, asked=STRESS, again=again)
+    assert "1 of 10 outputs differ (2 at PP=1 asked again in other batches, 2 lost, 0 won)" in (
+        verdict.summary
+    )
+    assert verdict.figures["repeat_changed"] == verdict.figures["repeat_lost"] == 2
+
+
+def test_invariant_kernels_must_repeat_answers_to_decide_by_bits(build):
+    """Kernels that change answers of PP=1 in other batches are not invariant for answers."""
+    before, after = [answer(0), answer(1)], [answer(0), answer(1, right=False)]
+    asked = STRESS | {"kernels": Kernels.INVARIANT}
+    assert judge(build, before, after, asked=asked, again=before).findings[0].code == "ACC006"
+    moved = judge(build, before, after, asked=asked, again=after)
+    assert moved.findings[0].code == "ACC002"

@@ -75,7 +75,7 @@ def test_too_little_memory_blocks(cell):
     heavy = dataclasses.replace(cell, load=Load(weight_bytes=100 * 2**30))
     verdict = judge_devices(DevicePool("cpu", (0, 1), memory=8 * 2**30), heavy)
     assert verdict.outcome is Outcome.BLOCKED
-    assert "PP=2 needs about 122 GiB of memory, 16 GiB can be used" in verdict.summary
+    assert "PP=2 needs about 102 GiB of memory, 16 GiB can be used" in verdict.summary
 
 
 def test_unknown_check_is_a_bug(build):

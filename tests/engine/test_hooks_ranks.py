@@ -112,8 +112,15 @@ def test_layers_leave_the_fingerprints_of_one_stage(capture, v2):
 @pytest.mark.parametrize(
     ("vocab", "length", "budget"), [(1024, 40, 3), (49152, 200, 16), (262144, 90, 2)]
 )
-def test_a_large_vocabulary_keeps_a_spread_of_each_prompt(capture, v2, vocab, length, budget):
-    """In chunks: a step keeps all of its rows, some, or, at the largest vocabulary, not one."""
+@pytest.mark.parametrize("whole", [False, True], ids=["stress", "parity"])
+def test_a_large_vocabulary_keeps_a_spread_of_each_prompt(
+    capture, v2, vocab, length, budget, whole
+):
+    """Of chunks a step keeps all of its rows, some, or, at the largest vocabulary, not one.
+
+    Whole prompts keep the same rows.
+    """
+    budget = 1024 if whole else budget
     requests = probes(vocab, lengths=(length, 7))
     table = capture("c", requests, budget, v2=v2, pp=2, vocab=vocab).logits
     kept = {request.name: kept_positions(len(request.prompt), vocab) for request in requests}
@@ -127,7 +134,7 @@ def test_a_large_vocabulary_keeps_a_spread_of_each_prompt(capture, v2, vocab, le
     assert table.values.shape == (len(wanted), vocab)
     assert (len(kept["r0"]) < length) == (vocab > 1024)
     chunks = [set(range(start, start + budget)) & kept["r0"] for start in range(0, length, budget)]
-    assert all(chunks) == (vocab < 262144)
+    assert all(chunks) == (whole or vocab < 262144)
 
 
 @RUNNERS

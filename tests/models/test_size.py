@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.models.instruments import instrument_path
-from harness.models.size import kv_bytes, weight_bytes
+from harness.models.size import kv_bytes, kv_groups, weight_bytes
 from tools.instruments.recipes import TRAINED
 
 
@@ -39,3 +39,11 @@ def test_kv_cache():
     config = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
     config |= {"head_dim": 8, "global_head_dim": 16}
     assert kv_bytes(config, tokens=10, itemsize=4) == 2 * 3 * 2 * 16 * 4 * 10
+
+
+def test_groups_of_layers():
+    """One kind of layer is one group; else all groups have as many layers as the rarest kind."""
+    uniform = {"num_hidden_layers": 30}
+    assert kv_groups(uniform) == 1
+    mixed = uniform | {"layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5}
+    assert kv_groups(mixed) == 6

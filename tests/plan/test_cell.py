@@ -31,6 +31,8 @@ OTHER = {
     "weights": Weights.RANDOM,
     "max_model_len": 1024,
     "max_gen_tokens": 64,
+    "max_sequences": 128,
+    "cache_tokens": 4096,
     "vocab_size": 65,
     "sliding_window": 8,
     "versions": (("torch", "2.12.0"),),

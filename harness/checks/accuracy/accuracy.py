@@ -4,6 +4,7 @@ The same questions are asked of the same engine at two PP sizes, so that only th
 result changed carry information (docs/evidence.md).
 """
 
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Figure, Need, register
 from .paired import fall_bound, mcnemar
 from .power import ALPHA, FALSE_ALARM, fewest_questions
+from .same_batches import differing_tokens
 
 # In lm-eval's order. The one by which PP=1 solves more decides, the first if both are alike.
 FILTERS = ("strict-match", "flexible-extract")
@@ -32,7 +34,8 @@ def compare_accuracy(
 ) -> Verdict:
     """Judge the answers of `candidate` (PP=N) against those of `baseline` (PP=1).
 
-    FAIL: the sets do not pair, or more answers turned wrong, or right, than chance allows.
+    FAIL: the sets do not pair, more answers turned wrong, or right, than chance allows, or a token
+    differs where the bits of PP=1 are asked for.
     PASS: every output is identical, or the one-sided 95 % bound of the fall is below `margin`.
     INCONCLUSIVE: the questions are too few to decide, or PP=1 solves too few of them. Where the
     batches differ, identical outputs are a sample too and need as many questions as the margin.
@@ -63,9 +66,12 @@ def compare_accuracy(
         "flexible_lost": len(flexible_lost),
         "flexible_won": len(flexible_won),
     }
-    bits = bits_decide(baseline)
+    again = _asked_again(before, baseline.second_answers, read_by)
+    figures |= again
+    bits = bits_decide(baseline) and not again.get("repeat_changed")
     scores = f"{read_by} {figures['baseline']:.3f} at PP=1, {figures['candidate']:.3f} here"
-    if not changed:
+    parting = differing_tokens(pairs) if bits else None
+    if not changed and parting is None:
         needed = fewest_questions(margin)
         if count >= needed or bits:
             return judged([], f"all {count} outputs identical ({scores})", **figures)
@@ -86,17 +92,21 @@ def compare_accuracy(
         "fall_low": -fall_bound(len(won), len(lost), count),
     }
     evidence = {**figures, "examples": _examples(lost, won, changed)}
-    differ = f"{len(changed)} of {count} outputs differ"
+    differ = f"{len(changed)} of {count} outputs differ{_beside(again)}"
     flips = f"{len(lost)} of {count} questions lost, {len(won)} won"
     for code, does, p_value in (("ACC001", "falls", p_fall), ("ACC005", "rises", p_rise)):
         if p_value < (ALPHA if bits else FALSE_ALARM / 2):
             finding = Finding(
                 code,
-                f"accuracy {does}: {scores}; {flips} (exact McNemar p = {p_value:.2g})",
+                f"accuracy {does}: {scores}; {flips} (exact McNemar p = {p_value:.2g})"
+                + (f"; {parting.message}" if parting else ""),
                 "see the contract and logits findings of this cell",
                 evidence=evidence,
             )
             return verdict_of(Outcome.FAIL, finding, **figures)
+    if parting:
+        parting = replace(parting, evidence={**parting.evidence, **evidence})
+        return verdict_of(Outcome.FAIL, parting, **figures)
     is_informative = figures["baseline"] >= _LEAST_SOLVED
     if is_informative and bound < margin:
         finding = Finding(
@@ -130,6 +140,9 @@ register(
             Figure("lost", "questions lost"),
             Figure("won", "questions won"),
             Figure("outputs_changed", "answers that differ"),
+            Figure("repeat_changed", "answers that differ at PP=1, asked again in other batches"),
+            Figure("repeat_lost", "questions that PP=1 lost when asked again"),
+            Figure("repeat_won", "questions that PP=1 won when asked again"),
             Figure("margin", "accepted fall"),
             Figure("filter", "answers read by"),
             Figure("flexible_baseline", f"accuracy at PP=1, read by {FILTERS[1]}"),
@@ -160,6 +173,29 @@ def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
     lost = [(a, b) for a, b in pairs if _right(a, filter_name) and not _right(b, filter_name)]
     won = [(a, b) for a, b in pairs if not _right(a, filter_name) and _right(b, filter_name)]
     return lost, won
+
+
+def _asked_again(before: list[Line], again: list[Line], filter_name: str) -> dict[str, int]:
+    """Count what changed when PP=1 was asked again in other batches; empty where it was not."""
+    if len(again) != len(before):
+        return {}
+    pairs = list(zip(before, again, strict=True))
+    lost, won = _flipped(pairs, filter_name)
+    return {
+        "repeat_changed": sum(a["output"] != b["output"] for a, b in pairs),
+        "repeat_lost": len(lost),
+        "repeat_won": len(won),
+    }
+
+
+def _beside(again: dict[str, int]) -> str:
+    """Put what PP=1 changed by itself beside what PP=N changed, in words."""
+    if not again:
+        return ""
+    return (
+        f" ({again['repeat_changed']} at PP=1 asked again in other batches, "
+        f"{again['repeat_lost']} lost, {again['repeat_won']} won)"
+    )
 
 
 def _unpaired(before: list[Line], after: list[Line]) -> Finding | None:

@@ -15,8 +15,8 @@ from .effects import EffectWriter
 from .outbox import Outbox
 from .step import RowSpan
 
-# Rows of logits computed at a time for whole prompts: bounds memory at large vocabularies.
-_CHUNK_ROWS = 256
+# Logits computed at a time for prompts: 64 MiB in float32, as rows of any vocabulary.
+_CHUNK_LOGITS = 1 << 24
 
 # A request, the absolute position of its row, and whether the engine samples from it.
 _Entry = tuple[RowSpan, int, str]
@@ -73,8 +73,9 @@ class LogitWriter:
                     entries.append((span, position, "prompt"))
                     rows.append(offset + position - span.start)
             offset += span.count
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            chunk = slice(start, start + _CHUNK_ROWS)
+        at_once = max(1, _CHUNK_LOGITS // vocab)
+        for start in range(0, len(rows), at_once):
+            chunk = slice(start, start + at_once)
             logits = compute(_rows_of(hidden, rows[chunk]))
             if logits is not None:
                 self._put(entries[chunk], logits)

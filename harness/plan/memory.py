@@ -1,0 +1,57 @@
+"""What engines take of memory, from the config: the tokens of their cache, the peak of a rank."""
+
+from ..engine.settings import Device
+from .cell import Cell
+from .hosts import device_bytes
+
+_GIB = 2**30
+# The engine's process with its share of the fork server, and a rank before it holds anything.
+# Measured with the instruments (vLLM 0.20.2): proportional set size of the one, peak of the other.
+_CELL_BYTES, _RANK_BYTES = 1.1 * _GIB, 0.6 * _GIB
+# Room of a cache on a CPU: two engines of a small checkpoint run side by side on 24 GiB.
+_CPU_CACHE_BYTES = 2 * _GIB
+# Share of a GPU that vLLM may fill, and what activations, logits and graphs take of it beside
+# weights and cache.
+_GPU_SHARE, _GPU_WORK_BYTES = 0.9, 6 * _GIB
+# Requests at full length that the probes need room for, and requests in flight where a GPU answers
+# real questions.
+FULL_PROBES, GPU_SEQUENCES = 8, 128
+# Copies of the sampler's logits that a step holds: as computed, in float32, sorted, kept.
+_LOGIT_COPIES = 4
+
+
+def cache_tokens(
+    length: int, *, sequences: int, token_bytes: int, weight_bytes: int, device: Device, share: int
+) -> int:
+    """Return how many tokens the KV cache of an engine holds, the same at every PP size.
+
+    `sequences` requests at their full `length`, and one more, or what the device has
+    room for beside the weights of PP=1; no fewer than two requests. `token_bytes` are of one token
+    in all layers, `share` ranks share a device.
+    """
+    wanted = (sequences + 1) * length
+    room = _CPU_CACHE_BYTES
+    if device is not Device.CPU:
+        room = int(_GPU_SHARE * device_bytes(device) / share - _GPU_WORK_BYTES) - weight_bytes
+    return max(2 * length, min(wanted, room // max(token_bytes, 1)))
+
+
+def rank_bytes(cell: Cell) -> int:
+    """Predict the most memory that a rank of a cell holds: the first and the last have most.
+
+    Layers and cache are shared out among the stages; a first stage holds the embedding, a last one
+    the head, which may be the same weights.
+    """
+    load, parts = cell.load, cell.pp * cell.tp
+    ends = load.embedding_bytes / cell.tp
+    layers = max(load.weight_bytes / cell.tp - ends, 0) / cell.pp
+    logits = cell.max_sequences * cell.vocab_size * 4 * _LOGIT_COPIES
+    fixed = _RANK_BYTES if cell.device is Device.CPU else 0
+    return int(fixed + ends + layers + load.kv_bytes / parts + load.step_bytes / cell.tp + logits)
+
+
+def expected_bytes(cell: Cell) -> float:
+    """Return the host memory in bytes that a CPU cell takes; a GPU cell's is not its host's."""
+    if cell.device is not Device.CPU:
+        return 0.0
+    return _CELL_BYTES + cell.pp * cell.tp * rank_bytes(cell)

@@ -1,0 +1,66 @@
+"""Caches fit their device, and the peak of a rank is predicted from the config."""
+
+import dataclasses
+
+import pytest
+
+import harness.plan.memory as module
+from harness.engine.settings import MAX_SEQUENCES, Device
+from harness.models.size import embedding_bytes, kv_bytes, step_bytes
+from harness.plan.cell import Load
+from harness.plan.memory import cache_tokens, expected_bytes, rank_bytes
+
+GIB = 2**30
+# SmolLM2-135M, as its config describes it; 134.5 million parameters, embedding and head are one.
+SMOLLM2 = {
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+}
+LENGTH, FLOAT32 = 4096, 4
+WEIGHTS = 538_060_000
+
+
+def tokens(**changes):
+    settings = {
+        "sequences": MAX_SEQUENCES,
+        "token_bytes": kv_bytes(SMOLLM2, 1, FLOAT32),
+        "weight_bytes": WEIGHTS,
+        "device": Device.CPU,
+        "share": 1,
+    }
+    return cache_tokens(LENGTH, **settings | changes)
+
+
+def test_a_small_model_holds_all_requests_at_full_length():
+    """What fits is not made smaller."""
+    assert tokens(token_bytes=100) == (MAX_SEQUENCES + 1) * LENGTH
+
+
+def test_a_cache_fits_its_device(monkeypatch):
+    """A larger model gets fewer tokens, never fewer than two requests; GPUs give what they have."""
+    assert tokens() * kv_bytes(SMOLLM2, 1, FLOAT32) <= 2 * GIB
+    assert tokens(token_bytes=GIB) == 2 * LENGTH
+    monkeypatch.setattr(module, "device_bytes", lambda _device: 80 * GIB)
+    alone = tokens(token_bytes=GIB // 1024, weight_bytes=40 * GIB, device=Device.CUDA)
+    assert 20 * 1024 < alone < 40 * 1024
+    shared = tokens(token_bytes=GIB // 1024, weight_bytes=10 * GIB, device=Device.CUDA, share=2)
+    assert shared < alone
+
+
+@pytest.mark.parametrize("pp", [1, 2, 4])
+def test_a_small_checkpoint_takes_less_than_6_gib_a_rank(cell, pp):
+    """SmolLM2-135M in float32 with 5 examples a question; two such cells fit into 24 GiB."""
+    load = Load(
+        weight_bytes=WEIGHTS,
+        kv_bytes=kv_bytes(SMOLLM2, tokens(), FLOAT32),
+        embedding_bytes=embedding_bytes(SMOLLM2, FLOAT32),
+        step_bytes=step_bytes(SMOLLM2, 8192, FLOAT32),
+    )
+    real = dataclasses.replace(cell, pp=pp, load=load, vocab_size=SMOLLM2["vocab_size"])
+    assert rank_bytes(real) < 6 * GIB
+    assert 2 * expected_bytes(real) < 24 * GIB
