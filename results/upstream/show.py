@@ -38,7 +38,6 @@ SETTINGS = {
 }
 # The model type, what its config has beside SMALL, and arguments of the engine.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "llama": ("llama", {}, {}),
     "gemma4-ple": (
         "gemma4_text",
         {
