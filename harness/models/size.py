@@ -68,6 +68,8 @@ def kv_bytes(config: Config, tokens: int, itemsize: int) -> int:
 def _attention(decoder: Decoder, text: Config, kind: str) -> int:
     """Count query, key, value and output maps; KV-shared layers carry unused key and value maps."""
     heads = decoder.num_attention_heads
+    if not heads:
+        return 0  # a state-space model
     kv_heads = decoder.num_key_value_heads or heads
     head = decoder.head_dim or decoder.hidden_size // heads
     maps = 2 * (heads + kv_heads)

@@ -47,3 +47,9 @@ def test_groups_of_layers():
     assert kv_groups(uniform) == 1
     mixed = uniform | {"layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5}
     assert kv_groups(mixed) == 6
+
+
+def test_a_model_without_attention_heads_has_a_size(tmp_path):
+    """Mamba's config names none; planning it divided by them."""
+    config = {"num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 100}
+    assert weight_bytes(tmp_path, config, 2) >= 100 * 64 * 2
