@@ -5,9 +5,10 @@ from .cell import Cell
 from .hosts import device_bytes
 
 _GIB = 2**30
-# The engine's process with its share of the fork server, and a rank before it holds anything.
-# Measured with the instruments (vLLM 0.20.2): proportional set size of the one, peak of the other.
-_CELL_BYTES, _RANK_BYTES = 1.1 * _GIB, 0.6 * _GIB
+# The engine's process with its share of the fork server, a rank before it holds anything, and what
+# of a rank's resident memory it shares with the server that it was forked from. Measured with the
+# instruments (vLLM 0.20.2): proportional set size of the first two, resident size of ranks.
+_CELL_BYTES, _RANK_BYTES, _SHARED_BYTES = 1.1 * _GIB, 0.6 * _GIB, 0.3 * _GIB
 # Room of a cache on a CPU: two engines of a small checkpoint run side by side on 24 GiB.
 _CPU_CACHE_BYTES = 2 * _GIB
 # Share of a GPU that vLLM may fill, and what activations, logits and graphs take of it beside
@@ -46,7 +47,7 @@ def rank_bytes(cell: Cell) -> int:
     ends = load.embedding_bytes / cell.tp
     layers = max(load.weight_bytes / cell.tp - ends, 0) / cell.pp
     logits = cell.max_sequences * cell.vocab_size * 4 * _LOGIT_COPIES
-    fixed = _RANK_BYTES if cell.device is Device.CPU else 0
+    fixed = _RANK_BYTES + _SHARED_BYTES if cell.device is Device.CPU else 0
     return int(fixed + ends + layers + load.kv_bytes / parts + load.step_bytes / cell.tp + logits)
 
 
@@ -54,4 +55,4 @@ def expected_bytes(cell: Cell) -> float:
     """Return the host memory in bytes that a CPU cell takes; a GPU cell's is not its host's."""
     if cell.device is not Device.CPU:
         return 0.0
-    return _CELL_BYTES + cell.pp * cell.tp * rank_bytes(cell)
+    return _CELL_BYTES + cell.pp * cell.tp * (rank_bytes(cell) - _SHARED_BYTES)
