@@ -17,8 +17,9 @@ _GPU_SHARE, _GPU_WORK_BYTES = 0.9, 6 * _GIB
 # Requests at full length that the probes need room for, and requests in flight where a GPU answers
 # real questions.
 FULL_PROBES, GPU_SEQUENCES = 8, 128
-# Copies of the sampler's logits that a step holds: as computed, in float32, sorted, kept.
-_LOGIT_COPIES = 4
+# Copies of logits that a step holds, as computed, in float32, sorted and kept: of the sampler's,
+# and of the prompt rows that hooks/logits.py computes at a time.
+_LOGIT_COPIES, _PROMPT_LOGITS_BYTES = 4, 64 * 2**20
 
 
 def cache_tokens(
@@ -46,7 +47,7 @@ def rank_bytes(cell: Cell) -> int:
     load, parts = cell.load, cell.pp * cell.tp
     ends = load.embedding_bytes / cell.tp
     layers = max(load.weight_bytes / cell.tp - ends, 0) / cell.pp
-    logits = cell.max_sequences * cell.vocab_size * 4 * _LOGIT_COPIES
+    logits = _LOGIT_COPIES * (cell.max_sequences * cell.vocab_size * 4 + _PROMPT_LOGITS_BYTES)
     fixed = _RANK_BYTES + _SHARED_BYTES if cell.device is Device.CPU else 0
     return int(fixed + ends + layers + load.kv_bytes / parts + load.step_bytes / cell.tp + logits)
 

@@ -11,6 +11,7 @@ from harness.checks.refusals import judge_devices, judge_partition
 from harness.checks.registry import check_names
 from harness.models.partition import plan_partition
 from harness.plan.cell import Load
+from harness.plan.memory import expected_bytes
 
 
 @pytest.mark.parametrize("check", check_names())
@@ -75,7 +76,8 @@ def test_too_little_memory_blocks(cell):
     heavy = dataclasses.replace(cell, load=Load(weight_bytes=100 * 2**30))
     verdict = judge_devices(DevicePool("cpu", (0, 1), memory=8 * 2**30), heavy)
     assert verdict.outcome is Outcome.BLOCKED
-    assert "PP=2 needs about 102 GiB of memory, 16 GiB can be used" in verdict.summary
+    needed = f"{expected_bytes(heavy) / 2**30:.0f}"
+    assert f"PP=2 needs about {needed} GiB of memory, 16 GiB can be used" in verdict.summary
 
 
 def test_unknown_check_is_a_bug(build):
