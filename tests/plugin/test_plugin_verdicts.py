@@ -241,7 +241,18 @@ def test_the_margin_reaches_the_verdict(suite):
     asked = ("--pp", "2", "--pp-variant", "merged", "--pp-model", "mm", "--pp-ignore-expected")
     judged = {}
     for margin in ("0.01", "0.5"):
-        result = suite(*asked, "--pp-margin", margin, "--pp-report", margin, "-k", "accuracy")
+        # In parity the first token that differs decides, whatever the margin.
+        result = suite(
+            *asked,
+            "--pp-profile",
+            "stress",
+            "--pp-margin",
+            margin,
+            "--pp-report",
+            margin,
+            "-k",
+            "accuracy",
+        )
         (verdict,) = report(suite, margin)["verdicts"]
         judged[margin] = (result.ret, verdict["verdict"], verdict["figures"]["margin"])
     assert judged == {"0.01": (1, "inconclusive", 0.01), "0.5": (1, "inconclusive", 0.5)}
