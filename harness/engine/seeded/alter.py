@@ -181,6 +181,16 @@ def module_of_layer(layer: int, path: str = "") -> Decorator:
     return _of_layer(layer, lambda module, alter: alter(module.get_submodule(path)))
 
 
+def parameter_of_layer(layer: int, name: str) -> Decorator:
+    """Alter a parameter of one decoder layer, in whatever module of it a release keeps that."""
+
+    def find(module: Any) -> Any:
+        parameters = module.named_parameters()
+        return next(value for path, value in parameters if path.rpartition(".")[2] == name)
+
+    return _of_layer(layer, lambda module, alter: alter(find(module)))
+
+
 def _of_layer(layer: int, alter_layer: Callable[[Any, Any], Altered]) -> Decorator:
     def place(site: Site, alter: Any) -> Altered:
         if layer not in site.layers:

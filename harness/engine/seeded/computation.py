@@ -15,6 +15,7 @@ from .alter import (
     module_of_layer,
     on_layer_input,
     on_layer_output,
+    parameter_of_layer,
     weight,
     weight_of_ones,
 )
@@ -207,23 +208,23 @@ def _cache_of(site: Site, source: int, *, layer: int) -> Altered:
 
 
 @fault("one expert", "expert 3 of layer 5 gives nothing", model="moe", quick=True)
-@module_of_layer(5, "moe.experts")
-def _one_expert(experts: Any) -> Altered:
+@parameter_of_layer(5, "w2_weight")
+def _one_expert(down_projections: Tensor) -> Altered:
     def without_third(weights: Tensor) -> Tensor:
         weights = weights.clone()
         weights[3] = 0
         return weights
 
-    return weight(experts.w2_weight, without_third)
+    return weight(down_projections, without_third)
 
 
 @fault("one expert", "experts of layer 4 have each other's output", model="moe", layer=4)
-@module_of_layer(4, "moe.experts")
-def _experts_one_off(experts: Any) -> Altered:
-    return weight(experts.w2_weight, lambda weights: weights.roll(1, 0))
+@parameter_of_layer(4, "w2_weight")
+def _experts_one_off(down_projections: Tensor) -> Altered:
+    return weight(down_projections, lambda weights: weights.roll(1, 0))
 
 
 @fault("one expert", "scales of layer 4's experts are one off", model="moe", layer=4)
-@module_of_layer(4, "moe")
-def _expert_scales_one_off(moe: Any) -> Altered:
-    return weight(moe.per_expert_scale, lambda scales: scales.roll(1))
+@parameter_of_layer(4, "per_expert_scale")
+def _expert_scales_one_off(scales: Tensor) -> Altered:
+    return weight(scales, lambda values: values.roll(1))
