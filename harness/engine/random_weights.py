@@ -75,10 +75,14 @@ def refill(name: str, tensor: torch.Tensor, seed: int, *, is_embedding: bool) ->
     """Replace a tensor's values where it lies; matrices without a second copy of them.
 
     The largest table of a real model is 6 GB, and a float32 copy of it would not fit beside it.
+    Vectors that are no weight of a norm (biases) are drawn around 0: vLLM leaves them as memory was.
     """
     with torch.no_grad():
         if tensor.dim() < 2 or tensor.numel() == 1:
-            tensor.copy_(draw(name, tensor.float(), seed, is_embedding=is_embedding))
+            start = tensor.float()
+            if tensor.numel() > 1 and not name.endswith("weight"):
+                start = torch.zeros_like(start)
+            tensor.copy_(draw(name, start, seed, is_embedding=is_embedding))
         else:
             std = matrix_std(name, tensor.shape, is_embedding=is_embedding)
             tensor.normal_(0.0, std, generator=generator_for(name, seed, tensor.device))

@@ -29,8 +29,16 @@ def test_spreads():
     assert experts.std().item() == pytest.approx(MATRIX_GAIN / 8, rel=0.02)
     table = drawn("e", torch.zeros(512, 256), is_embedding=True)
     assert table.std().item() == pytest.approx(EMBEDDING_STD, rel=0.02)
-    norm = drawn("n", torch.ones(4096))
+    norm = drawn("norm.weight", torch.ones(4096))
     assert norm.mean().item() == pytest.approx(1.0, abs=0.02)
     assert norm.std().item() > 0.1
     scalar = drawn("layer_scalar", torch.ones(1))
     assert 0.7 <= scalar.item() <= 0.9
+
+
+def test_a_bias_does_not_depend_on_what_memory_held():
+    """vLLM leaves biases unset; two ranks would hold other numbers, or none."""
+    garbage = torch.full((64,), float("nan"))
+    bias = drawn("layers.0.mlp.bias", garbage)
+    assert torch.equal(bias, drawn("layers.0.mlp.bias", torch.ones(64)))
+    assert bias.std().item() > 0.1

@@ -35,6 +35,4 @@ class RandomLoader(BaseModelLoader):
         }
         for name, tensor in saved_tensors(model).items():
             if not name.rpartition(".")[2].startswith("_"):
-                if tensor.dim() == 1 and tensor.numel() > 1 and not name.endswith("weight"):
-                    tensor.data.zero_()  # vLLM leaves biases as memory was
                 refill(name, tensor, _SEED, is_embedding=id(tensor) in embeddings)
