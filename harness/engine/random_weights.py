@@ -75,7 +75,8 @@ def refill(name: str, tensor: torch.Tensor, seed: int, *, is_embedding: bool) ->
     """Replace a tensor's values where it lies; matrices without a second copy of them.
 
     The largest table of a real model is 6 GB, and a float32 copy of it would not fit beside it.
-    Vectors that are no weight of a norm (biases) are drawn around 0: vLLM leaves them as memory was.
+    Biases, and other vectors that are no weight, are drawn around 0: vLLM leaves them as memory
+    was.
     """
     with torch.no_grad():
         if tensor.dim() < 2 or tensor.numel() == 1:

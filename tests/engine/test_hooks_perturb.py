@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="perturbations run inside the engine
 
 from harness.engine.hooks import changes  # noqa: E402 - needs torch
 from harness.engine.hooks.perturb import perturbation, weight_kinds  # noqa: E402 - needs torch
+from harness.engine.hooks.scalars import scalar_kinds  # noqa: E402 - needs torch
 from harness.engine.hooks.site import Site  # noqa: E402 - after the skip
 from harness.engine.perturbations import key_names  # noqa: E402 - after the skip
 
@@ -153,3 +154,50 @@ def test_a_change_is_found_by_the_prefix_of_its_family(monkeypatch):
         changes.find_change("colour:blue")
     with pytest.raises(LookupError, match="'size:red'; families are colour:, sensitivity:"):
         changes.find_change("size:red")
+
+
+class Scaled(torch.nn.Module):
+    """A layer with a multiplier of its own, one of its config, and one that no forward reads."""
+
+    def __init__(self, multiplier, of_config=0.5):
+        super().__init__()
+        self.residual_multiplier, self.unread_multiplier = multiplier, 3.0
+        self.config = SimpleNamespace(embedding_multiplier=of_config)
+
+    def forward(self, x):
+        return x + x.sin() * self.residual_multiplier * self.config.embedding_multiplier
+
+
+def test_scalars_are_moved_where_a_forward_reads_them():
+    """Applied twice, a multiplier shows; it is put back, and one that nothing reads is none."""
+    model = torch.nn.Sequential(Scaled(2.0), Scaled(2.0))
+    names = ["*.residual_multiplier (scalar)", "*.config.embedding_multiplier (scalar)"]
+    kinds = scalar_kinds(torch.nn.ModuleDict({"layers": model}))
+    assert list(kinds) == [f"layers.{name}" for name in names]
+    x = torch.ones(3)
+    plain = model(x)
+    for name, scalar in scalar_kinds(model).items():
+        with perturbation(f"weight:{name}")(site(model)):
+            assert not torch.equal(model(x), plain)
+        assert torch.equal(model(x), plain)
+        assert not scalar.is_neutral
+
+
+def test_a_multiplier_of_one_is_named_as_a_blind_spot_of_the_model():
+    """Applied twice it changes nothing: the capture says so in place of asking for an effect."""
+    model, written = torch.nn.ModuleDict({"layer": Scaled(1.0)}), {}
+    with perturbation("none")(site(model, written=written)):
+        model["layer"](torch.ones(3))
+    assert written["excuses"]["kinds"] == {
+        "layer.residual_multiplier (scalar)": "it is 1.0, however often it is applied"
+    }
+
+
+@pytest.mark.vllm
+def test_the_scalars_of_granite_are_found_in_its_own_classes():
+    """By what vLLM's forwards name: residual and embedding multiplier, and the logits' scale."""
+    granite = pytest.importorskip("vllm.model_executor.models.granite")
+    from harness.engine.hooks.scalars import scalars_read_by
+
+    assert scalars_read_by(granite.GraniteDecoderLayer) == ("residual_multiplier",)
+    assert scalars_read_by(granite.GraniteModel) == ("config.embedding_multiplier",)

@@ -9,6 +9,7 @@ import torch
 from ..failures import ModelError
 from .extent import plain
 from .perturb import weight_kinds
+from .scalars import scalar_kinds
 from .step import RowSpan
 from .tensors import traced
 from .tracer import Tracer
@@ -52,7 +53,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     else:
         tracer.preload(dict(dict.items(empty.tensors)))
     tracer.write("declared", keys=declared, error=error)
-    tracer.write("weights", kinds=list(weight_kinds(model)))
+    tracer.write("weights", kinds=[*weight_kinds(model), *scalar_kinds(model)])
     tracer.write("attention", backends=_attention_backends(model))
     layers = decoder_layers(runner)
     tracer.write("layers", indices=list(layers))

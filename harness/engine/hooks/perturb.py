@@ -1,4 +1,4 @@
-"""Known perturbations: of one weight of each kind, and of each key at each boundary.
+"""Known perturbations: of one weight and scalar of each kind, and of each key at each boundary.
 
 An equal result proves something only if an unequal one was possible. Each perturbation doubles
 every other element: a norm that follows cannot undo that, as it undoes a scaling, and doubling is
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..perturbations import KEY, UNPERTURBED, WEIGHT
+from .scalars import scalar_kinds
 from .site import Change, Site, altered_send
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
@@ -96,12 +97,26 @@ def _unperturbed(site: Site) -> Iterator[None]:
             excuses[kind] = "it is zero throughout"
         elif weight.tensor.numel() == 1 and abs(float(weight.tensor)) < _EPSILON:
             excuses[kind] = "it is an epsilon, which keeps a formula from zero"
+    for kind, scalar in scalar_kinds(site.model).items():
+        if id(scalar.module) not in ran:
+            excuses[kind] = "its module does not run for text"
+        elif scalar.is_neutral:
+            excuses[kind] = f"it is {scalar.value}, however often it is applied"
+        elif not eager:
+            excuses[kind] = "compiled code has it as a constant"
     site.write("excuses", kinds=excuses)
 
 
 @contextmanager
 def _weight_altered(site: Site, kind: str) -> Iterator[None]:
-    """Double every other element of the first weight of a kind, in place or through its input."""
+    """Double every other element of the first weight of a kind, in place or through its input.
+
+    A scalar is squared.
+    """
+    if scalar := scalar_kinds(site.model).get(kind):
+        with scalar.squared():
+            yield
+        return
     weight = weight_kinds(site.model)[kind]
     tensor, module = weight.tensor, weight.module
     in_place = tensor.numel() > 0 and tensor.dtype in _EXACTLY_DOUBLED
