@@ -273,8 +273,9 @@ def test_what_pp_1_changes_by_itself_stands_beside(build):
     after = [answer(n, right=n > 0) for n in range(10)]
     again = [answer(n, right=n > 1) for n in range(10)]
     verdict = judge(build, before, after, asked=STRESS, again=again)
-    assert "1 of 10 outputs differ (2 at PP=1 asked again in other batches, 2 lost, 0 won)" in (
-        verdict.summary
+    assert (
+        "1 of 10 outputs differ (2 differ at PP=1 asked again in other batches, 2 lost, 0 won)"
+        in (verdict.summary)
     )
     assert verdict.figures["repeat_changed"] == verdict.figures["repeat_lost"] == 2
 

@@ -73,12 +73,12 @@ def compare_accuracy(
     parting = differing_tokens(pairs) if bits else None
     if not changed and parting is None:
         needed = fewest_questions(margin)
+        same = f"all {count} outputs identical{_beside(again)} ({scores})"
         if count >= needed or bits:
-            return judged([], f"all {count} outputs identical ({scores})", **figures)
+            return judged([], same, **figures)
         finding = Finding(
             "ACC002",
-            f"all {count} outputs identical ({scores}), and in other batches {needed} are needed "
-            f"to exclude a fall of {margin:g}",
+            f"{same}, and in other batches {needed} are needed to exclude a fall of {margin:g}",
             "ask more questions (--pp-gsm8k-limit), or run --pp-profile parity",
             Severity.WARNING,
         )
@@ -193,7 +193,7 @@ def _beside(again: dict[str, int]) -> str:
     if not again:
         return ""
     return (
-        f" ({again['repeat_changed']} at PP=1 asked again in other batches, "
+        f" ({again['repeat_changed']} differ at PP=1 asked again in other batches, "
         f"{again['repeat_lost']} lost, {again['repeat_won']} won)"
     )
 
