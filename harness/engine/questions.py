@@ -3,13 +3,13 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .manifest import Gsm8kSource, Request
+from .manifest import EFFECTIVE, Effective, Gsm8kSource, Request, read_record
 from .names import ANSWERS, REQUEST_MARK, SECOND_ANSWERS
-from .settings import Profile
+from .settings import ModelRunner, Profile
 
 # lm-eval's own default: the same examples are shown as `lm_eval` on the command line would show.
 _FEWSHOT_SEED = 1234
@@ -93,8 +93,10 @@ def run_gsm8k(
     llm.reset_prefix_cache()
     asked = _Asked()
     lm.set_cache_hook(asked)
-    steps = _steps_of_one_stage(llm) if request.profile is Profile.PARITY else nullcontext()
-    with steps, _generating(llm, asked, change=change, in_reverse=in_other_batches):
+    with (
+        _same_steps(llm, request),
+        _generating(llm, asked, change=change, in_reverse=in_other_batches),
+    ):
         samples = evaluate_gsm8k(lm, request.gsm8k, out.parent)
     outputs = asked.by_prompt()
     questions: dict[int, dict[str, Any]] = {}
@@ -170,6 +172,20 @@ def _generating(llm: Any, asked: _Asked, *, change: str, in_reverse: bool) -> It
         yield
     finally:
         del llm.generate
+
+
+def _same_steps(llm: Any, request: Request) -> AbstractContextManager[None]:
+    """Let questions in parity run the same batches at every PP.
+
+    V2 does so by itself: an empty batch leaves its order of requests alone. It must not be stepped
+    otherwise, since a stage takes the tokens that were sampled as many steps ago as there are
+    stages (`update_pp_decode_requests`): with a step at a time it reads those of another step.
+    """
+    effective = read_record(Effective, request.folder / EFFECTIVE)
+    own_steps = request.profile is not Profile.PARITY or (
+        effective is not None and effective.runner == ModelRunner.V2
+    )
+    return nullcontext() if own_steps else _steps_of_one_stage(llm)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ pytest.importorskip("lm_eval", reason="it comes with the extras cpu and cuda")
 
 from lm_eval.api.model import LM
 
-from harness.engine.manifest import Gsm8kSource, Request
+from harness.engine.manifest import EFFECTIVE, Effective, Gsm8kSource, Request, write_record
 from harness.engine.questions import ask_questions
 from harness.engine.settings import Profile
 
@@ -98,6 +98,22 @@ def ask(tmp_path):
     return run
 
 
+@pytest.fixture
+def effective(tmp_path):
+    """Return a function that writes what is in effect in the engine, as main.py does."""
+
+    def write(**changed):
+        record = Effective(
+            pp=2, tp=1, dtype="float32", enforce_eager=True, async_scheduling=False,
+            chunked_prefill=True, prefix_caching=False, kv_blocks=None, block_size=16,
+            max_num_batched_tokens=2048, max_num_seqs=32, attention="", architecture="",
+            partition=None, ranks_per_device=1, worker_start="fork", **changed,
+        )  # fmt: skip
+        write_record(record, tmp_path / EFFECTIVE)
+
+    return write
+
+
 @pytest.mark.parametrize("pp", [1, 2])
 def test_in_parity_every_pp_size_steps_as_one_stage(ask, pp):
     """One batch in flight while questions are asked, and as before afterwards."""
@@ -111,6 +127,16 @@ def test_in_parity_every_pp_size_steps_as_one_stage(ask, pp):
         assert line["tokens"] == [len(asked), 7]
         assert line["margins"] == [0.25, 0.25]
         assert line["output"] == f"#### {len(asked)}"
+
+
+def test_v2_keeps_its_own_steps(ask, effective):
+    """A stage of V2 takes tokens of as many steps ago as there are stages: it is never stepped."""
+    effective(runner="v2")
+    engine, _ = ask(pp=2)
+    assert engine.stepped == [("queue", "many")]
+    effective(runner="v1")
+    engine, _ = ask(pp=2)
+    assert engine.stepped == [(None, "one")]
 
 
 def test_under_stress_pp_1_is_asked_twice_in_other_batches(ask):
