@@ -47,6 +47,9 @@ def compose(lender: InstalledVllm, release: InstalledVllm) -> str:
     metadata = (info / "METADATA").read_text(encoding="utf-8")
     for key, value in (("Name", lender.distribution), ("Version", version)):
         metadata = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", metadata, count=1)
+    # uv links files from its cache: what is written in place is written for every environment.
+    for name in ("METADATA", "RECORD"):
+        (info / name).unlink()
     (info / "METADATA").write_text(metadata, encoding="utf-8")
     _write_record(info, rows)
     return version
