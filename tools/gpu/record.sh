@@ -11,6 +11,7 @@
 # gemma3-270m (docs/models.md), and GSM8K, the questions: test.jsonl with train.jsonl beside it.
 set -uo pipefail
 
+real=${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m
 declare -A steps=(
   [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
@@ -38,11 +39,9 @@ declare -A steps=(
   [E2B-stress]="--pp 2 --pp-variant fixed --pp-model shape:E2B --pp-profile stress"
   [large]="--pp 2 --pp-variant fixed --pp-model shape:26B-A4B,shape:31B"
   [large-stress]="--pp 2 --pp-variant fixed --pp-model shape:26B-A4B,shape:31B --pp-profile stress"
-  [smollm2]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m --pp-gsm8k ${GSM8K:-GSM8K}"
-  [smollm2-stress]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress"
-  [gemma3]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K}"
-  [gemma3-stress]="--pp 2 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress"
-  [real-pp4]="--pp 4 --pp-variant base --pp-model ${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile both"
+  [real]="--pp 2 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K}"
+  [real-stress]="--pp 2 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress --pp-kernels invariant"
+  [real-pp4]="--pp 4 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile both"
   [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
 )
