@@ -90,6 +90,12 @@ class SentProbe:
     request: ProbeRequest
     cached: int
 
+    @property
+    def rows(self) -> Iterator[tuple[str, int]]:
+        """Yield (request, position) of each row that the engine computes for it."""
+        for position in self.request.positions[self.cached :]:
+            yield self.request.name, position
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -172,24 +178,16 @@ class Capture:
         passes = _by_pass((number, ((name, at), row)) for (number, name), at, row in rows)
         return tuple(LogitTable(values, dict(index)) for index in passes)
 
-    @property
+    @cached_property
     def probes(self) -> dict[str, SentProbe]:
         """Return the requests of the first pass by name."""
-        return self._probes[0]
-
-    @property
-    def floor_probes(self) -> tuple[dict[str, SentProbe], ...]:
-        """Return the requests of each floor pass by their names in `probes`."""
-        return self._probes[1:]
-
-    @cached_property
-    def _probes(self) -> tuple[dict[str, SentProbe], ...]:
-        sent = []
+        sent = {}
         for line in read_lines(self.folder / "probes.jsonl"):
             number, name = split_pass(line["name"])
-            request = ProbeRequest(name, tuple(line["prompt"]), tuple(line["forced"]))
-            sent.append((number, SentProbe(request, line["cached"])))
-        return tuple({one.request.name: one for one in group} for group in _by_pass(sent))
+            if number == 0:
+                request = ProbeRequest(name, tuple(line["prompt"]), tuple(line["forced"]))
+                sent[name] = SentProbe(request, line["cached"])
+        return sent
 
     @cached_property
     def sensitivity(self) -> Sensitivity:

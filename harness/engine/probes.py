@@ -5,7 +5,6 @@ another's output and every cell of a model sees the same inputs (teacher forcing
 """
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -224,23 +223,6 @@ def kept_positions(prompt_length: int, vocab: int) -> frozenset[int]:
     if prompt_length <= limit:
         return frozenset(range(prompt_length))
     return frozenset(index * (prompt_length - 1) // (limit - 1) for index in range(limit))
-
-
-def expected_rows(
-    settings: EngineSettings, block_size: int, cached: Mapping[str, int]
-) -> frozenset[tuple[str, int]]:
-    """Return the (request, position) of each row that one pass over the probes computes.
-
-    `cached` maps a request to the tokens of its prompt that the prefix cache held, for which no row
-    is computed. Layers leave a fingerprint of each of these rows; `keeps_logits` says which of them
-    have logits too.
-    """
-    return frozenset(
-        (request.name, position)
-        for probe in probe_set(settings, block_size)
-        for request in probe.requests
-        for position in request.positions[cached.get(request.name, 0) :]
-    )
 
 
 def keeps_logits(position: int, prompt_length: int, vocab: int) -> bool:

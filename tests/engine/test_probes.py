@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.capture.record import SentProbe
 from harness.engine.probes import (
     chunk_tokens,
-    expected_rows,
     floor_passes,
     kept_positions,
     probe_set,
@@ -184,15 +184,12 @@ def test_stress_draws_other_batches_and_caches_the_same():
     assert len(set(sizes)) == len(sizes) > 1
 
 
-@given(st.integers(1, 5000), st.integers(1, 300))
-def test_expected_rows_are_those_that_no_cache_held(vocab_size, held):
-    """Every token but the last of each request has a row, from the first that was computed."""
-    probes = made(vocab_size=vocab_size)
-    every = expected_rows(settings(vocab_size=vocab_size), BLOCK, {})
-    requests = [one for probe in probes for one in probe.requests]
-    assert len(every) == sum(len(one.prompt) + len(one.forced) - 1 for one in requests)
-    rest = expected_rows(settings(vocab_size=vocab_size), BLOCK, {"full": held})
-    assert every - rest == {("full", position) for position in range(held)}
+@given(st.integers(1, 300))
+def test_rows_are_those_that_no_cache_held(held):
+    """Every token but the last of a request has a row, from the first that was computed."""
+    (full,) = (one for probe in made() for one in probe.requests if one.name == "full")
+    every = [("full", at) for at in range(len(full.prompt) + len(full.forced) - 1)]
+    assert list(SentProbe(full, held).rows) == every[held:]
 
 
 def test_a_small_vocabulary_keeps_every_row():

@@ -9,7 +9,7 @@ from harness.checks.finding import Outcome, Severity
 from harness.checks.judge import judge
 from harness.checks.layers import layer_rows
 from harness.checks.logits.logits import compare_logits
-from harness.engine.probes import expected_rows, probe_set
+from harness.engine.probes import probe_set
 from harness.engine.settings import Kernels, Profile
 
 pytestmark = pytest.mark.engine
@@ -18,6 +18,11 @@ pytestmark = pytest.mark.engine
 def sent_probes(capture):
     """The probes that a capture's engine was to run."""
     return probe_set(capture.cell, capture.manifest.effective.block_size)
+
+
+def sent_rows(capture):
+    """The rows of the requests that a capture's engine was sent."""
+    return {row for sent in capture.probes.values() for row in sent.rows}
 
 
 def rows_of(table):
@@ -60,8 +65,7 @@ def test_every_probe_row_is_captured(run):
     """Prefill and decode of every probe request are there, with one fingerprint per layer."""
     capture = run("fixed", "ple", 2)
     probes = sent_probes(capture)
-    block = capture.manifest.effective.block_size
-    assert capture.logits.index.keys() == expected_rows(capture.cell, block, {})
+    assert capture.logits.index.keys() == sent_rows(capture)
     assert [sent.request for sent in capture.probes.values()] == [
         request for probe in probes for request in probe.requests
     ], "the token ids stand in the capture"
@@ -91,18 +95,10 @@ def test_each_floor_pass_of_stress_has_every_row(run):
     """
     baseline = run("fixed", "ple", 1, profile=Profile.STRESS)
     block = baseline.manifest.effective.block_size
-    passes = list(
-        zip(
-            [baseline.logits, *baseline.floor_logits],
-            [baseline.probes, *baseline.floor_probes],
-            strict=True,
-        )
-    )
+    passes = [baseline.logits, *baseline.floor_logits]
     assert len(passes) == 4
-    for table, sent in passes:
-        cached = {name: probe.cached for name, probe in sent.items()}
-        assert table.index.keys() == expected_rows(baseline.cell, block, cached)
-        assert table.index.keys() == baseline.logits.index.keys()
+    for table in passes:
+        assert table.index.keys() == sent_rows(baseline)
     (trace,) = baseline.stages.values()
     batches = [{step.spans for step in steps} for steps in (trace.steps, *trace.floor_steps)]
     assert not batches[0] & batches[2] & batches[3]

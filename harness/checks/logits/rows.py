@@ -36,7 +36,7 @@ def missing_rows(baseline: Capture, candidate: Capture) -> Verdict | None:
         message = f"{len(lost)} logit rows are on one side only, first {row_name(lost[0])}"
         return _failed(message, lost)
     for side in (baseline, candidate):
-        rows = _expected(side)
+        rows = {row for sent in side.probes.values() for row in sent.rows}
         vocabulary = side.logits.values.shape[1]
         lengths = {name: len(sent.request.prompt) for name, sent in side.probes.items()}
         kept = {row for row in rows if keeps_logits(row[1], lengths[row[0]], vocabulary)}
@@ -55,15 +55,6 @@ def missing_rows(baseline: Capture, candidate: Capture) -> Verdict | None:
                     f"the probes give, first {row_name(gap[0])}",
                 )
     return None
-
-
-def _expected(side: Capture) -> set[Row]:
-    """Rows that the requests of a capture give, but for those that its prefix cache held."""
-    return {
-        (name, position)
-        for name, sent in side.probes.items()
-        for position in sent.request.positions[sent.cached :]
-    }
 
 
 def _failed(message: str, rows: Iterable[Row]) -> Verdict:
