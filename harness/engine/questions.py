@@ -175,32 +175,54 @@ def _generating(llm: Any, asked: _Asked, *, change: str, in_reverse: bool) -> It
 
 
 def _same_steps(llm: Any, request: Request) -> AbstractContextManager[None]:
-    """Let questions in parity run the same batches at every PP.
+    """Let questions in parity run the same batches at every PP: one with requests in flight.
 
-    V2 does so by itself: an empty batch leaves its order of requests alone. It must not be stepped
-    otherwise, since a stage takes the tokens that were sampled as many steps ago as there are
-    stages (`update_pp_decode_requests`): with a step at a time it reads those of another step.
+    vLLM keeps as many batches in flight as there are stages, so that a request joins another batch
+    than at PP=1, and rows of another batch are not bit-identical.
     """
+    if request.profile is not Profile.PARITY:
+        return nullcontext()
+    core = llm.llm_engine.engine_core.engine_core
     effective = read_record(Effective, request.folder / EFFECTIVE)
-    own_steps = request.profile is not Profile.PARITY or (
-        effective is not None and effective.runner == ModelRunner.V2
-    )
-    return nullcontext() if own_steps else _steps_of_one_stage(llm)
+    v2 = effective is not None and effective.runner == ModelRunner.V2
+    return _empty_batches_between(core) if v2 else _steps_of_one_stage(core)
 
 
 @contextmanager
-def _steps_of_one_stage(llm: Any) -> Iterator[None]:
-    """Let an engine of several stages schedule as one of a single stage does: a step at a time.
+def _steps_of_one_stage(core: Any) -> Iterator[None]:
+    """Let an engine of several stages step as one of a single stage does.
 
-    vLLM keeps as many batches in flight as there are stages. With fewer it sends an empty one,
-    which puts the requests of the next into another order than at PP=1, and rows in another order
-    are not bit-identical. Stepping alike, every PP size runs the same batches for as long as the
-    answers are the same.
+    For V1, where even an empty batch puts the requests of the next into another order.
     """
-    core = llm.llm_engine.engine_core.engine_core
     queue, step = core.batch_queue, core.step_fn
     core.batch_queue, core.step_fn = None, core.step
     try:
         yield
     finally:
         core.batch_queue, core.step_fn = queue, step
+
+
+@contextmanager
+def _empty_batches_between(core: Any) -> Iterator[None]:
+    """Schedule nothing while a batch with requests is in flight: the queue fills with empty ones.
+
+    For V2, whose stages take the tokens that were sampled as many steps ago as there are stages
+    (`update_pp_decode_requests`): it cannot do with fewer steps, and an empty batch leaves its
+    order of requests alone.
+    """
+    scheduler, schedule = core.scheduler, core.scheduler.schedule
+
+    def alone(*arguments: Any) -> Any:
+        tokens = scheduler.max_num_scheduled_tokens
+        if any(output.total_num_scheduled_tokens for _, output, *_ in core.batch_queue or ()):
+            scheduler.max_num_scheduled_tokens = 0
+        try:
+            return schedule(*arguments)
+        finally:
+            scheduler.max_num_scheduled_tokens = tokens
+
+    scheduler.schedule = alone
+    try:
+        yield
+    finally:
+        del scheduler.schedule

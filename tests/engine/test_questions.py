@@ -19,12 +19,27 @@ PROBLEMS = [
 ]
 
 
+class Scheduler:
+    """Schedules as many tokens as it may."""
+
+    max_num_scheduled_tokens = 8
+
+    def schedule(self):
+        return self.max_num_scheduled_tokens
+
+
 class Engine:
-    """Answers each prompt with its number of letters, and notes how it was stepped."""
+    """Answers each prompt with its number of letters, and notes how it was stepped.
+
+    `scheduled` are the tokens of a batch with nothing in flight, with a batch of three requests,
+    with an empty one, and with nothing again.
+    """
 
     def __init__(self):
-        self.orders, self.stepped, self.resets = [], [], 0
-        core = SimpleNamespace(batch_queue="queue", step="one", step_fn="many")
+        self.orders, self.stepped, self.scheduled, self.resets = [], [], [], 0
+        core = SimpleNamespace(
+            batch_queue="queue", step="one", step_fn="many", scheduler=Scheduler()
+        )
         self.core = core
         self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(engine_core=core))
 
@@ -34,6 +49,14 @@ class Engine:
     def generate(self, prompts, sampling_params):
         self.orders.append(prompts)
         self.stepped.append((self.core.batch_queue, self.core.step_fn))
+        queue = self.core.batch_queue
+        for tokens in ((), (3,), (0,), ()):
+            self.core.batch_queue = [
+                ("future", SimpleNamespace(total_num_scheduled_tokens=each), "future")
+                for each in tokens
+            ]
+            self.scheduled.append(self.core.scheduler.schedule())
+        self.core.batch_queue = queue
         assert all(params.logprobs == 2 for params in sampling_params)
         return [
             SimpleNamespace(
@@ -129,14 +152,17 @@ def test_in_parity_every_pp_size_steps_as_one_stage(ask, pp):
         assert line["output"] == f"#### {len(asked)}"
 
 
-def test_v2_keeps_its_own_steps(ask, effective):
-    """A stage of V2 takes tokens of as many steps ago as there are stages: it is never stepped."""
+def test_v2_schedules_nothing_while_a_batch_is_in_flight(ask, effective):
+    """Its stages take tokens of as many steps ago as there are stages: empty batches fill those."""
     effective(runner="v2")
     engine, _ = ask(pp=2)
     assert engine.stepped == [("queue", "many")]
+    assert engine.scheduled == [8, 0, 8, 8]
+    assert "schedule" not in vars(engine.core.scheduler)
     effective(runner="v1")
     engine, _ = ask(pp=2)
     assert engine.stepped == [(None, "one")]
+    assert engine.scheduled == [8, 8, 8, 8]
 
 
 def test_under_stress_pp_1_is_asked_twice_in_other_batches(ask):
