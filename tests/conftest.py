@@ -18,7 +18,8 @@ pytest_plugins = ["pytester"]
 def pytest_addoption(parser):
     """Register what the harness's own tests take."""
     parser.addoption("--docs-all", action="store_true", help="run every command of the pages")
-    parser.addoption("--write-trust", action="store_true", help="renew results/notes/faults.md")
+    parser.addoption("--write-trust", action="store_true", help="renew results/notes/faults*.md")
+    parser.addoption("--faults-pin", default="", help="the release of tests/faults, if no default")
 
 
 def pytest_collection_modifyitems(items):

@@ -16,9 +16,15 @@ from harness.plan.sweep import Sweep
 
 
 @pytest.fixture(scope="session")
-def series(tmp_path_factory):
+def pin(pytestconfig):
+    """Return the release that runs, "" for the default pin."""
+    return pytestconfig.getoption("--faults-pin")
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory, pin):
     """Return the folder of the series that plants faults."""
-    return planted_series(tmp_path_factory.mktemp("faults") / "planted")
+    return planted_series(tmp_path_factory.mktemp("faults") / "planted", pin)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +34,7 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def sweep(series, good):
+def sweep(series, good, pin):
     """Return a sweep over that series, two questions a cell."""
     return Sweep(
         Options(
@@ -37,7 +43,8 @@ def sweep(series, good):
             models=(MODEL,),
             gsm8k_limit=2,
             store=good.root,
-        )
+        ),
+        pin,
     )
 
 
@@ -112,9 +119,9 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    """Renew results/notes/faults.md if the option asks for it."""
+    """Renew the page of the release if the option asks for it."""
     if session.config.getoption("--write-trust") and not hasattr(session.config, "workerinput"):
-        write_page(records)
+        write_page(records, session.config.getoption("--faults-pin"))
 
 
 records = []

@@ -9,7 +9,9 @@ import difflib
 import shutil
 
 from harness.assets import patches_dir
-from harness.source.pin import load_pins, locate_vllm
+from harness.engine.settings import Device
+from harness.plan.installation import find_installation
+from harness.source.pin import load_pins
 
 VARIANT = "planted"
 _MODULE = '''\
@@ -110,10 +112,11 @@ _FEWER = """\
 """
 
 
-def planted_series(folder):
-    """Write the series into `folder`, against the default pin's installed release; return it."""
-    pin = load_pins(patches_dir()).default
-    installed = locate_vllm(pin)
+def planted_series(folder, version):
+    """Write the series into `folder`, against a pin's installed release ("": the default pin)."""
+    pins = load_pins(patches_dir())
+    pin = pins.get(version) if version else pins.default
+    installed = find_installation(pin, Device.CPU).vllm
     shutil.copytree(patches_dir() / pin.series, folder)
     root = installed.package_dir.parent
     texts = {name: (root / name).read_text() for name, _, _ in _EDITS}

@@ -125,7 +125,7 @@ def store(good, healthy, tmp_path):
 
 
 @pytest.fixture
-def start(series, tmp_path):
+def start(series, pin, tmp_path):
     """Return a function that starts a run on a store; what still runs at the end is ended."""
     runs = []
 
@@ -135,7 +135,8 @@ def start(series, tmp_path):
         # The same leases, so that what a run holds stands in the way of the next.
         if runs:
             (folder / "tmp").symlink_to(runs[0].temporary.resolve())
-        runs.append(Run(series, store, folder, *options, **environment))
+        release = ["--pp-pin", pin] if pin else []
+        runs.append(Run(series, store, folder, *release, *options, **environment))
         return runs[-1]
 
     yield start

@@ -1,4 +1,4 @@
-"""The table of results/notes/faults.md: what was tried, and what came of it, as the run saw it."""
+"""The table of a page of faults: what was tried, and what came of it, as the run saw it."""
 
 import datetime
 import os
@@ -7,7 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "results" / "notes" / "faults.md"
+from harness.assets import patches_dir
+from harness.source.pin import load_pins
+
+NOTES = Path(__file__).resolve().parents[2] / "results" / "notes"
 BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 # The name of a report's property that holds a record.
 FAULT = "fault"
@@ -24,12 +27,13 @@ class Record:
     cause: str
 
 
-def write_page(records):
-    """Put the records and their count between the marks of the page.
+def write_page(records, version):
+    """Put the records and their count between the marks of a release's page ("": the default pin).
 
     A fault that was not tried this time keeps its row: each row is of the last run that tried it.
     """
-    text = PAGE.read_text(encoding="utf-8")
+    page = NOTES / (f"faults-{version}.md" if version else "faults.md")
+    text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     old, _, after = rest.partition(END)
     rows = {line.split(" | ")[0]: line for line in old.splitlines() if line.startswith("| ")}
@@ -39,8 +43,9 @@ def write_page(records):
         rows[f"| {one.name}"] = row
     survived = sum("**not survived**" not in row for row in rows.values())
     day = datetime.datetime.now(datetime.UTC).date()
+    release = version or load_pins(patches_dir()).default.version
     lines = [
-        f"{len(rows)} faults tried, {survived} survived ({day}, vLLM 0.20.2 on CPU, "
+        f"{len(rows)} faults tried, {survived} survived ({day}, vLLM {release} on CPU, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}).",
         "",
         "| fault | verdict | where | reported |",
@@ -48,7 +53,7 @@ def write_page(records):
         *sorted(rows.values()),
     ]
     body = "\n".join(lines)
-    PAGE.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}", encoding="utf-8")
 
 
 def _cell(cause):
