@@ -23,6 +23,19 @@ _REFUSED = re.compile(
     r"NotImplementedError: (?P<name>[^\n]{1,80}?) (?:is|are) (?:not |un)supported (?:on|in|by) "
     r"(?:the )?CPU"
 )
+_ELSEWHERE = re.compile(
+    r"NotImplementedError: (?P<name>[^\n]{1,80}?) is (?:only supported|supported only) "
+    r"(?:on|for|by) (?:CUDA|ROCm|GPU)"
+)
+# Kernels of packages that only GPU builds bring along.
+_PACKAGE = re.compile(
+    r"ModuleNotFoundError: No module named "
+    r"'(?P<name>(?:flashinfer|cutlass|deep_gemm|flash_mla)\b[\w.]*)'"
+)
+# As vLLM's CPU kernels refuse weights: "expect weight to be bfloat16, float16, int8".
+_WEIGHTS = re.compile(r"RuntimeError: expect weight to be (?P<name>[\w, ()]{1,80})")
+# The function that picks a kernel of matrix products for a CPU reads every weight as a matrix.
+_DISPATCH = re.compile(r"in (?P<name>dispatch_cpu_unquantized_gemm)\n[^\n]*\n(?:[ ~^]*\n)?\w*Error")
 # vLLM's kernels for a CPU: "Unsupported CPU attention configuration: head_dim=16 isa=2".
 _CONFIGURATION = re.compile(r"Unsupported (?P<name>CPU [\w ]{1,40} configuration: [\w= ]{1,60})")
 # vLLM puts an empty module in the place of Triton where there is no GPU; its decorator leaves a
@@ -45,7 +58,12 @@ def missing_kernel(failure: Failure) -> str | None:
         return f"{match['module']}.{match['name']}"
     if match := _DTYPE.search(error):
         return f"{match['name']} for {match['dtype']}"
-    if match := (_BACKEND.search(error) or _REFUSED.search(error) or _CONFIGURATION.search(error)):
+    for wording in (_BACKEND, _REFUSED, _ELSEWHERE, _PACKAGE, _CONFIGURATION):
+        if match := wording.search(error):
+            return match["name"]
+    if match := _WEIGHTS.search(error):
+        return f"a matrix product of weights other than {match['name']}"
+    if match := _DISPATCH.search(failure.traceback):
         return match["name"]
     if _PLAIN_KERNEL in error:
         launches = _LAUNCH.findall(failure.traceback)

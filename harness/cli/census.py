@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -31,7 +32,6 @@ from ..source.registry import ModelClass, generating_models
 
 _SIZES = (2, 3, 4)
 _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits them evenly
-_DTYPE = "float32"
 
 
 @click.command()
@@ -65,8 +65,8 @@ def census(
     """Run every architecture of a release's registry that claims PP at PP 1, 2, 3 and 4.
 
     Each is a tiny model from the default config of its class, with random weights drawn in vLLM's
-    own classes; contract and logits are judged, eager, in float32, without questions. Exit status
-    1: a check failed where PP=1 has an answer.
+    own classes; contract and logits are judged, eager, without questions. A model that wraps a
+    decoder gets text prompts alone. Exit status 1: a check failed where PP=1 has an answer.
     """
     part = _read_shard(shard)
     pin = load_pins(patches_dir()).get(release) if release else load_pins(patches_dir()).default
@@ -75,29 +75,62 @@ def census(
     models = _chosen(generating_models(root), only)
     stand_ins = _stand_ins(vllm, models)
     runnable = [each for each in stand_ins if each.config is not None]
-    reports: list[Report] = []
-    if not plan:
-        configs = store / "census" / pin.version
-        for split, group in _by_split(runnable[part]).items():
-            reports.append(_run(pin.version, _written(group, configs), split, store, out))
     lint = {} if plan else _lint_codes(root, models)
-    rows = [_row(each, reports, lint.get(each.architecture, ())) for each in stand_ins]
-    device = "CPU" if vllm.is_cpu else "CUDA"
-    facts = {"vllm": pin.version, "device": device, "dtype": _DTYPE}
+    facts = {"vllm": pin.version, "device": "CPU" if vllm.is_cpu else "CUDA"}
     out.mkdir(parents=True, exist_ok=True)
-    document = json.dumps(census_document(rows, facts), indent=1)
-    (out / "census.json").write_text(document + "\n", encoding="utf-8")
-    (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
+    reports: list[Report] = []
+    rows = _write(stand_ins, reports, lint, facts, out)
+    for sweep, group in ({} if plan else _by_sweep(runnable[part], vllm)).items():
+        configs = _written(group, store / "census" / pin.version)
+        reports.append(_run(pin.version, configs, sweep, store, out))
+        rows = _write(stand_ins, reports, lint, facts, out)
     claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
     configured = sum(each.by != "" for each in stand_ins)
     click.echo(
         f"vLLM {pin.version}: {len(rows)} architectures, {claiming} claim PP, {configured} of "
-        f"these have a config, {len(runnable)} are decoders that can be shrunk"
+        f"these have a config, {len(runnable)} can be shrunk"
     )
     for word, count in counts(rows).items():
         click.echo(f"{count:4} {word}")
     click.echo(str(out / "census.md"))
     raise SystemExit(1 if any(row.is_red for row in rows) else 0)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What the architectures of one sweep share: layers of each stage at one PP size, and so on."""
+
+    split: tuple[int, ...] | None
+    is_multimodal: bool
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        split = "-".join(map(str, self.split or ("default",)))
+        return "-".join((split, self.dtype, *(("text",) if self.is_multimodal else ())))
+
+    @property
+    def options(self) -> list[str]:
+        options = ["--pp-dtype", self.dtype]
+        if self.split:
+            options += ["--pp-partition", ",".join(map(str, self.split))]
+        if self.is_multimodal:  # builds no tower, and asks no processor
+            options += ["--pp-engine", "language_model_only=true"]
+        return options
+
+
+def _write(
+    stand_ins: Sequence[StandIn],
+    reports: Sequence[Report],
+    lint: Mapping[str, Sequence[str]],
+    facts: Mapping[str, str],
+    out: Path,
+) -> list[CensusRow]:
+    rows = [_row(each, reports, lint.get(each.architecture, ())) for each in stand_ins]
+    document = json.dumps(census_document(rows, facts), indent=1)
+    (out / "census.json").write_text(document + "\n", encoding="utf-8")
+    (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
+    return rows
 
 
 def _chosen(models: Sequence[ModelClass], only: str | None) -> tuple[ModelClass, ...]:
@@ -110,7 +143,7 @@ def _chosen(models: Sequence[ModelClass], only: str | None) -> tuple[ModelClass,
         if name not in known:
             raise BadInputError(f"--only {name}: the registry has no such generating architecture")
     kept = (
-        ModelClass(model.module, model.name, tuple(n for n in model.architectures if n in names))
+        replace(model, architectures=tuple(n for n in model.architectures if n in names))
         for model in models
     )
     return tuple(model for model in kept if model.architectures)
@@ -123,7 +156,7 @@ def _stand_ins(vllm: InstalledVllm, models: Iterable[ModelClass]) -> list[StandI
     claiming = [model for model in models if _claims_pp(project, root, model)]
     defaults = class_defaults(vllm, claiming)
     return [
-        stand_in(architecture, defaults.get(architecture))
+        stand_in(architecture, defaults.get(architecture), is_multimodal=model.is_multimodal)
         for model in models
         for architecture in model.architectures
     ]
@@ -156,12 +189,14 @@ def _read_shard(text: str | None) -> slice:
     return slice(int(number) - 1, None, int(count))
 
 
-def _by_split(stand_ins: Iterable[StandIn]) -> dict[tuple[int, ...] | None, list[StandIn]]:
-    """Group what can run in one sweep: by the layer split that is asked for."""
-    groups: dict[tuple[int, ...] | None, list[StandIn]] = {}
+def _by_sweep(stand_ins: Iterable[StandIn], vllm: InstalledVllm) -> dict[_Sweep, list[StandIn]]:
+    """Group what can run in one sweep."""
+    groups: dict[_Sweep, list[StandIn]] = {}
     for each in stand_ins:
         assert each.config is not None  # only those that can run
-        groups.setdefault(uneven_split(each.config, _UNEVEN), []).append(each)
+        dtype = each.dtype if vllm.is_cpu else "bfloat16"
+        sweep = _Sweep(uneven_split(each.config, _UNEVEN), each.is_multimodal, dtype)
+        groups.setdefault(sweep, []).append(each)
     return groups
 
 
@@ -174,19 +209,15 @@ def _written(group: Iterable[StandIn], folder: Path) -> list[Path]:
     return files
 
 
-def _run(
-    release: str, configs: Sequence[Path], split: tuple[int, ...] | None, store: Path, out: Path
-) -> Report:
-    """Sweep the architectures of one layer split; what the store has is not run again."""
-    name = ",".join(map(str, split or ()))
-    folder = (out / f"run-{name.replace(',', '-') or 'default'}").absolute()
+def _run(release: str, configs: Sequence[Path], sweep: _Sweep, store: Path, out: Path) -> Report:
+    """Run the architectures of one sweep; what the store has is not run again."""
+    folder = (out / f"run-{sweep.name}").absolute()
     command = [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-q", "-p", "no:cacheprovider"),
         *("--pp", ",".join(map(str, _SIZES)), "--pp-pin", release, "--pp-variant", "base"),
-        *("--pp-dtype", _DTYPE, "--pp-store", str(store), "--pp-report", str(folder)),
+        *("--pp-store", str(store), "--pp-report", str(folder), *sweep.options),
         *("--pp-ignore-expected", "-k", "test_engine or test_contract or test_logits"),
         *("--pp-model", ",".join(f"shape:{path}" for path in configs)),
-        *(("--pp-partition", name) if split else ()),
     ]
     status = subprocess.run(command, check=False).returncode
     if status not in (0, 1):

@@ -20,6 +20,7 @@ _TABLES = (
     "MODEL",
 )  # fmt: skip
 
+_NEUTRAL_TYPE = "llama"
 _HEAD = re.compile("(For[A-Z][A-Za-z]+|LMHeadModel|ChatModel|Model)$")
 
 
@@ -66,6 +67,17 @@ def _classes_by_stem() -> dict[str, str]:
     return {name.removesuffix("Config").lower(): f"{module}:{name}" for name, module in places}
 
 
+def _readable_type(model_type: str) -> str:
+    """The type by which vLLM can read the config: published checkpoints of others bring code along.
+
+    Llama's class keeps the keys that it does not know.
+    """
+    from transformers import CONFIG_MAPPING
+    from vllm.transformers_utils.config import _CONFIG_REGISTRY
+
+    return model_type if model_type in {*CONFIG_MAPPING, *_CONFIG_REGISTRY} else _NEUTRAL_TYPE
+
+
 def _default(architecture: str, asked: dict[str, Any]) -> dict[str, Any]:
     reason = "neither transformers nor vLLM has a config class for it"
     for config_class in _config_classes(asked, architecture):
@@ -79,7 +91,7 @@ def _default(architecture: str, asked: dict[str, Any]) -> dict[str, Any]:
             message = str(error).strip().partition("\n")[0]
             reason = f"{place} has no default: {type(error).__name__}: {message}"
             continue
-        content["model_type"] = content.get("model_type") or config_class.model_type
+        content["model_type"] = _readable_type(content.get("model_type") or config_class.model_type)
         content["architectures"] = [architecture]
         return {"config": content, "by": place}
     return {"reason": reason}

@@ -37,16 +37,18 @@ _CAPS: Mapping[str, int] = {
     "num_experts": 8, "num_local_experts": 8, "n_routed_experts": 8, "moe_num_experts": 8,
     "num_experts_per_tok": 2, "top_k_experts": 2, "moe_topk": 2, "moe_top_k": 2, "moe_k": 2,
     "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
-    "n_group": 2, "topk_group": 1,
+    "n_group": 2, "topk_group": 1, "kv_n_heads": 2,
     "first_k_dense_replace": 1,
-    "sliding_window": 32, "attention_chunk_size": 32, "max_position_embeddings": 4096,
-    "n_positions": 4096, "rotary_dim": 16,
+    "sliding_window": 32, "sliding_window_size": 32, "attention_chunk_size": 32,
+    "max_position_embeddings": 4096, "n_positions": 4096, "rotary_dim": 16,
     "hidden_size_per_layer_input": 16, "laurel_rank": 16,
     "kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
-    "v_head_dim": 32, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16,
+    "v_head_dim": 32, "swa_v_head_dim": 32, "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16,
     "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 32, "n_groups": 2,
     "ssm_state_size": 16, "state_size": 16, "chunk_size": 32,
-    "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN,
+    "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN, "block_dim": _HIDDEN,
+    "conv_dim": _HIDDEN, "block_ff_dim": 192, "block_multiple_of": 32, "expert_hidden_dim": 64,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
 }  # fmt: skip
@@ -65,6 +67,9 @@ _PERIOD_KEYS = (
 _INDEX_LISTS = (
     "mlp_only_layers", "hybrid_layer_ids", "attn_layer_indices", "full_attn_idxs", "moe_layers",
 )  # fmt: skip
+# What single layers have otherwise than the rest, by their numbers; transformers keeps the larger
+# heads of full attention so.
+_LAYER_TABLE = "per_layer_config"
 # Of no use to a random text model: how the original was quantised, drafted for, or saved.
 _DROPPED = (
     "architectures", "quantization_config", "auto_map", "_name_or_path", "transformers_version",
@@ -124,8 +129,9 @@ def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict
     for key in _DROPPED:
         text.pop(key, None)
     _shrink_layers(text, kept_layers(config), total=Decoder.of(config).layers)
-    for key in _CAPS.keys() & text.keys():
-        text[key] = _capped(text[key], _CAPS[key])
+    for part in (text, *(value for value in text.values() if isinstance(value, dict))):
+        for key in _CAPS.keys() & part.keys():
+            part[key] = _capped(part[key], _CAPS[key])
     _shrink_heads(text)
     _shrink_mamba(text)
     _shrink_positions(text, text_config(config))
@@ -136,6 +142,19 @@ def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict
     if tied is not None:
         text["tie_word_embeddings"] = tied
     return text
+
+
+def shrunk_wrapper(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose decoder is tiny; its other parts stay as they are.
+
+    For engines that are given text prompts alone: vLLM builds no weights of the other parts then.
+
+    Raises:
+        BadInputError: as `shrunk_config` does for the decoder alone.
+    """
+    kept = {key: value for key, value in config.items() if key not in _DROPPED}
+    text = shrunk_config(config, text_only=True)
+    return {**kept, "architectures": config.get("architectures"), "text_config": text}
 
 
 def moved_scalars(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,12 +244,20 @@ def _capped(value: Any, cap: int) -> Any:
 
 
 def _shrink_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> None:
-    """Shorten counts, lists with one entry a layer, and lists of layer numbers."""
+    """Shorten counts, lists with one entry a layer, and lists and tables of layer numbers."""
     for key, value in text.items():
         if key in _INDEX_LISTS and isinstance(value, list):
             text[key] = [layers.index(old) for old in value if old in layers]
         elif isinstance(value, list) and len(value) == total > 1:
             text[key] = [value[layer] for layer in layers]
+        elif key == _LAYER_TABLE and isinstance(value, dict):
+            text[key] = {
+                f"{layers.index(int(old)):02}": {
+                    name: 2 * _HEAD if name == "head_dim" else item for name, item in each.items()
+                }
+                for old, each in value.items()
+                if int(old) in layers
+            }
     pattern = text.get("hybrid_override_pattern")
     if isinstance(pattern, str) and len(pattern) == total:
         text["hybrid_override_pattern"] = "".join(pattern[layer] for layer in layers)

@@ -6,9 +6,9 @@ from typing import Any
 
 from ..errors import BadInputError
 from .class_defaults import ClassDefault
-from .config import Decoder, wraps_decoder
+from .config import Config, Decoder, text_config, wraps_decoder
 from .partition import default_split, illegal_reason
-from .shrink_plan import shrunk_config
+from .shrink_plan import corrections, shrunk_config, shrunk_wrapper
 from .unplanned import encoder_of
 
 
@@ -18,7 +18,6 @@ class Reason(StrEnum):
     NO_PP = "does not claim PP"
     NO_CONFIG = "no config"
     ENCODER = "encoder or pooling"
-    WRAPPER = "wraps a decoder, needs its processor"
     NOT_SHRUNK = "cannot be shrunk"
     NOT_RUN = "not run yet"
     NO_KERNEL = "not on this device: kernel"
@@ -29,7 +28,8 @@ class Reason(StrEnum):
 class StandIn:
     """The tiny config of an architecture; or the reason why it has none, with one sentence more.
 
-    `by` names the class that gave the config.
+    `by` names the class that gave the config, `dtype` is what runs on a CPU. What reads more than
+    text is given text prompts alone.
     """
 
     architecture: str
@@ -37,9 +37,13 @@ class StandIn:
     config: dict[str, Any] | None = None
     reason: Reason | None = None
     detail: str = ""
+    is_multimodal: bool = False
+    dtype: str = "float32"
 
 
-def stand_in(architecture: str, default: ClassDefault | None) -> StandIn:
+def stand_in(
+    architecture: str, default: ClassDefault | None, *, is_multimodal: bool = False
+) -> StandIn:
     """Shrink the default config of an architecture; None is one that does not claim PP."""
     if default is None:
         return StandIn(architecture, reason=Reason.NO_PP)
@@ -47,15 +51,22 @@ def stand_in(architecture: str, default: ClassDefault | None) -> StandIn:
         return StandIn(architecture, reason=Reason.NO_CONFIG, detail=default.reason)
     if encoder := encoder_of(default.config):
         return StandIn(architecture, default.by, reason=Reason.ENCODER, detail=encoder)
-    if wraps_decoder(default.config):
-        return StandIn(architecture, default.by, reason=Reason.WRAPPER)
+    shrunk = shrunk_wrapper if wraps_decoder(default.config) else shrunk_config
     try:
-        config = shrunk_config(default.config)
+        config = shrunk(default.config)
         if not Decoder.of(config).vocab_size:
             raise BadInputError("the config names no vocab_size")
     except BadInputError as error:
         return StandIn(architecture, default.by, reason=Reason.NOT_SHRUNK, detail=str(error))
-    return StandIn(architecture, default.by, config)
+    dtype = _dtype(text_config(config))
+    return StandIn(architecture, default.by, config, is_multimodal=is_multimodal, dtype=dtype)
+
+
+def _dtype(text: Config) -> str:
+    """The dtype for which a CPU has kernels: those of latent attention take no float32."""
+    entry = corrections().get(text.get("model_type") or "", {})
+    default = "bfloat16" if text.get("kv_lora_rank") else "float32"
+    return str(entry.get("dtype", default))
 
 
 def uneven_split(config: dict[str, Any], pp: int) -> tuple[int, ...] | None:

@@ -26,6 +26,8 @@ class CensusRow:
 
     Attributes:
         by: the class that gave its config.
+        is_multimodal: whether it reads more than text; it ran by text prompts alone.
+        dtype: of weights and activations.
         verdicts: of each PP size the outcome of each check.
         detail: the first finding, or what the reason does not say.
         lint: codes of the lint's errors and warnings in the model's file, by reading.
@@ -33,6 +35,8 @@ class CensusRow:
 
     architecture: str
     by: str = ""
+    is_multimodal: bool = False
+    dtype: str = ""
     verdicts: dict[int, dict[str, Outcome]] = field(default_factory=dict)
     reason: Reason | None = None
     detail: str = ""
@@ -61,7 +65,9 @@ class CensusRow:
 def planned_row(each: StandIn) -> CensusRow:
     """Make the row of an architecture that has not run."""
     reason = each.reason or Reason.NOT_RUN
-    return CensusRow(each.architecture, each.by, reason=reason, detail=each.detail)
+    return CensusRow(
+        each.architecture, each.by, each.is_multimodal, reason=reason, detail=each.detail
+    )
 
 
 def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> CensusRow:
@@ -78,7 +84,21 @@ def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> Censu
         reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
     table = {} if reason else _by_size(verdicts)
     detail = _detail(findings, verdicts, reason)
-    return CensusRow(each.architecture, each.by, table, reason, detail, tuple(lint))
+    dtypes = [
+        cell.effective["dtype"]
+        for cell in report.cells
+        if cell.model == each.architecture and cell.effective
+    ]
+    return CensusRow(
+        each.architecture,
+        each.by,
+        each.is_multimodal,
+        (dtypes or [""])[0],
+        table,
+        reason,
+        detail,
+        tuple(lint),
+    )
 
 
 def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,40 +122,42 @@ def census_page(rows: Sequence[CensusRow], facts: Mapping[str, Any]) -> str:
         (row for row in rows if not row.words),
         key=lambda row: (list(Reason).index(row.reason or Reason.NOT_RUN), row.architecture),
     )
-    sizes = sorted({pp for row in answered for pp in row.words})
     lines = [
         f"# Census of vLLM {facts['vllm']}",
         "",
         f"{len(rows)} architectures of the registry, {len(answered)} with an answer from a run "
-        f"({facts['device']}, {facts['dtype']}, eager, random weights in vLLM's own classes). The "
-        "lint's word is by reading.",
+        f"({facts['device']}, eager, random weights in vLLM's own classes; "
+        "multimodal models by text prompts alone). The lint's word is by reading.",
         "",
         *_table(("answer", "architectures"), [(k, str(n)) for k, n in counts(rows).items()]),
     ]
-    if answered:
-        head = (
-            "architecture",
-            *(f"PP={pp}" for pp in sizes),
-            "lint",
-            "lint and run",
-            "first finding",
-        )
-        table = [
-            (
-                row.architecture,
-                *(str(row.words.get(pp, "")) for pp in sizes),
-                ", ".join(row.lint),
-                row.agreement,
-                row.detail,
-            )
-            for row in answered
-        ]
-        lines += ["", "## By running", "", *_table(head, table)]
+    for title, part in (
+        ("Text models", [row for row in answered if not row.is_multimodal]),
+        ("Multimodal models, by text prompts", [row for row in answered if row.is_multimodal]),
+    ):
+        if part:
+            lines += ["", f"## {title}", "", *_answered_table(part)]
     if without:
         table = [(row.architecture, str(row.reason), row.by, row.detail) for row in without]
         head = ("architecture", "reason", "config", "more")
         lines += ["", "## Without an answer", "", *_table(head, table)]
     return "\n".join(lines) + "\n"
+
+
+def _answered_table(rows: Sequence[CensusRow]) -> list[str]:
+    sizes = sorted({pp for row in rows for pp in row.words})
+    head = (
+        *("architecture", *(f"PP={pp}" for pp in sizes)),
+        *("dtype", "lint", "lint and run", "first finding"),
+    )
+    table = [
+        (
+            *(row.architecture, *(str(row.words.get(pp, "")) for pp in sizes)),
+            *(row.dtype, ", ".join(row.lint), row.agreement, row.detail),
+        )
+        for row in rows
+    ]
+    return _table(head, table)
 
 
 def _by_size(verdicts: Iterable[VerdictRecord]) -> dict[int, dict[str, Outcome]]:

@@ -17,7 +17,8 @@ REGISTRY = "vllm/model_executor/models/registry.py"
 _DEFAULTS, _TABLE = "vllm/config/model.py", "_SUFFIX_TO_DEFAULTS"
 # The dictionaries of models that generate text; drafts, embeddings and classifiers do not run
 # alone or give no logits.
-_GENERATING = ("_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS")
+_MULTIMODAL = "_MULTIMODAL_MODELS"
+_GENERATING = ("_TEXT_GENERATION_MODELS", _MULTIMODAL)
 # The kinds of the other dictionaries, by a word of their names.
 _OTHER_KINDS = {
     "EMBEDDING": "an embedding model",
@@ -34,11 +35,15 @@ _CONFIG_MODULES = ("transformers", "vllm.transformers_utils.configs")
 
 @dataclass(frozen=True)
 class ModelClass:
-    """A class that a checkpoint can name: its module and name, and its architectures."""
+    """A class that a checkpoint can name: its module and name, and its architectures.
+
+    `is_multimodal`: by the registry it reads more than text.
+    """
 
     module: str
     name: str
     architectures: tuple[str, ...]
+    is_multimodal: bool = False
 
     def file(self, root: Path) -> Path:
         """The file of the class in the tree at `root`."""
@@ -57,16 +62,16 @@ def generating_models(root: Path) -> tuple[ModelClass, ...]:
     Raises `BadInputError` if the tree has no registry, or one that cannot be read.
     """
     path = root / REGISTRY
-    served: dict[tuple[str, str], list[str]] = {}
+    served: dict[tuple[str, str, bool], list[str]] = {}
     for dictionary, value in _assigned(path):
         if dictionary in _GENERATING:
             for architecture, model in _entries(value):
-                served.setdefault(model, []).append(architecture)
+                served.setdefault((*model, dictionary == _MULTIMODAL), []).append(architecture)
     if not served:
         raise BadInputError(f"{path}: lists no model in {' or '.join(_GENERATING)}")
     return tuple(
-        ModelClass(module, name, tuple(architectures))
-        for (module, name), architectures in served.items()
+        ModelClass(module, name, tuple(architectures), is_multimodal)
+        for (module, name, is_multimodal), architectures in served.items()
     )
 
 

@@ -34,6 +34,14 @@ LACKED = {
     "RuntimeError: _C::rms_norm() is missing value for argument 'epsilon'. Declaration: _C::": (
         "_C::rms_norm as it is called"
     ),
+    "NotImplementedError: is_act_and_mul=False is supported only for CUDA and ROCm for now": (
+        "is_act_and_mul=False"
+    ),
+    "ModuleNotFoundError: No module named 'flashinfer'": "flashinfer",
+    "ModuleNotFoundError: No module named 'cutlass'": "cutlass",
+    "RuntimeError: expect weight to be bfloat16, float16 or int8.": (
+        "a matrix product of weights other than bfloat16, float16 or int8"
+    ),
     "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
 }
 OTHERS = (
@@ -66,6 +74,17 @@ def test_a_triton_kernel_is_named_by_its_launch():
     )
     error = "TypeError: 'function' object is not subscriptable"
     assert missing_kernel(failure(error, traceback=traceback)) == "Triton's _bmm_chunk_fwd_kernel"
+
+
+def test_a_weight_that_the_choice_of_a_cpu_kernel_cannot_read_is_named():
+    """0.20.2 unpacks every weight as a matrix, a convolution's too."""
+    error = "ValueError: too many values to unpack (expected 2)"
+    place = (
+        '  File "vllm/model_executor/layers/utils.py", line 212, in %s\n    n, k = weight.shape\n'
+    )
+    chosen = place % "dispatch_cpu_unquantized_gemm" + "    ^^^^\n" + error
+    assert missing_kernel(failure(error, traceback=chosen)) == "dispatch_cpu_unquantized_gemm"
+    assert missing_kernel(failure(error, traceback=place % "forward" + error)) is None
 
 
 @pytest.mark.parametrize("error", OTHERS)

@@ -5,7 +5,13 @@ import pytest
 from harness.errors import BadInputError
 from harness.models.config import Decoder
 from harness.models.partition import plan_partition
-from harness.models.shrink_plan import corrected, corrections, kept_layers, shrunk_config
+from harness.models.shrink_plan import (
+    corrected,
+    corrections,
+    kept_layers,
+    shrunk_config,
+    shrunk_wrapper,
+)
 from harness.models.tiny import TINY, default_config
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -181,6 +187,36 @@ def test_a_wrapper_is_never_replaced_by_its_decoder_unasked():
     assert shrunk_config(config, text_only=True)["model_type"] == "llama"
 
 
+def test_a_wrapper_keeps_its_other_parts_beside_a_tiny_decoder():
+    """Text prompts build none of the other parts, and the decoder is as tiny as alone."""
+    decoder = {"model_type": "d", "num_hidden_layers": 40, "hidden_size": 4096, "vocab_size": 9999}
+    vision = {"hidden_size": 1152, "num_hidden_layers": 27}
+    config = {
+        "model_type": "w", "architectures": ["WForConditionalGeneration"], "text_config": decoder,
+        "vision_config": vision, "image_token_id": 9000, "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    assert shrunk_wrapper(config) == {
+        "model_type": "w", "architectures": ["WForConditionalGeneration"],
+        "vision_config": vision, "image_token_id": 9000,
+        "text_config": shrunk_config(decoder),
+    }  # fmt: skip
+
+
+def test_a_table_by_layer_numbers_is_cut_with_the_layers():
+    """transformers lists layers with larger heads so; a number beyond the last is refused."""
+    config = {
+        "model_type": "x", "num_hidden_layers": 30, "num_attention_heads": 8, "hidden_size": 2304,
+        "head_dim": 256, "layer_types": [*["sliding_attention"] * 5, "full_attention"] * 5,
+        "per_layer_config": {f"{n:02}": {"head_dim": 512} for n in range(5, 30, 6)},
+    }  # fmt: skip
+    tiny = shrunk_config(config)
+    full = [n for n, kind in enumerate(tiny["layer_types"]) if kind == "full_attention"]
+    assert [int(number) for number in tiny["per_layer_config"]] == full
+    assert {each["head_dim"] for each in tiny["per_layer_config"].values()} == {
+        2 * tiny["head_dim"]
+    }
+
+
 def test_layers_named_one_by_one_are_counted():
     """Nemotron-H has a list of layers and no number of them."""
     kinds = ["mamba", "moe", "attention", "mlp"] * 5
@@ -212,12 +248,12 @@ def test_no_number_of_key_value_heads_means_one_for_each_head():
 def test_what_published_configs_have_is_added_and_never_overrides_a_choice(model_type):
     """Each correction names what it follows; a config that has the key keeps its value."""
     assert corrections()[model_type]["follows"].count("/") == 1
-    keys = corrections()[model_type]["keys"]
-    bare = {"model_type": model_type, "num_hidden_layers": 8}
-    assert keys.items() <= corrected(bare).items()
+    keys = corrections()[model_type].get("keys", {})
+    bare = {"model_type": model_type}
+    assert corrected(bare) == bare | keys
     chosen = {**bare, **dict.fromkeys(keys, 7)}
     assert corrected(chosen) == chosen
-    assert keys.items() <= corrected(chosen, is_default=True).items()
+    assert corrected(chosen, is_default=True) == bare | keys
 
 
 def test_multipliers_stay_away_from_one():

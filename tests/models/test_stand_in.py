@@ -4,6 +4,7 @@ import pytest
 
 from harness.models.class_defaults import ClassDefault
 from harness.models.partition import default_split
+from harness.models.shrink_plan import corrections
 from harness.models.stand_in import Reason, stand_in, uneven_split
 from harness.models.tiny import default_config
 
@@ -21,7 +22,7 @@ DECODER = {
         (None, Reason.NO_PP),
         (ClassDefault(reason="neither has it"), Reason.NO_CONFIG),
         (ClassDefault(DECODER | {"is_encoder_decoder": True}, "a"), Reason.ENCODER),
-        (ClassDefault({"model_type": "w", "text_config": DECODER}, "a"), Reason.WRAPPER),
+        (ClassDefault({"model_type": "w", "text_config": {}}, "a"), Reason.NOT_SHRUNK),
         (ClassDefault({"model_type": "x"}, "a"), Reason.NOT_SHRUNK),
         (ClassDefault({"model_type": "x", "num_hidden_layers": 4}, "a"), Reason.NOT_SHRUNK),
     ],
@@ -38,6 +39,26 @@ def test_a_decoder_is_shrunk():
     assert each.reason is None
     assert each.config["num_hidden_layers"] < DECODER["num_hidden_layers"]
     assert each.config["model_type"] == "x"
+
+
+def test_what_wraps_a_decoder_keeps_its_other_parts():
+    """The decoder that it wraps is shrunk, and the wrapper runs."""
+    config = {"model_type": "w", "text_config": DECODER, "vision_config": {"hidden_size": 1152}}
+    each = stand_in("W", ClassDefault(config, "w's config"), is_multimodal=True)
+    assert each.is_multimodal
+    assert each.config["text_config"]["num_hidden_layers"] < DECODER["num_hidden_layers"]
+    assert each.config["vision_config"] == config["vision_config"]
+
+
+def test_what_has_no_kernels_for_float32_runs_in_bfloat16():
+    """Latent attention by its key; other models where the table of corrections says so."""
+
+    def dtype(**keys):
+        return stand_in("X", ClassDefault(DECODER | keys, "x's config")).dtype
+
+    assert dtype() == "float32"
+    assert dtype(kv_lora_rank=512) == "bfloat16"
+    assert dtype(model_type="gpt_oss") == corrections()["gpt_oss"]["dtype"]
 
 
 def test_an_even_split_over_three_stages_is_made_uneven():

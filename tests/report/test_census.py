@@ -17,7 +17,7 @@ from harness.report.census import (
 from harness.report.schema import FindingRecord, Report, VerdictRecord
 
 LLAMA = StandIn("LlamaForCausalLM", "transformers's LlamaConfig", {"model_type": "llama"})
-FACTS = {"vllm": "0.20.2", "device": "CPU", "dtype": "float32"}
+FACTS = {"vllm": "0.20.2", "device": "CPU"}
 
 
 def report(outcomes, *codes, model="LlamaForCausalLM"):
@@ -88,7 +88,7 @@ def test_every_row_is_on_the_page_red_ones_first():
     """Nothing is left out, and names cannot act as Markdown."""
     rows = [
         judged_row(LLAMA, report(GREEN)),
-        CensusRow("Red_For*CausalLM", "b", {2: {"logits": Outcome.FAIL}}),
+        CensusRow("Red_For*CausalLM", "b", verdicts={2: {"logits": Outcome.FAIL}}),
         planned_row(StandIn("OrionForCausalLM", reason=Reason.NO_CONFIG, detail="no class | here")),
     ]
     page = census_page(rows, FACTS)
