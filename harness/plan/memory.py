@@ -16,7 +16,7 @@ _CPU_CACHE_BYTES = 2 * _GIB
 _GPU_SHARE, _GPU_WORK_BYTES = 0.9, 6 * _GIB
 # Requests at full length that the probes need room for, and requests in flight where a GPU answers
 # real questions.
-FULL_PROBES, GPU_SEQUENCES = 8, 128
+FULL_PROBES, GPU_SEQUENCES = 8, 256
 # Copies of logits that a step holds, as computed, in float32, sorted and kept: of the sampler's,
 # and of the prompt rows that hooks/logits.py computes at a time.
 _LOGIT_COPIES, _PROMPT_LOGITS_BYTES = 4, 64 * 2**20
