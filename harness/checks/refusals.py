@@ -25,14 +25,14 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
 
 
 def judge_serving(serving: Serving, device: Device) -> Verdict | None:
-    """NOT_APPLICABLE for a recipe that is not for this kind of device, None if it is."""
-    if device in serving.devices:
+    """NOT_APPLICABLE for a recipe that vLLM refuses on this kind of device, None if it does not."""
+    reason = dict(serving.refused).get(device)
+    if reason is None:
         return None
-    kinds = " and ".join(serving.devices)
     finding = Finding(
         "ENG008",
-        f"recipe {serving.label} is for {kinds}, not for {device}",
-        f"run it with --pp-device {serving.devices[0]}",
+        f"recipe {serving.label} cannot run on {device}, at PP=1 neither: {reason}",
+        "run it on another kind of device (--pp-device)",
         Severity.INFO,
     )
     return verdict_of(Outcome.NOT_APPLICABLE, finding)

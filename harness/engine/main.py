@@ -28,7 +28,7 @@ from .manifest import (
     from_json,
     write_record,
 )
-from .names import LOAD_FORMAT, TRACE_VARIABLE
+from .names import ITSELF, LOAD_FORMAT, TRACE_VARIABLE
 from .probes import step_tokens
 from .questions import ask_questions
 from .run_probes import run_probe_set, run_sensitivity, run_under_changes
@@ -147,7 +147,10 @@ def _with_asked(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     from vllm import EngineArgs
 
-    asked = {name: json.loads(value) for name, value in request.engine_args}
+    asked = {
+        name: json.loads(value.replace(ITSELF, request.model_path))
+        for name, value in request.engine_args
+    }
     try:
         EngineArgs(model=request.model_path, **settings | asked).create_engine_config()
     except Exception as refusal:

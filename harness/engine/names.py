@@ -12,6 +12,8 @@ WEIGHTS_VARIABLE = "PP_HARNESS_WEIGHTS"
 LOAD_FORMAT = "pp_harness_random"
 # The mark that the capture puts on its own requests (SamplingParams.extra_args).
 REQUEST_MARK = "pp_harness"
+# In a setting of vLLM's engine: the checkpoint of the cell.
+ITSELF = "@model"
 # Before the name of a change whose steps only show how far it moves the logits (hooks/changes.py).
 SENSITIVITY = "sensitivity:"
 # Before the name of a change of the self-test (seeded/).

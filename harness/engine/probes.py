@@ -49,6 +49,8 @@ class Probe:
     requests: tuple[ProbeRequest, ...]
 
 
+# After so many tokens the probe that repeats itself does so.
+_PERIOD = 5
 # Prompt and decode steps of the sensitivity probe, in tokens: short, because it runs often, and
 # less than a block, so that no prefix cache holds it.
 _SENSITIVITY_PROMPT, _SENSITIVITY_DECODE = 15, 2
@@ -87,7 +89,8 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
     2 to 8 and of 24 unequal prompts. The requests of such a batch end together: when one ends
     before the others, vLLM puts the rest into another order at PP=N than at PP=1, and rows in
     another order are not bit-identical. *stress* has all in flight at once, among them requests
-    that end one after another, and then prompts that begin as earlier ones did.
+    that end one after another, and then prompts that begin as earlier ones did. Where tokens are
+    drafted, one request more repeats itself, so that drafts are right, and errs once.
     A prompt and its decode steps always fit into the context.
 
     Raises:
@@ -128,6 +131,9 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
         request(f"batch-{_DECODE_BATCH}/{index}", 1 + index % 3, decode=2)
         for index in range(_DECODE_BATCH)
     )
+    drafted = ()
+    if settings.asks("speculative_config"):
+        drafted = (_repeating(vocab_size, max_model_len),)
     if settings.profile is Profile.PARITY:
         batches = tuple(
             Probe(
@@ -144,6 +150,7 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
             *batches,
             Probe("blocks", blocks),
             Probe(f"batch-{_DECODE_BATCH}", crowd),
+            *(Probe(one.name, (one,)) for one in drafted),
         )
     shrinking = tuple(
         request(f"shrinking/{index}", length, decode=2 + index)
@@ -152,9 +159,19 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
     revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
     return (
         Probe("crowd", crowd),
-        Probe("flood", (*singles, edges, *blocks, *shrinking)),
+        Probe("flood", (*singles, edges, *blocks, *shrinking, *drafted)),
         Probe("revisit", revisit),
     )
+
+
+def _repeating(vocab_size: int, max_model_len: int) -> ProbeRequest:
+    """Return a request of ids that come again and again, but for one that was never there."""
+    draw = _request("repeating", _PERIOD, 1, vocab_size)
+    ids = (draw.prompt * max_model_len)[: min(max_model_len, 6 * _PERIOD)]
+    middle = len(ids) - len(ids) // 4
+    ids = (*ids[:middle], *draw.forced, *ids[middle + 1 :])
+    begin = len(ids) // 2
+    return replace(draw, prompt=ids[:begin], forced=ids[begin:])
 
 
 def _edge_ids(vocab_size: int, tp: int) -> tuple[int, ...]:

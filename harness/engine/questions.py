@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from .asked import sampling
 from .manifest import EFFECTIVE, Effective, Gsm8kSource, Request, read_record
 from .names import ANSWERS, REQUEST_MARK, SECOND_ANSWERS
 from .settings import ModelRunner, Profile
@@ -95,7 +96,13 @@ def run_gsm8k(
     lm.set_cache_hook(asked)
     with (
         _same_steps(llm, request),
-        _generating(llm, asked, change=change, in_reverse=in_other_batches),
+        _generating(
+            llm,
+            asked,
+            sampling(request.question_sampling),
+            change=change,
+            in_reverse=in_other_batches,
+        ),
     ):
         samples = evaluate_gsm8k(lm, request.gsm8k, out.parent)
     outputs = asked.by_prompt()
@@ -152,13 +159,19 @@ def _tokens(output: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _generating(llm: Any, asked: _Asked, *, change: str, in_reverse: bool) -> Iterator[None]:
-    """Keep what `llm` generates for lm-eval; mark requests with a change, or turn their order."""
+def _generating(
+    llm: Any, asked: _Asked, parameters: dict[str, Any], *, change: str, in_reverse: bool
+) -> Iterator[None]:
+    """Keep what `llm` generates for lm-eval, by more sampling parameters than lm-eval gives.
+
+    Requests are marked with a change, or their order is turned.
+    """
     generate, turn = llm.generate, -1 if in_reverse else 1
 
     def kept(prompts: Any, sampling_params: Any, **options: Any) -> Any:
         for params in sampling_params:
-            params.logprobs = _LIKELIEST
+            for name, value in {"logprobs": _LIKELIEST, **parameters}.items():
+                setattr(params, name, value)
             if change:
                 params.extra_args = {REQUEST_MARK: {"change": change}}
         outputs = generate(prompts[::turn], sampling_params=sampling_params[::turn], **options)[
@@ -179,11 +192,14 @@ def _same_steps(llm: Any, request: Request) -> AbstractContextManager[None]:
 
     vLLM keeps as many batches in flight as there are stages, so that a request joins another batch
     than at PP=1, and rows of another batch are not bit-identical.
+    Asynchronous scheduling is left as it is: stepped otherwise it would not be what is served.
     """
     if request.profile is not Profile.PARITY:
         return nullcontext()
     core = llm.llm_engine.engine_core.engine_core
     effective = read_record(Effective, request.folder / EFFECTIVE)
+    if effective is not None and effective.async_scheduling:
+        return nullcontext()
     v2 = effective is not None and effective.runner == ModelRunner.V2
     return _empty_batches_between(core) if v2 else _steps_of_one_stage(core)
 

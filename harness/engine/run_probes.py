@@ -5,11 +5,13 @@ take, and the change under which it runs, if there is one (hooks/changes.py).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
+from .asked import has_adapter, prompt_digests, random_adapter, sampling
 from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
@@ -25,11 +27,15 @@ def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
     """
     probes = _probes(llm, request)
     floor = floor_passes(request.profile, probes) if request.pp == 1 else ()
+    asked = sampling(request.probe_sampling)
+    adapter = None
+    if request.asks("enable_lora"):
+        adapter = random_adapter(Path(request.model_path), folder / "adapter")
     with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
         for probes_of_pass in (probes, *floor):
             llm.reset_prefix_cache()
             for probe in probes_of_pass:
-                run_probe(llm, probe, file)
+                run_probe(llm, probe, file, asked=asked, adapter=adapter)
     llm.collective_rpc("pp_harness_flush")
 
 
@@ -37,14 +43,21 @@ def _probes(llm: Any, request: Request) -> tuple[Probe, ...]:
     return probe_set(request, llm.llm_engine.vllm_config.cache_config.block_size)
 
 
-def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "") -> None:
-    """Send a probe and write a line for each of its requests to `file`.
+def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "", **options: Any) -> None:
+    """Send a probe (`options` as `_send` has them) and write a line for each request to `file`.
 
-    A line holds the ids of the tokens and how many of the prompt came from the prefix cache.
+    A line holds the ids of the tokens, how many of the prompt came from the prefix cache, and
+    digests of the log-probabilities of the prompt.
     """
-    cached = _send(llm, probe.requests, change)
-    for request in probe.requests:
-        line = {"probe": probe.name, **asdict(request), "cached": cached[request.name]}
+    for request, output in zip(
+        probe.requests, _send(llm, probe.requests, change, **options), strict=True
+    ):
+        line = {
+            "probe": probe.name,
+            **asdict(request),
+            "cached": int(output.num_cached_tokens or 0),
+            "prompt_logprobs": prompt_digests(output),
+        }
         file.write(json.dumps(line) + "\n")
 
 
@@ -82,10 +95,18 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
     llm.collective_rpc("pp_harness_flush")
 
 
-def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, int]:
+def _send(
+    llm: Any,
+    requests: Sequence[ProbeRequest],
+    change: str,
+    *,
+    asked: Mapping[str, Any] = MappingProxyType({}),
+    adapter: Any = None,
+) -> list[Any]:
     """Hand `requests` to the engine together and check that it took the forced ids.
 
-    Returns the tokens of each prompt that came from the prefix cache, by the request's name.
+    Each has the sampling parameters `asked`, about every second one the `adapter`. Returns vLLM's
+    outputs in order.
 
     Raises:
         RuntimeError: if the engine took other ids: then later rows have other inputs.
@@ -106,16 +127,16 @@ def _send(llm: Any, requests: Sequence[ProbeRequest], change: str) -> dict[str, 
                     "change": change,
                 }
             },
+            **asked,
         )
         for request in requests
     ]
-    cached = {}
-    outputs = llm.generate(prompts, params, use_tqdm=False)
+    adapters = [adapter if has_adapter(request.name) else None for request in requests]
+    outputs: list[Any] = llm.generate(prompts, params, use_tqdm=False, lora_request=adapters)
     for request, output in zip(requests, outputs, strict=True):
         taken = tuple(output.outputs[0].token_ids)
         if taken != request.forced:
             raise RuntimeError(
                 f"probe {request.name}: the engine took {taken} and was to take {request.forced}"
             )
-        cached[request.name] = int(output.num_cached_tokens or 0)
-    return cached
+    return outputs

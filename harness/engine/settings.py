@@ -90,7 +90,8 @@ class EngineSettings(EnumFields):
     `partition` holds the layers of each stage, None: vLLM's own split. Lengths are in tokens.
     `cache_tokens` is what the KV cache holds, summed over the groups of layers that share a block
     table; `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of
-    vLLM by its own names, with values as JSON, `env` environment variables, as the user asked.
+    vLLM by its own names, with values as JSON, `env` environment variables, as the user asked;
+    `probe_sampling` and `question_sampling` are sampling parameters of the same form.
     """
 
     pp: int
@@ -114,3 +115,9 @@ class EngineSettings(EnumFields):
     sliding_window: int | None = None
     engine_args: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    probe_sampling: tuple[tuple[str, str], ...] = ()
+    question_sampling: tuple[tuple[str, str], ...] = ()
+
+    def asks(self, name: str) -> bool:
+        """Whether a setting of vLLM's engine was asked for, and not to be off."""
+        return dict(self.engine_args).get(name, "false") not in ("false", "null")

@@ -1,6 +1,7 @@
 """People's own serving settings: vLLM's engine settings by their own names, and `VLLM_` variables.
 
-A recipe is such settings under a name: one file `recipes/<name>.toml`, read where it is asked for.
+A recipe is such settings under a name, and sampling parameters with them: one file
+`recipes/<name>.toml`, read where it is asked for.
 """
 
 import ast
@@ -59,36 +60,52 @@ _OWNED_VARIABLES = {
 
 
 class Recipe(BaseModel):
-    """Settings under a name: the devices that have them, and what each engine is given.
+    """Settings under a name: what each engine, its probes and its questions are given.
 
-    `about` is one line for the docs.
+    `about` is one line for the docs. `refused` has the reason for each device that vLLM itself
+    refuses them on, at PP=1 too. Where the harness cannot ask, `not_yet` says why.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str
-    devices: tuple[Device, ...] = tuple(Device)
+    refused: dict[Device, str] = {}
+    not_yet: str = ""
     engine: dict[str, Any] = {}
     env: dict[str, str] = {}
+    probes: dict[str, Any] = {}
+    questions: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Serving:
-    """Settings of all engines of a point; values of `engine` are JSON, both are sorted.
+    """Settings of all engines of a point; values are JSON but for those of `env`, all are sorted.
 
     `label` stands in ids: the recipe, and what was asked for beside it; empty without either.
+    `asked` names what the user gave, `refused` has devices and why the recipe cannot run there.
     """
 
     label: str = ""
     engine: Pairs = ()
     env: Pairs = ()
-    devices: tuple[Device, ...] = tuple(Device)
+    probes: Pairs = ()
+    questions: Pairs = ()
+    asked: frozenset[str] = frozenset()
+    refused: Pairs = ()
 
     @property
     def words(self) -> str:
         """The settings in words, for the header and the report; empty without any."""
-        pairs = ", ".join(f"{name}={value}" for name, value in (*self.engine, *self.env))
-        return f"every engine with {pairs}" if pairs else ""
+        given = {
+            "every engine": (*self.engine, *self.env),
+            "probes": self.probes,
+            "questions": self.questions,
+        }
+        return "; ".join(
+            f"{what} with {', '.join(f'{name}={value}' for name, value in pairs)}"
+            for what, pairs in given.items()
+            if pairs
+        )
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -173,22 +190,30 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
     What was asked for wins over what the recipe says.
 
     Raises:
-        BadInputError: if a recipe is unknown.
+        BadInputError: if a recipe is unknown, or cannot be asked yet.
     """
-    asked = _label((*engine, *env))
+    beside, names = _label((*engine, *env)), frozenset(dict((*engine, *env)))
     joined = []
     for name in recipes:
         recipe = load_recipe(name)
-        settings = {key: json.dumps(value) for key, value in recipe.engine.items()} | dict(engine)
+        if recipe.not_yet:
+            raise BadInputError(f"--pp-recipe {name}: not yet, {recipe.not_yet}")
         joined.append(
             Serving(
-                "+".join(filter(None, (name, asked))),
-                tuple(sorted(settings.items())),
-                tuple(sorted((recipe.env | dict(env)).items())),
-                recipe.devices,
+                label="+".join(filter(None, (name, beside))),
+                engine=tuple(sorted((dict(_as_json(recipe.engine)) | dict(engine)).items())),
+                env=tuple(sorted((recipe.env | dict(env)).items())),
+                probes=_as_json(recipe.probes),
+                questions=_as_json(recipe.questions),
+                asked=names,
+                refused=tuple(recipe.refused.items()),
             )
         )
-    return tuple(joined) or (Serving(asked, engine, env),)
+    return tuple(joined) or (Serving(beside, engine, env, asked=names),)
+
+
+def _as_json(values: Mapping[str, Any]) -> Pairs:
+    return tuple(sorted((name, json.dumps(value)) for name, value in values.items()))
 
 
 def _label(pairs: Pairs) -> str:
@@ -209,31 +234,27 @@ def _plain(value: str) -> str:
 def check_serving(serving: Serving, vllm: InstalledVllm, profiles: Iterable[Profile]) -> None:
     """Refuse settings that a release does not know, or that the harness decides.
 
-    Reads vLLM's source, imports nothing. Values are checked by vLLM itself, in the engine.
+    Reads vLLM's source, imports nothing. Values are checked by vLLM itself, in the engine. A recipe
+    may decide what a user may not.
 
     Raises:
         BadInputError: naming the setting, and the nearest names or the option that decides it.
     """
     parity = _PARITY_OWNED if Profile.PARITY in profiles else ()
     owned = _OWNED | dict.fromkeys(parity, _PARITY_REASON)
-    package = vllm.package_dir
-    if serving.engine:
-        known = engine_settings(package)
-        _check("--pp-engine", serving.engine, owned, known, vllm.version)
-    if serving.env:
-        _check("--pp-env", serving.env, _OWNED_VARIABLES, variables(package), vllm.version)
-
-
-def _check(
-    flag: str, pairs: Pairs, owned: Mapping[str, str], known: frozenset[str], release: str
-) -> None:
-    for name, value in pairs:
-        if name in owned:
-            raise BadInputError(f"{flag} {name}={value}: {owned[name]}")
-        if name not in known:
+    for flag, pairs, decided, read in (
+        ("--pp-engine", serving.engine, owned, engine_settings),
+        ("--pp-env", serving.env, _OWNED_VARIABLES, variables),
+    ):
+        known = read(vllm.package_dir) if pairs else frozenset()
+        for name, value in pairs:
+            if name in decided and name in serving.asked:
+                raise BadInputError(f"{flag} {name}={value}: {decided[name]}")
+            if name in known:
+                continue
             near = difflib.get_close_matches(name, sorted(known))
             raise BadInputError(
-                f"{flag} {name}: vLLM {release} has no such setting"
+                f"{flag} {name}: vLLM {vllm.version} has no such setting"
                 + (f"; there is {', '.join(near)}" if near else "")
             )
 

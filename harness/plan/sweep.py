@@ -250,6 +250,8 @@ class Sweep:
             serving=serving.label,
             engine_args=serving.engine,
             env=serving.env,
+            probe_sampling=serving.probes,
+            question_sampling=serving.questions,
             pp=point.pp,
             tree=Path(),
             tree_digest="",

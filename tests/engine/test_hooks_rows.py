@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
 
 from harness.capture.record import Capture  # noqa: E402
-from harness.engine.hooks.step import RowSpan  # noqa: E402
+from harness.engine.hooks.step import RowSpan, sampled_rows  # noqa: E402
 from harness.engine.hooks.tracer import Tracer  # noqa: E402
 from harness.engine.probes import keeps_logits  # noqa: E402
 
@@ -38,8 +38,9 @@ def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
     # One column tells a row by its place in the step; the other columns cost memory alone.
     hidden = torch.arange(sum(one.count for one in spans), dtype=torch.float32).unsqueeze(1)
     ends = [sum(one.count for one in spans[: index + 1]) - 1 for index in range(len(spans))]
-    tracer.logits.add_sampled(spans, hidden[ends].expand(-1, vocab))
-    tracer.logits.add_prompts(spans, hidden, lambda rows: rows.expand(-1, vocab), vocab)
+    sampled = sampled_rows(spans, len(ends))
+    tracer.logits.add_sampled(sampled, hidden[ends].expand(-1, vocab))
+    tracer.logits.add_prompts(spans, sampled, hidden, lambda rows: rows.expand(-1, vocab), vocab)
     tracer.flush()
     table = Capture(tmp_path, {}).logits
 

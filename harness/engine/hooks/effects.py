@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..perturbations import UNPERTURBED
-from .step import RowSpan
+from .step import Row
 
 FILE = "sensitivity.jsonl"
 
@@ -24,16 +24,16 @@ class EffectWriter:
         self._file = folder / FILE
         self._reference: dict[int, torch.Tensor] = {}
 
-    def add(self, spans: tuple[RowSpan, ...], logits: torch.Tensor) -> None:
-        """Compare `logits` [1, vocabulary] with the unperturbed ones of the same step."""
-        (span,) = spans
+    def add(self, rows: list[Row], logits: torch.Tensor) -> None:
+        """Compare the first of `logits` [rows, vocabulary] with the unperturbed ones of its place."""
+        span, position = rows[0]
         name = span.change.partition(":")[2]
-        now = torch.log_softmax(logits.detach().float(), dim=-1).double()
+        now = torch.log_softmax(logits[:1].detach().float(), dim=-1).double()
         now -= now.mean()
         if name == UNPERTURBED:
-            self._reference[span.start] = now
+            self._reference[position] = now
             return
-        reference = self._reference[span.start]
+        reference = self._reference[position]
         moved = torch.linalg.vector_norm(now - reference)
         effect = float(moved / torch.linalg.vector_norm(reference)) if moved != 0 else 0.0
         with self._file.open("a", encoding="utf-8") as file:

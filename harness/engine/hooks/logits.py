@@ -10,15 +10,14 @@ import msgspec
 import torch
 
 from ..names import SENSITIVITY
-from ..probes import keeps_logits
 from .effects import EffectWriter
 from .outbox import Outbox
-from .step import RowSpan
+from .step import Row, RowSpan
 
 # Logits computed at a time for prompts: 64 MiB in float32, as rows of any vocabulary.
 _CHUNK_LOGITS = 1 << 24
 
-# A request, the absolute position of its row, and whether the engine samples from it.
+# A row, and whether the engine samples from it.
 _Entry = tuple[RowSpan, int, str]
 
 
@@ -37,39 +36,43 @@ class LogitWriter:
         self._index: IO[bytes] | None = None
         self._row_count = 0
 
-    def add_sampled(self, spans: tuple[RowSpan, ...], sampled: torch.Tensor) -> None:
-        """Keep the logits that the engine samples from: one row per request, in batch order.
+    def add_sampled(self, rows: list[Row], sampled: torch.Tensor) -> None:
+        """Keep the logits that the engine samples from, in batch order.
 
-        The last row of a chunk is sampled too, and thrown away: it is kept if its position is.
+        The last row of a chunk is sampled too, and thrown away: it is kept if its position is. So
+        are rows behind a drafted token; where it was rejected, a later row of the same position
+        takes their place.
         """
-        if spans[0].change.startswith(SENSITIVITY):
-            self._effects.add(spans, sampled)
+        if rows[0][0].change.startswith(SENSITIVITY):
+            self._effects.add(rows, sampled)
             return
         vocab = sampled.shape[-1]
-        kept = [
-            row
-            for row, span in enumerate(spans)
-            if keeps_logits(span.last, span.prompt_length, vocab)
-        ]
-        entries = [(spans[row], spans[row].last, "sampled") for row in kept]
-        self._put(entries, _rows_of(sampled, kept) if len(kept) < len(spans) else sampled)
+        kept = [row for row, (span, position) in enumerate(rows) if span.keeps(position, vocab)]
+        entries = [(*rows[row], "sampled") for row in kept]
+        self._put(entries, _rows_of(sampled, kept) if len(kept) < len(rows) else sampled)
 
     def add_prompts(
-        self, spans: tuple[RowSpan, ...], hidden: torch.Tensor, compute: Any, vocab: int
+        self,
+        spans: tuple[RowSpan, ...],
+        sampled: list[Row],
+        hidden: torch.Tensor,
+        compute: Any,
+        vocab: int,
     ) -> None:
         """Compute and keep the logits of scheduled rows that the engine does not sample from.
 
-        `hidden` [rows, width] are the model's outputs for all rows of the step; `compute` turns
+        `sampled` are those that it does, `hidden` [rows, width] are the model's outputs for all rows of the step; `compute` turns
         some of them into logits, or into None on ranks that do not gather them.
         """
         if spans[0].change.startswith(SENSITIVITY):
             return
+        known = set(sampled)
         entries: list[_Entry] = []
         rows: list[int] = []
         offset = 0
         for span in spans:
-            for position in range(span.start, span.last):
-                if keeps_logits(position, span.prompt_length, vocab):
+            for position in range(span.start, span.last + 1):
+                if (span, position) not in known and span.keeps(position, vocab):
                     entries.append((span, position, "prompt"))
                     rows.append(offset + position - span.start)
             offset += span.count

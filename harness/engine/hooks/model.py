@@ -10,7 +10,7 @@ from ..failures import ModelError
 from .extent import plain
 from .perturb import weight_kinds
 from .scalars import scalar_kinds
-from .step import RowSpan
+from .step import Row, RowSpan, sampled_rows
 from .tensors import traced
 from .tracer import Tracer
 from .wrap import HookError, names_of_vllm
@@ -140,28 +140,31 @@ def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
         spans: tuple[RowSpan, ...] = getattr(runner, "_pp_harness_spans", ())
         if not spans or self is not runner.get_model():
             return logits
+        runner._pp_harness_spans = ()  # a second call is for logprobs of prompts
+        rows = sampled_rows(spans, len(hidden))
         if logits is not None:
-            tracer.logits.add_sampled(spans, logits)
+            tracer.logits.add_sampled(rows, logits)
         # Whole prompts: only where a step schedules more rows than it samples.
-        if tracer.tracing and sum(span.count for span in spans) > len(spans):
+        if tracer.tracing and sum(span.count for span in spans) > len(rows):
             output = runner._pp_harness_output
             tracer.logits.add_prompts(
                 spans,
+                rows,
                 output[0] if isinstance(output, tuple) else output,
                 lambda rows: original(self, rows, *args, **kwargs),
                 runner.model_config.get_vocab_size(),
             )
-        return None if logits is None else _forced(spans, logits)
+        return None if logits is None else _forced(rows, logits)
 
     compute_logits._pp_harness = True  # type: ignore[attr-defined]
     model_class.compute_logits = compute_logits  # type: ignore[attr-defined]
 
 
-def _forced(spans: tuple[RowSpan, ...], logits: torch.Tensor) -> torch.Tensor:
+def _forced(rows: list[Row], logits: torch.Tensor) -> torch.Tensor:
     """Return logits from which the sampler takes the forced ids."""
     forced = torch.zeros_like(logits)
-    for row, span in enumerate(spans):
-        step = span.start + span.count - span.prompt_length
+    for row, (span, position) in enumerate(rows):
+        step = position + 1 - span.prompt_length
         if 0 <= step < len(span.forced):
             forced[row, span.forced[step]] = 1.0
         else:  # a chunk of a prompt: the engine throws this sample away

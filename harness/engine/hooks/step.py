@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from ..names import REQUEST_MARK
+from ..probes import keeps_logits
 from .extent import WatchedTensor
 from .fingerprints import FingerprintCollector
 
@@ -28,6 +29,16 @@ class RowSpan:
         """The absolute position of the last row."""
         return self.start + self.count - 1
 
+    @property
+    def decodes(self) -> bool:
+        """Whether all rows lie behind the prompt."""
+        return self.start >= self.prompt_length
+
+    def keeps(self, position: int, vocab: int) -> bool:
+        """Whether logits of a row are kept: not of drafts for tokens that will not be taken."""
+        is_needed = position < self.prompt_length + len(self.forced) - 1
+        return is_needed and keeps_logits(position, self.prompt_length, vocab)
+
     @classmethod
     def of_request(
         cls, sampling_params: Any, *, start: int, count: int, prompt_length: int
@@ -45,6 +56,30 @@ class RowSpan:
             tuple(mark.get("forced", ())),
             mark.get("change", ""),
         )
+
+
+# A row: the rows of its request in the step, and its absolute position.
+Row = tuple[RowSpan, int]
+
+
+def sampled_rows(spans: tuple[RowSpan, ...], count: int) -> list[Row]:
+    """Name each of `count` rows that the engine samples from.
+
+    That is the last row of each request, and where tokens were drafted all rows of a decode step.
+
+    Raises:
+        ValueError: if the rows are neither.
+    """
+    if count == len(spans):
+        return [(span, span.last) for span in spans]
+    rows = [
+        (span, position)
+        for span in spans
+        for position in range(span.start if span.decodes else span.last, span.last + 1)
+    ]
+    if count != len(rows):
+        raise ValueError(f"the engine samples {count} rows, and {len(rows)} are expected")
+    return rows
 
 
 @dataclass
