@@ -4,12 +4,16 @@ mkdocs runs this at each build (mkdocs.yml, gen-files), so that the pages cannot
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
+from harness.checks.finding import Outcome
 from harness.cli.main import cli
+from harness.engine.settings import Device
 from harness.plan.options import declarations, help_of
 from harness.plan.serving import load_recipe, recipe_names, servings
+from harness.report.files import REPORT, read_report
 
 
 def options_page() -> str:
@@ -38,12 +42,45 @@ def option_table() -> list[str]:
 
 
 def recipe_table() -> list[str]:
-    """Write the docs' table of recipes, a row for each."""
-    rows = ["| recipe | serves with | devices | settings |", "|--|--|--|--|"]
+    """Write the docs' table of recipes, a row for each that can be asked for."""
+    rows = ["| recipe | serves with | settings |", "|--|--|--|"]
     for name in recipe_names():
-        recipe, (serving,) = load_recipe(name), servings([name], (), ())
-        pairs = ", ".join(f"`{key}={value}`" for key, value in (*serving.engine, *serving.env))
-        rows.append(f"| `{name}` | {recipe.about} | {', '.join(recipe.devices)} | {pairs} |")
+        recipe = load_recipe(name)
+        if not recipe.not_yet:
+            (serving,) = servings([name], (), ())
+            given = (*serving.engine, *serving.env, *serving.probes, *serving.questions)
+            pairs = ", ".join(f"`{key}={value}`".replace("|", "\\|") for key, value in given)
+            rows.append(f"| `{name}` | {recipe.about} | {pairs} |")
+    return rows
+
+
+def feature_table(results: Path) -> list[str]:
+    """Write the table of what can be asked: each recipe, by device, with the records of it.
+
+    A recipe is answered where a report below `results` has a verdict on its logits.
+    """
+    answered: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(results.rglob(REPORT)):
+        report = read_report(path.parent)
+        for verdict in report.verdicts:
+            if verdict.check == "logits" and verdict.verdict in (Outcome.PASS, Outcome.FAIL):
+                place = verdict.serving, report.environment.get("device", "")
+                record = path.relative_to(results).parts[0]
+                if record not in answered.setdefault(place, []):
+                    answered[place].append(record)
+    rows = ["| feature | recipe | cpu | cuda |", "|--|--|--|--|"]
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        cells = []
+        for device in Device:
+            records = answered.get((name, device))
+            if recipe.not_yet:
+                cells.append(f"not yet: {recipe.not_yet}")
+            elif device in recipe.refused:
+                cells.append(f"refused: {recipe.refused[device]}")
+            else:
+                cells.append(f"answered ({', '.join(records)})" if records else "no record")
+        rows.append(f"| {recipe.about} | `{name}` | {' | '.join(cells)} |")
     return rows
 
 

@@ -85,10 +85,12 @@ class SentProbe:
     """A request as it was sent, and the tokens of its prompt that the prefix cache held.
 
     The engine computes no row for cached tokens: of positions below `cached` there are no logits.
+    `prompt_logprobs` are digests of what vLLM returned for each position of the prompt, if asked.
     """
 
     request: ProbeRequest
     cached: int
+    prompt_logprobs: tuple[str, ...] = ()
 
     @property
     def rows(self) -> Iterator[tuple[str, int]]:
@@ -186,7 +188,8 @@ class Capture:
             number, name = split_pass(line["name"])
             if number == 0:
                 request = ProbeRequest(name, tuple(line["prompt"]), tuple(line["forced"]))
-                sent[name] = SentProbe(request, line["cached"])
+                returned = tuple(line.get("prompt_logprobs", ()))
+                sent[name] = SentProbe(request, line["cached"], returned)
         return sent
 
     @cached_property

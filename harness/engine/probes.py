@@ -19,6 +19,8 @@ _DECODE = 4
 _FLOOR_PASSES = {Profile.PARITY: 1, Profile.STRESS: 3}
 # The name of a request in floor pass 2 is `floor2:NAME`; no probe's own name has a colon.
 _FLOOR = "floor"
+# Tokens that a request would generate that is cancelled before.
+_ABORTED_DECODE = 8
 # Unequal prompts, in tokens, that fill a decode batch.
 _DECODE_BATCH = 24
 # vLLM shards the vocabulary over tensor-parallel ranks in whole multiples of this, each.
@@ -54,6 +56,28 @@ _PERIOD = 5
 # Prompt and decode steps of the sensitivity probe, in tokens: short, because it runs often, and
 # less than a block, so that no prefix cache holds it.
 _SENSITIVITY_PROMPT, _SENSITIVITY_DECODE = 15, 2
+
+
+def aborted_requests(settings: EngineSettings) -> tuple[Probe, ...]:
+    """Return requests to be cancelled in flight, in parts that are handed over one after another.
+
+    By lengths short, longer than a chunk of a prompt and past the window.
+    """
+    window = settings.sliding_window or _DEFAULT_WINDOW
+    room = settings.max_model_len - _ABORTED_DECODE
+    lengths = [
+        min(room, each) for each in (3, chunk_tokens(settings.max_model_len) + 1, window + 5)
+    ]
+    return tuple(
+        Probe(
+            name,
+            tuple(
+                _request(f"{name}/{index}", length, _ABORTED_DECODE, settings.vocab_size)
+                for index, length in enumerate(lengths)
+            ),
+        )
+        for name in ("aborted-first", "aborted-second")
+    )
 
 
 def longest_probe(sliding_window: int | None) -> int:
@@ -131,9 +155,8 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
         request(f"batch-{_DECODE_BATCH}/{index}", 1 + index % 3, decode=2)
         for index in range(_DECODE_BATCH)
     )
-    drafted = ()
-    if settings.asks("speculative_config"):
-        drafted = (_repeating(vocab_size, max_model_len),)
+    is_drafted = settings.asks("speculative_config")
+    drafted = (_repeating(vocab_size, max_model_len),) if is_drafted else ()
     if settings.profile is Profile.PARITY:
         batches = tuple(
             Probe(

@@ -16,7 +16,14 @@ from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
 from .perturbations import UNPERTURBED, key_names, weight_name
-from .probes import Probe, ProbeRequest, floor_passes, probe_set, sensitivity_request
+from .probes import (
+    Probe,
+    ProbeRequest,
+    aborted_requests,
+    floor_passes,
+    probe_set,
+    sensitivity_request,
+)
 from .questions import run_gsm8k
 
 
@@ -35,6 +42,8 @@ def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
         for probes_of_pass in (probes, *floor):
             llm.reset_prefix_cache()
             for probe in probes_of_pass:
+                if request.aborts:
+                    _abort_in_flight(llm, request, probe.name)
                 run_probe(llm, probe, file, asked=asked, adapter=adapter)
     llm.collective_rpc("pp_harness_flush")
 
@@ -93,6 +102,26 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
         if lm is not None and request.gsm8k is not None and request.ask_under_changes:
             run_gsm8k(llm, lm, request, folder / f"gsm8k.{change}.jsonl", change=change)
     llm.collective_rpc("pp_harness_flush")
+
+
+def _abort_in_flight(llm: Any, request: Request, before: str) -> None:
+    """Cancel requests in flight, so that the probe `before` which they come gets their cache.
+
+    They come in parts: one is decoding while the next is in prefill, and at PP=N a batch is on its
+    way through the stages when all are cancelled. They have no mark, and no step mixes them with
+    requests that have.
+    """
+    from vllm import SamplingParams
+
+    engine, names = llm.llm_engine, []
+    for part in aborted_requests(request):
+        for each in part.requests:
+            names.append(f"{each.name} before {before}")
+            params = SamplingParams(max_tokens=len(each.forced), ignore_eos=True, detokenize=False)
+            engine.add_request(names[-1], {"prompt_token_ids": list(each.prompt)}, params)
+        engine.step()
+    engine.step()
+    engine.abort_request(names)
 
 
 def _send(

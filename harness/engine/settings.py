@@ -91,7 +91,8 @@ class EngineSettings(EnumFields):
     `cache_tokens` is what the KV cache holds, summed over the groups of layers that share a block
     table; `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of
     vLLM by its own names, with values as JSON, `env` environment variables, as the user asked;
-    `probe_sampling` and `question_sampling` are sampling parameters of the same form.
+    `probe_sampling` and `question_sampling` are sampling parameters of the same form. With
+    `aborts` requests are cancelled in flight before each probe.
     """
 
     pp: int
@@ -117,6 +118,7 @@ class EngineSettings(EnumFields):
     env: tuple[tuple[str, str], ...] = ()
     probe_sampling: tuple[tuple[str, str], ...] = ()
     question_sampling: tuple[tuple[str, str], ...] = ()
+    aborts: bool = False
 
     def asks(self, name: str) -> bool:
         """Whether a setting of vLLM's engine was asked for, and not to be off."""

@@ -75,6 +75,7 @@ class Recipe(BaseModel):
     env: dict[str, str] = {}
     probes: dict[str, Any] = {}
     questions: dict[str, Any] = {}
+    aborts: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Serving:
     env: Pairs = ()
     probes: Pairs = ()
     questions: Pairs = ()
+    aborts: bool = False
     asked: frozenset[str] = frozenset()
     refused: Pairs = ()
 
@@ -101,11 +103,12 @@ class Serving:
             "probes": self.probes,
             "questions": self.questions,
         }
-        return "; ".join(
+        words = [
             f"{what} with {', '.join(f'{name}={value}' for name, value in pairs)}"
             for what, pairs in given.items()
             if pairs
-        )
+        ]
+        return "; ".join([*words, *(["requests cancelled before each probe"] * self.aborts)])
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -205,6 +208,7 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 env=tuple(sorted((recipe.env | dict(env)).items())),
                 probes=_as_json(recipe.probes),
                 questions=_as_json(recipe.questions),
+                aborts=recipe.aborts,
                 asked=names,
                 refused=tuple(recipe.refused.items()),
             )

@@ -252,6 +252,7 @@ class Sweep:
             env=serving.env,
             probe_sampling=serving.probes,
             question_sampling=serving.questions,
+            aborts=serving.aborts,
             pp=point.pp,
             tree=Path(),
             tree_digest="",

@@ -1,5 +1,7 @@
 """Which rows of logits a prompt keeps, and what is written of them."""
 
+from itertools import accumulate
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
@@ -23,6 +25,12 @@ STEPS = {
     "last-chunk": (span("a", 256, 44, 300),),
     "decode": (span("a", 300, 1, 300), span("b", 301, 1, 300)),
     "chunk-beside-decode": (span("a", 300, 1, 300), span("b", 128, 100, 300)),
+    # With two tokens drafted for the first request, none for the second.
+    "drafts-beside-a-prompt": (
+        span("a", 300, 3, 300),
+        span("b", 0, 9, 300),
+        span("c", 301, 1, 300),
+    ),
     # With a vocabulary of 262144 a prompt of 300 keeps every tenth row: of these, none.
     "small-chunks": (span("a", 1, 5, 300), span("b", 20, 8, 300)),
 }
@@ -37,7 +45,12 @@ def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
     tracer.start(0, tp_rank=0, device=torch.device("cpu"))
     # One column tells a row by its place in the step; the other columns cost memory alone.
     hidden = torch.arange(sum(one.count for one in spans), dtype=torch.float32).unsqueeze(1)
-    ends = [sum(one.count for one in spans[: index + 1]) - 1 for index in range(len(spans))]
+    places = [
+        (one, offset)
+        for one, end in zip(spans, accumulate(one.count for one in spans), strict=True)
+        for offset in range(end - one.count if one.decodes else end - 1, end)
+    ]
+    ends = [offset for _, offset in places]
     sampled = sampled_rows(spans, len(ends))
     tracer.logits.add_sampled(sampled, hidden[ends].expand(-1, vocab))
     tracer.logits.add_prompts(spans, sampled, hidden, lambda rows: rows.expand(-1, vocab), vocab)
@@ -51,3 +64,20 @@ def test_a_step_writes_the_rows_that_are_kept(tmp_path, vocab, step):
                 wanted[one.name, position] = float(offset + row)
         offset += one.count
     assert {row: float(table.values[at, 0]) for row, at in table.index.items()} == wanted
+
+
+def test_the_engine_samples_one_row_or_one_more_for_each_draft():
+    """A row is named by its own position; rows that are neither are no step of ours."""
+    spans = (span("a", 300, 3, 300), span("b", 0, 9, 300))
+    assert sampled_rows(spans, 2) == [(spans[0], 302), (spans[1], 8)]
+    assert sampled_rows(spans, 4) == [*((spans[0], at) for at in (300, 301, 302)), (spans[1], 8)]
+    with pytest.raises(ValueError, match="samples 3 rows"):
+        sampled_rows(spans, 3)
+
+
+def test_logits_behind_the_last_forced_token_are_not_kept():
+    """Of four forced tokens the last is no input: a draft for what would follow it has no row."""
+    assert [span("a", 300, 5, 300).keeps(at, 448) for at in range(300, 305)] == [
+        *(True, True, True),
+        *(False, False),
+    ]

@@ -44,6 +44,9 @@ OTHER = {
     "serving": "kv-fp8",
     "engine_args": (("kv_cache_dtype", '"fp8"'),),
     "env": (("VLLM_LOGGING_LEVEL", "DEBUG"),),
+    "probe_sampling": (("prompt_logprobs", "5"),),
+    "question_sampling": (("min_tokens", "2"),),
+    "aborts": True,
 }
 NAMES = {"variant", "model", "tree", "model_path", "python", "load", "serving"}
 OTHER_QUESTIONS = {

@@ -21,9 +21,9 @@ from harness.plan.serving import (
     variables,
 )
 from harness.source.pin import InstalledVllm, load_pins, locate_vllm
-from tools.reference import recipe_table
+from tools.reference import feature_table, recipe_table
 
-_DOCS = Path(__file__).resolve().parents[2] / "docs/recipes.md"
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -118,17 +118,43 @@ def test_an_unknown_recipe_names_those_that_there_are():
 
 
 @pytest.mark.parametrize("device", Device)
-def test_a_recipe_for_another_device_is_not_applicable(device):
+def test_a_recipe_that_vllm_refuses_on_a_device_is_not_applicable(device):
     """Nothing runs, and nothing is red, where a recipe is not for the device."""
     other = next(kind for kind in Device if kind is not device)
-    refusal = judge_serving(Serving("r", devices=(other,)), device)
+    refusal = judge_serving(Serving("r", refused=((device, "no kernel"),)), device)
     assert refusal.outcome is Outcome.NOT_APPLICABLE
-    assert judge_serving(Serving("r"), device) is None
+    assert "no kernel" in refusal.summary
+    assert judge_serving(Serving("r", refused=((other, "no kernel"),)), device) is None
 
 
 def test_the_docs_list_every_recipe():
     """docs/recipes.md has the table that the recipes make."""
-    assert "\n".join(recipe_table()) in _DOCS.read_text(encoding="utf-8")
+    assert "\n".join(recipe_table()) in (_ROOT / "docs/recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_limits_say_what_can_be_asked():
+    """docs/limits.md has the table that recipes and records make: nothing is answered unseen."""
+    table = "\n".join(feature_table(_ROOT / "results"))
+    assert table in (_ROOT / "docs/limits.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_asked_yet_is_refused_with_the_reason():
+    """A feature that is known and not served costs no engine."""
+    names = [name for name in recipe_names() if load_recipe(name).not_yet]
+    assert names
+    for name in names:
+        with pytest.raises(BadInputError, match=load_recipe(name).not_yet):
+            servings([name], (), ())
+
+
+def test_a_recipe_decides_what_a_user_may_not(release):
+    """In parity batches are the harness's: its own recipe may plan them otherwise, a user not."""
+    package = release.package_dir / "engine/arg_utils.py"
+    package.write_text(package.read_text() + "    async_scheduling: bool = False\n")
+    (made,) = servings(["async"], (), ())
+    check_serving(made, release, (Profile.PARITY,))
+    with pytest.raises(BadInputError, match="--pp-profile stress"):
+        check_serving(serving("async_scheduling=true"), release, (Profile.PARITY,))
 
 
 @pytest.mark.vllm

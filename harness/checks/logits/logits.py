@@ -17,6 +17,7 @@ from .distance import LogitDistance, distance
 from .layer_map import difference_map
 from .locate import locate
 from .noise_verdict import NoiseVerdict, judge_noise, largest_floor
+from .returned import compare_returned, draft_figures
 from .rows import missing_rows, row_name
 from .sensitivity import trusted
 
@@ -44,7 +45,7 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
         return gap
     far = distance(before, after)
     floors = [distance(before, floor) for floor in baseline.floor_logits]
-    figures = far.figures
+    figures = far.figures | draft_figures(candidate)
     if floors:
         figures |= {"floor": largest_floor(floors).figures, "floor_passes": len(floors)}
     findings: list[Finding] = []
@@ -66,6 +67,8 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
         noise = judge_noise(baseline, candidate, far, floors)
     if not repeated.all() and (bits or baseline.cell.kernels is Kernels.INVARIANT):
         findings.append(_unrepeated(far, repeated))
+    if bits:
+        findings += compare_returned(baseline, candidate)
     figures |= noise.figures
     findings = [found for found in (noise.fault, noise.undecided) if found is not None] + findings
     verdict = judged(findings, noise.summary, **figures)
@@ -103,6 +106,8 @@ LOGITS = register(
             Figure("smallest_entry", "smallest fault of a single row, where it enters"),
             Figure("floor", "noise floor: PP=1 compared with itself"),
             Figure("floor_passes", "floor passes, of which the furthest is shown"),
+            Figure("drafted", "tokens drafted"),
+            Figure("accepted", "drafted tokens that were taken"),
         ),
         trend="relative_rms",
         output="logits",

@@ -25,7 +25,7 @@ class EffectWriter:
         self._reference: dict[int, torch.Tensor] = {}
 
     def add(self, rows: list[Row], logits: torch.Tensor) -> None:
-        """Compare the first of `logits` [rows, vocabulary] with the unperturbed ones of its place."""
+        """Compare the first of `logits` [rows, vocabulary] with the unperturbed row there."""
         span, position = rows[0]
         name = span.change.partition(":")[2]
         now = torch.log_softmax(logits[:1].detach().float(), dim=-1).double()

@@ -61,8 +61,9 @@ class LogitWriter:
     ) -> None:
         """Compute and keep the logits of scheduled rows that the engine does not sample from.
 
-        `sampled` are those that it does, `hidden` [rows, width] are the model's outputs for all rows of the step; `compute` turns
-        some of them into logits, or into None on ranks that do not gather them.
+        `sampled` are those that it does, `hidden` [rows, width] are the model's outputs for all
+        rows of the step; `compute` turns some of them into logits, or into None on ranks that do
+        not gather them.
         """
         if spans[0].change.startswith(SENSITIVITY):
             return
