@@ -1,11 +1,14 @@
 """Probes: the same for every cell of a model, and crossing the lengths where bugs hide."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.capture.record import SentProbe
 from harness.engine.probes import (
+    aborted_requests,
     chunk_tokens,
     floor_passes,
     kept_positions,
@@ -217,3 +220,32 @@ def test_parity_prompts_share_no_prefix():
     probes = made()
     starts = [one.prompt[:3] for probe in probes for one in probe.requests if len(one.prompt) > 2]
     assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize("profile", ["parity", "stress"])
+def test_a_probe_repeats_itself_where_tokens_are_drafted(profile):
+    """A drafter that looks back finds what comes next, but for one id; other engines lack it."""
+    drafting = replace(settings(profile), engine_args=(("speculative_config", "{}"),))
+    plain = {one.name for probe in made(profile) for one in probe.requests}
+    (extra,) = (
+        one
+        for probe in probe_set(drafting, BLOCK)
+        for one in probe.requests
+        if one.name not in plain
+    )
+    ids = extra.prompt + extra.forced
+    period = next(n for n in range(1, len(ids)) if ids[:n] == ids[n : 2 * n])
+    breaks = [at for at in range(period, len(ids)) if ids[at] != ids[at - period]]
+    assert breaks[0] >= len(extra.prompt)
+    assert breaks == [breaks[0], breaks[0] + period]
+    assert len(extra.forced) > breaks[0] - len(extra.prompt) + 1, "and repeats itself again"
+
+
+def test_aborted_requests_fit_and_come_in_two_parts():
+    """One part decodes while the other is in prefill; names do not meet those of probes."""
+    first, second = aborted_requests(settings())
+    requests = [*first.requests, *second.requests]
+    assert all(len(one.prompt) + len(one.forced) <= 512 for one in requests)
+    names = {one.name for one in requests}
+    assert len(names) == len(requests)
+    assert not names & {one.name for probe in made() for one in probe.requests}

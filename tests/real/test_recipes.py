@@ -1,0 +1,88 @@
+"""Each recipe is in effect in the engine that has it, and not in name alone; PP=2 agrees on it."""
+
+import re
+
+import pytest
+
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.checks.layers import layer_rows
+from harness.checks.logits.returned import draft_figures
+from harness.engine.asked import has_adapter
+from harness.plan.options import Options
+from harness.plan.points import Point
+from harness.plan.serving import load_recipe
+from harness.plan.sweep import Sweep
+
+pytestmark = pytest.mark.engine
+
+RECIPES = ("aborts", "async", "logprobs", "lora", "prefix-cache", "spec-ngram", "structured")
+
+
+@pytest.fixture(scope="module")
+def serve(sweep, store, servers, launched, tmp_path_factory):
+    """Return a function that gives dense's capture at a PP size by a recipe, or by none."""
+    options = Options(pps=(2,), recipes=RECIPES, gsm8k_limit=8, store=store.root)
+    by_recipe = Sweep(options)
+
+    def run(recipe, pp):
+        made = by_recipe if recipe else sweep
+        cell = made.cell(Point("fixed", "dense", pp, serving=recipe))
+        if capture := store.find(cell.key):
+            return capture
+        folder = tmp_path_factory.mktemp(cell.id)
+        return store.commit(cell.key, folder, launched(made, cell, folder, servers))
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
+def test_pp2_computes_what_pp1_does(serve, recipe, check):
+    """By every recipe that the CPU build has, the fixed series passes every check."""
+    verdict = judge(check, serve(recipe, 1), serve(recipe, 2))
+    assert verdict.outcome is Outcome.PASS, verdict.summary
+
+
+def test_drafts_are_made_and_some_are_taken(serve):
+    """Speculation that drafts nothing, or whose drafts are never right, would test nothing."""
+    figures = draft_figures(serve("spec-ngram", 1))
+    assert 0 < figures["accepted"] < figures["drafted"]
+
+
+def test_the_adapter_moves_the_rows_of_the_probes_that_have_it(serve):
+    """And of no other, in the batches too where both kinds run side by side."""
+    bare, with_adapter = serve("", 1), serve("lora", 1)
+    before, after = (layer_rows(side, "digest")[0] for side in (bare, with_adapter))
+    assert before.keys() == after.keys()
+    for row in before:
+        assert (before[row] != after[row]) is has_adapter(row[0]), row
+    assert {has_adapter(f"batch-8/{index}") for index in range(8)} == {True, False}
+
+
+def test_answers_obey_the_grammar(serve):
+    """The grammar masks what the model would have chosen: some answers are others than without."""
+    grammar = load_recipe("structured").questions["structured_outputs"]["regex"]
+    by_grammar = serve("structured", 1).answers
+    assert all(re.fullmatch(grammar, line["output"]) for line in by_grammar)
+    free = serve("", 1).answers
+    assert [line["output"] for line in by_grammar] != [line["output"] for line in free]
+
+
+def test_every_position_of_a_prompt_has_log_probabilities(serve):
+    """Asked for, they come back for all but the first token; else there is none."""
+    for sent in serve("logprobs", 1).probes.values():
+        assert len(sent.prompt_logprobs) == len(sent.request.prompt) - 1
+    assert not any(sent.prompt_logprobs for sent in serve("", 1).probes.values())
+
+
+def test_the_engine_plans_asynchronously(serve):
+    """The setting is in effect, read back from vLLM, in parity too."""
+    assert serve("async", 1).manifest.effective.async_scheduling
+    assert not serve("", 1).manifest.effective.async_scheduling
+
+
+def test_what_was_cancelled_leaves_no_row(serve):
+    """Requests that were cancelled before each probe are no part of the capture, nor change it."""
+    bare, after_aborts = serve("", 1), serve("aborts", 1)
+    assert layer_rows(bare, "digest") == layer_rows(after_aborts, "digest")
