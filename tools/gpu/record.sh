@@ -12,6 +12,7 @@
 set -uo pipefail
 
 real=${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m
+recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,spec-ngram,spec-draft,structured,transformers
 declare -A steps=(
   [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
@@ -42,6 +43,8 @@ declare -A steps=(
   [real]="--pp 2 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K}"
   [real-stress]="--pp 2 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress --pp-kernels invariant"
   [real-pp4]="--pp 4 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile both"
+  [recipes]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-gsm8k-limit 64"
+  [recipes-stress]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-profile stress --pp-gsm8k-limit 64"
   [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
 )
