@@ -16,6 +16,8 @@ _OPERATION = re.compile(
 _SCHEMA = re.compile(
     r"(?P<name>_\w*::\w+)\(\) (?:expected at most \d+ argument|is missing value for argument)"
 )
+# vLLM's stand-ins for Triton's kernels on a CPU, where what calls them has moved on.
+_STAND_IN = re.compile(r"TypeError: _(?P<name>\w+_kernel)_impl\(\) (?:got an|takes|missing)")
 _BACKEND = re.compile(r"Could not run '(?P<name>[\w:.]+)' with arguments from the 'CPU' backend")
 _DTYPE = re.compile(r"NotImplementedError: \"(?P<name>\w+)\" not implemented for '(?P<dtype>\w+)'")
 # vLLM's own refusals, as of its CPU platform: "MLA is not supported on CPU."
@@ -52,7 +54,7 @@ def missing_kernel(failure: Failure) -> str | None:
     error = failure.error
     if match := _OPERATION.search(error):
         return f"torch.ops.{match['namespace']}.{match['name']}"
-    if match := _SCHEMA.search(error):
+    if match := _SCHEMA.search(error) or _STAND_IN.search(error):
         return f"{match['name']} as it is called"
     if match := _TRITON.search(error):
         return f"{match['module']}.{match['name']}"

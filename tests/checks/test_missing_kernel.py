@@ -43,6 +43,8 @@ LACKED = {
         "a matrix product of weights other than bfloat16, float16 or int8"
     ),
     "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
+    "TypeError: _rejection_greedy_sample_kernel_impl() got an unexpected keyword argument "
+    "'SYNTHETIC_MODE'": ("rejection_greedy_sample_kernel as it is called"),
 }
 OTHERS = (
     "AttributeError: 'IntermediateTensors' object has no attribute 'get'",
