@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from ..capture.record import Capture
-from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .engine import engine_failure
 from .finding import Outcome, Verdict
@@ -88,8 +87,9 @@ def attribute(
     for patches, after, point, check, old, new in _neighbours(prefixes, judged):
         effect, codes = _effect(old, new)
         if effect is not None:
+            where = ", ".join([f"{point.model} at PP={point.pp}", *point.extras])
             message = (
-                f"{' and '.join(patches)} {effect} {', '.join(codes)} ({check} of {_place(point)}: "
+                f"{' and '.join(patches)} {effect} {', '.join(codes)} ({check} of {where}: "
                 f"{old.outcome} before, {new.outcome} after)"
             )
             place = patches, point.variant, after, point.model, point.pp
@@ -153,11 +153,3 @@ def _neighbours(
             new = values.get((replace(point, variant=after.variant), check))
             if point.variant == before.variant and new is not None:
                 yield patches, after.variant, point, check, values[point, check], new
-
-
-def _place(point: Point) -> str:
-    profile = f", {point.profile}" if point.profile != Profile.PARITY else ""
-    tp = f", TP={point.tp}" if point.tp > 1 else ""
-    kernels = f", {point.kernels} kernels" if point.kernels != Kernels.DEFAULT else ""
-    serving = f", {point.serving}" if point.serving else ""
-    return f"{point.model} at PP={point.pp}{profile}{kernels}{tp}{serving}"

@@ -56,8 +56,7 @@ class Cell(EngineSettings):
     @property
     def id(self) -> str:
         """Its name for people, e.g. `fixed-ple-pp2`."""
-        point = Point(self.variant, self.model, self.pp, self.profile, self.tp)
-        return replace(point, kernels=self.kernels, serving=self.serving).id
+        return replace(Point.of(self), pin="").id  # `pin` names the distribution too
 
     @cached_property
     def key(self) -> str:

@@ -93,7 +93,7 @@ class Sweep:
             BadInputError: if nothing is left for the shard.
         """
         every = tuple(
-            Point(variant.name, model, pp, profile, self.options.tp, self._label, kernels, serving)
+            Point(variant.name, model, pp, profile, kernels, self.options.tp, serving, self._label)
             for variant in self.variants
             for model in self.models
             for profile in self.options.profiles

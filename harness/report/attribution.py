@@ -8,7 +8,6 @@ from ..capture.record import Capture
 from ..capture.store import Store
 from ..checks.attribution import Attribution, Judged, Prefix, attribute, attribute_baselines
 from ..checks.finding import Severity
-from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .order import by_check
 from .schema import Report
@@ -65,8 +64,7 @@ def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Cap
         Point.of(cell): capture
         for cell in report.cells
         if store is not None
-        and (cell.pin, cell.pp, cell.tp) == (pin, 1, 1)
-        and (cell.profile, cell.kernels, cell.serving) == (Profile.PARITY, Kernels.DEFAULT, "")
+        and Point.of(cell) == Point(cell.variant, cell.model, 1, pin=pin)
         and (capture := store.find(cell.key)) is not None
     }
 

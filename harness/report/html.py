@@ -8,7 +8,7 @@ from .heat_map import heat_map
 from .pipe import pipe
 from .schema import Report
 from .shell import render
-from .view import STATES, PointView, ReportView, extras, state_of, state_words
+from .view import STATES, PointView, ReportView, state_of, state_words
 
 # Changed answers that a point shows on the page; report.json has all of them.
 _MOST_FLIPS = 20
@@ -46,7 +46,7 @@ def _matrix_rows(view: ReportView) -> dict[tuple[str, ...], dict[int, PointView]
     for shown in view.points:
         point = shown.point
         pin = [point.pin] if len(view.pins) > 1 else []
-        row = point.variant, point.model, " ".join([*pin, *extras(point)])
+        row = point.variant, point.model, " ".join([*pin, *point.extras])
         rows.setdefault(row, {})[point.pp] = shown
     return rows
 

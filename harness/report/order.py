@@ -29,8 +29,8 @@ def by_check(records: Iterable[Judged]) -> dict[tuple[Point, str], list[Judged]]
 def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list[Point]:
     """Put points in the order of a sweep, each once: releases, variants in series order, models.
 
-    Models come as first met, then TP, profile, kernels, serving settings and PP size. Variants that
-    the series of `environment` lacks come last, as first met.
+    Models come as first met, then settings and PP size. Variants that the series of `environment`
+    lacks come last, as first met.
     """
     points = dict.fromkeys(points)
     variants = list(
@@ -40,8 +40,7 @@ def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list
 
     def key(point: Point) -> tuple[Any, ...]:
         names = variants.index(point.variant), models.index(point.model)
-        settings = point.tp, point.profile, point.kernels, point.serving
-        return point.pin, *names, *settings, point.pp
+        return point.pin, *names, point.settings, point.pp
 
     return sorted(points, key=key)
 

@@ -7,6 +7,7 @@ from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
 from ..engine.hooks.workarounds import needed
 from ..engine.settings import Kernels, Mode, Profile
+from ..plan.points import telling_parts
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .records import ItemRecord
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ..capture.order import CellPlan
     from ..plan.sweep import Sweep
 
-# Parts of a point that the table shows only where a report has several of them.
-_OPTIONAL = ("pin", "profile", "kernels", "tp", "serving")
 # Characters of a question or answer.
 _WIDTH = 160
 
@@ -99,11 +98,7 @@ def verdict_table(verdicts: Sequence[VerdictRecord], checks: Collection[str] = (
     An expected verdict carries a star, what was not judged a dash.
     """
     points = by_point(verdicts)
-    names = [
-        name
-        for name in ("pin", "variant", "model", "pp", "profile", "kernels", "tp", "serving")
-        if name not in _OPTIONAL or len({getattr(point, name) for point in points}) > 1
-    ]
+    names = telling_parts(points)
     columns = in_order([*checks, *(verdict.check for verdict in verdicts)])
     table = [[*names, *columns]]
     for point, of_point in points.items():

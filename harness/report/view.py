@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..checks.finding import Outcome, Severity
-from ..engine.settings import Kernels, Profile
 from ..plan.points import Point
 from .order import by_point, point_name
 from .reproduce import reproduce
@@ -86,7 +85,7 @@ class PointView:
     def title(self) -> str:
         """Variant, model and sizes in words, without those at their default."""
         point = self.point
-        return " · ".join([point.variant, point.model, f"PP {point.pp}", *extras(point)])
+        return " · ".join([point.variant, point.model, f"PP {point.pp}", *point.extras])
 
     @property
     def good(self) -> bool:
@@ -178,17 +177,6 @@ def workarounds_of(report: Report) -> list[str]:
         for name in (cell.effective or {}).get("workarounds", ()):
             releases.setdefault(name, set()).add(cell.pin)
     return [f"{name} (vLLM {', '.join(sorted(releases[name]))})" for name in sorted(releases)]
-
-
-def extras(point: Point) -> list[str]:
-    """Name the parts of a point that are not at their default."""
-    parts = (
-        f"TP {point.tp}" if point.tp != 1 else "",
-        str(point.profile) if point.profile != Profile.PARITY else "",
-        f"{point.kernels} kernels" if point.kernels != Kernels.DEFAULT else "",
-        point.serving,
-    )
-    return [part for part in parts if part]
 
 
 def anchor(*parts: str | None) -> str:

@@ -40,7 +40,7 @@ def run(sweep, store, servers, launched, tmp_path_factory):
     def run(
         variant, model, pp, tp=1, profile=Profile.PARITY, kernels="default", split=None, **control
     ):
-        cell = sweep.cell(Point(variant, model, pp, profile, tp, kernels=kernels))
+        cell = sweep.cell(Point(variant, model, pp, profile, kernels, tp))
         cell = replace(cell, partition=split) if split else cell
         key = (cell.key, *sorted(control.items()))
         if capture := controlled.get(key) if control else store.find(cell.key):

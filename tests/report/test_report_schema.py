@@ -60,7 +60,7 @@ def test_a_check_of_another_version_is_read_and_none_is_written():
 def test_a_record_of_an_item_keeps_all_of_a_verdict():
     """Nothing of a finding or a point is lost on the way into the report."""
     finding = Finding("CON001", "m", "f", stage=1, boundary="0->1", key="k", layer=3, place="p:1")
-    point = Point("v", "m", 2, "stress", 2, "0.26.0")
+    point = Point("v", "m", 2, "stress", tp=2, pin="0.26.0")
     verdict = Verdict(Outcome.FAIL, "m", (finding,), {"steps": 2})
     judgement = Judgement(JudgementKind.EXPECTED, "known")
     item = item_record("contract", point, "0.26.0", verdict, judgement, [])
