@@ -4,13 +4,18 @@ import glob
 import hashlib
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from .errors import BadInputError
+
+Of = TypeVar("Of")
 
 
 def sha256_of(path: Path) -> str:
@@ -25,6 +30,22 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadInputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_toml(path: Path, of: type[Of]) -> Of:
+    """Read a TOML file as the record `of`, a dataclass or model.
+
+    Raises:
+        BadInputError: if it cannot be read or is none; the message names the file and the entry.
+    """
+    try:
+        return TypeAdapter(of).validate_python(tomllib.loads(read_bytes(path).decode()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInputError(f"{path}: {place}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path}: not TOML: {error}") from error
 
 
 @contextmanager

@@ -72,11 +72,7 @@ class Runner:
         self._waiting: list[Job] = []
         self._running: dict[str, int] = {}  # key -> devices
 
-    def submit(self, cell: Cell) -> "Future[CaptureResult]":
-        """Queue a cell unless it is queued already; the future gives its capture."""
-        return self.submit_all([cell])[0]
-
-    def submit_all(self, cells: Sequence[Cell]) -> "list[Future[CaptureResult]]":
+    def submit(self, cells: Sequence[Cell]) -> "list[Future[CaptureResult]]":
         """Queue the cells that are not queued yet, in the order of the shortest schedule."""
         with self._lock:
             if self._time_limit is not None and self._timer is None:
@@ -124,7 +120,7 @@ class Runner:
             InterruptedError: if the runner was closed before.
             concurrent.futures.CancelledError: if it was closed before the cell started.
         """
-        return self.submit(cell).result()
+        return self.submit([cell])[0].result()
 
     def stop(self) -> None:
         """Tell what runs to end, and wait for nothing; `close` does the rest."""

@@ -4,15 +4,14 @@ Strict: a check in an entry's scope must show every code that the entry names an
 that passes is an unexpected pass, and fails until the entry is removed.
 """
 
-import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..errors import BadInputError
+from ..files import read_toml
 from ..plan.points import Point
 from .finding import Outcome, Severity, Verdict
 from .registry import ENGINE, check_names
@@ -156,15 +155,7 @@ def load_expectations(path: Path | None, setting: Setting) -> Expectations:
     """
     if path is None:
         return Expectations((), setting)
-    try:
-        document = _Document.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInputError(f"{path}: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInputError(f"{path}: {where}: {first['msg']}") from error
-    return Expectations(document.expected, setting)
+    return Expectations(read_toml(path, _Document).expected, setting)
 
 
 def _any(patterns: tuple[str, ...], value: str) -> bool:

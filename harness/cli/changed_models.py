@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import default_store, suites_dir
-from ..errors import BadInputError
+from ..errors import BadInputError, first_line
+from ..models.instruments import CARD
 from ..source.checkout import changed_since, contents_of, find_base, open_checkout
+from ..source.pin import InstalledVllm
 from ..source.registry import ModelClass, generating_models
 
 MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
@@ -33,11 +35,11 @@ class Change:
 
 
 @dataclass(frozen=True)
-class ShrunkModels:
-    """Tiny checkpoints, and the classes for which none can be made."""
+class ModelsToRun:
+    """Models by name or folder, and by class the reason why nothing stands for it."""
 
-    checkpoints: tuple[Path, ...]
-    unavailable: tuple[ModelClass, ...]
+    models: tuple[str, ...]
+    not_run: Mapping[str, str]
 
 
 def read_change(vllm: Path, revision: str | None) -> Change:
@@ -71,40 +73,54 @@ def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
     return tuple(models)
 
 
-def shrink_models(models: Sequence[ModelClass], store: Path | None = None) -> ShrunkModels:
-    """Build a tiny random checkpoint for each tiny configuration of the classes.
+def models_to_run(
+    models: Sequence[ModelClass], root: Path, vllm: InstalledVllm, store: Path | None = None
+) -> ModelsToRun:
+    """Find what stands for each class of the tree at `root`.
 
-    A checkpoint is kept and used again while its configuration stays. Raises `BadInputError` if
-    no class has a tiny configuration, or a model cannot be built.
+    The instruments of its architectures; else a tiny random checkpoint of the first of them that
+    has a default configuration in the environment of `vllm`, kept while that configuration stays.
+
+    Raises:
+        BadInputError: nothing stands for any class.
     """
-    from ..models.instruments import CARD
-    from ..models.tiny import TINY, default_config
+    from ..models.class_defaults import class_defaults
+    from ..models.config import read_config
+    from ..models.instruments import instrument_names, instrument_path
 
-    checkpoints: list[Path] = []
-    unavailable: list[ModelClass] = []
-    folder = (store or default_store()) / "shrunk"
-    tiny = {name: default_config(name) for name in TINY}
+    found: list[str] = []
+    reasons: dict[str, str] = {}
+    others: list[ModelClass] = []
+    served = {n: read_config(instrument_path(n))["architectures"] for n in instrument_names()}
     for model in models:
-        # One architecture can have several, each with parts that the others lack.
-        chosen = {
-            name: config
-            for name, config in tiny.items()
-            if set(config["architectures"]) & set(model.architectures)
-        }
-        if not chosen:
-            unavailable.append(model)
-        for name, config in chosen.items():
-            digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-            checkpoint = folder / f"tiny-{name}-{digest[:8]}"
-            if not (checkpoint / CARD).is_file():
-                _shrink(config, checkpoint)
-            checkpoints.append(checkpoint)
-    if not checkpoints:
+        own = [name for name in served if set(served[name]) & set(model.architectures)]
+        found += own
+        others += [] if own else [model]
+    defaults = class_defaults(vllm, others, root) if others else {}
+    for model in others:
+        of_model = [defaults[name] for name in model.architectures]
+        config = next((each.config for each in of_model if each.config), None)
+        try:
+            if config is None:
+                raise BadInputError(of_model[0].reason)
+            found.append(str(_shrunk(model.name, config, (store or default_store()) / "shrunk")))
+        except BadInputError as error:
+            reasons[model.name] = first_line(error)
+    if not found:
         raise BadInputError(
-            f"no tiny configuration of {describe(unavailable)}, so it cannot be run; give a small "
-            "checkpoint of it to pytest: --pp-vllm DIR --pp-model CHECKPOINT"
+            f"nothing can be run: {described(reasons)}; give a small checkpoint to pytest: "
+            "--pp-vllm DIR --pp-model CHECKPOINT"
         )
-    return ShrunkModels(tuple(checkpoints), tuple(unavailable))
+    return ModelsToRun(tuple(found), reasons)
+
+
+def _shrunk(name: str, config: Mapping[str, Any], folder: Path) -> Path:
+    """Build the tiny checkpoint of a configuration, or take the one that is there."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    checkpoint = folder / f"tiny-{name}-{digest[:8]}"
+    if not (checkpoint / CARD).is_file():
+        _shrink(config, checkpoint)
+    return checkpoint
 
 
 def _shrink(config: Mapping[str, Any], out: Path) -> None:
@@ -115,21 +131,21 @@ def _shrink(config: Mapping[str, Any], out: Path) -> None:
         pool.submit(shrink, config, out).result()
 
 
-def describe(models: Sequence[ModelClass]) -> str:
-    """Join the names of classes, for people."""
-    return ", ".join(model.name for model in models)
+def described(reasons: Mapping[str, str]) -> str:
+    """Join the names of classes with the reasons why nothing stands for them."""
+    return "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
 
 
 def suite_command(
-    vllm: Path, checkpoints: Sequence[Path], *, base: str | None, base_version: str | None
+    vllm: Path, models: Sequence[str], *, base: str | None, base_version: str | None
 ) -> list[str]:
     """Build the command that runs the work tree of `vllm` at PP 1, 2 and 4 on the CPU."""
-    models = [word for path in checkpoints for word in ("--pp-model", str(path))]
     optional = ["--pp-base", base] if base is not None else []
     optional += ["--pp-base-version", base_version] if base_version is not None else []
     return [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-p", "no:cacheprovider"),
-        *("--pp", _SIZES, "--pp-vllm", str(vllm), "--pp-variant", "worktree", *optional, *models),
+        *("--pp", _SIZES, "--pp-vllm", str(vllm), "--pp-variant", "worktree", *optional),
+        *("--pp-model", ",".join(models)),
         # Answers of random weights mean nothing: one question, and no verdict on it.
         *("--pp-device", "cpu", "--pp-gsm8k-fewshot", "0", "--pp-gsm8k-limit", "1", "-k", _CHECKS),
     ]

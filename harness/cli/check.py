@@ -81,11 +81,13 @@ def _lint(vllm: Path, revision: str | None) -> "LintReport":
 
 
 def _run(vllm: Path, revision: str | None, base_version: str | None, *, to_stderr: bool) -> int:
+    from ..source.environments import find_vllm
+    from ..source.pin import load_pins
     from .changed_models import (
         changed_models,
-        describe,
+        described,
+        models_to_run,
         read_change,
-        shrink_models,
         suite_command,
     )
 
@@ -93,12 +95,11 @@ def _run(vllm: Path, revision: str | None, base_version: str | None, *, to_stder
     if not change.names:
         click.echo("no model file changed: nothing to run", err=to_stderr)
         return 0
-    shrunk = shrink_models(changed_models(change.root, change.names))
-    command = suite_command(
-        change.root, shrunk.checkpoints, base=revision, base_version=base_version
-    )
+    release = find_vllm(load_pins().get(base_version), "cpu")
+    chosen = models_to_run(changed_models(change.root, change.names), change.root, release)
+    command = suite_command(change.root, chosen.models, base=revision, base_version=base_version)
     done = subprocess.run(command, check=False, stdout=sys.stderr if to_stderr else None)
-    if shrunk.unavailable:
-        click.echo(f"not run, no tiny configuration: {describe(shrunk.unavailable)}", err=to_stderr)
+    if chosen.not_run:
+        click.echo(f"not run: {described(chosen.not_run)}", err=to_stderr)
         return 2
     return done.returncode if done.returncode in _VERDICTS else 2

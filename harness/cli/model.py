@@ -1,7 +1,5 @@
 """The command `pp-harness model`: instruments, shrunk models, layer splits."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -72,8 +70,7 @@ def shrink(source: str, out: Path, seed: int, text_only: bool) -> None:
     help="Pipeline sizes, separated by commas.",
 )
 @click.option("--split", help="Judge this layer split (layers of each rank: 5,5) at one size.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of tables.")
-def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None:
+def partition(config: str, sizes: str, split: str | None) -> None:
     """Show vLLM's own layer split of CONFIG over pipeline ranks, and a legal one where it is not.
 
     CONFIG is a config.json, a folder that holds one, an instrument, a published shape
@@ -91,14 +88,9 @@ def partition(config: str, sizes: str, split: str | None, as_json: bool) -> None
     if requested is not None and len(pps) > 1:
         raise BadInputError("--split judges one size; give one number with --pp")
     plans = [plan_partition(content, pp, requested) for pp in pps]
-    if as_json:
-        computed = ("pp", "is_default", "environment")
-        rows = [{**{key: getattr(plan, key) for key in computed}, **asdict(plan)} for plan in plans]
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        click.echo(f"{Decoder.of(content).layers} layers")
-        for plan in plans:
-            click.echo(_as_text(plan))
+    click.echo(f"{Decoder.of(content).layers} layers")
+    for plan in plans:
+        click.echo(_as_text(plan))
     if any(plan.illegal_reason for plan in plans):
         raise SystemExit(1)
 

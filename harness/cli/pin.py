@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..assets import ENVIRONMENTS_VARIABLE, patches_dir
+from ..assets import ENVIRONMENTS_VARIABLE
 from ..errors import BadInputError
 from ..report.text import aligned
 from ..source.environments import constraints_of, environment_of, find_vllm, install_pin, lock_pin
@@ -44,7 +44,7 @@ def install(
     version: str, device: str | None, folder: Path | None, python: str | None, again: bool
 ) -> None:
     """Make the environment of a release with uv, from the versions that the pin fixes."""
-    chosen = load_pins(patches_dir()).get(version)
+    chosen = load_pins().get(version)
     environment = environment_of(chosen, device or next(iter(chosen.distributions)), folder)
     made = install_pin(chosen, environment, python=python, again=again)
     click.echo(f"{made.distribution} {made.version} in {environment.path}")
@@ -54,7 +54,7 @@ def install(
 @_FOLDER
 def list_(folder: Path | None) -> None:
     """List the releases: for each device its distribution, where it is installed, its series."""
-    pins = load_pins(patches_dir())
+    pins = load_pins()
     rows = [("version", "device", "distribution", "series", "installed")]
     for each in pins.all:
         version = f"{each.version} (default)" if each is pins.default else each.version
@@ -70,7 +70,7 @@ def list_(folder: Path | None) -> None:
 @click.option("--upgrade", is_flag=True, help="Take the newest versions, not the present ones.")
 def lock(version: str, device: str | None, upgrade: bool) -> None:
     """Compile the exact versions of a release's environment; part of adding a pin."""
-    chosen = load_pins(patches_dir()).get(version)
+    chosen = load_pins().get(version)
     for each in (device,) if device else tuple(chosen.distributions):
         click.echo(lock_pin(chosen, each, upgrade=upgrade))
 
@@ -105,7 +105,7 @@ def _package_folder(release: str, device: str | None) -> Path:
     if not folder.is_dir():
         if "/" in release:
             raise BadInputError(f"{release}: no folder is there; name one that holds vllm/")
-        return find_vllm(load_pins(patches_dir()).get(release), device or "auto").package_dir.parent
+        return find_vllm(load_pins().get(release), device or "auto").package_dir.parent
     if not (folder / "vllm" / "__init__.py").is_file():
         raise BadInputError(f"{release}: holds no vllm/__init__.py; name the folder above vllm/")
     return folder

@@ -39,7 +39,7 @@ def lint(directory: Path | None, version: str | None, static: bool) -> None:
 
     Exit status: 0 sound, 1 a header lacks something, 2 unusable.
     """
-    pin = _pin(version)
+    pin = load_pins().get(version)
     problems: list[str] = []
     for each in _load(directory, pin):
         problems += [problem for patch in each.patches for problem in header_problems(patch)]
@@ -66,11 +66,6 @@ def list_(directory: Path | None) -> None:
         for variant in each.variants():
             added = variant.patches[-1].name if variant.patches else "(no patch)"
             click.echo(f"  {variant.name:<12} {added}")
-
-
-def _pin(version: str | None) -> Pin:
-    pins = load_pins(patches_dir())
-    return pins.default if version is None else pins.get(version)
 
 
 def _load(directory: Path | None, pin: Pin | None) -> list[Series]:

@@ -58,13 +58,17 @@ def registered_config(vllm: InstalledVllm, architecture: str) -> dict[str, Any]:
     return found.config
 
 
-def class_defaults(vllm: InstalledVllm, models: Iterable[ModelClass]) -> dict[str, ClassDefault]:
+def class_defaults(
+    vllm: InstalledVllm, models: Iterable[ModelClass], tree: Path | None = None
+) -> dict[str, ClassDefault]:
     """Ask the release's environment for the default configuration of each architecture.
+
+    The sources of `models` are in the release, or in `tree`.
 
     Raises:
         BadInputError: the environment has no transformers that answers.
     """
-    root = vllm.package_dir.parent
+    root = tree or vllm.package_dir.parent
     asked = {
         architecture: {"class": model.name, "configs": config_classes(root, model)}
         for model in models

@@ -38,18 +38,13 @@ class PartitionPlan:
 
     @property
     def is_default(self) -> bool:
-        """Whether vLLM makes this split by itself; else it must be told (`environment`)."""
+        """Whether vLLM makes this split by itself; else `PARTITION_VARIABLE` must say it."""
         return self.layers_per_rank == self.default_split
 
     @property
     def value(self) -> str:
         """The split as a value for `VLLM_PP_LAYER_PARTITION`."""
         return as_value(self.layers_per_rank)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that make vLLM split so; empty if it does by itself."""
-        return {} if self.is_default else {PARTITION_VARIABLE: self.value}
 
 
 def plan_partition(

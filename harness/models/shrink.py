@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..assets import patches_dir
 from ..errors import BadInputError, first_line
 from ..files import whole_folder
 from ..source.environments import find_vllm
@@ -17,7 +16,6 @@ from .hub import download
 from .instruments import CARD, instrument_names, instrument_path, read_card
 from .shape import PREFIX, read_shape
 from .shrink_plan import moved_scalars, shrunk_config
-from .tiny import default_config, is_tiny
 
 _KIND = "random"
 
@@ -26,8 +24,7 @@ def find_config(name: str) -> dict[str, Any]:
     """Find the configuration that a user names.
 
     An instrument comes first, then a shape (`shape:NAME`), a file or folder, a hub id, of which
-    only `config.json` is fetched, a known family or architecture (its tiny default), and an
-    architecture of the default pin's registry.
+    only `config.json` is fetched, and an architecture of the default pin's registry.
 
     Raises:
         BadInputError: nothing is found by that name.
@@ -42,9 +39,7 @@ def find_config(name: str) -> dict[str, Any]:
         raise BadInputError(f"{name} does not exist; give a config.json or a folder with one")
     if "/" in name:
         return read_config(download(name, ["config.json"]))
-    if is_tiny(name):
-        return default_config(name)
-    return registered_config(find_vllm(load_pins(patches_dir()).default), name)
+    return registered_config(find_vllm(load_pins().default), name)
 
 
 def shrink(config: Mapping[str, Any], out: Path, *, seed: int = 0, text_only: bool = False) -> Path:

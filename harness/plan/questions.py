@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..engine.manifest import Gsm8kSource
-from ..errors import BadInputError
+from ..errors import BadInputError, first_line
 from ..files import sha256_of
 from ..models.hub import is_silent
 from ..models.instruments import problems_path
@@ -113,8 +113,7 @@ def _from_hub(folder: Path) -> tuple[Path, Path]:
                 rows.to_json(str(partial))
                 partial.replace(path)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadInputError(
-                f"--pp-gsm8k hub: openai/gsm8k cannot be fetched ({reason}); {_LOCAL}"
+                f"--pp-gsm8k hub: openai/gsm8k cannot be fetched ({first_line(error)}); {_LOCAL}"
             ) from error
     return test, train

@@ -60,12 +60,12 @@ class Sweep:
             BadInputError: naming the option, the thing and the fix.
         """
         self.options, self._label, self._find = options, pin, find
-        pins = load_pins(patches_dir())
+        pins = load_pins()
         self.subject: Subject = read_subject(
             SubjectOptions(
                 options.series, options.patch, options.vllm, options.base, options.base_version
             ),
-            replace(pins, default=pins.get(pin)) if pin else pins,
+            replace(pins, default=pins.get(pin)),
             patches_dir(),
             lambda lender: find(lender, options.device).vllm,
         )
@@ -223,10 +223,6 @@ class Sweep:
         tree = self.trees[point.variant]
         return replace(self._shape(point), tree=tree.path, tree_digest=tree.digest)
 
-    def baseline(self, point: Point) -> Cell:
-        """Build the PP=1 cell that a point is compared with."""
-        return self.cell(point.baseline)
-
     def _shape(self, point: Point) -> Cell:
         """Build the cell of a point without its tree: enough to say what it will cost."""
         options, model = self.options, self.models[point.model]
@@ -311,7 +307,7 @@ def plan_sweeps(options: Options, *, find: Finder = find_installation) -> dict[s
             "--pp-pin does not go with --pp-vllm: name the release that lends its compiled files "
             "with --pp-base-version"
         )
-    pins = load_pins(patches_dir())
+    pins = load_pins()
     labels = ["" if pins.get(name) is pins.default else name for name in options.pins]
     return {label: Sweep(options, label, find=find) for label in labels}
 

@@ -152,7 +152,7 @@ class Run:
         if self.options.plan_only:
             self._plan = self._runner.plan(cells)
         else:
-            self._runner.submit_all(cells)
+            self._runner.submit(cells)
 
     # ---- pytest hooks -----------------------------------------------------------------------
 

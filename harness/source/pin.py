@@ -7,16 +7,16 @@ import base64
 import csv
 import importlib.metadata
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints
 
+from ..assets import patches_dir
 from ..errors import BadInputError
-from ..files import read_bytes, sha256_of
+from ..files import read_toml, sha256_of
 
 PINS_FILE = "pins.toml"
 
@@ -86,8 +86,13 @@ class Pins:
     default: Pin
     all: tuple[Pin, ...]
 
-    def get(self, version: str) -> Pin:
-        """Return the pin of `version`. Raises `BadInputError`, naming the known ones."""
+    def get(self, version: str | None) -> Pin:
+        """Return the pin of `version`, the default without one.
+
+        Raises `BadInputError`, naming the known ones.
+        """
+        if not version:
+            return self.default
         for pin in self.all:
             if pin.version == version:
                 return pin
@@ -167,18 +172,13 @@ class _PinsDocument:
     pin: Annotated[tuple[Pin, ...], Field(min_length=1)]
 
 
-def load_pins(patches_dir: Path) -> Pins:
-    """Read `pins.toml` in `patches_dir`. Raises `BadInputError`, naming the file and the entry."""
-    path = patches_dir / PINS_FILE
-    try:
-        table = tomllib.loads(read_bytes(path).decode())
-        document = TypeAdapter(_PinsDocument).validate_python(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"{path}: {place}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{path}: not TOML: {error}") from error
+def load_pins(folder: Path | None = None) -> Pins:
+    """Read `pins.toml` in `folder`, that of our patches if None.
+
+    Raises `BadInputError`, naming the file and the entry.
+    """
+    path = (folder or patches_dir()) / PINS_FILE
+    document = read_toml(path, _PinsDocument)
     versions = [pin.version for pin in document.pin]
     if document.default not in versions:
         raise BadInputError(f"{path}: default {document.default!r} is not among the pins")

@@ -52,7 +52,7 @@ def test_cell_runs_once_for_all_who_ask(runners, counted, engine):
     cell, starts = counted
     engine(COUNT + "result()")
     runner = runners()
-    futures = [runner.submit(cell) for _ in range(5)]
+    futures = [runner.submit([cell])[0] for _ in range(5)]
     assert {future.result().capture.status for future in futures} == {"ok"}
     assert starts() == 1
     assert runner.obtain(cell).fresh
@@ -62,7 +62,7 @@ def test_next_run_reuses_the_capture(runners, counted, engine):
     """A cell that is in the store is not run again, and is not called fresh."""
     cell, starts = counted
     engine(COUNT + "result()")
-    runners().submit(cell).result()
+    runners().submit([cell])[0].result()
     second = runners().obtain(cell)
     assert (second.capture.status, second.fresh, starts()) == ("ok", False, 1)
 
@@ -87,7 +87,7 @@ def test_two_runners_share_the_work(runners, counted, engine):
     """Two runs on one store that want the same cell at the same time start one engine."""
     cell, starts = counted
     engine(COUNT + "time.sleep(0.3); result()")
-    futures = [runners().submit(cell) for _ in range(2)]
+    futures = [runners().submit([cell])[0] for _ in range(2)]
     assert sorted(future.result().fresh for future in futures) == [False, True]
     assert starts() == 1
 
@@ -105,7 +105,7 @@ def test_cells_run_side_by_side_on_their_own_devices(runners, cell, tmp_path, en
         dataclasses.replace(cell, model_digest=str(n), model_path=str(tmp_path / f"marks{n}"))
         for n in range(2)
     ]
-    assert [f.result().capture.status for f in runner.submit_all(cells)] == ["ok", "ok"]
+    assert [f.result().capture.status for f in runner.submit(cells)] == ["ok", "ok"]
     assert {mark.read_text() for mark in tmp_path.glob("marks*/*")} == {"[0]", "[1]"}
 
 
@@ -115,7 +115,7 @@ def test_close_ends_what_runs_and_drops_what_waits(runners, counted, engine):
     engine(COUNT + "time.sleep(60)")
     runner = runners(ids=(0,))
     cells = [dataclasses.replace(cell, model_digest=str(n)) for n in range(3)]
-    futures = [runner.submit(one) for one in cells]
+    futures = [runner.submit([one])[0] for one in cells]
     deadline = time.monotonic() + 10
     while not starts() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -135,7 +135,7 @@ def test_a_time_limit_blocks_what_has_no_capture(runners, counted, engine):
     runner = runners(ids=(0,), time_limit=2)
     quick = dataclasses.replace(cell, vocab_size=1)
     cells = [quick, *(dataclasses.replace(cell, model_digest=str(n)) for n in range(2))]
-    made = [future.result(20).capture for future in runner.submit_all(cells)]
+    made = [future.result(20).capture for future in runner.submit(cells)]
     assert [capture.status for capture in made] == ["ok", "blocked", "blocked"]
     assert "no capture within 2 s" in made[1].failure.error
     assert starts() == 2
@@ -151,7 +151,7 @@ def test_close_does_not_wait_for_others(runners, cell, tmp_path, held):
     store, pool = Store(tmp_path / "store"), DevicePool("cpu", (0,))
     with lease(pool, 1) if held == "device" else store.lock(cell.key):
         runner = runners(ids=(0,))
-        waiting = runner.submit(cell)
+        waiting = runner.submit([cell])[0]
         time.sleep(0.3)
         closing = threading.Thread(target=runner.close)
         closing.start()
@@ -168,7 +168,7 @@ def test_largest_first(runners, cell, tmp_path, engine):
         dataclasses.replace(cell, pp=pp, model_path=str(tmp_path / f"marks{pp}"))
         for pp in (1, 4, 2)
     ]
-    for future in runner.submit_all(cells):
+    for future in runner.submit(cells):
         future.result()
     began = {one.pp: runner.obtain(one).capture.manifest.began for one in cells}
     assert sorted(began, key=began.get) == [4, 2, 1]
@@ -180,7 +180,7 @@ def test_a_run_does_not_wait_for_itself(runners, cell, engine):
     lines = []
     runner = runners(ids=tuple(range(8)), listener=lines.append)
     cells = [dataclasses.replace(cell, model=f"m{n}", model_digest=str(n)) for n in range(8)]
-    assert {f.result().capture.status for f in runner.submit_all(cells)} == {"ok"}
+    assert {f.result().capture.status for f in runner.submit(cells)} == {"ok"}
     runner.close()
     for told in ("started on", "ok after"):
         assert sorted(line.split()[0] for line in lines if told in line) == sorted(
@@ -196,7 +196,7 @@ def test_a_cell_that_waits_for_another_run_is_reported_once(runners, cell, tmp_p
     lines = []
     runner = runners(ids=(0,), listener=lines.append)
     with another_run(held, tmp_path / "store", cell.key):
-        future = runner.submit(cell)
+        future = runner.submit([cell])[0]
         while not lines:
             time.sleep(0.02)
         time.sleep(0.5)
@@ -261,7 +261,7 @@ def test_jobs_cap_the_engines(runners, cell, tmp_path, engine):
         dataclasses.replace(cell, model_digest=str(n), model_path=str(tmp_path / f"marks{n}"))
         for n in range(2)
     ]
-    captures = [future.result().capture for future in runner.submit_all(cells)]
+    captures = [future.result().capture for future in runner.submit(cells)]
     first, second = sorted(one.manifest.began for one in captures)
     assert second - first > 0.2
 
@@ -269,7 +269,7 @@ def test_jobs_cap_the_engines(runners, cell, tmp_path, engine):
 def test_a_cell_wider_than_the_host_is_refused(runners, cell):
     """What can never run is an error of that cell at once, and keeps nobody waiting."""
     runner = runners(memory=2.0**30)
-    assert isinstance(runner.submit(cell).exception(timeout=5), BadInputError)
+    assert isinstance(runner.submit([cell])[0].exception(timeout=5), BadInputError)
 
 
 def test_plan_runs_nothing(runners, counted, engine):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,14 +13,16 @@ import harness.cli.changed_models
 import harness.cli.check
 from harness.cli.changed_models import (
     changed_models,
+    models_to_run,
     read_change,
-    shrink_models,
     suite_command,
 )
 from harness.cli.main import cli
 from harness.errors import BadInputError
 from harness.models.checkpoint import resolve_model
+from harness.models.class_defaults import ClassDefault
 from harness.models.instruments import CARD
+from harness.source.pin import load_pins, locate_vllm
 from harness.source.registry import ModelClass, generating_models
 
 REGISTRY = """
@@ -75,7 +78,7 @@ def check(checkout):
 
 @pytest.fixture
 def runs(monkeypatch, tmp_path):
-    """Replace the shrinking and pytest; give the commands that would have run."""
+    """Replace the release, the shrinking and pytest; give the commands that would have run."""
     started = SimpleNamespace(commands=[], status=0)
 
     def run(command, **_):
@@ -85,11 +88,19 @@ def runs(monkeypatch, tmp_path):
     monkeypatch.setattr(harness.cli.check, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr("harness.cli.changed_models.default_store", lambda: tmp_path / "store")
 
+    def defaults(_, models, tree):
+        names = [name for model in models for name in model.architectures]
+        none = ClassDefault(reason="neither has a class")
+        known = ClassDefault({"layers": 2})
+        return {name: known if name.startswith("Llama") else none for name in names}
+
     def shrink(_, out):
         out.mkdir(parents=True)
         (out / CARD).touch()
 
     monkeypatch.setattr(harness.cli.changed_models, "_shrink", shrink)
+    monkeypatch.setattr("harness.source.environments.find_vllm", lambda *_: None)
+    monkeypatch.setattr("harness.models.class_defaults.class_defaults", defaults)
     return started
 
 
@@ -253,29 +264,29 @@ def test_run_passes_on_the_outcome(check, checkout, runs, pytest_status, expecte
     """--run starts the suite on the work tree with a tiny model; only verdicts count as such."""
     runs.status = pytest_status
     checkout.write(f"{MODELS}/m.py", CLEAN + "\n")
-    result = check("--diff", "main", "--run", "--base-version", "1.2.3")
+    result = check("--diff", "main", "--run", "--base-version", "0.20.2")
     assert result.exit_code == expected
     (command,) = runs.commands
     text = " ".join(command)
     for words in (
         f"--pp 4 --pp-vllm {checkout.path} --pp-variant worktree --pp-base main",
-        "--pp-base-version 1.2.3",
-        "shrunk/tiny-llama-",
+        "--pp-base-version 0.20.2",
+        "shrunk/tiny-LlamaForCausalLM-",
         "-k engine or contract or logits",
     ):
         assert words in text
 
 
 def test_a_model_that_cannot_be_shrunk_is_never_a_pass(check, checkout, runs):
-    """Models without a tiny configuration are named, and the status says that they are open."""
+    """Models that nothing stands for are named, and the status says that they are open."""
     checkout.write(f"{MODELS}/m.py", CLEAN + "\n")
     checkout.write(f"{MODELS}/odd.py", CLEAN + "\n")
     result = check("--diff", "main", "--run")
     assert (result.exit_code, len(runs.commands)) == (2, 1)
-    assert "not run, no tiny configuration: OddForCausalLM" in result.output
+    assert "not run: OddForCausalLM (neither has a class)" in result.output
     checkout.git("checkout", "-q", f"{MODELS}/m.py")
     result = check("--diff", "main", "--run")
-    assert "no tiny configuration of OddForCausalLM" in str(result.exception)
+    assert "nothing can be run: OddForCausalLM (neither" in str(result.exception)
     assert len(runs.commands) == 1
 
 
@@ -288,35 +299,37 @@ def test_run_without_changes_runs_nothing(check, runs):
 def test_a_tiny_checkpoint_is_built_once(runs, tmp_path):
     """The checkpoint of a configuration is kept, so that its captures are too."""
     llama = ModelClass("vllm.model_executor.models.m", "L", ("LlamaForCausalLM",))
-    first = shrink_models([llama])
-    (path,) = first.checkpoints
+    first = models_to_run([llama], tmp_path, None)
+    (path,) = map(Path, first.models)
     assert path.is_relative_to(tmp_path / "store")
     (path / "mark").touch()
-    assert (shrink_models([llama]), (path / "mark").exists()) == (first, True)
+    assert models_to_run([llama], tmp_path, None) == first
+    assert (path / "mark").exists()
 
 
 def test_the_suites_options_exist(pytestconfig):
     """Each option that a run is started with is one that the plugin has."""
     command = suite_command(pytestconfig.rootpath, [], base="x", base_version="y")
     names = [word for word in command if word.startswith("--pp")]
-    assert len(names) == 8
+    assert len(names) == 9
     for name in names:
         pytestconfig.getoption(name)
 
 
-def test_every_tiny_configuration_of_a_class_runs(runs):
+def test_the_instruments_of_a_class_run(runs, tmp_path):
     """A class that serves dense, per-layer-input and expert models is run as each of them."""
     gemma4 = ModelClass("vllm.model_executor.models.g", "G", ("Gemma4ForCausalLM",))
-    names = [path.name.rpartition("-")[0] for path in shrink_models([gemma4]).checkpoints]
-    assert {"tiny-gemma4", "tiny-gemma4_dense", "tiny-gemma4_moe"} <= set(names)
+    assert models_to_run([gemma4], tmp_path, None).models == ("dense", "ple", "moe")
 
 
 @pytest.mark.vllm
 def test_a_tiny_checkpoint_is_real(tmp_path):
-    """A checkpoint is built in a process of its own, and is one that the harness takes."""
-    llama = ModelClass("vllm.model_executor.models.llama", "L", ("LlamaForCausalLM",))
-    (path,) = shrink_models([llama], tmp_path).checkpoints
-    assert resolve_model(str(path)).config["architectures"] == ["LlamaForCausalLM"]
+    """It is of the class's default configuration, and is one that the harness takes."""
+    release = locate_vllm(load_pins().default)
+    root = release.package_dir.parent
+    (llama,) = (m for m in generating_models(root) if m.name == "LlamaForCausalLM")
+    (path,) = models_to_run([llama], root, release, tmp_path).models
+    assert resolve_model(path).config["architectures"] == ["LlamaForCausalLM"]
 
 
 @pytest.mark.vllm
@@ -324,11 +337,9 @@ def test_one_changed_file_is_linted_in_a_moment(tmp_path):
     """One changed file of the real tree with what it touches: under 1 s of processor time."""
     from checkouts import release_checkout
 
-    from harness.assets import patches_dir
     from harness.lint import lint_change
-    from harness.source.pin import load_pins, locate_vllm
 
-    checkout = release_checkout(tmp_path / "vllm", locate_vllm(load_pins(patches_dir()).default))
+    checkout = release_checkout(tmp_path / "vllm", locate_vllm(load_pins().default))
     change = read_change(checkout.path, "HEAD")
     assert change.names == (f"{MODELS}/gemma4.py",)
     before = {checkout.path / name: text for name, text in change.before.items()}

@@ -46,26 +46,27 @@ def test_partition_says_what_it_does_not_know(tmp_path):
 
 
 def test_partition_reads_a_bare_config_file(tmp_path):
-    """A config.json alone is enough, and JSON output is JSON."""
+    """A config.json alone is enough."""
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"n_layer": 7}))
-    plans = json.loads(run("partition", str(file), "--pp", "1,2", "--json").output)
-    assert [plan["layers_per_rank"] for plan in plans] == [[7], [4, 3]]
+    output = run("partition", str(file), "--pp", "1,2").output
+    assert "PP=1: vLLM's own layer split 7\n" in output
+    assert "PP=2: vLLM's own layer split 4,3\n" in output
 
 
 @pytest.mark.parametrize(
     ("shape", "splits"),
     [
-        ("E2B", [[13, 22], [4, 4, 5, 22]]),
-        ("E4B", [[21, 21], [7, 7, 8, 20]]),
-        ("26B-A4B", [[15, 15], [7, 8, 8, 7]]),
-        ("31B", [[30, 30], [15, 15, 15, 15]]),
+        ("E2B", ["=13,22", "=4,4,5,22"]),
+        ("E4B", [" 21,21", "=7,7,8,20"]),
+        ("26B-A4B", [" 15,15", " 7,8,8,7"]),
+        ("31B", [" 30,30", " 15,15,15,15"]),
     ],
 )
 def test_partition_knows_the_published_shapes(shape, splits):
     """Each can be planned by name; the splits are those of its published config."""
-    plans = json.loads(run("partition", f"shape:{shape}", "--pp", "2,4", "--json").output)
-    assert [plan["layers_per_rank"] for plan in plans] == splits
+    output = run("partition", f"shape:{shape}", "--pp", "2,4").output
+    assert all(f"{split}\n" in output for split in splits)
 
 
 @pytest.mark.parametrize(

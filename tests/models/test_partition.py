@@ -6,7 +6,13 @@ import pytest
 
 from harness.errors import BadInputError
 from harness.models.config import Decoder
-from harness.models.partition import balanced_split, default_split, illegal_reason, plan_partition
+from harness.models.partition import (
+    PARTITION_VARIABLE,
+    balanced_split,
+    default_split,
+    illegal_reason,
+    plan_partition,
+)
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -75,11 +81,10 @@ def test_default_split_equals_vllms_own_function(monkeypatch):
 
 @pytest.mark.vllm
 def test_the_printed_value_makes_vllm_split_as_planned(monkeypatch):
-    """VLLM reads the plan's environment as exactly the plan's ranks."""
+    """VLLM reads the plan's value of its variable as exactly the plan's ranks."""
     utils = pytest.importorskip("vllm.distributed.utils")
     plan = plan_partition(E4B, 4)
-    for name, value in plan.environment.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(PARTITION_VARIABLE, plan.value)
     spans = [utils.get_pp_indices(42, rank, 4) for rank in range(4)]
     assert plan.layers_per_rank == tuple(end - start for start, end in spans)
     assert spans[0][0] == 0
@@ -126,7 +131,7 @@ def test_a_requested_split_is_kept_and_judged():
     """A request is never replaced, legal or not, and never the default unless it equals it."""
     plan = plan_partition(PLAIN, 2, (3, 7))
     assert (plan.layers_per_rank, plan.is_default, plan.illegal_reason) == ((3, 7), False, None)
-    assert plan.environment == {"VLLM_PP_LAYER_PARTITION": "3,7"}
+    assert (PARTITION_VARIABLE, plan.value) == ("VLLM_PP_LAYER_PARTITION", "3,7")
     assert plan_partition(PLAIN, 2, (5, 5)).is_default
     assert plan_partition(E2B, 2, (18, 17)).illegal_reason is not None
 
@@ -144,7 +149,7 @@ def test_more_ranks_than_layers_is_illegal():
     """There is no legal split, and the plan says so in place of proposing one."""
     plan = plan_partition({"num_hidden_layers": 3}, 4)
     assert "fewer than 4 ranks" in plan.illegal_reason
-    assert plan.environment == {}
+    assert plan.is_default
 
 
 def test_a_model_without_a_legal_split_is_reported():

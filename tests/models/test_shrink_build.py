@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from families import family
 
 from harness.cli.model import model as model_command
 from harness.errors import BadInputError
@@ -11,7 +12,6 @@ from harness.models.checkpoint import content_digest, resolve_model
 from harness.models.config import Decoder, read_config
 from harness.models.instruments import CARD, read_card
 from harness.models.shrink import find_config, shrink
-from harness.models.tiny import default_config
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 
@@ -26,7 +26,7 @@ def _torch():
 def ple(tmp_path_factory):
     """Build the family with the most parts: per-layer inputs, shared KV, two head sizes."""
     pytest.importorskip("transformers")
-    return shrink(default_config("gemma4"), tmp_path_factory.mktemp("shrunk") / "gemma4")
+    return shrink(family("gemma4"), tmp_path_factory.mktemp("shrunk") / "gemma4")
 
 
 def test_a_shrunk_model_is_a_checkpoint_like_any_other(ple):
@@ -53,7 +53,7 @@ def test_weights_follow_from_the_seed_and_their_names(tmp_path):
     """One seed gives one set of files; equal shapes are not equal weights."""
     from safetensors.torch import load_file
 
-    config = default_config("llama")
+    config = family("llama")
     first, again = shrink(config, tmp_path / "a"), shrink(config, tmp_path / "b")
     assert content_digest(first) == content_digest(again)
     other = shrink(config, tmp_path / "b", seed=1)
@@ -70,7 +70,7 @@ def test_biases_are_not_zero(tmp_path):
     """A bias of zero could be lost without a trace."""
     from safetensors.torch import load_file
 
-    weights = load_file(shrink(default_config("qwen2"), tmp_path / "q") / "model.safetensors")
+    weights = load_file(shrink(family("qwen2"), tmp_path / "q") / "model.safetensors")
     biases = [tensor for name, tensor in weights.items() if name.endswith("bias")]
     assert biases
     assert all(tensor.float().abs().mean() > 0.05 for tensor in biases)
@@ -88,7 +88,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     """Only a shrunk model is replaced, not even an instrument."""
     (tmp_path / CARD).write_text(json.dumps({"name": "ple"}))
     with pytest.raises(BadInputError, match="holds no shrunk model"):
-        shrink(default_config("llama"), tmp_path)
+        shrink(family("llama"), tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [CARD]
 
 
@@ -121,7 +121,7 @@ def test_what_transformers_saves_by_default_can_be_shrunk(tmp_path, name):
 
 def test_multipliers_that_the_class_adds_stay_away_from_one_too(tmp_path):
     """Falcon-H1's tiny config names none of its own."""
-    config = read_config(shrink(default_config("falcon_h1"), tmp_path / "f"))
+    config = read_config(shrink(family("falcon_h1"), tmp_path / "f"))
     names = ("embedding_multiplier", "lm_head_multiplier", "key_multiplier")
     assert 1.0 not in [config[name] for name in names]
 

@@ -1,6 +1,7 @@
 """Planning a tiny model from a config: pure, no torch."""
 
 import pytest
+from families import TINY, family
 
 from harness.errors import BadInputError
 from harness.models.config import Decoder
@@ -12,7 +13,6 @@ from harness.models.shrink_plan import (
     shrunk_config,
     shrunk_wrapper,
 )
-from harness.models.tiny import TINY, default_config
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -49,23 +49,8 @@ def gemma4(layers, every, **more):
 @pytest.mark.parametrize("name", TINY)
 def test_a_tiny_config_is_as_small_as_it_gets(name):
     """Shrinking a default again changes nothing: both follow the same limits."""
-    config = default_config(name)
+    config = family(name)
     assert shrunk_config(config) == config
-
-
-def test_every_name_of_a_family_finds_its_config():
-    """Architecture, model type and short name give the same; each call gives a fresh copy."""
-    for asked in ("Qwen3MoeForCausalLM", "qwen3_moe"):
-        config = default_config(asked)
-        assert config["model_type"] == "qwen3_moe"
-        config["rope_parameters"]["rope_theta"] = 0
-    assert TINY["qwen3_moe"]["rope_parameters"]["rope_theta"] > 0
-
-
-def test_an_unknown_architecture_lists_the_known_ones():
-    """The error says what there is and what to do instead."""
-    with pytest.raises(BadInputError, match=r"LlamaForCausalLM.*config\.json"):
-        default_config("NoSuchForCausalLM")
 
 
 def test_the_text_part_of_a_multimodal_config_is_taken():

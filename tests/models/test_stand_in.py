@@ -1,12 +1,12 @@
 """What stands for an architecture in a census, and the reasons why nothing does."""
 
 import pytest
+from families import family
 
 from harness.models.class_defaults import ClassDefault
 from harness.models.partition import default_split
 from harness.models.shrink_plan import corrections
 from harness.models.stand_in import Reason, stand_in, uneven_split
-from harness.models.tiny import default_config
 
 DECODER = {
     "model_type": "x",
@@ -74,6 +74,6 @@ def test_an_even_split_over_three_stages_is_made_uneven():
 
 def test_a_split_that_parts_a_cache_is_not_asked_for():
     """Where layers share caches the planner finds the legal split."""
-    config = default_config("gemma4") | {"num_hidden_layers": 9, "num_kv_shared_layers": 6}
+    config = family("gemma4") | {"num_hidden_layers": 9, "num_kv_shared_layers": 6}
     config["layer_types"] = ["full_attention"] * 9
     assert uneven_split(config, 3) is None

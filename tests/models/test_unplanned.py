@@ -1,10 +1,10 @@
 """Configs of which the planner says that it does not know, and those that it plans."""
 
 import pytest
+from families import TINY, family
 
 from harness.models.config import read_config
 from harness.models.instruments import instrument_names, instrument_path
-from harness.models.tiny import TINY, default_config
 from harness.models.unplanned import encoder_of, unknown_split
 
 DECODER = {"num_hidden_layers": 8, "num_attention_heads": 4}
@@ -52,6 +52,6 @@ def test_what_can_be_planned_is(case):
 def test_everything_shipped_can_be_planned():
     """No instrument and no tiny configuration, most of them hybrids, is taken for an encoder."""
     configs = [read_config(instrument_path(name)) for name in instrument_names()]
-    configs += [default_config(name) for name in TINY]
+    configs += [family(name) for name in TINY]
     assert [unknown_split(config) for config in configs] == [None] * len(configs)
     assert [encoder_of(config) for config in configs] == [None] * len(configs)

@@ -58,7 +58,7 @@ def test_baseline_differs_in_pp_alone(plan):
     layers = Decoder.of(resolve_model("dense").config).layers
     sweep = plan(2, partitions=((2, layers - 2),), models=("dense",))
     point = Point("fixed", "dense", 2)
-    baseline, cell = sweep.baseline(point), sweep.cell(point)
+    baseline, cell = sweep.cell(point.baseline), sweep.cell(point)
     assert (baseline.pp, baseline.partition, cell.pp) == (1, None, 2)
     assert cell.partition == (2, layers - 2)
     for name in ("tree", "model_digest", "gsm8k", "dtype", "device", "max_model_len", "versions"):
@@ -70,7 +70,7 @@ def test_tensor_parallel_is_the_same_on_both_sides(plan):
     sweep = plan(2, models=("dense",), tp=2)
     point = sweep.points[-1]
     assert point.id == "fixed-dense-pp2-tp2"
-    baseline, cell = sweep.baseline(point), sweep.cell(point)
+    baseline, cell = sweep.cell(point.baseline), sweep.cell(point)
     assert (baseline.pp, baseline.tp, cell.pp, cell.tp) == (1, 2, 2, 2)
     assert cell.key != plan(2, models=("dense",)).cell(Point("fixed", "dense", 2)).key
 
@@ -80,9 +80,8 @@ def test_kernels_are_the_same_on_both_sides(plan):
     sweep = plan(2, models=("dense",), kernels=tuple(Kernels))
     default, invariant = sweep.points[-2:]
     assert (default.id, invariant.id) == ("fixed-dense-pp2", "fixed-dense-pp2-invariant")
-    cells = [
-        build(point) for point in (default, invariant) for build in (sweep.baseline, sweep.cell)
-    ]
+    places = [place for point in (default, invariant) for place in (point.baseline, point)]
+    cells = [sweep.cell(place) for place in places]
     assert [cell.kernels for cell in cells] == ["default", "default", "invariant", "invariant"]
     assert len({cell.key for cell in cells}) == 4
 

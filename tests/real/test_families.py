@@ -1,12 +1,12 @@
 """A shrunk random model of another family goes through the harness as an instrument does."""
 
 import pytest
+from families import family
 
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.models.shrink import shrink
-from harness.models.tiny import default_config
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 def test_a_shrunk_llama_is_the_same_at_pp_2(servers, launched, tmp_path):
     """Random weights load in vLLM, the contract is seen, and logits are equal bit by bit."""
-    folder = shrink(default_config("LlamaForCausalLM"), tmp_path / "llama")
+    folder = shrink(family("llama"), tmp_path / "llama")
     sweep = Sweep(
         Options(
             pps=(2,),

@@ -1,4 +1,4 @@
-"""Tiny configurations of known families: data alone, so that a shrunk model needs no config file.
+"""Tiny configurations of known families: structures that the planner and the shrinker must keep.
 
 The numbers are our own. What they keep in common: heads of 32 (a size that every attention backend
 of vLLM has), a window that the probes cross, the vocabulary of the bundled tokenizer, and enough
@@ -9,9 +9,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import BadInputError
-from .config import Config
-from .instruments import VOCAB_SIZE, instrument_path, read_card
+from harness.models.config import Config
+from harness.models.instruments import VOCAB_SIZE, instrument_path, read_card
 
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCAB_SIZE,
@@ -42,7 +41,6 @@ def _gemma4(instrument: str, **keys: Any) -> Config:
     return _family("Gemma4ForCausalLM", "gemma4_text", shape, **keys)
 
 
-# The first entry that has an architecture or a model type stands for it.
 TINY: Mapping[str, Config] = {
     "llama": _family("LlamaForCausalLM", "llama", _HEAD, _ROPE, hidden_act="silu"),
     "mistral": _family("MistralForCausalLM", "mistral", _HEAD, _ROPE, sliding_window=32),
@@ -91,29 +89,6 @@ TINY: Mapping[str, Config] = {
 }  # fmt: skip
 
 
-def default_config(architecture: str) -> dict[str, Any]:
-    """Return a copy of a tiny configuration, ready for `shrink`.
-
-    Args:
-        architecture: vLLM's architecture (`LlamaForCausalLM`), transformers' model type
-            (`gemma3_text`) or a short name, a key of `TINY`.
-
-    Raises:
-        BadInputError: none is known by that name; the message lists the known ones.
-    """
-    for name, config in TINY.items():
-        if architecture in (name, config["model_type"], *config["architectures"]):
-            return copy.deepcopy(dict(config))
-    known = sorted({config["architectures"][0] for config in TINY.values()})
-    raise BadInputError(
-        f"no default configuration for {architecture!r}; there are {', '.join(known)} "
-        f"(short: {', '.join(TINY)}); give a config.json or a hub id for any other"
-    )
-
-
-def is_tiny(name: str) -> bool:
-    """Tell whether a family, model type or architecture has a tiny configuration."""
-    return any(
-        name in (family, config["model_type"], *config["architectures"])
-        for family, config in TINY.items()
-    )
+def family(name: str) -> dict[str, Any]:
+    """A copy of the configuration of a family."""
+    return copy.deepcopy(dict(TINY[name]))
