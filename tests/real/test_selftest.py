@@ -13,7 +13,7 @@ def test_the_quick_subset_is_caught_and_nothing_else(tmp_path):
     """Every seeded fault is caught and placed, no harmless change and no A/A pair alarms.
 
     The pairs are of one engine or of PP=1 and PP=2; that two engines at one PP are equal is shown
-    in test_capture.py, where one forks its ranks and the other spawns them.
+    in test_capture.py, where one forks its ranks with hooks and the other spawns them without.
     """
     target = tmp_path / "selftest.json"
     done = subprocess.run(
