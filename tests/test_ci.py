@@ -3,6 +3,7 @@
 import configparser
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,15 @@ def test_a_job_s_summary_reaches_pytest():
     tox = configparser.ConfigParser(interpolation=None, delimiters="=")
     tox.read(ROOT / "tox.ini")
     assert {"GITHUB_STEP_SUMMARY", "CI", "TERM"} <= set(tox["testenv"]["pass_env"].split())
+
+
+def test_unit_tests_run_on_every_python_that_is_served():
+    """The matrix of the unit tests is what pyproject.toml lets install."""
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    low, high = re.findall(r"3\.(\d+)", metadata["requires-python"])
+    jobs_of = dict(jobs(ROOT / ".github/workflows/checks.yml"))
+    served = [f"3.{minor}" for minor in range(int(low), int(high))]
+    assert jobs_of["unit"]["strategy"]["matrix"]["python"] == served
 
 
 def test_one_commit_per_action():
