@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import shutil
 import tempfile
 import tomllib
@@ -22,6 +23,11 @@ def sha256_of(path: Path) -> str:
     """Compute the sha256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of(document: object) -> str:
+    """Compute the sha256 of a document, as JSON with sorted keys, in hexadecimal."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..plan.cell import Cell
-from ..plan.cost import import_seconds
+from ..plan.hosts import KINDS
 from .devices import DevicePool
 from .expect import Expected, devices_needed, expected_seconds
 from .manifest import Manifest
@@ -50,7 +50,7 @@ def plan_cells(
     order, imported = [], set()
     for job in (scheduled.job for scheduled in schedule(jobs, devices, engines)):
         cell = by_key[job.name]
-        seconds = 0.0 if cell.tree in imported else import_seconds(cell.device)
+        seconds = 0.0 if cell.tree in imported else KINDS[cell.device].rates.imports
         imported.add(cell.tree)
         order.append(replace(job, seconds=job.seconds + seconds))
     return CellPlan(

@@ -1,7 +1,5 @@
 """The subjects of `pp-harness check`: changed model files, and tiny models of their classes."""
 
-import hashlib
-import json
 import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any
 
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError, first_line
+from ..files import digest_of
 from ..models.instruments import CARD
 from ..source.checkout import changed_since, contents_of, find_base, open_checkout
 from ..source.pin import InstalledVllm
@@ -116,8 +115,7 @@ def models_to_run(
 
 def _shrunk(name: str, config: Mapping[str, Any], folder: Path) -> Path:
     """Build the tiny checkpoint of a configuration, or take the one that is there."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    checkpoint = folder / f"tiny-{name}-{digest[:8]}"
+    checkpoint = folder / f"tiny-{name}-{digest_of(config)[:8]}"
     if not (checkpoint / CARD).is_file():
         _shrink(config, checkpoint)
     return checkpoint

@@ -16,7 +16,7 @@ from ..report.history import append as append_lines
 from ..report.join import join_reports
 from ..report.report_diff import diff_reports
 from ..report.terminal import attribution_lines, verdict_table
-from ..report.text import aligned, one_line
+from ..report.text import aligned, counted, one_line
 from ..report.trend import Trend, render_trend, trends
 from ..report.view import ReportView
 
@@ -172,6 +172,6 @@ def _print_trends(tracks: Sequence[Trend]) -> None:
         levels = track.figure or "-", anchor, green, now
         rows.append((last.name, state, str(len(track.lines)), *levels, last.conditions))
         alarms += [f"{code} {last.name}: {message}" for code, message in track.alarms]
-    count = f"{len(rows) - 1} checks, {len(alarms)} {'alarm' if len(alarms) == 1 else 'alarms'}"
+    count = f"{len(rows) - 1} checks, {counted(len(alarms), 'alarm')}"
     for line in (*aligned(rows), *map(one_line, (*alarms, *gone, count))):
         click.echo(line)

@@ -6,6 +6,7 @@ import click
 
 from ..assets import patches_dir
 from ..errors import BadInputError
+from ..report.text import counted
 from ..source.environments import find_vllm
 from ..source.pin import Pin, load_pins
 from ..source.series import ORDER_FILE, Series, load_series
@@ -49,11 +50,11 @@ def lint(directory: Path | None, version: str | None, static: bool) -> None:
             prefixes = f"{len(each.patches) + 1} prefixes apply to vLLM {pin.version}"
             for name in unpinned:
                 click.echo(f"{each.path}: note: pins.toml has no digest of {name}; RECORD agrees")
-        click.echo(f"{each.path}: {_count(len(each.patches), 'patch', 'patches')}, {prefixes}")
+        click.echo(f"{each.path}: {counted(len(each.patches), 'patch')}, {prefixes}")
     for problem in problems:
         click.echo(problem)
     if problems:
-        click.echo(_count(len(problems), "problem", "problems"))
+        click.echo(counted(len(problems), "problem"))
         raise SystemExit(1)
 
 
@@ -78,7 +79,3 @@ def _load(directory: Path | None, pin: Pin | None) -> list[Series]:
     if not shipped:
         raise BadInputError(f"{patches_dir()}: no series in this folder")
     return [load_series(folder) for folder in shipped]
-
-
-def _count(number: int, singular: str, plural: str) -> str:
-    return f"{number} {singular if number == 1 else plural}"

@@ -9,7 +9,7 @@ from filelock import Timeout
 from ..assets import default_store
 from ..capture.store import Store
 from ..errors import BadInputError
-from ..report.text import aligned
+from ..report.text import aligned, counted
 
 _DAY = 86400.0
 _STORE = click.option(
@@ -45,7 +45,7 @@ def list_captures(root: Path | None) -> None:
         rows.append((key[:12], cell, status, f"{_days(folder):.1f}", seconds, size))
     if captures:
         click.echo("\n".join(aligned(rows)))
-    click.echo(f"{opened.root}: {_count(len(captures))}")
+    click.echo(f"{opened.root}: {counted(len(captures), 'capture')}")
 
 
 @store.command()
@@ -61,7 +61,7 @@ def verify(root: Path | None) -> None:
     damaged = {key: reason for key in keys if (reason := opened.damaged(key))}
     for key, reason in damaged.items():
         click.echo(f"{key}: {reason}")
-    click.echo(f"{opened.root}: {_count(len(keys))}, {len(damaged)} damaged")
+    click.echo(f"{opened.root}: {counted(len(keys), 'capture')}, {len(damaged)} damaged")
     if damaged:
         raise SystemExit(1)
 
@@ -96,7 +96,7 @@ def gc(root: Path | None, older_than: float | None, damaged: bool, everything: b
         removed += 1
         freed += size
     opened.clear_workspaces()
-    click.echo(f"{opened.root}: removed {_count(removed)}, {freed / 1e6:.1f} MB")
+    click.echo(f"{opened.root}: removed {counted(removed, 'capture')}, {freed / 1e6:.1f} MB")
 
 
 def _open(root: Path | None) -> Store:
@@ -113,7 +113,3 @@ def _days(folder: Path) -> float:
 
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _count(number: int) -> str:
-    return f"{number} capture" if number == 1 else f"{number} captures"

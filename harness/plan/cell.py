@@ -1,7 +1,6 @@
 """A cell: one engine, named by all that can change its result."""
 
 import hashlib
-import json
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from .. import engine
 from ..engine.manifest import Gsm8kSource
 from ..engine.settings import NOT_IN_KEY, EngineSettings
+from ..files import digest_of
 from .points import Point
 
 # Our own code that runs inside vLLM's processes: a change there makes captures stale.
@@ -61,8 +61,7 @@ class Cell(EngineSettings):
     @cached_property
     def key(self) -> str:
         """The sha256 over everything that can change the capture, and nothing else."""
-        content = json.dumps({**_content(self), "engine": engine_digest()}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return digest_of({**_content(self), "engine": engine_digest()})
 
 
 def _content(record: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A model of the seconds that a cell costs. Pure, the same everywhere."""
 
-from ..engine.settings import Device
 from .cell import Cell
 from .hosts import KINDS
 
@@ -24,8 +23,3 @@ def modelled_seconds(cell: Cell) -> float:
         + weights / rates.load
         + passes * (rates.step * cell.pp + weights / cell.tp / rates.bandwidth)
     )
-
-
-def import_seconds(device: Device) -> float:
-    """Return the seconds that the fork server of a variant takes to import vLLM, once."""
-    return KINDS[device].rates.imports

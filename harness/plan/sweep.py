@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..assets import default_store, patches_dir
+from ..assets import default_store
 from ..engine.devices import KINDS
 from ..engine.environment import inherited_settings
 from ..engine.manifest import Gsm8kSource
@@ -20,7 +20,7 @@ from ..models.partition import PartitionPlan, as_value, plan_partition
 from ..models.size import embedding_bytes, kv_bytes, kv_groups, step_bytes, weight_bytes
 from ..source.pin import Pin, load_pins
 from ..source.series import Variant
-from ..source.subject import Subject, SubjectOptions, read_subject
+from ..source.subject import Subject, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
 from .cost import modelled_seconds
@@ -62,12 +62,13 @@ class Sweep:
         self.options, self._label, self._find = options, pin, find
         pins = load_pins()
         self.subject: Subject = read_subject(
-            SubjectOptions(
-                options.series, options.patch, options.vllm, options.base, options.base_version
-            ),
             replace(pins, default=pins.get(pin)),
-            patches_dir(),
             lambda lender: find(lender, options.device).vllm,
+            series=options.series,
+            patch=options.patch,
+            checkout=options.vllm,
+            base=options.base,
+            base_version=options.base_version,
         )
         self.pin: Pin = self.subject.pin
         self.variants = _chosen_variants(options, self.subject)

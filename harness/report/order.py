@@ -1,6 +1,6 @@
 """The points of a report: records by point, and the order of a sweep."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -8,22 +8,24 @@ from ..plan.points import Point
 from .schema import FindingRecord, VerdictRecord
 
 Judged = TypeVar("Judged", VerdictRecord, FindingRecord)
+Key = TypeVar("Key")
 
 
 def by_point(records: Iterable[Judged]) -> dict[Point, list[Judged]]:
     """Group records by point, in the order in which points are first met."""
-    points: dict[Point, list[Judged]] = {}
-    for record in records:
-        points.setdefault(Point.of(record), []).append(record)
-    return points
+    return _grouped(records, Point.of)
 
 
 def by_check(records: Iterable[Judged]) -> dict[tuple[Point, str], list[Judged]]:
     """Group records by point and check, in the order in which these are first met."""
-    checks: dict[tuple[Point, str], list[Judged]] = {}
+    return _grouped(records, lambda record: (Point.of(record), record.check))
+
+
+def _grouped(records: Iterable[Judged], of: Callable[[Judged], Key]) -> dict[Key, list[Judged]]:
+    groups: dict[Key, list[Judged]] = {}
     for record in records:
-        checks.setdefault((Point.of(record), record.check), []).append(record)
-    return checks
+        groups.setdefault(of(record), []).append(record)
+    return groups
 
 
 def sweep_order(points: Iterable[Point], environment: Mapping[str, Any]) -> list[Point]:

@@ -39,6 +39,13 @@ def figure(value: object) -> str:
     return str(value)
 
 
+def counted(number: int, noun: str) -> str:
+    """Put a number before its noun, in the plural where it is not one."""
+    if number != 1:
+        noun += "es" if noun.endswith("ch") else "s"
+    return f"{number} {noun}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Set rows of equal length in columns; texts are printable and on one line."""
     table = [[one_line(text) for text in row] for row in rows]

@@ -7,11 +7,10 @@ operator has changed since, a call of it fails; which ones have, says docs/serie
 
 import base64
 import csv
-import re
 import shutil
 from pathlib import Path
 
-from .pin import LENT, InstalledVllm, RecordedFile, read_record
+from .pin import LENT, InstalledVllm, RecordedFile, read_record, renamed_metadata
 
 # Executables and libraries begin with it.
 _COMPILED = b"\x7fELF"
@@ -44,9 +43,7 @@ def compose(lender: InstalledVllm, release: InstalledVllm) -> str:
     shutil.rmtree(lender.dist_info_dir)
     package.rename(lender.package_dir)
     release.dist_info_dir.rename(info)
-    metadata = (info / "METADATA").read_text(encoding="utf-8")
-    for key, value in (("Name", lender.distribution), ("Version", version)):
-        metadata = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", metadata, count=1)
+    metadata = renamed_metadata(info, lender.distribution, version)
     # uv links files from its cache: what is written in place is written for every environment.
     for name in ("METADATA", "RECORD"):
         (info / name).unlink()

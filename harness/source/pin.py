@@ -6,6 +6,7 @@ Nothing here imports vLLM or torch: an installation is read from its metadata.
 import base64
 import csv
 import importlib.metadata
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -228,6 +229,14 @@ def locate_vllm(
         )
     _check_files(pin, installed)
     return installed
+
+
+def renamed_metadata(info: Path, name: str, version: str) -> str:
+    """Read the METADATA of a distribution under another name and version."""
+    metadata = (info / "METADATA").read_text(encoding="utf-8")
+    for key, value in (("Name", name), ("Version", version)):
+        metadata = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", metadata, count=1)
+    return metadata
 
 
 def read_record(installed: InstalledVllm) -> dict[str, RecordedFile]:

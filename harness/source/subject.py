@@ -6,22 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..assets import patches_dir
 from ..errors import BadInputError
 from .checkout import Checkout, read_checkout
 from .pin import InstalledVllm, Pin, Pins
 from .pull_request import read_patch_file
 from .series import Variant, load_series
-
-
-@dataclass(frozen=True)
-class SubjectOptions:
-    """The sources that the user names, at most one of the first three; None: not named."""
-
-    series: Path | None = None
-    patch: Path | None = None
-    checkout: Path | None = None
-    base: str | None = None
-    base_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,34 +41,31 @@ class Subject:
 
 
 def read_subject(
-    options: SubjectOptions,
     pins: Pins,
-    patches_dir: Path,
     locate: Callable[[Pin], InstalledVllm],
+    *,
+    series: Path | None,
+    patch: Path | None,
+    checkout: Path | None,
+    base: str | None,
+    base_version: str | None,
 ) -> Subject:
-    """Read the source that the options name; the default pin's own series where they name none.
+    """Read the source that is named; the default pin's own series where none is.
 
     Raises `BadInputError` if two sources are named, or the one that is named cannot be used.
     """
-    sources = {
-        "--pp-series": options.series,
-        "--pp-patch": options.patch,
-        "--pp-vllm": options.checkout,
-    }
+    sources = {"--pp-series": series, "--pp-patch": patch, "--pp-vllm": checkout}
     named = [option for option, value in sources.items() if value is not None]
     if len(named) > 1:
         raise BadInputError(f"{' and '.join(named)} exclude each other; give one of them")
-    if options.checkout is not None:
-        base, version = options.base, options.base_version
-        return _of_checkout(
-            read_checkout(options.checkout, pins, locate, base=base, version=version)
-        )
-    for option, value in (("--pp-base", options.base), ("--pp-base-version", options.base_version)):
+    if checkout is not None:
+        return _of_checkout(read_checkout(checkout, pins, locate, base=base, version=base_version))
+    for option, value in (("--pp-base", base), ("--pp-base-version", base_version)):
         if value is not None:
             raise BadInputError(f"{option} is for a checkout; give --pp-vllm DIR with it")
-    if options.patch is not None:
-        return _of_patch_file(options.patch, pins.default)
-    return _of_series(options.series or patches_dir / pins.default.series, pins.default)
+    if patch is not None:
+        return _of_patch_file(patch, pins.default)
+    return _of_series(series or patches_dir() / pins.default.series, pins.default)
 
 
 def _of_series(folder: Path, pin: Pin) -> Subject:

