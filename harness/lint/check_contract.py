@@ -13,7 +13,7 @@ from harness.lint.report import Finding, Severity
 from harness.lint.rules import finding
 from harness.lint.stage import DECLARE, Stage, View, lookup
 from harness.lint.trace import Read, Role
-from harness.lint.tree import parameter_names, walk
+from harness.lint.tree import find, parameter_names
 from harness.lint.values import Entry, Null, Opaque, kinds, nullness
 
 # The runner itself adds receive slots for auxiliary hidden states, where a model can send them.
@@ -165,11 +165,10 @@ def _dead_reads(stage: Stage) -> Iterator[tuple[str, Finding]]:
 
 
 def _guarded_reads(function: ast.AST, name: str) -> Iterator[tuple[ast.If, ast.Subscript]]:
-    for test in (part for part in walk(function) if isinstance(part, ast.If)):
-        for part in (part for statement in test.body for part in walk(statement)):
-            match part:
-                case ast.Subscript(value, ctx=ast.Load()) if place_of(value) == name:
-                    yield test, part
+    for test in find(function, ast.If):
+        for part in (part for statement in test.body for part in find(statement, ast.Subscript)):
+            if isinstance(part.ctx, ast.Load) and place_of(part.value) == name:
+                yield test, part
 
 
 def _unused_reads(stage: Stage) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from harness.lint.report import Finding
 from harness.lint.rules import finding
 from harness.lint.stage import Stage
 from harness.lint.trace import Role
-from harness.lint.tree import dotted, is_name, keyword, walk
+from harness.lint.tree import dotted, find, is_name, keyword, names_in, walk
 from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
@@ -47,18 +47,11 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
 
 
 def _is_aware(node: ast.AST) -> bool:
-    for part in walk(node):
-        if isinstance(part, ast.Call) and dotted(part.func) in _ASKS:
-            if any(isinstance(p, ast.Name) and p.id in _AWARE for p in walk(part)):
-                return True
-        # Being assigned, as in __init__, tells nothing.
-        elif (
-            isinstance(part, ast.Attribute)
-            and part.attr in _AWARE
-            and isinstance(part.ctx, ast.Load)
-        ):
-            return True
-    return False
+    asks = (part for part in find(node, ast.Call) if dotted(part.func) in _ASKS)
+    # Being assigned, as in __init__, tells nothing.
+    return any(name.id in _AWARE for call in asks for name in find(call, ast.Name)) or any(
+        part.attr in _AWARE and isinstance(part.ctx, ast.Load) for part in find(node, ast.Attribute)
+    )
 
 
 @dataclass(frozen=True)
@@ -73,19 +66,20 @@ class _Reader:
     def findings(self) -> Iterator[Finding]:
         """What the method takes for granted of layers that a rank may lack."""
         node = self.method.node
+        if names_in(node).isdisjoint({"start_layer", *(p.rpartition(".")[2] for p in self.paths)}):
+            return
         aware = _is_aware(node)
         sends = any(
-            isinstance(part, ast.Call) and dotted(part.func).endswith("IntermediateTensors")
-            for part in walk(node)
+            dotted(call.func).endswith("IntermediateTensors") for call in find(node, ast.Call)
         )
-        for part in walk(node):
+        for part in find(node, ast.For, ast.Attribute):
             if isinstance(part, ast.For):
                 if sends:
                     yield from self._local_index(part)
                     yield from self._sending_loop(part)
                 else:
                     yield from self._other_loop(part, aware=aware)
-            elif isinstance(part, ast.Attribute) and not aware:
+            elif not aware:
                 layer = self._fixed_layer(part.value)
                 if layer:
                     text = f"{layer} is asked for .{part.attr}, but this rank may not have that"
@@ -133,8 +127,8 @@ class _Reader:
         """Does every rank take the state of the model through the list?"""
         on_first = (
             part
-            for part in walk(self.method.node)
-            if isinstance(part, ast.If) and _FIRST_RANK.search(ast.unparse(part.test))
+            for part in find(self.method.node, ast.If)
+            if _FIRST_RANK.search(ast.unparse(part.test))
         )
         inside = any(node in walk(statement) for part in on_first for statement in part.body)
         return bool(carried_names(node)) and not inside
@@ -143,28 +137,28 @@ class _Reader:
         """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""
         listed = (
             dotted(part.value.value)
-            for part in walk(node)
-            if isinstance(part, ast.Assign) and isinstance(part.value, ast.Subscript)
+            for part in find(node, ast.Assign)
+            if isinstance(part.value, ast.Subscript)
         )
         return next((name for name in listed if name in self.paths), "")
 
     def _assumed(self, node: ast.For, listed: str, layers: Layers) -> Iterator[Finding]:
         """Parts of each layer that are used without asking whether it is there."""
-        targets = [n.id for n in walk(node.target) if isinstance(n, ast.Name)]
+        targets = [name.id for name in find(node.target, ast.Name)]
         if not targets or not layers.partial:
             return
         asked = [
-            part
-            for part in walk(node)
-            if isinstance(part, ast.Call) and dotted(part.func) in _ASKS_ONE
-            if part.args and is_name(part.args[0], targets[-1])
+            call
+            for call in find(node, ast.Call)
+            if dotted(call.func) in _ASKS_ONE
+            if call.args and is_name(call.args[0], targets[-1])
         ]
-        asserted = (p.test for p in walk(node) if isinstance(p, ast.Assert))
+        asserted = (part.test for part in find(node, ast.Assert))
         if asked and asked[0] in asserted:
             text = f"asserts the class of each of {listed}, PPMissingLayer included"
             yield self._finding("PP403", asked[0], text)
-        for part in walk(node) if not asked else ():
-            if isinstance(part, ast.Attribute) and is_name(part.value, targets[-1]):
+        for part in find(node, ast.Attribute) if not asked else ():
+            if is_name(part.value, targets[-1]):
                 if isinstance(part.ctx, ast.Store):
                     continue  # a PPMissingLayer takes what is set on it
                 text = f"each of {listed} is asked for .{part.attr}, PPMissingLayer included"
@@ -196,8 +190,8 @@ def _ignored_by_layer(loop: ast.For, layers: Layers, index: str) -> bool:
     if forward is None:
         return False
     handed = [k for call in layer_calls(loop) for k in call.keywords if is_name(k.value, index)]
-    uses = [p for statement in loop.body for p in walk(statement) if is_name(p, index)]
-    looked_at = {p.id for s in forward.body for p in walk(s) if isinstance(p, ast.Name)}
+    uses = [name for s in loop.body for name in find(s, ast.Name) if name.id == index]
+    looked_at = {name.id for s in forward.body for name in find(s, ast.Name)}
     return len(uses) == len(handed) and not any(k.arg in looked_at for k in handed)
 
 
@@ -207,7 +201,7 @@ def _number_use(loop: ast.For, index: str) -> ast.AST | None:
         simple = part.test if isinstance(part, ast.If | ast.While) else part
         if simple is part and (not isinstance(part, ast.stmt) or hasattr(part, "body")):
             continue
-        uses = [use for use in walk(simple) if is_name(use, index)]
+        uses = [use for use in find(simple, ast.Name) if use.id == index]
         around = ast.unparse(simple) if uses else ""
         if "start_layer" in around and around.startswith((f"{index} =", f"{index} +=")):
             return None

@@ -13,7 +13,7 @@ from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
 from harness.lint.stage import Stage, asserts_start
-from harness.lint.tree import Function, argument, dotted, is_name, last_name, parameter_names, walk
+from harness.lint.tree import Function, argument, dotted, find, is_name, last_name, parameter_names
 from harness.lint.values import Instance, options_of
 
 _OF_EVERY_RANK = frozenset({"self", "positions", "input_ids", "attn_metadata"})
@@ -85,7 +85,7 @@ class _Inliner(ast.NodeTransformer):
         stores = [statement for statement in node.body if isinstance(statement, ast.Assign)]
         if not asks or len(stores) != len(node.body) or node.orelse:
             return node
-        names = {p.id for s in stores for p in walk(s.value) if isinstance(p, ast.Name)}
+        names = {name.id for s in stores for name in find(s.value, ast.Name)}
         return node if names & self.state else ast.Pass()
 
     def visit_Assign(self, node: ast.Expr | ast.Assign) -> ast.AST | list[ast.stmt]:
@@ -112,7 +112,7 @@ def _of_everybody(layer: ClassRef, forward: Function) -> Iterator[str]:
             makes = isinstance(value, ast.Call) and last_name(value.func) in ("dict", "list")
             if makes or isinstance(value, ast.Dict | ast.List):
                 yield f"{prefix}{name}"
-    for part in walk(forward):
+    for part in find(forward, ast.Assign):
         match part:
             case ast.Assign(targets=[ast.Name(name)], value=ast.Call(func=function)):
                 if last_name(function) == "get_forward_context":
@@ -128,9 +128,8 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
     names = parameter_names(constructor)[1:]
     attributes = {
         part.value.id: f"self.{part.targets[0].attr}"
-        for part in walk(constructor)
-        if isinstance(part, ast.Assign)
-        and isinstance(part.targets[0], ast.Attribute)
+        for part in find(constructor, ast.Assign)
+        if isinstance(part.targets[0], ast.Attribute)
         and is_name(part.targets[0].value, "self")
         and isinstance(part.value, ast.Name)
         and part.value.id in names
@@ -141,12 +140,12 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
         if isinstance(assign, ast.Assign) and isinstance(assign.value, _MADE)
         for target in assign.targets
     }
-    for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
+    for call in find(maker, ast.Call):
         buffer = call.args[0] if last_name(call.func) == "register_buffer" and call.args else None
         if isinstance(buffer, ast.Constant) and isinstance(buffer.value, str):
             made[f"self.{buffer.value}"] = call
     shared: dict[str, str] = {}
-    for part in walk(maker):
+    for part in find(maker, ast.For):
         # `for layer in self.layers: layer.shared = self.shared`
         match part:
             case ast.For(target=ast.Name(each)):
@@ -155,7 +154,7 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
                         name, text = place_text(target), place_text(assign.value)
                         if text in made and name.startswith(f"{each}."):
                             shared[f"self.{name.removeprefix(f'{each}.')}"] = text
-    for call in (part for part in walk(maker) if isinstance(part, ast.Call)):
+    for call in find(maker, ast.Call):
         offset = 1 if last_name(call.func) == "partial" else 0
         target = call.args[0] if offset and call.args else call.func
         if last_name(target) == layer.name:
@@ -169,9 +168,8 @@ def _injected(engine: Engine, layer: ClassRef, maker: Function) -> dict[str, str
 def _crosses(forward: Function, expression: str) -> bool:
     """Does the model itself receive or send the object?"""
     return bool(expression) and any(
-        isinstance(part, ast.Attribute | ast.Name) and place_text(part) == expression
-        for statement in walk(forward)
-        if isinstance(statement, ast.Assign | ast.Return | ast.Expr)
-        and "ntermediate" in ast.unparse(statement)
-        for part in walk(statement)
+        place_text(part) == expression
+        for statement in find(forward, ast.Assign, ast.Return, ast.Expr)
+        if "ntermediate" in ast.unparse(statement)
+        for part in find(statement, ast.Attribute, ast.Name)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from harness.lint.engine import Engine
 from harness.lint.parts import parts_of
@@ -12,7 +13,7 @@ from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding, Severity
 from harness.lint.rules import finding
 from harness.lint.stage import Stage
-from harness.lint.tree import FUNCTIONS, Function, dotted, parameter_names, walk
+from harness.lint.tree import FUNCTIONS, Function, dotted, find, parameter_names, walk
 
 _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 
@@ -42,7 +43,7 @@ def _load(owner: ClassRef, load: Function) -> Iterator[Finding]:
 def _tables(function: Function) -> set[str]:
     """Variables that map parameter names to parameters of this module."""
     names = {a.arg for a in function.args.args if a.arg in ("params_dict", "param_dict")}
-    for part in walk(function):
+    for part in find(function, ast.Assign):
         match part:
             case ast.Assign(
                 targets=targets,
@@ -53,7 +54,7 @@ def _tables(function: Function) -> set[str]:
 
 
 def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
-    for part in walk(function):
+    for part in find(function, ast.Subscript) if tables else ():
         match part:
             case ast.Subscript(value=ast.Name(name), ctx=ast.Load()) if name in tables:
                 if not isinstance(part.slice, ast.Constant):
@@ -62,16 +63,22 @@ def _lookups(function: Function, tables: set[str]) -> Iterator[ast.Subscript]:
 
 def _upwards(node: ast.AST, root: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
     """From a node up to the root: a child, its parent, and the parent's field that holds it."""
+    parents = _parents(root)
+    while node in parents:
+        parent, name = parents[node]
+        yield node, parent, name
+        node = parent
+
+
+@lru_cache(8)
+def _parents(root: ast.AST) -> dict[ast.AST, tuple[ast.AST, str]]:
     parents: dict[ast.AST, tuple[ast.AST, str]] = {}
     for parent in walk(root):
         for name, value in ast.iter_fields(parent):
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     parents[child] = (parent, name)
-    while node in parents:
-        parent, name = parents[node]
-        yield node, parent, name
-        node = parent
+    return parents
 
 
 def _is_guarded(node: ast.AST, function: ast.AST, tables: set[str]) -> bool:
@@ -120,7 +127,7 @@ def _asks(test: ast.expr, tables: set[str]) -> bool | None:
                 return True
             if isinstance(test.ops[0], ast.NotIn):
                 return False
-    names = {p.attr for p in walk(test) if isinstance(p, ast.Attribute)}
+    names = {part.attr for part in find(test, ast.Attribute)}
     if names & {"start_layer", "end_layer"}:
         # A range test on the layer's number: which way round it stands, its author knows.
         return False
@@ -141,5 +148,5 @@ def _by_callers(lookup: ast.Subscript, load: Function, tables: set[str]) -> bool
     names = parameter_names(helper)
     if helper is load or not isinstance(lookup.slice, ast.Name) or lookup.slice.id not in names:
         return False
-    calls = [p for p in walk(load) if isinstance(p, ast.Call) and dotted(p.func) == helper.name]
+    calls = [call for call in find(load, ast.Call) if dotted(call.func) == helper.name]
     return bool(calls) and all(_is_guarded(call, load, tables) for call in calls)

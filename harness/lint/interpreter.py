@@ -25,11 +25,11 @@ from harness.lint.tree import (
     Loop,
     argument,
     dotted,
+    find,
     is_none,
     keyword,
     last_name,
     parameter_names,
-    walk,
 )
 from harness.lint.values import (
     NO_TAGS,
@@ -130,7 +130,7 @@ class Walker:
         self.owner = owner
         self.depth = depth
         self.returns: list[tuple[Value, Env]] = []
-        self.local_names: frozenset[str] = frozenset()
+        self.function: Function | None = None
         self._uncertain = 0 if certain else 1
         self._supposed = 0
         self._loops: list[tuple[list[Env], list[Env]]] = []
@@ -158,7 +158,7 @@ class Walker:
         inner = Walker(
             self.engine, self.trace, where, self_value, owner, self.depth + 1, self.certain
         )
-        inner.local_names = notes.assigned_names(where, function)
+        inner.function = function
         for name, value in arguments.items():
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
@@ -280,7 +280,7 @@ class Walker:
 
         if layers is None:
             return self._repeat(node.body, env, bind_target, at_least_once=False)
-        forwards = [forward for _, forward in self._forwards_of(layers.element)]
+        forwards = tuple(forward for _, forward in self._forwards_of(layers.element))
         carried = notes.layer_loop(self.trace, self.module, node, env, forwards)
         self.trace.in_loop += 1
         # Every rank has at least one layer, so a loop over layers runs.
@@ -300,26 +300,25 @@ class Walker:
 
     def _layers_in(self, node: ast.expr, env: Env) -> Layers | None:
         """The list of decoder layers that an iterable runs over, if it is one."""
-        for part in walk(node):
-            if isinstance(part, ast.Attribute | ast.Name):
-                value = env.get(place_of(part) or "", None)
-                if isinstance(value, Layers):
-                    return value
-        if any(isinstance(p, ast.Attribute) and p.attr == "start_layer" for p in walk(node)):
+        for part in find(node, ast.Attribute, ast.Name):
+            value = env.get(place_of(part) or "")
+            if isinstance(value, Layers):
+                return value
+        if any(part.attr == "start_layer" for part in find(node, ast.Attribute)):
             # The list itself is not known (an odd constructor), or the loop goes over its indices.
             lists = [value for value in env.values() if isinstance(value, Layers)]
             return lists[0] if len(lists) == 1 else Layers(UNKNOWN, partial=True)
         return None
 
-    def _forwards_of(self, element: Value) -> list[tuple[ClassRef, Function]]:
+    def _forwards_of(self, element: Value) -> tuple[tuple[ClassRef, Function], ...]:
         """The forward of every class that a layer can be of; empty where one is not known."""
         methods = [
             self.project.find_method(option.cls, "forward")
             for option in options_of(element)
             if isinstance(option, Instance)
         ]
-        known = [method for method in methods if method is not None]
-        return known if len(known) == len(options_of(element)) else []
+        known = tuple(method for method in methods if method is not None)
+        return known if len(known) == len(options_of(element)) else ()
 
     def _unrolled(self, node: Loop, items: Seq, env: Env) -> Env | None:
         current: Env | None = env
@@ -534,9 +533,7 @@ class Walker:
             case ast.Name():
                 if node.id in env:
                     return env[node.id]
-                if node.id in self.local_names and self.certain:
-                    self._note("PP609", node, f"`{node.id}` is set on the first rank only", node.id)
-                return self._global(node.id)
+                return self._unset(node)
             case ast.Attribute():
                 return self._attribute(node, env)
             case ast.Call():
@@ -590,8 +587,11 @@ class Walker:
         value = self.eval(part.value, env) if isinstance(part, ast.FormattedValue) else UNKNOWN
         return str(value.value) if isinstance(value, Const) else "*"
 
-    def _global(self, name: str) -> Value:
-        """A name as the top of the module defines it."""
+    def _unset(self, node: ast.Name) -> Value:
+        """A name that no path so far has set, as the top of the module defines it."""
+        name, function = node.id, self.function
+        if self.certain and function is not None and name in notes.assigned_names(function):
+            self._note("PP609", node, f"`{name}` is set on the first rank only", name)
         memo, key = self.module.memo, ("global", name)
         if key not in memo:
             memo[key] = self._defined(name)

@@ -16,7 +16,6 @@ from harness.lint.report import Finding
 from harness.lint.rules import about_file, finding
 from harness.lint.sources import concerns_pp, read_source
 from harness.lint.stage import derive
-from harness.lint.tree import forget
 from harness.lint.values import Instance
 from harness.lint.waivers import Waiver, waivers_in
 
@@ -53,7 +52,6 @@ def judge_file(engine: Engine, path: Path) -> JudgedFile:
         return JudgedFile(path, (unreadable,), concerned)
     engine.project.add(module)
     findings, classes = _judge_module(engine, module)
-    forget()
     engine.forget(module)
     return JudgedFile(path, tuple(findings), True, classes, waivers_in(source))
 

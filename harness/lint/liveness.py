@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 
-from harness.lint.tree import last_name, walk
+from harness.lint.tree import KEPT, find, last_name
 
 _MUTATORS = frozenset(
     {"append", "extend", "insert", "add", "update", "setdefault", "push", "put"}
@@ -40,17 +41,27 @@ def _root_of(text: str) -> str:
 def written(node: ast.AST, root: str) -> dict[str, ast.AST]:
     """The parts of an object that the code writes, and where."""
     places: dict[str, ast.AST] = {}
-    for part in walk(node):
-        text = ""
-        if isinstance(part, ast.Subscript | ast.Attribute) and isinstance(part.ctx, ast.Store):
-            # `self.shared = x` is another object, and no part of the shared one.
-            is_part = isinstance(part, ast.Subscript) or place_text(part) != root
-            text = place_text(part) if is_part else ""
-        elif isinstance(part, ast.Call):
-            text = _mutated_by(part)
-        if text and _root_of(text) == root:
+    for text, part in _writes(node):
+        # `self.shared = x` is another object, and no part of the shared one.
+        is_part = not isinstance(part, ast.Attribute) or text != root
+        if is_part and _root_of(text) == root:
             places.setdefault(text, part)
     return places
+
+
+@lru_cache(KEPT)
+def _writes(node: ast.AST) -> list[tuple[str, ast.AST]]:
+    """Every place that the code writes, and where."""
+    parts = find(node, ast.Subscript, ast.Attribute, ast.Call)
+    texts = (
+        _mutated_by(part)
+        if isinstance(part, ast.Call)
+        else place_text(part)
+        if isinstance(part.ctx, ast.Store)
+        else ""
+        for part in parts
+    )
+    return [(text, part) for text, part in zip(texts, parts, strict=True) if text]
 
 
 def _mutated_by(call: ast.Call) -> str:
@@ -85,8 +96,8 @@ def _is_stored_by(place: str, target: ast.AST) -> bool:
 def _looked_at(node: ast.AST, root: str) -> Iterable[str]:
     """The parts of an object that the code looks at, each as a whole expression."""
     skipped: set[int] = set()
-    for part in walk(node):
-        if id(part) in skipped or not isinstance(part, ast.Subscript | ast.Attribute | ast.Name):
+    for part in find(node, ast.Subscript, ast.Attribute, ast.Name):
+        if id(part) in skipped:
             continue
         text = place_text(part)
         if not text or _root_of(text) != root:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 from harness.lint.liveness import is_read, place_text, written
-from harness.lint.tree import Function, Loop, dotted, given_to, parameter_names, walk
+from harness.lint.tree import KEPT, Function, Loop, dotted, find, given_to, parameter_names, walk
 
 
+@lru_cache(KEPT)
 def layer_calls(loop: Loop) -> list[ast.Call]:
     """Calls of a layer inside of the loop."""
     # A layer is the loop's target, or `x = self.layers[i]`.
-    names = {n.id for n in walk(loop.target) if isinstance(n, ast.Name)}
-    for part in walk(loop):
+    names = {name.id for name in find(loop.target, ast.Name)}
+    for part in find(loop, ast.Assign):
         match part:
             case ast.Assign(targets, ast.Subscript(table)) if dotted(table).endswith("layers"):
                 names |= {t.id for t in targets if isinstance(t, ast.Name)}
     return [
-        part
-        for part in walk(loop)
-        if isinstance(part, ast.Call)
-        and (
-            (isinstance(part.func, ast.Name) and part.func.id in names)
-            or (isinstance(part.func, ast.Subscript) and dotted(part.func.value).endswith("layers"))
-        )
+        call
+        for call in find(loop, ast.Call)
+        if (isinstance(call.func, ast.Name) and call.func.id in names)
+        or (isinstance(call.func, ast.Subscript) and dotted(call.func.value).endswith("layers"))
     ]
 
 
@@ -60,12 +59,13 @@ def _parameters_of(call: ast.Call, forward: Function) -> list[tuple[str, str | N
     return [(name, parameter) for name, parameter in pairs if name]
 
 
-def carried_names(loop: Loop, forwards: Sequence[Function] = ()) -> dict[str, ast.AST]:
+@lru_cache(KEPT)
+def carried_names(loop: Loop, forwards: tuple[Function, ...] = ()) -> dict[str, ast.AST]:
     """Variables that a layer takes, and that what a layer gave back ends up in."""
     calls = layer_calls(loop)
     ids = {id(call) for call in calls}
     taken = set[str]().union(*(read_by_layers(call, forwards) for call in calls))
-    assigns = [p for p in walk(loop) if isinstance(p, ast.Assign)]
+    assigns = find(loop, ast.Assign)
     places: dict[str, ast.AST] = {}
     for _ in range(2):  # once for what the layer returns, once for copies of it
         for assign in assigns:
@@ -75,24 +75,23 @@ def carried_names(loop: Loop, forwards: Sequence[Function] = ()) -> dict[str, as
                 isinstance(part, ast.expr) and _variable(part) in places for part in inside
             )
             if from_layer or copied:
-                for part in (part for target in assign.targets for part in walk(target)):
-                    if isinstance(part, ast.expr):
-                        places.setdefault(_variable(part), assign)
+                for part in (p for target in assign.targets for p in find(target, ast.expr)):
+                    places.setdefault(_variable(part), assign)
     return {name: places[name] for name in sorted(taken & set(places))}
 
 
+@lru_cache(KEPT)
 def kept_state(
-    loop: Loop, state: Iterable[str], forwards: Sequence[Function] = ()
+    loop: Loop, names: frozenset[str], forwards: tuple[Function, ...]
 ) -> dict[str, ast.AST]:
     """Variables, and attributes of self, in which a round of the loop leaves state for a later one.
 
     Lists and dicts that it fills and takes from (skip connections), what is set to a part of the
-    state (the names in `state`) under a condition, and objects that the layers fill and read.
+    state (the `names`) under a condition, and objects that the layers fill and read.
     """
     kept = _filled(loop)
-    names = frozenset(state)
-    for part in walk(loop):
-        if isinstance(part, ast.Assign) and _mentions(part.value, names):
+    for part in find(loop, ast.Assign):
+        if not names.isdisjoint(name.id for name in find(part.value, ast.Name)):
             for target in part.targets:
                 text = place_text(target) if isinstance(target, ast.Name | ast.Attribute) else ""
                 is_own = isinstance(target, ast.Name) or text.startswith("self.")
@@ -107,22 +106,18 @@ def kept_state(
     return kept
 
 
-def _mentions(node: ast.AST, names: frozenset[str]) -> bool:
-    return any(isinstance(part, ast.Name) and part.id in names for part in walk(node))
-
-
 def _filled(loop: Loop) -> dict[str, ast.AST]:
     """Lists and dicts, of the function or of self, that the loop fills and also takes from."""
     filled: dict[str, ast.AST] = {}
     taken: set[str] = set()
-    for part in walk(loop):
+    for part in find(loop, ast.Subscript, ast.Call):
         if isinstance(part, ast.Subscript):
             owner = _variable(part.value)
             if isinstance(part.ctx, ast.Store):
                 filled.setdefault(owner, part)
             elif isinstance(part.ctx, ast.Load):
                 taken.add(owner)
-        elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute):
+        elif isinstance(part.func, ast.Attribute):
             owner = _variable(part.func.value)
             if part.func.attr == "append":
                 filled.setdefault(owner, part)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.lint import loops
 from harness.lint.conditions import place_of
 from harness.lint.project import Module, Spot
 from harness.lint.trace import Carried, Note, Role, Step, Trace
-from harness.lint.tree import Function, Loop, dotted, given_to, walk
+from harness.lint.tree import KEPT, Function, Loop, dotted, find, given_to
 from harness.lint.values import (
     NO_TAGS,
     UNKNOWN,
@@ -41,20 +42,16 @@ _OPERATORS: dict[type[ast.operator], str] = {
 }
 
 
-def assigned_names(module: Module, function: Function) -> frozenset[str]:
+@lru_cache(KEPT)
+def assigned_names(function: Function) -> frozenset[str]:
     """Variables that plain assignments of the function set."""
-    key = ("assigned", function)
-    if key not in module.memo:
-        module.memo[key] = frozenset(
-            name.id
-            for part in walk(function)
-            if isinstance(part, ast.Assign)
-            for target in part.targets
-            for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
-            if isinstance(name, ast.Name)
-        )
-    names: frozenset[str] = module.memo[key]
-    return names
+    return frozenset(
+        name.id
+        for assign in find(function, ast.Assign)
+        for target in assign.targets
+        for name in ([target] if isinstance(target, ast.Name) else getattr(target, "elts", ()))
+        if isinstance(name, ast.Name)
+    )
 
 
 def ties_head(node: ast.Assign) -> bool:
@@ -65,13 +62,15 @@ def ties_head(node: ast.Assign) -> bool:
     return False
 
 
+@lru_cache(KEPT)
 def takes_part(forward: Function) -> bool:
     """Does a forward without intermediate_tensors send all the same, as an encoder may?"""
     return any(
-        (isinstance(p, ast.Name) and p.id == "IntermediateTensors")
-        or (isinstance(p, ast.Attribute) and p.attr in ("is_first_rank", "is_last_rank"))
+        p.id == "IntermediateTensors"
+        if isinstance(p, ast.Name)
+        else p.attr in ("is_first_rank", "is_last_rank")
         for statement in forward.body
-        for p in walk(statement)
+        for p in find(statement, ast.Name, ast.Attribute)
     )
 
 
@@ -84,42 +83,40 @@ def changed_in_place(node: ast.expr) -> ast.expr:
     return node
 
 
+@lru_cache(KEPT)
 def casts_to_own(method: Function) -> bool:
     """Does a method cast to a dtype that an attribute of self holds?"""
     return any(
-        isinstance(part, ast.Call)
-        and isinstance(part.func, ast.Attribute)
-        and part.func.attr == "to"
-        and any(dotted(a).startswith("self.") for a in given_to(part))
-        for part in walk(method)
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr == "to"
+        and any(dotted(a).startswith("self.") for a in given_to(call))
+        for call in find(method, ast.Call)
     )
 
 
 def guard(trace: Trace, node: ast.If, env: Env) -> None:
     """Note an `if` that is false on this rank because of a first-rank-only parameter."""
-    for name in walk(node.test):
-        if isinstance(name, ast.Name):
-            for parameter in kinds(env.get(name.id, UNKNOWN), "first-only:"):
-                trace.dead_guards[id(node)] = parameter
+    for name in find(node.test, ast.Name):
+        for parameter in kinds(env.get(name.id, UNKNOWN), "first-only:"):
+            trace.dead_guards[id(node)] = parameter
 
 
 def layer_loop(
-    trace: Trace, module: Module, node: Loop, env: Env, forwards: Sequence[Function]
+    trace: Trace, module: Module, node: Loop, env: Env, forwards: tuple[Function, ...]
 ) -> dict[str, ast.AST]:
     """Note what a loop over layers takes along, and return it."""
     trace.loops += 1
     through_layers = loops.carried_names(node, forwards)
-    carried = {**loops.kept_state(node, through_layers, forwards), **through_layers}
+    kept = loops.kept_state(node, frozenset(through_layers), forwards)
+    carried = {**kept, **through_layers}
     for name, place in carried.items():
         initial = tags_of(env.get(name, UNKNOWN))
         note = Carried(Spot(module, place), initial, by_layers=name in through_layers)
         trace.carried.setdefault(name, note)
     if trace.role is Role.FIRST:
-        for part in (part for statement in node.body for part in walk(statement)):
-            if isinstance(part, ast.Name):
-                held = env.get(part.id, UNKNOWN)
-                if f"input:{part.id}" in tags_of(held):
-                    trace.loop_inputs.setdefault(part.id, Spot(module, part))
+        for part in (part for statement in node.body for part in find(statement, ast.Name)):
+            if f"input:{part.id}" in tags_of(env.get(part.id, UNKNOWN)):
+                trace.loop_inputs.setdefault(part.id, Spot(module, part))
     else:
         for call in loops.layer_calls(node):
             given = loops.given_names(call) & {"input_ids"}
@@ -180,10 +177,9 @@ def is_state(value: Value) -> bool:
 def asks_shape(test: ast.expr, env: Env) -> bool:
     """Does a test ask for the shape of the state? What it guards is done once, not on each rank."""
     return any(
-        isinstance(part, ast.Attribute)
-        and part.attr in ("dim", "ndim", "shape", "size")
+        part.attr in ("dim", "ndim", "shape", "size")
         and is_state(env.get(place_of(part.value) or "", UNKNOWN))
-        for part in walk(test)
+        for part in find(test, ast.Attribute)
     )
 
 

@@ -56,6 +56,12 @@ class Module:
         """One ClassRef per class, so that what they cache is shared."""
         return {name: ClassRef(self, node) for name, node in self.classes.items()}
 
+    @cached_property
+    def rank_lines(self) -> list[int]:
+        """The lines that ask for the rank, or leave modules out on some."""
+        matches = _RANK.finditer(self.source)
+        return [self.source.count("\n", 0, match.start()) + 1 for match in matches]
+
 
 @dataclass(eq=False)
 class ClassRef:
@@ -72,8 +78,8 @@ class ClassRef:
     @cached_property
     def asks_for_rank(self) -> bool:
         """Does the class's own source ask for the rank, or leave modules out on some?"""
-        lines = self.module.source.splitlines()[self.node.lineno - 1 : self.node.end_lineno]
-        return _RANK.search("\n".join(lines)) is not None
+        first, last = self.node.lineno, self.node.end_lineno or 0
+        return any(first <= line <= last for line in self.module.rank_lines)
 
     @cached_property
     def methods(self) -> dict[str, Function]:

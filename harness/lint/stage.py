@@ -11,7 +11,7 @@ from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
-from harness.lint.tree import Function, parameter_names, walk
+from harness.lint.tree import Function, find, parameter_names
 from harness.lint.values import (
     UNKNOWN,
     Entry,
@@ -177,9 +177,8 @@ def asserts_start(module: Module) -> bool:
     if ("asserts start",) not in module.memo:
         tests = (
             node.test
-            for node in walk(module.tree)
-            if isinstance(node, ast.Assert)
-            or (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise))
+            for node in find(module.tree, ast.Assert, ast.If)
+            if isinstance(node, ast.Assert) or isinstance(node.body[-1], ast.Raise)
         )
         asserts = any("start_layer" in ast.unparse(test) for test in tests)
         module.memo["asserts start",] = asserts

@@ -4,39 +4,72 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from typing import TypeAlias
+from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar, overload
 
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 Loop: TypeAlias = "ast.For | ast.AsyncFor"
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_walked: dict[ast.AST, list[ast.AST]] = {}
+A = TypeVar("A", bound=ast.AST)
+B = TypeVar("B", bound=ast.AST)
+C = TypeVar("C", bound=ast.AST)
+
+KEPT = 1 << 14
+"""Questions about nodes whose answers are kept: checks go over the same functions many times."""
+_NO_NODES = frozenset(
+    {"ctx", "op", "ops", "id", "attr", "kind", "type_comment", "conversion", "simple"}
+    | {"is_async", "module", "level", "asname"}
+)
+_LEAVES = (ast.Constant, ast.Global, ast.Nonlocal, ast.alias)
 
 
+class _Fields(dict[type[ast.AST], tuple[str, ...]]):
+    """The fields of each kind of node that can hold nodes, operators left out."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        fields = () if kind in _LEAVES else tuple(f for f in kind._fields if f not in _NO_NODES)
+        return self.setdefault(kind, fields)
+
+
+_FIELDS = _Fields()
+
+
+@lru_cache(KEPT)
 def walk(root: ast.AST) -> list[ast.AST]:
-    """The node and all nodes below it, level by level, as `ast.walk` gives them.
-
-    Those of a function are kept: checks go over the same functions many times.
-    """
-    known = _walked.get(root)
-    if known is not None:
-        return known
+    """The node and all nodes below it, level by level, as `ast.walk` gives them."""
     nodes = [root]
     for node in nodes:
-        for name in node._fields:
-            value = getattr(node, name, None)
+        for name in _FIELDS[node.__class__]:
+            value = getattr(node, name)
             if value.__class__ is list:
-                nodes += [item for item in value if isinstance(item, ast.AST)]
-            elif isinstance(value, ast.AST) and value._fields:
+                nodes += [n for n in value if n is not None] if None in value else value
+            elif isinstance(value, ast.AST):
                 nodes.append(value)
-    if isinstance(root, FUNCTIONS):
-        _walked[root] = nodes
     return nodes
 
 
-def forget() -> None:
-    """Let go of all functions walked so far."""
-    _walked.clear()
+@overload
+def find(root: ast.AST, kind: type[A], /) -> list[A]: ...
+@overload
+def find(root: ast.AST, kind: type[A], other: type[B], /) -> list[A | B]: ...
+@overload
+def find(root: ast.AST, kind: type[A], other: type[B], third: type[C], /) -> list[A | B | C]: ...
+def find(root: ast.AST, *kinds: type[ast.AST]) -> Any:
+    """The nodes of some kinds in what `walk` gives."""
+    return _found(root, kinds)
+
+
+@lru_cache(KEPT)
+def _found(root: ast.AST, kinds: tuple[type[ast.AST], ...]) -> list[ast.AST]:
+    return [node for node in walk(root) if isinstance(node, kinds)]
+
+
+@lru_cache(KEPT)
+def names_in(root: ast.AST) -> frozenset[str]:
+    """The variables and attributes that the code below a node names."""
+    names = find(root, ast.Name, ast.Attribute)
+    return frozenset(n.id if isinstance(n, ast.Name) else n.attr for n in names)
 
 
 def dotted(node: ast.expr | None) -> str:
