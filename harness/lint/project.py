@@ -7,7 +7,6 @@ on demand, once per process.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -24,7 +23,7 @@ _NO_MODULES = (
     *("Processor", "ProcessingInfo", "DummyInputsBuilder", "DataParser", "Config"),
     *("TensorSchema", "TypedDict", "NamedTuple", "Enum"),
 )
-_RANK = re.compile("_rank|pp_group|PPMissingLayer|make_layers")
+_RANK = ("_rank", "pp_group", "PPMissingLayer", "make_layers")
 MODEL_FOLDERS = ("model_executor/models", "models")
 
 
@@ -57,10 +56,9 @@ class Module:
         return {name: ClassRef(self, node) for name, node in self.classes.items()}
 
     @cached_property
-    def rank_lines(self) -> list[int]:
-        """The lines that ask for the rank, or leave modules out on some."""
-        matches = _RANK.finditer(self.source)
-        return [self.source.count("\n", 0, match.start()) + 1 for match in matches]
+    def lines(self) -> list[str]:
+        """The lines of the file, as nodes count them."""
+        return self.source.split("\n")
 
 
 @dataclass(eq=False)
@@ -78,8 +76,8 @@ class ClassRef:
     @cached_property
     def asks_for_rank(self) -> bool:
         """Does the class's own source ask for the rank, or leave modules out on some?"""
-        first, last = self.node.lineno, self.node.end_lineno or 0
-        return any(first <= line <= last for line in self.module.rank_lines)
+        own = "\n".join(self.module.lines[self.node.lineno - 1 : self.node.end_lineno])
+        return any(word in own for word in _RANK)
 
     @cached_property
     def methods(self) -> dict[str, Function]:
