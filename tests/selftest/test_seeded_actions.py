@@ -11,6 +11,7 @@ import pytest
 from harness.engine.hooks.site import COPIES, Site
 from harness.engine.seeded import UNCHANGED, declared, resolve
 from harness.engine.seeded.alter import on_arrival
+from harness.engine.seeded.computation import _windowed
 
 torch = pytest.importorskip("torch", reason="seeded changes alter tensors")
 
@@ -177,3 +178,15 @@ def test_what_arrives_is_altered_whatever_a_release_calls_the_copy(name):
         arrived = getattr(runner, name)(0, SimpleNamespace(tensors={"hidden_states": 0}), True)
     assert arrived.tensors == {"hidden_states": 0, "more": 1}
     assert getattr(runner, name) is copy
+
+
+@pytest.mark.parametrize(
+    ("own", "lost", "narrow"), [((-1, -1), (-1, -1), (31, 0)), (64, -1, 32)], ids=["pair", "number"]
+)
+def test_a_window_is_given_in_the_form_of_its_attention(own, lost, narrow):
+    """vLLM's attention for a CPU takes a number since 0.26.0, every other one a pair."""
+    impl = SimpleNamespace(sliding_window=own)
+    for tokens, wanted in ((None, lost), (32, narrow)):
+        with _windowed(impl, tokens):
+            assert impl.sliding_window == wanted
+        assert impl.sliding_window == own

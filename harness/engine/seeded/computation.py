@@ -136,19 +136,29 @@ def _attention_scale(attention: Any) -> Altered:
     return attribute(attention.impl, "scale", attention.impl.scale * 0.999)
 
 
+def _windowed(impl: Any, tokens: int | None) -> Altered:
+    """Give an attention a sliding window, or none, in its own form: tokens on either side, or all.
+
+    The CPU's takes a number of tokens since vLLM 0.26.0.
+    """
+    pair = (-1, -1) if tokens is None else (tokens - 1, 0)
+    number = -1 if tokens is None else tokens
+    of_pairs = isinstance(impl.sliding_window, tuple)
+    return attribute(impl, "sliding_window", pair if of_pairs else number)
+
+
 @fault("sliding, full", "sliding layers of stage 1 see everything")
 def _window_lost(site: Site) -> Altered:
     stack = ExitStack()
     for index in layers_of_later_stages(site):
-        impl = site.layers[index].self_attn.attn.impl
-        stack.enter_context(attribute(impl, "sliding_window", (-1, -1)))
+        stack.enter_context(_windowed(site.layers[index].self_attn.attn.impl, None))
     return stack
 
 
 @fault("sliding, full", "full layer 6 sees the sliding window only", layer=6)
 @module_of_layer(6, "self_attn.attn")
 def _window_on_full(attention: Any) -> Altered:
-    return attribute(attention.impl, "sliding_window", (31, 0))
+    return _windowed(attention.impl, 32)
 
 
 @fault(
