@@ -96,10 +96,11 @@ class UnchangedPair:
 
 @dataclass(frozen=True)
 class SelftestReport:
-    """All results of one self-test."""
+    """All results of one self-test; `not_run` names engines that broke off, and why."""
 
     results: tuple[ChangeResult, ...]
     pairs: tuple[UnchangedPair, ...]
+    not_run: tuple[str, ...] = ()
 
     @property
     def faults(self) -> list[ChangeResult]:
@@ -141,11 +142,12 @@ class SelftestReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether no fault passes, nothing harmless alarms, and enough is placed rightly."""
+        """Whether all ran, no fault passes, nothing harmless alarms, and enough places are right."""
         figures = self.figures
         located = figures["location_accuracy"]
         return (
-            figures["caught"] + figures["undecided"] == figures["faults"]
+            not self.not_run
+            and figures["caught"] + figures["undecided"] == figures["faults"]
             and figures["false_alarms"] == 0
             and (located is None or located >= _LEAST_LOCATED)
         )
@@ -157,6 +159,7 @@ class SelftestReport:
             "figures": self.figures,
             "results": [_record(result) for result in self.results],
             "aa_pairs": [{"name": pair.name, "verdicts": pair.outcomes} for pair in self.pairs],
+            "not_run": list(self.not_run),
         }
 
 

@@ -50,8 +50,7 @@ def run_selftest(
     engine and for each change that is left out.
 
     Raises:
-        BadInputError: if vLLM is not there, nothing can be shown, or an engine of `fixed` does not
-            run by itself.
+        BadInputError: if vLLM is not there, or nothing can be shown.
     """
     sweeps = plan_sweeps(
         Options(
@@ -69,6 +68,7 @@ def run_selftest(
     changes = possible_here(changes, pool, sweep.dtype, progress)
     results: list[ChangeResult] = []
     pairs: list[UnchangedPair] = []
+    not_run: list[str] = []
     # One lease for all engines: they run one after another, and wait for no other run.
     needed = pool.needed(max(change.pp for change in changes), 1)
     with closing(ForkServers()) as servers, lease(pool, needed) as devices:
@@ -88,10 +88,14 @@ def run_selftest(
                     with_questions=questions > 0,
                     progress=progress,
                 )
-                of_engines = _judge_engines(engines, own)
+                try:
+                    of_engines = _judge_engines(engines, own)
+                except _NotRunError as error:
+                    not_run.append(str(error))
+                    continue
             results += of_engines.results
             pairs += of_engines.pairs
-    return SelftestReport(tuple(results), tuple(pairs))
+    return SelftestReport(tuple(results), tuple(pairs), tuple(not_run))
 
 
 def possible_here(
@@ -122,6 +126,10 @@ def _obstacle(change: SeededChange, pool: DevicePool, dtype: str) -> str | None:
     return None
 
 
+class _NotRunError(Exception):
+    """An engine broke off, and with it all that was to be compared with it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Engines:
     """Engines of one model in one profile; `unchanged` is its point at PP=1."""
@@ -142,7 +150,7 @@ class _Engines:
             The captures by the name of the change; "" is the one without any.
 
         Raises:
-            BadInputError: if the engine fails.
+            _NotRunError: if the engine fails.
         """
         cell = self.sweep.cell(replace(self.unchanged, pp=pp))
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -159,7 +167,7 @@ class _Engines:
         self.progress(f"{cell.id}: {len(changes)} changes in {manifest.seconds['total']:.0f} s")
         whole = Capture(folder, manifest)
         if whole.status is not Status.OK:
-            raise BadInputError(f"{cell.id} did not run: {whole.failure and whole.failure.error}")
+            raise _NotRunError(f"{cell.id} did not run: {whole.failure and whole.failure.error}")
         parts = captures_by_change(whole, changes, folder / "by-change")
         return {change.removeprefix(SELFTEST): part for change, part in parts.items()}
 

@@ -25,6 +25,8 @@ def lines(report: SelftestReport) -> Iterator[str]:
                 f"{check} {outcome.value}" for check, outcome in pair.outcomes.items()
             )
             yield f"FALSE ALARM in {pair.name}: {outcomes}"
+    for engine in report.not_run:
+        yield f"NOT RUN: {engine}"
     figures = report.figures
     yield (
         f"{figures['caught']} of {figures['faults']} faults caught, "

@@ -155,6 +155,17 @@ def test_noise_may_leave_a_fault_undecided_and_never_lets_it_pass(build):
     assert not SelftestReport((), pair).is_good
 
 
+def test_an_engine_that_breaks_off_loses_nothing_of_the_others(build):
+    """What was judged stands, the engine is named, and the self-test is not good."""
+    same = ChangeResult.of(HARMLESS[0], build(pp=1).save(), build(pp=2).save())
+    report = SelftestReport((same,), (), ("fixed-ple-pp2 did not run: why",))
+    assert not report.is_good
+    text = "\n".join(lines(report))
+    assert "NOT RUN: fixed-ple-pp2 did not run: why" in text
+    assert "0 false alarms in 1 harmless" in text
+    assert report.document()["not_run"] == ["fixed-ple-pp2 did not run: why"]
+
+
 def test_a_fault_without_a_layer_counts_as_caught_and_not_as_placed(build):
     """Where no layer differs there is no place to be right about: the rate leaves it out."""
     fault = next(fault for fault in FAULTS if fault.layer is None)
