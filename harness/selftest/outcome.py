@@ -142,7 +142,7 @@ class SelftestReport:
 
     @property
     def is_good(self) -> bool:
-        """Whether all ran, no fault passes, nothing harmless alarms, and enough places are right."""
+        """Whether all ran, no fault passes, nothing harmless alarms and enough places are right."""
         figures = self.figures
         located = figures["location_accuracy"]
         return (
