@@ -110,12 +110,13 @@ class Expectations:
         ]
 
     def not_applicable(self, points: tuple[Point, ...]) -> list[str]:
-        """Reasons of the entries that no point of this run falls under."""
+        """Reasons, each once, under whose entries no point of this run falls."""
         names = check_names()
         used = {
-            id(entry) for point in points for check in names for entry in self._of(check, point)
+            entry.reason for point in points for check in names for entry in self._of(check, point)
         }
-        return [entry.reason for entry in self._all if id(entry) not in used]
+        reasons = dict.fromkeys(entry.reason for entry in self._all)
+        return [reason for reason in reasons if reason not in used]
 
     def judge(self, check: str, point: Point, verdict: Verdict, engine: Verdict) -> Judgement:
         """Weigh the verdict of a check; `engine` is the engine verdict of the same point.

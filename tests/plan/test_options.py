@@ -88,7 +88,10 @@ def test_flags_are_frozen():
         ("--pp-device", "tpu", "give auto, cpu or cuda"),
         ("--pp-kernels", "other", "give default, invariant or both"),
         ("--pp-mode", "lazy", "give eager or compiled"),
-        ("--pp-shard", "3/2", "give I/N with I from 1 to N"),
+        *(
+            ("--pp-shard", text, "give I/N with I from 1 to N")
+            for text in ("3/2", "0/2", "1", "x/2", "1/0", "-1/2", "1/2/3")
+        ),
         ("--pp-shard", f"1/{'9' * 5000}", "give I/N with I from 1 to N"),
     ],
 )

@@ -108,8 +108,8 @@ def test_a_time_limit_judges_what_is_there(suite, monkeypatch):
 
 
 def test_merged_shards_tell_what_the_whole_sweep_tells(suite):
-    """Shards on machines of their own, merged with their stores: the same verdicts and patches."""
-    run = ("--pp", "2", "--pp-report")
+    """Shards on machines of their own, merged with their stores, are the report of the whole."""
+    run = ("--pp", "2", "--pp-model", "ple,dense", "--pp-report")
     suite(*run, "whole")
     folder = suite.pytester.path
     options = ["--out", str(folder / "merged"), "--into", str(folder / "all")]
@@ -125,3 +125,6 @@ def test_merged_shards_tell_what_the_whole_sweep_tells(suite):
     assert merged.attribution == whole.attribution
     assert merged.verdicts == whole.verdicts
     assert merged.findings == whole.findings
+    assert merged.not_applicable == whole.not_applicable
+    assert merged.environment == whole.environment
+    assert [cell.id for cell in merged.cells] == [cell.id for cell in whole.cells]
