@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from ..assets import ENVIRONMENTS_VARIABLE
 from ..errors import BadInputError
 from ..report.text import aligned
 from ..source.environments import constraints_of, environment_of, find_vllm, install_pin, lock_pin
@@ -16,12 +15,6 @@ _DEVICE = click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
     help="What vLLM is built for; the pin's first device if left out.",
-)
-_FOLDER = click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar=ENVIRONMENTS_VARIABLE,
-    help=f"Where environments are; {ENVIRONMENTS_VARIABLE}, or your data folder, if left out.",
 )
 
 
@@ -37,30 +30,27 @@ def pin() -> None:
 @pin.command()
 @_VERSION
 @_DEVICE
-@_FOLDER
-@click.option("--python", metavar="PATH", help="Interpreter to use; the harness's own if left out.")
 @click.option("--again", is_flag=True, help="Replace an existing environment.")
-def install(
-    version: str, device: str | None, folder: Path | None, python: str | None, again: bool
-) -> None:
-    """Make the environment of a release with uv, from the versions that the pin fixes."""
+def install(version: str, device: str | None, again: bool) -> None:
+    """Make the environment of a release with uv, from the versions that the pin fixes.
+
+    It lies in the folder that PP_HARNESS_PINS names, or in your data folder.
+    """
     chosen = load_pins().get(version)
-    environment = environment_of(chosen, device or next(iter(chosen.distributions)), folder)
-    made = install_pin(chosen, environment, python=python, again=again)
+    environment = environment_of(chosen, device or next(iter(chosen.distributions)))
+    made = install_pin(chosen, environment, again=again)
     click.echo(f"{made.distribution} {made.version} in {environment.path}")
 
 
 @pin.command(name="list")
-@_FOLDER
-def list_(folder: Path | None) -> None:
+def list_() -> None:
     """List the releases: for each device its distribution, where it is installed, its series."""
     pins = load_pins()
     rows = [("version", "device", "distribution", "series", "installed")]
     for each in pins.all:
         version = f"{each.version} (default)" if each is pins.default else each.version
         for device in each.distributions:
-            place = _place(each, device, folder)
-            rows.append((version, device, each.build(device), each.series, place))
+            rows.append((version, device, each.build(device), each.series, _place(each, device)))
     click.echo("\n".join(aligned(rows)))
 
 
@@ -111,13 +101,13 @@ def _package_folder(release: str, device: str | None) -> Path:
     return folder
 
 
-def _place(chosen: Pin, device: str, folder: Path | None) -> str:
+def _place(chosen: Pin, device: str) -> str:
     """Name the place where a release is installed for a device, or the reason why it is not."""
     name = chosen.distributions[device]
     for vllm in installed_releases(chosen):
         if (vllm.distribution, vllm.release) == (name, chosen.version):
             return f"{vllm.package_dir.parent} (this environment)"
-    environment = environment_of(chosen, device, folder)
+    environment = environment_of(chosen, device)
     if environment.path.is_dir():
         return str(environment.path)
     return "no" if constraints_of(chosen, device).is_file() else "no (and no constraints)"

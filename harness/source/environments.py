@@ -46,8 +46,8 @@ class PinEnvironment:
         return locate_vllm(pin, self.packages, self.python)
 
 
-def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnvironment:
-    """Name the place of a pin's environment below `root`, the user's folder if None.
+def environment_of(pin: Pin, device: str) -> PinEnvironment:
+    """Name the place of a pin's environment, in the user's folder of them.
 
     Raises `BadInputError` if there is no distribution of the pin for the device.
     """
@@ -56,8 +56,7 @@ def environment_of(pin: Pin, device: str, root: Path | None = None) -> PinEnviro
             f"vLLM {pin.version} has no distribution for {device}; there is one for "
             f"{' and '.join(pin.distributions)}"
         )
-    root = (root or default_environments()).absolute()
-    return PinEnvironment(device, root / f"{pin.version}-{device}")
+    return PinEnvironment(device, default_environments().absolute() / f"{pin.version}-{device}")
 
 
 def constraints_of(pin: Pin, device: str) -> Path:
@@ -103,17 +102,10 @@ def find_vllm(pin: Pin, device: str = "auto") -> InstalledVllm:
     return environment.locate(pin)
 
 
-def install_pin(
-    pin: Pin,
-    environment: PinEnvironment,
-    *,
-    python: str | None = None,
-    again: bool = False,
-) -> InstalledVllm:
+def install_pin(pin: Pin, environment: PinEnvironment, *, again: bool = False) -> InstalledVllm:
     """Make the environment of a pin and return the vLLM in it; an existing one is left alone.
 
-    `python` is a path or version for uv, the controller's interpreter if None; `again` replaces an
-    existing environment. It appears whole or not at all.
+    `again` replaces an existing environment. It appears whole or not at all.
 
     Raises:
         BadInputError: if uv or the constraints are missing, uv fails, or it installed
@@ -129,7 +121,7 @@ def install_pin(
     with building(path, _LOCK_SECONDS):
         if again or not path.is_dir():
             with whole_folder(path) as new:
-                _build(pin, replace(environment, path=new), constraints, python)
+                _build(pin, replace(environment, path=new), constraints)
     return environment.locate(pin)
 
 
@@ -153,11 +145,9 @@ def lock_pin(pin: Pin, device: str, *, upgrade: bool = False) -> Path:
     return target
 
 
-def _build(pin: Pin, environment: PinEnvironment, constraints: Path, python: str | None) -> None:
+def _build(pin: Pin, environment: PinEnvironment, constraints: Path) -> None:
     # Relocatable: it is renamed when whole.
-    run_uv(
-        "venv", "--quiet", "--relocatable", "--python", python or sys.executable, environment.path
-    )
+    run_uv("venv", "--quiet", "--relocatable", "--python", sys.executable, environment.path)
     with tempfile.TemporaryDirectory() as folder:
         listed, overrides = _requirements(pin, environment.device, Path(folder))
         where = ("--quiet", "--python", environment.python, "--constraints", constraints)
