@@ -207,6 +207,5 @@ register(
         order=10,
         needs=Need(0),
         judge=lambda pair: compare_engines(pair.baseline, pair.candidate),
-        trend="seconds_ratio",
     )
 )

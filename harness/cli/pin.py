@@ -49,8 +49,10 @@ def list_() -> None:
     rows = [("version", "device", "distribution", "series", "installed")]
     for each in pins.all:
         version = f"{each.version} (default)" if each is pins.default else each.version
-        for device in each.distributions:
-            rows.append((version, device, each.build(device), each.series, _place(each, device)))
+        rows += [
+            (version, device, each.build(device), each.series, _place(each, device))
+            for device in each.distributions
+        ]
     click.echo("\n".join(aligned(rows)))
 
 

@@ -19,20 +19,16 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..checks.finding import Outcome
-from ..checks.registry import ENGINE, find_check
+from ..checks.registry import find_check
 from ..errors import BadInputError
 from ..plan.options import SETTINGS
 from ..plan.points import Point
 from .order import by_check
-from .schema import CellRecord, Report, VerdictRecord
+from .schema import Report, VerdictRecord
 
 SCHEMA = "pp-harness-history/1"
 # What all points of a run share; nights are compared only where it is equal.
 SETTING = ("device", "gsm8k", "gsm8k_limit", *SETTINGS)
-# Figure of the engine check: its seconds at PP=N over those at PP=1, noise in any two reports.
-SECONDS = "seconds_ratio"
-# The phases in which the engine works: not the import, which a server does once for many cells.
-_WORK = ("engine", "probes", "gsm8k")
 
 
 class HistoryLine(VerdictRecord):
@@ -118,15 +114,13 @@ def history_lines(report: Report, time: float) -> list[HistoryLine]:
     lines = []
     for verdict in report.verdicts:
         point, check = Point.of(verdict), verdict.check
-        cell, baseline = cells.get(point), cells.get(point.baseline)
+        cell = cells.get(point)
         # JSON has finite numbers alone; figures may be text or lists, too.
         figures = {
             name: float(value)
             for name, value in verdict.figures.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        if check == ENGINE and cell and baseline:
-            figures |= _seconds_ratio(cell, baseline)
         registered = find_check(check)
         output = registered.output if registered else ""
         facts = environment.get("pins", {}).get(point.pin, environment)
@@ -197,12 +191,3 @@ def _outcome(verdict: VerdictRecord) -> Literal["ok", "expected", "unexpected"]:
     if verdict.expected or verdict.verdict is Outcome.NOT_APPLICABLE:
         return "expected"
     return "ok" if verdict.good else "unexpected"
-
-
-def _seconds_ratio(candidate: CellRecord, baseline: CellRecord) -> dict[str, float]:
-    """Divide the engine's seconds by those at PP=1, if this run started both engines."""
-    seconds, base = (
-        sum(cell.seconds.get(phase, 0.0) for phase in _WORK) for cell in (candidate, baseline)
-    )
-    started = candidate.fresh and baseline.fresh and seconds and base
-    return {SECONDS: seconds / base} if started else {}

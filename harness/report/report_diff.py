@@ -8,7 +8,7 @@ from ..checks.finding import Outcome, Severity
 from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..plan.points import Point
-from .history import SECONDS, SETTING, HistoryLine, history_lines
+from .history import SETTING, HistoryLine, history_lines
 from .schema import Report
 from .trend import TOLERANCES
 
@@ -115,7 +115,7 @@ def _changes(
 def _figures(old: HistoryLine, new: HistoryLine) -> Iterator[tuple[Effect, str]]:
     for name in sorted(old.figures.keys() & new.figures.keys()):
         was, now, tolerance = old.figures[name], new.figures[name], TOLERANCES.get(name)
-        if name == SECONDS or f"{was:.6g}" == f"{now:.6g}":
+        if f"{was:.6g}" == f"{now:.6g}":
             continue
         effect = Effect.CHANGED
         if tolerance is not None and old.outcome == "ok":  # what failed before is no reference

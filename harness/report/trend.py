@@ -41,7 +41,7 @@ class Tolerance:
 
 
 # Distances from PP=1 may grow by half; a share of rows or questions may drop by the margin of the
-# accuracy check. Seconds are shown and raise no alarm: a busy machine would.
+# accuracy check.
 TOLERANCES = {
     "relative_rms": Tolerance(worse=+1, share=0.5, floor=1e-6),
     "kl": Tolerance(worse=+1, share=0.5, floor=1e-6),

@@ -36,16 +36,6 @@ def test_a_line_per_check_with_digests_and_figures():
     assert (logits.inputs, logits.outputs) == ("key-2", {"logits": "bits"})
 
 
-@pytest.mark.parametrize(
-    ("fresh", "figures"),
-    [((True, True), {"seconds_ratio": 2.0}), ((True, False), {}), ((False, True), {})],
-)
-def test_times_of_an_earlier_run_are_not_counted_again(fresh, figures):
-    """A capture out of the store says nothing about tonight's seconds."""
-    engine = line(check="engine", fresh=fresh)
-    assert (engine.figures, engine.outputs) == (figures, {})
-
-
 def test_outcomes():
     """A fixed finding is red until its entry goes; what does not apply is neither red nor green."""
     assert line().outcome == "ok"

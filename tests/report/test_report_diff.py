@@ -59,7 +59,6 @@ def test_codes(old, new, change):
         ("relative_rms", 1e-3, 1.4e-3, ["changed"]),
         ("top1", 0.9, 1.0, ["better"]),
         ("rows", 96, 97, ["changed"]),  # no measure of quality
-        ("seconds_ratio", 2.0, 9.0, []),  # noise in any two reports
     ],
 )
 def test_figures(name, old, new, effect):

@@ -55,7 +55,6 @@ def codes(lines, accepted=None):
         ("candidate", [0.950, 0.946, 0.942, 0.938], ["TRD003"]),
         # The night after a jump is as good as the last green one, and worse than the anchor.
         ("candidate", [0.95, 0.90, 0.90], ["TRD003"]),
-        ("seconds_ratio", [2.0, 9.0], []),  # a slow night is the machine's
     ],
 )
 def test_figures(name, values, raised):
