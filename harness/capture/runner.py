@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from filelock import Timeout
 
-from ..errors import BadInputError
 from ..plan.cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
@@ -73,7 +72,11 @@ class Runner:
         self._running: dict[str, int] = {}  # key -> devices
 
     def submit(self, cells: Sequence[Cell]) -> "list[Future[CaptureResult]]":
-        """Queue the cells that are not queued yet, in the order of the shortest schedule."""
+        """Queue the cells that are not queued yet, in the order of the shortest schedule.
+
+        Raises:
+            ValueError: if one needs more devices than there are (refused before: `judge_devices`).
+        """
         with self._lock:
             if self._time_limit is not None and self._timer is None:
                 self._timer = threading.Timer(self._time_limit, self._expire)
@@ -87,13 +90,6 @@ class Runner:
                     self._futures[key].set_result(CaptureResult(capture, fresh=False))
                 elif self._late:
                     self._futures[key].set_result(self._too_late(cell))
-                elif (needed := devices_needed(cell, self._pool)) > len(self._pool.ids):
-                    have = len(self._pool.ids)
-                    self._futures[key].set_exception(
-                        BadInputError(
-                            f"{needed} {self._pool.kind} devices are needed, {have} can be used"
-                        )
-                    )
                 elif reason := self._store.damaged(key):
                     self._listener(f"{cell.id} is run again, its capture is damaged: {reason}")
             missing = [cell for key, cell in new.items() if not self._futures[key].done()]

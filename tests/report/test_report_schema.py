@@ -48,13 +48,10 @@ def test_an_effect_of_an_older_report_is_read(old, new):
     assert TypeAdapter(Attribution).validate_python(attribution).effect == new
 
 
-def test_a_check_of_another_version_is_read_and_none_is_written():
-    """A report may hold any check; a run records registered ones only."""
+def test_a_check_of_another_version_is_read():
+    """A report may hold any check."""
     verdict = {**WHERE, "check": "speed", "verdict": "pass", "expected": False, "summary": "fast"}
     assert VerdictRecord.model_validate(verdict).check == "speed"
-    point, judgement = Point("v", "m", 2), Judgement(JudgementKind.OK)
-    with pytest.raises(KeyError, match="speed"):
-        item_record("speed", point, "0.20.2", Verdict(Outcome.PASS, "fast"), judgement, [])
 
 
 def test_a_record_of_an_item_keeps_all_of_a_verdict():
