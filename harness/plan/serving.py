@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..engine.names import ITSELF
 from ..engine.settings import Device, Profile
 from ..errors import BadInputError
 from ..source.pin import InstalledVllm
@@ -109,6 +110,13 @@ class Serving:
             if pairs
         ]
         return "; ".join([*words, *(["requests cancelled before each probe"] * self.aborts)])
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether a checkpoint's files are read beside the model: for an adapter, or a drafter."""
+        return dict(self.engine).get("enable_lora") == "true" or any(
+            ITSELF in value for _, value in self.engine
+        )
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .memory import FULL_PROBES, GPU_SEQUENCES, cache_tokens
 from .options import Options
 from .points import Point
 from .questions import choose_questions, count_questions
-from .serving import check_serving, servings
+from .serving import Serving, check_serving, servings
 from .shard import Group, split
 
 # Longest answer in tokens: bundled ones end within 40, so that a model that is broken and does not
@@ -79,6 +79,7 @@ class Sweep:
             serving.label: serving
             for serving in servings(options.recipes, tuple(sorted(asked.items())), options.env)
         }
+        _check_weights(self.servings, self.models)
         self._gsm8k = {
             name: None
             if model.is_shape
@@ -344,6 +345,17 @@ def _chosen_models(options: Options, shapes: Path) -> dict[str, ModelSource]:
             )
         models[model.name] = model
     return models
+
+
+def _check_weights(servings: Mapping[str, Serving], models: Mapping[str, ModelSource]) -> None:
+    """Refuse settings that read a checkpoint's files for a model that has none."""
+    for label, serving in servings.items():
+        for name, model in models.items():
+            if serving.needs_weights and model.is_shape:
+                raise BadInputError(
+                    f"{label} needs the weights of a checkpoint, and {name} is a config without: "
+                    "make a small one with `pp-harness model shrink`"
+                )
 
 
 def _check_partitions(options: Options, models: Mapping[str, ModelSource]) -> None:

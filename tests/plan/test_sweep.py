@@ -213,3 +213,11 @@ def test_hub_without_a_network_is_one_error(plan, monkeypatch):
     assert "cannot be fetched (no route)" in str(error.value)
     assert "bundled" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("recipe", ["lora", "spec-draft"])
+def test_a_recipe_that_reads_weights_needs_a_checkpoint(plan, recipe):
+    """An adapter and a drafter are made of the checkpoint's files; a shape has none."""
+    plan(models=("dense",), recipes=(recipe,))
+    with pytest.raises(BadInputError, match=f"{recipe} needs the weights"):
+        plan(models=("shape:E2B",), recipes=(recipe,))
