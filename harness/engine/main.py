@@ -7,12 +7,14 @@ last, `result.json`. The hooks, loaded by vLLM as a plugin, write the rest besid
 
 import json
 import os
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .devices import KINDS
@@ -36,6 +38,8 @@ from .settings import Device, Executor, Kernels, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
+# Of a checkpoint: its weights, in the forms that vLLM knows.
+_WEIGHT_FILES = ("*.safetensors*", "*.bin", "*.pt", "*.pth", "*.gguf")
 # What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
 # given by number.
 _SHARED_KV_BYTES = 4 << 30
@@ -164,14 +168,33 @@ def _with_asked(request: Request, settings: dict[str, Any]) -> dict[str, Any]:
 def _build(request: Request) -> tuple[Any, Any]:
     """Return the `LLM`, and lm-eval's backend around it where there are questions."""
     settings = _with_asked(request, _settings(request))
+    if not request.reload:
+        return _load(request, request.model_path, settings)
+    with TemporaryDirectory(dir=request.folder) as folder:
+        _save_sharded(request.model_path, settings, folder)
+        return _load(request, folder, {**settings, "load_format": "sharded_state"})
+
+
+def _save_sharded(model: str, settings: dict[str, Any], folder: str) -> None:
+    """Let an engine of the same sizes save what its ranks have loaded, as vLLM's sharded state."""
+    from vllm import LLM
+
+    weights = shutil.ignore_patterns(*_WEIGHT_FILES)
+    shutil.copytree(model, folder, ignore=weights, dirs_exist_ok=True)
+    core = LLM(model, skip_tokenizer_init=True, **settings).llm_engine.engine_core
+    core.save_sharded_state(folder)
+    core.shutdown()
+
+
+def _load(request: Request, model: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     if request.gsm8k is None:
         from vllm import LLM
 
-        return LLM(request.model_path, skip_tokenizer_init=True, **settings), None
+        return LLM(model, skip_tokenizer_init=True, **settings), None
     from lm_eval.models.vllm_causallms import VLLM
 
     lm = VLLM(
-        pretrained=request.model_path,
+        pretrained=model,
         max_gen_toks=request.max_gen_tokens,
         batch_size="auto",
         **settings,

@@ -92,7 +92,8 @@ class EngineSettings(EnumFields):
     table; `ranks_per_device` is for GPUs that several ranks share. `engine_args` are settings of
     vLLM by its own names, with values as JSON, `env` environment variables, as the user asked;
     `probe_sampling` and `question_sampling` are sampling parameters of the same form. With
-    `aborts` requests are cancelled in flight before each probe.
+    `aborts` requests are cancelled in flight before each probe, with `reload` weights are loaded
+    from what an engine of the same sizes saved.
     """
 
     pp: int
@@ -119,6 +120,7 @@ class EngineSettings(EnumFields):
     probe_sampling: tuple[tuple[str, str], ...] = ()
     question_sampling: tuple[tuple[str, str], ...] = ()
     aborts: bool = False
+    reload: bool = False
 
     def asks(self, name: str) -> bool:
         """Whether a setting of vLLM's engine was asked for, and not to be off."""

@@ -77,6 +77,7 @@ class Recipe(BaseModel):
     probes: dict[str, Any] = {}
     questions: dict[str, Any] = {}
     aborts: bool = False
+    reload: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Serving:
     probes: Pairs = ()
     questions: Pairs = ()
     aborts: bool = False
+    reload: bool = False
     asked: frozenset[str] = frozenset()
     refused: Pairs = ()
 
@@ -109,7 +111,9 @@ class Serving:
             for what, pairs in given.items()
             if pairs
         ]
-        return "; ".join([*words, *(["requests cancelled before each probe"] * self.aborts)])
+        words += ["requests cancelled before each probe"] * self.aborts
+        words += ["weights loaded from what an engine saved"] * self.reload
+        return "; ".join(words)
 
     @property
     def needs_weights(self) -> bool:
@@ -217,6 +221,7 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 probes=_as_json(recipe.probes),
                 questions=_as_json(recipe.questions),
                 aborts=recipe.aborts,
+                reload=recipe.reload,
                 asked=names,
                 refused=tuple(recipe.refused.items()),
             )

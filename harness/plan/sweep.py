@@ -251,6 +251,7 @@ class Sweep:
             probe_sampling=serving.probes,
             question_sampling=serving.questions,
             aborts=serving.aborts,
+            reload=serving.reload,
             pp=point.pp,
             tree=Path(),
             tree_digest="",

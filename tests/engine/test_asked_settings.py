@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.engine.main import RefusedSettingError, _with_asked
+from harness.engine.main import RefusedSettingError, _build, _with_asked
 from harness.engine.manifest import Request
 
 
@@ -53,3 +53,37 @@ def test_what_vllm_refuses_anyway_stays_its_own_refusal():
     """Where the engine cannot start without the setting either, it is not the setting's fault."""
     with pytest.raises(ValueError, match="no such dtype"):
         _with_asked(request(("kv_cache_dtype", '"fp8"')), {"dtype": "float8"})
+
+
+def test_weights_are_loaded_from_what_an_engine_of_the_same_settings_saved(tmp_path, monkeypatch):
+    """The second engine finds config and saved weights alone, and the first has ended."""
+    model, seen = tmp_path / "model", []
+    model.mkdir()
+    for name in ("config.json", "model.safetensors", "model.safetensors.index.json"):
+        (model / name).write_text("of the checkpoint")
+
+    class LLM:
+        def __init__(self, path, **settings):
+            files = {file.name: file.read_text() for file in Path(path).iterdir()}
+            seen.append((files, settings["load_format"], settings["pipeline_parallel_size"]))
+            self.llm_engine = self.engine_core = self
+
+        def save_sharded_state(self, folder):
+            (Path(folder) / "model-rank-0-part-0.safetensors").write_text("saved")
+
+        def shutdown(self):
+            seen.append("ended")
+
+    monkeypatch.setattr(sys.modules["vllm"], "LLM", LLM, raising=False)
+    asked = Request(pp=2, folder=tmp_path, model_path=str(model), devices=(0,), reload=True)
+    llm, lm = _build(asked)
+    assert isinstance(llm, LLM)
+    assert lm is None
+    (_, load_format, pp), ended, again = seen
+    assert (load_format, pp, ended) == ("auto", 2, "ended")
+    assert again == (
+        {"config.json": "of the checkpoint", "model-rank-0-part-0.safetensors": "saved"},
+        "sharded_state",
+        2,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "no weights stay in the capture"

@@ -47,6 +47,7 @@ OTHER = {
     "probe_sampling": (("prompt_logprobs", "5"),),
     "question_sampling": (("min_tokens", "2"),),
     "aborts": True,
+    "reload": True,
 }
 NAMES = {"variant", "model", "tree", "model_path", "python", "load", "serving"}
 OTHER_QUESTIONS = {
