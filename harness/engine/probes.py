@@ -113,8 +113,9 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
     2 to 8 and of 24 unequal prompts. The requests of such a batch end together: when one ends
     before the others, vLLM puts the rest into another order at PP=N than at PP=1, and rows in
     another order are not bit-identical. *stress* has all in flight at once, among them requests
-    that end one after another, and then prompts that begin as earlier ones did. Where tokens are
-    drafted, one request more repeats itself, so that drafts are right, and errs once.
+    that end one after another, and then prompts that begin as earlier ones did. So has *parity*
+    where it was asked for a prefix cache. Where tokens are drafted, one request more repeats
+    itself, so that drafts are right, and errs once.
     A prompt and its decode steps always fit into the context.
 
     Raises:
@@ -155,6 +156,7 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
         request(f"batch-{_DECODE_BATCH}/{index}", 1 + index % 3, decode=2)
         for index in range(_DECODE_BATCH)
     )
+    revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
     is_drafted = settings.asks("speculative_config")
     drafted = (_repeating(vocab_size, max_model_len),) if is_drafted else ()
     if settings.profile is Profile.PARITY:
@@ -174,12 +176,12 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
             Probe("blocks", blocks),
             Probe(f"batch-{_DECODE_BATCH}", crowd),
             *(Probe(one.name, (one,)) for one in drafted),
+            *(Probe(one.name, (one,)) for one in revisit if settings.asks("enable_prefix_caching")),
         )
     shrinking = tuple(
         request(f"shrinking/{index}", length, decode=2 + index)
         for index, length in enumerate((2, 11, window + 5, 3, 1, window, 5, 7))
     )
-    revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
     return (
         Probe("crowd", crowd),
         Probe("flood", (*singles, edges, *blocks, *shrinking, *drafted)),

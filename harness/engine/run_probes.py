@@ -42,6 +42,8 @@ def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
         for probes_of_pass in (probes, *floor):
             llm.reset_prefix_cache()
             for probe in probes_of_pass:
+                if request.asks("kv_offloading_size"):  # then what comes back comes from the host
+                    llm.reset_prefix_cache()
                 if request.aborts:
                     _abort_in_flight(llm, request, probe.name)
                 run_probe(llm, probe, file, asked=asked, adapter=adapter)

@@ -241,6 +241,19 @@ def test_a_probe_repeats_itself_where_tokens_are_drafted(profile):
     assert len(extra.forced) > breaks[0] - len(extra.prompt) + 1, "and repeats itself again"
 
 
+def test_parity_has_prompts_that_begin_alike_if_a_prefix_cache_was_asked_for():
+    """Without them nothing would come from the cache: of the longest, blocks do."""
+    caching = replace(settings(), engine_args=(("enable_prefix_caching", "true"),))
+    sent = [one for probe in probe_set(caching, BLOCK) for one in probe.requests]
+    prompts = [one.prompt for one in sent]
+    again = [one for one in sent if one.name.startswith("revisit/")]
+    assert any(len(one.prompt) > 2 * BLOCK for one in again)
+    for one in again:
+        earlier = prompts[: sent.index(one)]
+        assert any(one.prompt[:-1] == prompt[: len(one.prompt) - 1] for prompt in earlier)
+    assert not any(one.name.startswith("revisit/") for probe in made() for one in probe.requests)
+
+
 def test_aborted_requests_fit_and_come_in_two_parts():
     """One part decodes while the other is in prefill; names do not meet those of probes."""
     first, second = aborted_requests(settings())

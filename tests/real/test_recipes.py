@@ -77,6 +77,16 @@ def test_every_position_of_a_prompt_has_log_probabilities(serve):
     assert not any(sent.prompt_logprobs for sent in serve("", 1).probes.values())
 
 
+def test_blocks_come_from_the_prefix_cache(serve):
+    """And as many at PP=2 as at PP=1; without the recipe none do."""
+    cached = [
+        {name: sent.cached for name, sent in serve(recipe, pp).probes.items() if sent.cached}
+        for recipe, pp in (("prefix-cache", 1), ("prefix-cache", 2), ("", 1))
+    ]
+    assert cached[0] == cached[1] != {}
+    assert cached[2] == {}
+
+
 def test_the_engine_plans_asynchronously(serve):
     """The setting is in effect, read back from vLLM, in parity too."""
     assert serve("async", 1).manifest.effective.async_scheduling
