@@ -22,6 +22,7 @@ _IN_THE_MODELS_PLACE = (
     ("hooks/tensors.py", None),
     ("hooks/receive_buffer.py", None),
     ("hooks/extent.py", "model_operation"),
+    ("hooks/step.py", "sampled_rows"),
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(

@@ -213,6 +213,7 @@ TORCH = ("/site-packages/torch/tensor.py", "add")
         ((MODEL, hook("tensors.py", "__getitem__")), False),
         ((MODEL, hook("tensors.py", "get"), hook("tracer.py", "note")), True),
         ((MODEL, hook("extent.py"), hook("extent.py", "model_operation")), False),
+        ((MODEL, hook("model.py", "compute_logits"), hook("step.py", "sampled_rows")), False),
         ((MODEL, hook("extent.py", "__torch_function__")), True),
         # A checkout of vLLM with an environment inside: its packages are not vLLM.
         ((hook("model.py"), ("/src/vllm/.venv/lib/site-packages/torch/tensor.py", "add")), True),

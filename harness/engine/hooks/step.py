@@ -68,7 +68,8 @@ def sampled_rows(spans: tuple[RowSpan, ...], count: int) -> list[Row]:
     That is the last row of each request, and where tokens were drafted all rows of a decode step.
 
     Raises:
-        ValueError: if the rows are neither.
+        ValueError: if the rows are neither: then the engine would sample from other rows than it
+            means to, as where it drafts for a token that it has not seen yet.
     """
     if count == len(spans):
         return [(span, span.last) for span in spans]
@@ -78,7 +79,11 @@ def sampled_rows(spans: tuple[RowSpan, ...], count: int) -> list[Row]:
         for position in range(span.start if span.decodes else span.last, span.last + 1)
     ]
     if count != len(rows):
-        raise ValueError(f"the engine samples {count} rows, and {len(rows)} are expected")
+        scheduled = ", ".join(f"{span.name}@{span.start}+{span.count}" for span in spans)
+        raise ValueError(
+            f"the engine samples {count} rows where the requests of the step have {len(rows)} to "
+            f"sample from: {scheduled}"
+        )
     return rows
 
 
