@@ -34,6 +34,9 @@ _PACKAGE = re.compile(
     r"ModuleNotFoundError: No module named "
     r"'(?P<name>(?:flashinfer|cutlass|deep_gemm|flash_mla)\b[\w.]*)'"
 )
+# "no valid sparse MLA backend is available", "requires the CUDA flash attention extensions".
+_NO_BACKEND = re.compile(r"\b[Nn]o valid (?P<name>[\w ]{1,60}? backend) is available")
+_CUDA_PART = re.compile(r"ImportError: [\w.]+ requires the (?P<name>CUDA [\w ]{1,60}? extensions)")
 # As vLLM's CPU kernels refuse weights: "expect weight to be bfloat16, float16, int8".
 _WEIGHTS = re.compile(r"RuntimeError: expect weight to be (?P<name>[\w, ()]{1,80})")
 # The function that picks a kernel of matrix products for a CPU reads every weight as a matrix.
@@ -60,7 +63,15 @@ def missing_kernel(failure: Failure) -> str | None:
         return f"{match['module']}.{match['name']}"
     if match := _DTYPE.search(error):
         return f"{match['name']} for {match['dtype']}"
-    for wording in (_BACKEND, _REFUSED, _ELSEWHERE, _PACKAGE, _CONFIGURATION):
+    for wording in (
+        _BACKEND,
+        _REFUSED,
+        _ELSEWHERE,
+        _PACKAGE,
+        _CONFIGURATION,
+        _NO_BACKEND,
+        _CUDA_PART,
+    ):
         if match := wording.search(error):
             return match["name"]
     if match := _WEIGHTS.search(error):

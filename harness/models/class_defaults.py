@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import BadInputError
 from ..source.pin import InstalledVllm
 from ..source.registry import ModelClass, config_classes, generating_models, kind_without_text
-from .shrink_plan import corrected
+from .shrink_plan import corrected, corrections
 
 _PROGRAM = Path(__file__).with_name("print_configs.py")
 _SECONDS = 600
@@ -89,9 +89,13 @@ def class_defaults(
             f"no configs from the environment of vLLM {vllm.release} ({command[0]}): {last}"
         )
     found = {name: ClassDefault(**each) for name, each in json.loads(answer.stdout).items()}
-    return {
-        name: each
-        if each.config is None
-        else ClassDefault(corrected(each.config, is_default=True), each.by)
-        for name, each in found.items()
-    }
+    return {name: _reviewed(name, each) for name, each in found.items()}
+
+
+def _reviewed(architecture: str, found: ClassDefault) -> ClassDefault:
+    """Apply the table of corrections to what a class gave."""
+    if why := corrections().get(architecture, {}).get("none"):
+        return ClassDefault(reason=why)
+    if found.config is None:
+        return found
+    return ClassDefault(corrected(found.config, is_default=True), found.by)

@@ -6,7 +6,7 @@ model family.
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -28,6 +28,7 @@ Config = Mapping[str, Any]
 LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "dim")
 HEAD_COUNT_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+_TEXT_KEYS = ("text_config", "thinker_config", "llm_config", "wrapped_model_config")
 _FEED_FORWARD_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 _LAYER_KIND_KEYS = ("layer_types", "layers_block_type")
 # Above every model that exists: plans hold an entry for each layer.
@@ -144,14 +145,22 @@ class Decoder(BaseModel):
 
 
 def wraps_decoder(config: Config) -> bool:
-    """Tell whether the config is of more than a text decoder: a nested `text_config` beside it."""
+    """Tell whether the config is of more than a text decoder, which is nested in it."""
     return text_config(config) is not config
 
 
 def text_config(config: Config) -> Config:
-    """Return the part that describes the text decoder: a nested `text_config`, or the whole."""
-    nested = config.get("text_config")
-    return nested if isinstance(nested, Mapping) else config
+    """Return the part that describes the text decoder: the innermost nested one, or the whole."""
+    return reduce(lambda part, key: part[key], text_path(config), config)
+
+
+def text_path(config: Config) -> tuple[str, ...]:
+    """Name the keys that lead to the text decoder's part; none where the config is the decoder's.
+
+    One of `thinker_config` and `text_config` for a model that also speaks.
+    """
+    key = next((key for key in _TEXT_KEYS if isinstance(config.get(key), Mapping)), None)
+    return (key, *text_path(config[key])) if key else ()
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -67,6 +67,23 @@ def _classes_by_stem() -> dict[str, str]:
     return {name.removesuffix("Config").lower(): f"{module}:{name}" for name, module in places}
 
 
+def _bare() -> dict[str, Any]:
+    """What a config of no model holds."""
+    from transformers import PretrainedConfig
+
+    bare: dict[str, Any] = json.loads(PretrainedConfig().to_json_string(use_diff=False))
+    return bare
+
+
+def _own_keys(part: dict[str, Any], bare: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is as in a config of no model, in nested parts too."""
+    return {
+        key: _own_keys(value, bare) if isinstance(value, dict) else value
+        for key, value in part.items()
+        if key not in bare or value != bare[key]
+    }
+
+
 def _readable_type(model_type: str) -> str:
     """The type by which vLLM can read the config: published checkpoints of others bring code along.
 
@@ -85,8 +102,9 @@ def _default(architecture: str, asked: dict[str, Any]) -> dict[str, Any]:
         # Config classes refuse their own defaults in many ways.
         try:
             config = config_class()
-            # As save_pretrained writes it, all keys included.
-            content = json.loads(config.to_json_string(use_diff=False))
+            # As save_pretrained writes it with all keys, less what every config has: classes of
+            # parts refuse that.
+            content = _own_keys(json.loads(config.to_json_string(use_diff=False)), _bare())
         except Exception as error:
             message = str(error).strip().partition("\n")[0]
             reason = f"{place} has no default: {type(error).__name__}: {message}"

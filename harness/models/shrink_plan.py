@@ -20,6 +20,7 @@ from .config import (
     LAYER_COUNT_KEYS,
     Decoder,
     text_config,
+    text_path,
     wraps_decoder,
 )
 from .instruments import VOCAB_SIZE
@@ -27,7 +28,11 @@ from .unplanned import encoder_of
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
 _HIDDEN, _HEAD = 128, 32
-_KV_COUNT_KEYS = ("num_key_value_heads", "num_global_key_value_heads", "num_kv_heads", "n_head_kv")
+_ENCODER_LAYERS = 2
+_KV_COUNT_KEYS = (
+    "num_key_value_heads", "num_global_key_value_heads", "num_kv_heads", "n_head_kv",
+    "num_attention_groups",
+)  # fmt: skip
 # Largest value of a size that stands alone.
 _CAPS: Mapping[str, int] = {
     "intermediate_size": 192, "n_inner": 192, "ffn_dim": 192, "ffn_hidden_size": 192,
@@ -49,6 +54,7 @@ _CAPS: Mapping[str, int] = {
     "ssm_state_size": 16, "state_size": 16, "chunk_size": 32,
     "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN, "block_dim": _HIDDEN,
     "conv_dim": _HIDDEN, "block_ff_dim": 192, "block_multiple_of": 32, "expert_hidden_dim": 64,
+    "share_q_dim": _HIDDEN, "share_expert_dim": 64,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
 }  # fmt: skip
@@ -152,9 +158,28 @@ def shrunk_wrapper(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BadInputError: as `shrunk_config` does for the decoder alone.
     """
-    kept = {key: value for key, value in config.items() if key not in _DROPPED}
-    text = shrunk_config(config, text_only=True)
-    return {**kept, "architectures": config.get("architectures"), "text_config": text}
+    tiny = shrunk_config(config, text_only=True)
+    if inner := text_config(config).get("architectures"):
+        tiny["architectures"] = list(inner)
+    whole = _with_decoder(corrected(config), text_path(config), tiny)
+    return {**whole, "architectures": config.get("architectures")}
+
+
+def _with_decoder(
+    config: Mapping[str, Any], path: Sequence[str], decoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put a decoder at the end of a path of keys; encoders beside it get a few layers.
+
+    Some are built in spite of text prompts. A list may name layers of theirs; those keep all.
+    """
+    if not path:
+        return dict(decoder)
+    kept = {key: copy.deepcopy(value) for key, value in config.items() if key not in _DROPPED}
+    for part in kept.values():
+        if isinstance(part, dict) and not any(isinstance(item, list) for item in part.values()):
+            for key in _numbers(part, (*LAYER_COUNT_KEYS, "encoder_layers")):
+                part[key] = min(part[key], _ENCODER_LAYERS)
+    return {**kept, path[0]: _with_decoder(config[path[0]], path[1:], decoder)}
 
 
 def moved_scalars(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,22 +201,24 @@ def moved_scalars(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def corrections() -> dict[str, dict[str, Any]]:
-    """Read what default configs lack of published ones, by model type."""
+    """Read what default configs lack of published ones, by model type or architecture."""
     return tomllib.loads(_CORRECTIONS.read_text(encoding="utf-8"))
 
 
 def corrected(config: Mapping[str, Any], *, is_default: bool = False) -> dict[str, Any]:
-    """Add what published configs of the model type have and this one lacks.
+    """Add what published configs of the model type or architecture have and this one lacks.
 
-    A default config's own values give way too: nobody has chosen them.
+    A default config's own values give way too: nobody has chosen them. A part is added to, not
+    replaced.
     """
-    entry = corrections().get(config.get("model_type") or "", {})
-    keys = {
-        key: value
-        for key, value in entry.get("keys", {}).items()
-        if is_default or config.get(key) is None
-    }
-    return {**config, **keys}
+    whole = dict(config)
+    for name in (config.get("model_type") or "", *(config.get("architectures") or ())):
+        for key, value in corrections().get(name, {}).get("keys", {}).items():
+            if isinstance(value, dict) and isinstance(whole.get(key), Mapping):
+                whole[key] = {**whole[key], **value} if is_default else {**value, **whole[key]}
+            elif is_default or whole.get(key) is None:
+                whole[key] = value
+    return whole
 
 
 def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:

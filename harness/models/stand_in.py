@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_PP = "does not claim PP"
     NO_CONFIG = "no config"
     ENCODER = "encoder or pooling"
+    PROCESSOR = "needs its processor"
     NOT_SHRUNK = "cannot be shrunk"
     NOT_RUN = "not run yet"
     NO_KERNEL = "not on this device: kernel"

@@ -17,6 +17,8 @@ _WORST = (
 )  # fmt: skip
 # Findings by which PP=1 has no answer, and by which the device lacks a kernel.
 _BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
+# How vLLM words that a model's processor is asked for, which needs a tokenizer of its own.
+_PROCESSOR = "skip_tokenizer_init"
 _LONGEST = 160
 
 
@@ -79,7 +81,8 @@ def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> Censu
     codes = {record.code for record in findings}
     reason = None
     if codes & {*_BASELINE}:
-        reason = Reason.FAILS_AT_1
+        asks = any(_PROCESSOR in record.message for record in findings)
+        reason = Reason.PROCESSOR if asks else Reason.FAILS_AT_1
     elif all(record.verdict is Outcome.NOT_APPLICABLE for record in verdicts):
         reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
     table = {} if reason else _by_size(verdicts)

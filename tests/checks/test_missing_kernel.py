@@ -38,6 +38,10 @@ LACKED = {
         "is_act_and_mul=False"
     ),
     "ModuleNotFoundError: No module named 'flashinfer'": "flashinfer",
+    "RuntimeError: HYV4 sparse attention was requested, but no valid sparse MLA backend is "
+    "available for current runtime/config.": "sparse MLA backend",
+    "ImportError: vllm.vllm_flash_attn requires the CUDA flash attention extensions (_vllm_fa2_C "
+    "or _vllm_fa3_C).": "CUDA flash attention extensions",
     "ModuleNotFoundError: No module named 'cutlass'": "cutlass",
     "RuntimeError: expect weight to be bfloat16, float16 or int8.": (
         "a matrix product of weights other than bfloat16, float16 or int8"

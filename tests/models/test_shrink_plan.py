@@ -172,19 +172,19 @@ def test_a_wrapper_is_never_replaced_by_its_decoder_unasked():
     assert shrunk_config(config, text_only=True)["model_type"] == "llama"
 
 
-def test_a_wrapper_keeps_its_other_parts_beside_a_tiny_decoder():
-    """Text prompts build none of the other parts, and the decoder is as tiny as alone."""
+@pytest.mark.parametrize("path", [("text_config",), ("thinker_config", "text_config")])
+def test_a_wrapper_keeps_its_other_parts_beside_a_tiny_decoder(path):
+    """The decoder is as tiny as alone, wherever it is nested; encoders keep their widths."""
     decoder = {"model_type": "d", "num_hidden_layers": 40, "hidden_size": 4096, "vocab_size": 9999}
     vision = {"hidden_size": 1152, "num_hidden_layers": 27}
-    config = {
-        "model_type": "w", "architectures": ["WForConditionalGeneration"], "text_config": decoder,
-        "vision_config": vision, "image_token_id": 9000, "torch_dtype": "bfloat16",
-    }  # fmt: skip
-    assert shrunk_wrapper(config) == {
-        "model_type": "w", "architectures": ["WForConditionalGeneration"],
-        "vision_config": vision, "image_token_id": 9000,
-        "text_config": shrunk_config(decoder),
-    }  # fmt: skip
+    own = {"model_type": "w", "architectures": ["WForConditionalGeneration"], "image_token_id": 9}
+
+    def wrapped(text, layers):
+        for key in reversed(path):
+            text = {key: text, "vision_config": vision | {"num_hidden_layers": layers}}
+        return own | text
+
+    assert shrunk_wrapper(wrapped(decoder, 27)) == wrapped(shrunk_config(decoder), 2)
 
 
 def test_a_table_by_layer_numbers_is_cut_with_the_layers():
@@ -234,7 +234,7 @@ def test_what_published_configs_have_is_added_and_never_overrides_a_choice(model
     """Each correction names what it follows; a config that has the key keeps its value."""
     assert corrections()[model_type]["follows"].count("/") == 1
     keys = corrections()[model_type].get("keys", {})
-    bare = {"model_type": model_type}
+    bare = {"model_type": model_type, "architectures": [model_type]}
     assert corrected(bare) == bare | keys
     chosen = {**bare, **dict.fromkeys(keys, 7)}
     assert corrected(chosen) == chosen

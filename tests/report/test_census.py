@@ -20,7 +20,7 @@ LLAMA = StandIn("LlamaForCausalLM", "transformers's LlamaConfig", {"model_type":
 FACTS = {"vllm": "0.20.2", "device": "CPU"}
 
 
-def report(outcomes, *codes, model="LlamaForCausalLM"):
+def report(outcomes, *codes, model="LlamaForCausalLM", says=""):
     """Make a report; `outcomes` are by PP size and check."""
     place = {"variant": "base", "model": model}
     verdicts = [
@@ -32,8 +32,8 @@ def report(outcomes, *codes, model="LlamaForCausalLM"):
     ]
     findings = [
         FindingRecord(
-            **place, pp=2, check="engine", code=code, severity="error", message=f"says {code}",
-            fix="f", place="vllm/model.py:7",
+            **place, pp=2, check="engine", code=code, severity="error", fix="f",
+            message=f"says {code}{says}", place="vllm/model.py:7",
         )
         for code in codes
     ]  # fmt: skip
@@ -68,6 +68,13 @@ def test_a_model_that_does_not_run_at_pp_1_has_a_reason_and_no_verdict(outcome, 
     assert (row.verdicts, row.reason) == ({}, reason)
     assert not row.is_red
     assert codes[-1] in row.detail
+
+
+def test_a_model_that_asks_its_processor_is_told_from_one_that_fails():
+    """Text prompts do not reach every multimodal model."""
+    words = " You cannot pass text prompts when `skip_tokenizer_init=True`"
+    row = judged_row(LLAMA, report(GREEN, "ENG004", says=words))
+    assert row.reason is Reason.PROCESSOR
 
 
 def test_an_architecture_that_the_report_lacks_has_not_run():
