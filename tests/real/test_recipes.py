@@ -40,11 +40,8 @@ def serve(sweep, store, servers, launched, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "recipe",
-    # Two engines each: those that change what is computed in every run, all in `tox -e docs-all`.
-    [
-        pytest.param(name, marks=() if name in ("lora", "structured") else pytest.mark.faults)
-        for name in RECIPES
-    ],
+    # Two engines each: one that changes what is computed in every run, all in `tox -e docs-all`.
+    [pytest.param(name, marks=() if name == "lora" else pytest.mark.faults) for name in RECIPES],
 )
 @pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
 def test_pp2_computes_what_pp1_does(serve, recipe, check):
@@ -72,6 +69,7 @@ def test_answers_obey_the_grammar(serve):
     assert [line["output"] for line in by_grammar] != [line["output"] for line in free]
 
 
+@pytest.mark.faults
 def test_every_position_of_a_prompt_has_log_probabilities(serve):
     """Asked for, they come back for all but the first token; else there is none."""
     for sent in serve("logprobs", 1).probes.values():
@@ -79,6 +77,7 @@ def test_every_position_of_a_prompt_has_log_probabilities(serve):
     assert not any(sent.prompt_logprobs for sent in serve("", 1).probes.values())
 
 
+@pytest.mark.faults
 def test_blocks_come_from_the_prefix_cache(serve):
     """And as many at PP=2 as at PP=1; without the recipe none do."""
     cached = [
@@ -89,12 +88,14 @@ def test_blocks_come_from_the_prefix_cache(serve):
     assert cached[2] == {}
 
 
+@pytest.mark.faults
 def test_the_engine_plans_asynchronously(serve):
     """The setting is in effect, read back from vLLM, in parity too."""
     assert serve("async", 1).manifest.effective.async_scheduling
     assert not serve("", 1).manifest.effective.async_scheduling
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("recipe", ["aborts", "async", "logprobs", "sharded-state"])
 def test_a_recipe_that_changes_how_and_not_what_has_the_bits_of_none(serve, recipe):
     """On against off, behind every layer: cancelled requests leave no row and change none."""
