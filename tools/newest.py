@@ -107,9 +107,9 @@ def pin_release(version: str) -> tuple[list[str], bool]:
 
 def refuse_moved_names(version: str, folder: Path) -> None:
     """Raise `BadInputError`, in one sentence, if names that the hooks rely on are not there."""
-    moved = [finding for finding in check_surface(folder) if not finding.is_present]
+    moved = [finding for finding in check_surface(folder) if finding.problem]
     if moved:
-        names = "; ".join(f"{finding.name}: {finding.found}" for finding in moved)
+        names = "; ".join(f"{finding.name}: {finding.problem}" for finding in moved)
         raise BadInputError(f"our hooks do not fit vLLM {version}, which has moved {names}")
 
 

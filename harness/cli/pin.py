@@ -79,12 +79,10 @@ def check(context: click.Context, release: str, device: str | None) -> None:
     """
     folder = _package_folder(release, device)
     findings = check_surface(folder)
-    missing = [finding for finding in findings if not finding.is_present]
+    missing = [finding for finding in findings if finding.problem]
     for finding in missing:
-        click.echo(
-            f"{finding.name}: {finding.state}: {finding.found} "
-            f"(for {finding.need}; harness/engine/{finding.used_by})"
-        )
+        used = f"for {finding.need}; harness/engine/{finding.used_by}"
+        click.echo(f"{finding.name}: {finding.problem} ({used})")
     present = len(findings) - len(missing)
     click.echo(f"{present} of {len(findings)} names that the hooks rely on are in {folder}")
     if missing:

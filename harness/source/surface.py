@@ -63,28 +63,14 @@ def load_surface() -> tuple[Names, ...]:
     )
 
 
-class State(StrEnum):
-    """The relation of a release to one name."""
-
-    PRESENT = "present"
-    MISSING = "missing"
-    SIGNATURE_DIFFERS = "signature differs"
-
-
 @dataclass(frozen=True)
 class Finding:
-    """One name as a release has it; `found` says in words how it is there, or what is instead."""
+    """One name, and in words how a release lacks it; empty where it is there as the hooks need."""
 
     name: str
     used_by: str
     need: Need
-    state: State
-    found: str
-
-    @property
-    def is_present(self) -> bool:
-        """Whether the name is there as the hooks need it."""
-        return self.state is State.PRESENT
+    problem: str
 
 
 def check_surface(root: Path, surface: Iterable[Names] | None = None) -> list[Finding]:
@@ -100,34 +86,32 @@ def check_surface(root: Path, surface: Iterable[Names] | None = None) -> list[Fi
 def _check(source: "_Source", group: Names, written: str) -> Finding:
     place = ".".join(filter(None, (group.owner, written)))
     name = f"vllm/{group.file}: {place}" if place else f"vllm/{group.file}"
+    return Finding(name, group.used_by, group.need, _problem(source, group, written))
 
-    def finding(state: State, found: str) -> Finding:
-        return Finding(name, group.used_by, group.need, state, found)
 
+def _problem(source: "_Source", group: Names, written: str) -> str:
     try:
         scope = source.module(f"vllm/{group.file}")
     except SyntaxError as error:
-        return finding(State.MISSING, f"line {error.lineno} is no Python: {error.msg}")
+        return f"missing: line {error.lineno} is no Python: {error.msg}"
     if scope is None:
-        return finding(State.MISSING, f"no file vllm/{group.file}")
+        return f"missing: no file vllm/{group.file}"
     if group.owner is not None:
         owner = source.class_in(scope, group.owner)
         if owner is None:
-            return finding(State.MISSING, _instead(group.owner, scope.names))
+            return _instead(group.owner, scope.names)
         scope = owner
     if not written:
-        return finding(State.PRESENT, "there")
+        return ""
     alternatives = [_parsed(alternative) for alternative in written.split(" | ")]
     differs = ""
     for wanted, parameters in alternatives:
         if known := source.find(scope, wanted):
             actual = known.parameters
             if actual is None or actual[: len(parameters)] == parameters:
-                return finding(State.PRESENT, wanted)
-            differs = f"{wanted}({', '.join(actual)})"
-    if differs:
-        return finding(State.SIGNATURE_DIFFERS, differs)
-    return finding(State.MISSING, _instead(alternatives[0][0], source.all_names(scope)))
+                return ""
+            differs = f"signature differs: {wanted}({', '.join(actual)})"
+    return differs or _instead(alternatives[0][0], source.all_names(scope))
 
 
 def _parsed(written: str) -> tuple[str, tuple[str, ...]]:
@@ -138,7 +122,7 @@ def _parsed(written: str) -> tuple[str, tuple[str, ...]]:
 
 def _instead(wanted: str, names: Iterable[str]) -> str:
     alike = difflib.get_close_matches(wanted, list(names))
-    return f"no {wanted}" + (f"; there is {', '.join(alike)}" if alike else "")
+    return f"missing: no {wanted}" + (f"; there is {', '.join(alike)}" if alike else "")
 
 
 # ---- reading source --------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import harness.engine
 from harness.assets import patches_dir
 from harness.cli import main as cli
 from harness.source.pin import load_pins, locate_vllm
-from harness.source.surface import Names, Need, State, check_surface, load_surface
+from harness.source.surface import Names, Need, check_surface, load_surface
 
 FAKE = Path(__file__).parent.parent / "fake_vllm"
 ENGINE = Path(harness.engine.__file__).parent
@@ -33,10 +33,10 @@ def tree(tmp_path):
     return write
 
 
-def states(root, owner, *names, file="worker.py"):
-    """The state and the words for each name."""
+def problems(root, owner, *names, file="worker.py"):
+    """How the release lacks each name; empty where it has it."""
     findings = check_surface(root, [Names(file, owner, "hooks/x.py", names)])
-    return [(finding.state, finding.found) for finding in findings]
+    return [finding.problem for finding in findings]
 
 
 def test_names_of_every_kind_are_found(tree):
@@ -60,14 +60,14 @@ class Worker:
     def step(self, output): pass
 """
     )
-    assert states(root, None, "getpid", "imported", "size", "run(first, second)") == [
-        (State.PRESENT, "getpid"),
-        (State.PRESENT, "imported"),
-        (State.PRESENT, "size"),
-        (State.PRESENT, "run"),
+    assert problems(root, None, "getpid", "imported", "size", "run(first, second)") == [
+        "",
+        "",
+        "",
+        "",
     ]
     names = ("limit", "rank", "size", "pair", "step(output)", "__init__(rank)")
-    assert {state for state, _ in states(root, "Worker", *names)} == {State.PRESENT}
+    assert set(problems(root, "Worker", *names)) == {""}
 
 
 def test_a_class_has_what_it_inherits(tree):
@@ -82,48 +82,47 @@ class Middle(Renamed):
 class Worker(Middle): pass
 """,
     )
-    assert states(root, "Worker", "rank", "middle") == [
-        (State.PRESENT, "rank"),
-        (State.PRESENT, "middle"),
+    assert problems(root, "Worker", "rank", "middle") == [
+        "",
+        "",
     ]
 
 
 def test_a_missing_name_is_reported_with_those_like_it(tree):
     """A name that a release has moved or renamed: the reader sees where to look."""
     root = tree(worker="class Worker:\n    def sync_and_gather_tensors(self): pass\n")
-    assert states(root, "Worker", "sync_and_slice_tensors") == [
-        (State.MISSING, "no sync_and_slice_tensors; there is sync_and_gather_tensors")
+    assert problems(root, "Worker", "sync_and_slice_tensors") == [
+        "missing: no sync_and_slice_tensors; there is sync_and_gather_tensors"
     ]
-    assert states(root, "Workers", "run") == [(State.MISSING, "no Workers; there is Worker")]
-    assert states(root, None, "run", file="gone.py") == [(State.MISSING, "no file vllm/gone.py")]
+    assert problems(root, "Workers", "run") == ["missing: no Workers; there is Worker"]
+    assert problems(root, None, "run", file="gone.py") == ["missing: no file vllm/gone.py"]
 
 
 def test_other_parameters_are_another_signature(tree):
     """A hook that passes on by position needs the same parameters, first and in this order."""
     root = tree(worker="class Worker:\n    def run(self, step, more): pass\n")
-    assert states(root, "Worker", "run(step)", "run(output)", "run(more, step)") == [
-        (State.PRESENT, "run"),
-        (State.SIGNATURE_DIFFERS, "run(step, more)"),
-        (State.SIGNATURE_DIFFERS, "run(step, more)"),
+    assert problems(root, "Worker", "run(step)", "run(output)", "run(more, step)") == [
+        "",
+        "signature differs: run(step, more)",
+        "signature differs: run(step, more)",
     ]
 
 
 def test_one_of_several_names_is_enough(tree):
     """A release has the old name or the new one; if it has one, with the right parameters."""
     root = tree(worker="class Worker:\n    def new(self, given): pass\n")
-    assert states(root, "Worker", "old(given) | new(given)", "old | older", "old | new(x)") == [
-        (State.PRESENT, "new"),
-        (State.MISSING, "no old"),
-        (State.SIGNATURE_DIFFERS, "new(given)"),
+    assert problems(root, "Worker", "old(given) | new(given)", "old | older", "old | new(x)") == [
+        "",
+        "missing: no old",
+        "signature differs: new(given)",
     ]
 
 
 def test_a_file_that_is_no_python_is_missing(tree):
     """A checkout may be in the middle of an edit."""
     root = tree(worker="class Worker:\n    def run(:\n")
-    ((state, found),) = states(root, "Worker", "run")
-    assert state is State.MISSING
-    assert found.startswith("line 2 is no Python")
+    (problem,) = problems(root, "Worker", "run")
+    assert problem.startswith("missing: line 2 is no Python")
 
 
 def test_the_table_is_well_formed():
@@ -173,14 +172,14 @@ def test_every_import_of_vllm_stands_in_the_table():
 def test_the_fake_has_every_name_of_the_hooks():
     """The tests of the hooks run against names that are checked against real releases."""
     findings = check_surface(FAKE, [names for names in load_surface() if "hooks/" in names.used_by])
-    assert [finding for finding in findings if not finding.is_present] == []
+    assert [finding for finding in findings if finding.problem] == []
 
 
 @pytest.mark.vllm
 def test_the_pinned_release_has_every_name():
     """The table is the truth for the release that everything else is measured on."""
     root = locate_vllm(load_pins(patches_dir()).default).package_dir.parent
-    assert [finding for finding in check_surface(root) if not finding.is_present] == []
+    assert [finding for finding in check_surface(root) if finding.problem] == []
 
 
 # ---- pp-harness pin check --------------------------------------------------------------------
