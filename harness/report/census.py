@@ -32,7 +32,8 @@ class CensusRow:
         dtype: of weights and activations.
         verdicts: of each PP size the outcome of each check.
         detail: the first finding, or what the reason does not say.
-        lint: codes of the lint's errors and warnings in the model's file, by reading.
+        lint: codes of the lint's errors and warnings in the model's classes, by reading.
+        loading: those of loading weights, which a run with drawn weights does not do.
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class CensusRow:
     reason: Reason | None = None
     detail: str = ""
     lint: tuple[str, ...] = ()
+    loading: tuple[str, ...] = ()
 
     @property
     def words(self) -> dict[int, Outcome]:
@@ -56,7 +58,7 @@ class CensusRow:
 
     @property
     def agreement(self) -> str:
-        """How the lint's reading and the run compare; empty without a run."""
+        """How the lint's reading and the run compare, loading aside; empty without a run."""
         if not self.words:
             return ""
         if self.is_red == bool(self.lint):
@@ -72,7 +74,9 @@ def planned_row(each: StandIn) -> CensusRow:
     )
 
 
-def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> CensusRow:
+def judged_row(
+    each: StandIn, report: Report, lint: Sequence[str] = (), loading: Sequence[str] = ()
+) -> CensusRow:
     """Read the row of an architecture from the report of its run."""
     verdicts = [record for record in report.verdicts if record.model == each.architecture]
     findings = [record for record in report.findings if record.model == each.architecture]
@@ -101,12 +105,39 @@ def judged_row(each: StandIn, report: Report, lint: Sequence[str] = ()) -> Censu
         reason,
         detail,
         tuple(lint),
+        tuple(loading),
     )
 
 
 def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Make the content of `census.json`."""
     return {"schema": "pp-harness census 1", **facts, "rows": [asdict(row) for row in rows]}
+
+
+def changes_table(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write the architectures whose answer is not the same in all censuses, one of them by a run.
+
+    Each census is the content of a `census.json`; one may lack an architecture. What did not run
+    yet in one of them has not changed.
+    """
+    answers = [{row["architecture"]: answer_of(row) for row in each["rows"]} for each in documents]
+    lines = []
+    for name in sorted(set().union(*answers)):
+        words = [each.get(name, "not in the registry") for each in answers]
+        if len({*words}) > 1 and Reason.NOT_RUN not in words and {*words} & {*_WORST}:
+            lines.append((name, *words))
+    return markdown_table(("architecture", *(str(each["vllm"]) for each in documents)), lines)
+
+
+def answers_in_order() -> tuple[str, ...]:
+    """List every answer that a row may have, those of runs first."""
+    return (*map(str, reversed(_WORST)), *map(str, Reason))
+
+
+def answer_of(row: Mapping[str, Any]) -> str:
+    """The answer of a row of `census.json`: its worst outcome, or the reason why it has none."""
+    outcomes = [outcome for found in row["verdicts"].values() for outcome in found.values()]
+    return str(row["reason"] or min(map(Outcome, outcomes), key=_WORST.index))
 
 
 def counts(rows: Iterable[CensusRow]) -> dict[str, int]:
@@ -130,9 +161,12 @@ def census_page(rows: Sequence[CensusRow], facts: Mapping[str, Any]) -> str:
         "",
         f"{len(rows)} architectures of the registry, {len(answered)} with an answer from a run "
         f"({facts['device']}, eager, random weights in vLLM's own classes; "
-        "multimodal models by text prompts alone). The lint's word is by reading.",
+        "multimodal models by text prompts alone). The lint's word is by reading; "
+        "what it says of loading no run here shows.",
         "",
-        *_table(("answer", "architectures"), [(k, str(n)) for k, n in counts(rows).items()]),
+        *markdown_table(
+            ("answer", "architectures"), [(k, str(n)) for k, n in counts(rows).items()]
+        ),
     ]
     for title, part in (
         ("Text models", [row for row in answered if not row.is_multimodal]),
@@ -143,7 +177,7 @@ def census_page(rows: Sequence[CensusRow], facts: Mapping[str, Any]) -> str:
     if without:
         table = [(row.architecture, str(row.reason), row.by, row.detail) for row in without]
         head = ("architecture", "reason", "config", "more")
-        lines += ["", "## Without an answer", "", *_table(head, table)]
+        lines += ["", "## Without an answer", "", *markdown_table(head, table)]
     return "\n".join(lines) + "\n"
 
 
@@ -151,16 +185,16 @@ def _answered_table(rows: Sequence[CensusRow]) -> list[str]:
     sizes = sorted({pp for row in rows for pp in row.words})
     head = (
         *("architecture", *(f"PP={pp}" for pp in sizes)),
-        *("dtype", "lint", "lint and run", "first finding"),
+        *("dtype", "lint", "lint and run", "lint, of loading", "first finding"),
     )
     table = [
         (
             *(row.architecture, *(str(row.words.get(pp, "")) for pp in sizes)),
-            *(row.dtype, ", ".join(row.lint), row.agreement, row.detail),
+            *(row.dtype, ", ".join(row.lint), row.agreement, ", ".join(row.loading), row.detail),
         )
         for row in rows
     ]
-    return _table(head, table)
+    return markdown_table(head, table)
 
 
 def _by_size(verdicts: Iterable[VerdictRecord]) -> dict[int, dict[str, Outcome]]:
@@ -183,6 +217,7 @@ def _detail(
     return "" if worst.verdict is Outcome.PASS else one_line(worst.summary, _LONGEST)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Write a table of Markdown, whose cells cannot act as Markdown."""
     cells = ([text(cell) for cell in row] for row in rows)
     return [f"| {' | '.join(row)} |" for row in (head, ["--"] * len(head), *cells)]

@@ -10,6 +10,7 @@ from harness.report.census import (
     CensusRow,
     census_document,
     census_page,
+    changes_table,
     counts,
     judged_row,
     planned_row,
@@ -86,9 +87,33 @@ def test_the_lint_and_the_run_are_compared():
     """Both may be the one that is wrong."""
     assert judged_row(LLAMA, report(GREEN)).agreement == "agree"
     assert judged_row(LLAMA, report(GREEN), ["PP501"]).agreement == "lint only"
+    assert judged_row(LLAMA, report(GREEN), [], ["PP501"]).agreement == "agree", "it loads nothing"
     red = GREEN | {2: {"logits": "fail"}}
     assert judged_row(LLAMA, report(red)).agreement == "run only"
     assert planned_row(LLAMA).agreement == ""
+
+
+def test_what_changed_between_releases_is_told_and_nothing_else():
+    """A row that turned red, one that is new, and none whose answer is the same or never ran."""
+    names = ("SameForCausalLM", "WorseForCausalLM", "NoneForCausalLM")
+    same, worse, none = (StandIn(name, "b", {}) for name in names)
+    red = GREEN | {2: {"logits": "fail"}}
+
+    def document(release, *rows):
+        return json.loads(json.dumps(census_document(rows, {"vllm": release})))
+
+    def ran(each, outcomes):
+        return judged_row(each, report(outcomes, model=each.architecture))
+
+    new = StandIn(none.architecture, reason=Reason.NO_PP)
+    before = document("0.20.2", ran(same, GREEN), ran(worse, GREEN), planned_row(none))
+    after = document("0.33.0", ran(same, GREEN), ran(worse, red), planned_row(new), ran(LLAMA, red))
+    assert changes_table([before, after]) == [
+        "| architecture | 0.20.2 | 0.33.0 |",
+        "| -- | -- | -- |",
+        "| LlamaForCausalLM | not in the registry | fail |",
+        "| WorseForCausalLM | pass | fail |",
+    ]
 
 
 def test_every_row_is_on_the_page_red_ones_first():
