@@ -50,7 +50,7 @@ _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits the
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("census"),
     show_default=True,
-    help="Folder for census.json, census.md and the reports of the runs.",
+    help="Folder for census.json, census.md, the tiny configs and the reports of the runs.",
 )
 @click.option(
     "--against",
@@ -87,9 +87,10 @@ def census(
     out.mkdir(parents=True, exist_ok=True)
     reports: list[Report] = []
     rows = _write(stand_ins, reports, lint, facts, out)
+    configs = _written(runnable, out / "configs")
     for sweep, group in ({} if plan else _by_sweep(runnable[part], vllm)).items():
-        configs = _written(group, store / "census" / pin.version)
-        reports.append(_run(pin.version, configs, sweep, store, out))
+        files = [configs[each.architecture] for each in group]
+        reports.append(_run(pin.version, files, sweep, store, out))
         rows = _write(stand_ins, reports, lint, facts, out)
     claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
     configured = sum(each.by != "" for each in stand_ins)
@@ -199,12 +200,16 @@ def _by_sweep(stand_ins: Iterable[StandIn], vllm: InstalledVllm) -> dict[_Sweep,
     return groups
 
 
-def _written(group: Iterable[StandIn], folder: Path) -> list[Path]:
+def _written(stand_ins: Sequence[StandIn], folder: Path) -> dict[str, Path]:
+    """Write the config of each architecture to a file of its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for each in group:
-        files.append(folder / f"{each.architecture}.json")
-        files[-1].write_text(json.dumps(each.config, indent=1) + "\n", encoding="utf-8")
+    files = {
+        each.architecture: folder.absolute() / f"{each.architecture}.json" for each in stand_ins
+    }
+    for each in stand_ins:
+        files[each.architecture].write_text(
+            json.dumps(each.config, indent=1) + "\n", encoding="utf-8"
+        )
     return files
 
 

@@ -47,9 +47,8 @@ _CAPS: Mapping[str, int] = {
     "sliding_window": 32, "sliding_window_size": 32, "attention_chunk_size": 32,
     "max_position_embeddings": 4096, "n_positions": 4096, "rotary_dim": 16,
     "hidden_size_per_layer_input": 16, "laurel_rank": 16,
-    "kv_lora_rank": 32, "q_lora_rank": 32, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32,
-    "v_head_dim": 32, "swa_v_head_dim": 32, "swa_num_attention_heads": 4,
-    "swa_num_key_value_heads": 2, "index_head_dim": 32, "index_n_heads": 2, "index_topk": 16,
+    "q_lora_rank": 32, "v_head_dim": 32, "swa_v_head_dim": 32, "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
     "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 32, "n_groups": 2,
     "ssm_state_size": 16, "state_size": 16, "chunk_size": 32,
     "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN, "block_dim": _HIDDEN,
@@ -58,6 +57,8 @@ _CAPS: Mapping[str, int] = {
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
     "linear_key_head_dim": 32, "linear_value_head_dim": 32,
 }  # fmt: skip
+# Kernels of latent attention take published sizes alone: 512 and 64 for a key, 128 for a value.
+_LATENT = {"v_head_dim"}
 # Explicit sizes of one head, and what each becomes.
 _HEAD_DIMS: Mapping[str, int] = {
     "head_dim": _HEAD, "global_head_dim": 2 * _HEAD, "swa_head_dim": _HEAD,
@@ -136,7 +137,7 @@ def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict
         text.pop(key, None)
     _shrink_layers(text, kept_layers(config), total=Decoder.of(config).layers)
     for part in (text, *(value for value in text.values() if isinstance(value, dict))):
-        for key in _CAPS.keys() & part.keys():
+        for key in _CAPS.keys() & part.keys() - (_LATENT if part.get("kv_lora_rank") else set()):
             part[key] = _capped(part[key], _CAPS[key])
     _shrink_heads(text)
     _shrink_mamba(text)

@@ -33,6 +33,10 @@ def test_the_plan_says_what_has_a_config_and_why_not(tmp_path):
         "VoxtralForConditionalGeneration": "not run yet",
         "Gemma3nForCausalLM": "does not claim PP",
     }
+    assert {file.stem for file in (tmp_path / "configs").iterdir()} == {
+        "GPT2LMHeadModel",
+        "VoxtralForConditionalGeneration",
+    }
     assert "4 architectures, 3 claim PP, 2 of these have a config, 2 can" in result.output
 
 

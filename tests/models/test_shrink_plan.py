@@ -143,6 +143,18 @@ def test_state_space_heads_fill_their_width():
     assert plan["mamba_n_heads"] * plan["mamba_d_head"] == plan["mamba_d_ssm"] == 128
 
 
+def test_latent_attention_keeps_the_sizes_that_kernels_take():
+    """A kernel of 576 refuses any other head; values are small only where a head is plain."""
+    latent = {
+        "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128,
+    }  # fmt: skip
+    model = {"model_type": "x", "num_hidden_layers": 30, "num_attention_heads": 64}
+    tiny = shrunk_config(model | latent | {"q_lora_rank": 1536})
+    assert latent.items() <= tiny.items()
+    assert tiny["q_lora_rank"] < 1536
+    assert shrunk_config(model | {"v_head_dim": 128})["v_head_dim"] < 128
+
+
 def test_rotary_factors_fit_the_smaller_head():
     """One factor a frequency, and the original length shrinks with the longest."""
     rope = {

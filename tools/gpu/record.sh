@@ -8,11 +8,17 @@
 # judge what the others gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all);
 # SERIES, the series gemma4-pp with the patch of empty-tile/ behind it: whether that alone makes the
 # kernels of 0.20.2 invariant; for real checkpoints WEIGHTS, the folder with smollm2-135m and
-# gemma3-270m (docs/models.md), and GSM8K, the questions: test.jsonl with train.jsonl beside it.
+# gemma3-270m (docs/models.md), and GSM8K, the questions: test.jsonl with train.jsonl beside it; for the
+# census CENSUS, the folder configs/ that `pp-harness census --pin 0.33.0 --plan` writes.
 set -uo pipefail
 
 real=${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m
 recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,spec-ngram,spec-draft,structured,transformers
+# Architectures of 0.33.0 that need kernels of a GPU: state-space, linear attention, latent attention.
+census=$(printf ",shape:${CENSUS:-CENSUS}/%s.json" FalconMambaForCausalLM FalconH1ForCausalLM \
+  NemotronHForCausalLM Qwen3NextForCausalLM JambaForCausalLM GraniteMoeHybridForCausalLM \
+  OlmoHybridForCausalLM Lfm2ForCausalLM KimiLinearForCausalLM MambaForCausalLM \
+  NemotronHPuzzleForCausalLM DeepseekV32ForCausalLM GlmMoeDsaForCausalLM)
 declare -A steps=(
   [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
@@ -45,6 +51,7 @@ declare -A steps=(
   [real-pp4]="--pp 4 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile both"
   [recipes]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-gsm8k-limit 64"
   [recipes-stress]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-profile stress --pp-gsm8k-limit 64"
+  [census]="--pp 2 --pp-variant base --pp-pin 0.33.0 --pp-model ${census#,} -k not(accuracy)"
   [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
 )
