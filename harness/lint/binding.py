@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.lint.trace import Role
 from harness.lint.tree import Function, defaults_of, is_none, parameter_names
@@ -26,9 +27,9 @@ from harness.lint.values import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Arguments:
-    """The evaluated arguments of a call."""
+    """The evaluated arguments of a call, which nobody changes: one is made for each call."""
 
     node: ast.Call
     args: list[Value]
@@ -38,12 +39,12 @@ class Arguments:
     spread: bool = False
     """Are there arguments that the code does not list?"""
 
-    @property
+    @cached_property
     def all(self) -> tuple[Value, ...]:
         """Every value that is passed."""
         return (*self.args, *self.keywords.values(), *self.splats)
 
-    @property
+    @cached_property
     def tags(self) -> frozenset[str]:
         """The origins of all of them."""
         return NO_TAGS.union(*(tags_of(value) for value in self.all))
@@ -51,7 +52,7 @@ class Arguments:
     @property
     def passes_received(self) -> bool:
         """Is the incoming IntermediateTensors among them?"""
-        return any("it" in tags_of(v) or isinstance(v, Received) for v in self.all)
+        return "it" in self.tags
 
     @property
     def passes_sent(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.lint.engine import Engine
 from harness.lint.loops import carried_names, layer_calls
-from harness.lint.parts import Method, Part, iterated, layer_paths, methods_of, parts_of
+from harness.lint.parts import Method, iterated, layer_paths, methods_of
 from harness.lint.project import Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
@@ -29,9 +29,8 @@ _NEVER_WITH_PP = ("update_physical_experts_metadata",)
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All findings about missing layers of a class and the modules in it."""
-    parts = list(parts_of(engine, stage.instance))
-    for part in parts:
-        paths = layer_paths(parts, part.path)
+    for part in stage.parts:
+        paths = layer_paths(stage.parts, part.path)
         in_pp = bool(stage.senders[0].sends)
         split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         for method in methods_of(engine, part.cls) if paths else ():
@@ -43,7 +42,7 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
             if key not in memo:
                 memo[key] = list(_Reader(method, paths, in_pp).findings())
             yield from memo[key]
-    yield from _modules(engine, stage, parts)
+    yield from _modules(engine, stage)
 
 
 def _is_aware(node: ast.AST) -> bool:
@@ -211,11 +210,11 @@ def _number_use(loop: ast.For, index: str) -> ast.AST | None:
     return None
 
 
-def _modules(engine: Engine, stage: Stage, parts: list[Part]) -> Iterator[Finding]:
+def _modules(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """Parts that a rank lacks, and that the walk of its constructors or forward came upon."""
     ranks: dict[tuple[str, str, Spot], list[str]] = {}
     for role in Role:
-        traces = [engine.init_trace(part.instance, role) for part in parts]
+        traces = [engine.init_trace(part.instance, role) for part in stage.parts]
         for trace in (*traces, stage.views[role].trace):
             for note in trace.noted("PP405"):
                 ranks.setdefault((note.text, note.subject, note.spot), []).append(role.value)

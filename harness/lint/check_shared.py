@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from harness.lint.engine import Engine
 from harness.lint.liveness import is_read, place_text, written
-from harness.lint.parts import methods_of, parts_of
+from harness.lint.parts import methods_of
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
@@ -22,7 +22,7 @@ _MADE = (ast.Dict, ast.List, ast.Call, ast.DictComp, ast.ListComp)
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """State in shared objects, of every list of layers of which a rank holds a part."""
-    for part in parts_of(engine, stage.instance):
+    for part in stage.parts:
         constructor = engine.project.find_method(part.cls, "__init__")
         forward = engine.project.find_method(part.cls, "forward")
         if constructor is None or forward is None:

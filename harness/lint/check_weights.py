@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from harness.lint.engine import Engine
-from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding, Severity
 from harness.lint.rules import finding
@@ -20,9 +19,8 @@ _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """Unguarded look-ups in every load_weights that sees decoder layers of this model."""
-    parts = list(parts_of(engine, stage.instance))
-    for part in parts:
-        below = [p for p in parts if p.path == part.path or p.path.startswith(part.path + ".")]
+    for part in stage.parts:
+        below = [p for p in stage.parts if f"{p.path}.".startswith(f"{part.path}.")]
         if any(layers.partial for p in below for layers in p.layers.values()):
             definition = engine.project.find_method(part.cls, "load_weights")
             if definition is not None:

@@ -172,7 +172,7 @@ def refine(node: ast.expr, env: Env, truth: bool) -> Env:
     if held is None:
         env[place] = PRESENT if present else NONE
     elif isinstance(held, Opaque):
-        env[place] = replace(held, null=Null.NO if present else Null.YES)
+        env[place] = Opaque(Null.NO if present else Null.YES, held.tags)
     elif isinstance(held, OneOf) and present:
         kept = [o for o in held.options if nullness(o) is not Null.YES]
         kept = [replace(o, null=Null.NO) if isinstance(o, Opaque) else o for o in kept]

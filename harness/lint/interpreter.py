@@ -728,11 +728,12 @@ class Walker:
             if held is not None:
                 return held
             assert self.self_value is not None
-            value = self._class_attribute(self.self_value, node.attr, entries_of(env))
+            value = self._class_attribute(self.self_value, node.attr, env)
             return value or Opaque(tags=frozenset({f"attr:{node.attr}"}))
         owner = self.eval(node.value, env)
-        certain = not isinstance(owner, OneOf)
-        return joined(self._attribute_of(o, node, certain=certain) for o in options_of(owner))
+        if isinstance(owner, OneOf):
+            return joined(self._attribute_of(o, node, certain=False) for o in owner.options)
+        return self._attribute_of(owner, node, certain=True)
 
     def _attribute_of(self, owner: Value, node: ast.Attribute, *, certain: bool) -> Value:
         """One attribute of one value."""
@@ -770,13 +771,13 @@ class Walker:
                 return Opaque(tags=owner.tags - {"it"})
         return UNKNOWN
 
-    def _class_attribute(self, owner: Instance, name: str, entries: Env) -> Value | None:
-        """The class's own attribute of an object; `entries` are the attributes of self."""
+    def _class_attribute(self, owner: Instance, name: str, env: Env) -> Value | None:
+        """The class's own attribute of an object; `env` holds the attributes of self."""
         definition = self.project.find_method(owner.cls, name)
         if definition is not None:
             holder, method = definition
             if any(dotted(d).endswith("property") for d in method.decorator_list):
-                return self.run(method, holder, owner, {"self": owner}, entries)[0]
+                return self.run(method, holder, owner, {"self": owner}, entries_of(env))[0]
             return Bound(owner, name)
         for ref in self.project.lineage(owner.cls).classes:
             if name in ref.attributes:
@@ -803,7 +804,9 @@ class Walker:
             self._use(value)
         if name == "tie_weights" and any(isinstance(v, Missing) for v in given.all):
             self._note("PP502", node, _TIED)
-        return joined(self._apply(option, given, env) for option in options_of(function))
+        if isinstance(function, OneOf):
+            return joined(self._apply(option, given, env) for option in function.options)
+        return self._apply(function, given, env)
 
     def _arguments(self, node: ast.Call, env: Env) -> Arguments:
         args = [self.eval(a, env) for a in node.args]
@@ -988,7 +991,7 @@ class Walker:
             else:
                 tags |= {t for t in function.tags if t.startswith("dtype:")}
         tags |= self._applied(given.node, lambda: notes.changes(given.node), function, *given.all)
-        return replace(value, tags=tags)
+        return Opaque(value.null, tags)
 
     def _run_module(self, module: Instance, given: Arguments) -> Value:
         """`module(...)`: walk its forward when it takes part in PP, else read off its result."""
@@ -1110,7 +1113,10 @@ class Walker:
         given: Arguments,
         env: Env,
     ) -> Value:
-        static = any(dotted(d).endswith("staticmethod") for d in method.decorator_list)
+        decorators = [dotted(decorator) for decorator in method.decorator_list]
+        if any(name.endswith("contextmanager") for name in decorators):
+            return UNKNOWN  # what stands in the `with` block is walked
+        static = any(name.endswith("staticmethod") for name in decorators)
         arguments = self._bind(method, given, None if static else self_value, owner.module)
         value, after = self.run(method, owner, self_value, arguments, entries_of(env))
         env.update(after)

@@ -190,6 +190,7 @@ def arithmetic(operator: ast.operator, other: ast.expr, by: Value) -> str:
     return f"{sign} {ast.unparse(other)}" if sign and not changes_nothing else ""
 
 
+@lru_cache(KEPT)
 def changes(call: ast.Call) -> str:
     """The text of a call that changes what a tensor holds: `self.norm`, `.repeat(1, 4)`."""
     func = call.func

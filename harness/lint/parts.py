@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.lint.engine import Engine
@@ -85,7 +85,7 @@ def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
                 yield Method(cls, ref, node)
 
 
-def layer_paths(parts: list[Part], base: str) -> dict[str, Layers]:
+def layer_paths(parts: Iterable[Part], base: str) -> dict[str, Layers]:
     """Expressions under `base` that name a list of layers: `self.layers`, `self.model.layers`."""
     paths: dict[str, Layers] = {}
     for part in parts:

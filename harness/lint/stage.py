@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.lint.binding import from_runner
 from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
+from harness.lint.parts import Part, parts_of
 from harness.lint.project import ClassRef, Module
 from harness.lint.trace import Read, Role, Trace
 from harness.lint.tree import Function, find, parameter_names
@@ -79,7 +80,8 @@ class Stage:
     """The receive buffers; None where an inner model declares them that is picked at run time."""
     undeclared: str
     """How the class comes to declare nothing; empty where it does, or that cannot be told."""
-    lineage: tuple[ClassRef, ...] = ()
+    lineage: tuple[ClassRef, ...]
+    parts: tuple[Part, ...]
 
     @property
     def cls(self) -> ClassRef:
@@ -150,7 +152,8 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
     forward_owner, forward = definition if definition is not None else (None, None)
     lineage = engine.project.lineage(cls).classes
     declared, undeclared = _declaration(engine, instance)
-    return Stage(instance, forward, forward_owner, views, declared, undeclared, lineage)
+    parts = tuple(parts_of(engine, instance))
+    return Stage(instance, forward, forward_owner, views, declared, undeclared, lineage, parts)
 
 
 def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, str]:

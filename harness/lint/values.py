@@ -216,12 +216,13 @@ _STAY_BEHIND = (
 
 def derived(tags: frozenset[str]) -> frozenset[str]:
     """The origins of a new tensor computed from others: no longer the thing itself."""
-    return frozenset(t for t in tags if not t.startswith(_STAY_BEHIND))
+    return frozenset(t for t in tags if not t.startswith(_STAY_BEHIND)) if tags else tags
 
 
 def kinds(value: Value, mark: str) -> frozenset[str]:
     """The names in tags of a kind: `kinds(value, "dtype:")` are the dtypes that it was cast to."""
-    return frozenset(t.removeprefix(mark) for t in tags_of(value) if t.startswith(mark))
+    tags = tags_of(value)
+    return frozenset(t.removeprefix(mark) for t in tags if t.startswith(mark)) if tags else tags
 
 
 def with_tags(value: Value, tags: Iterable[str]) -> Value:
@@ -229,7 +230,9 @@ def with_tags(value: Value, tags: Iterable[str]) -> Value:
     extra = frozenset(tags)
     if not extra:
         return value
-    if isinstance(value, Opaque | Seq):
+    if isinstance(value, Opaque):
+        return Opaque(value.null, value.tags | extra)
+    if isinstance(value, Seq):
         return replace(value, tags=value.tags | extra)
     if isinstance(value, OneOf):
         return OneOf(tuple(with_tags(option, extra) for option in value.options))
