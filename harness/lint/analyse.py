@@ -6,7 +6,6 @@ import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInputError
@@ -82,7 +81,7 @@ def lint_change(
     texts = {path: decoded(path) for path in names}
     touched = importers_of(own, texts)
     import_root = _import_root(vllm)
-    judged = _judge([*own, *touched], import_root, jobs)
+    judged = _judge(touched, import_root, jobs, first=own)
     with_others = [
         file.path for file in judged if any(_is_other(f, file.path, own) for f in file.findings)
     ]
@@ -175,43 +174,56 @@ def _import_root(vllm: Path | str | None) -> Path | None:
 # ---- processes
 
 
-def _judge(files: Sequence[Path], root: Path | None, jobs: int | None) -> list[JudgedFile]:
-    """Judge files, in two processes where that saves time."""
-    workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
-    if len(files) < _FEW_FILES or workers < 2:
-        return _judge_batch(files, root)
-    # Imported here: together they cost as much as linting a file does.
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    shares = _shares(files, workers)
-    # fork: the parent has only small modules loaded and no threads, and spawn would import again.
-    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-    with ProcessPoolExecutor(workers - 1, mp_context=context) as pool:
-        pending = [pool.submit(partial(_judge_batch, share, root)) for share in shares[1:]]
-        return [*_judge_batch(shares[0], root), *(f for p in pending for f in p.result())]
-
-
-def _shares(files: Sequence[Path], count: int) -> list[list[Path]]:
-    """Runs of neighbours with about as many bytes each: neighbours import each other."""
-    sizes = [path.stat().st_size for path in files]
-    share = sum(sizes) / count + 1
-    shares: list[list[Path]] = [[] for _ in range(count)]
-    passed = 0
-    for path, size in zip(files, sizes, strict=True):
-        shares[int(passed // share)].append(path)
-        passed += size
-    return shares
-
-
-def _judge_batch(files: Sequence[Path], root: Path | None) -> list[JudgedFile]:
+def _judge(
+    files: Sequence[Path], root: Path | None, jobs: int | None, first: Sequence[Path] = ()
+) -> list[JudgedFile]:
+    """Judge what others import `first`, then the others, in two processes where that saves time."""
     # Syntax trees are millions of objects that stay: looking through them for cycles takes four
     # fifths of the time that parsing takes.
     was_on = gc.isenabled()
     gc.disable()
     try:
         engine = Engine(Project(root), construct)
-        return [judge_file(engine, path.absolute()) for path in files]
+        judged = [judge_file(engine, path.absolute()) for path in first]
+        workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
+        if len(files) < _FEW_FILES or workers < 2 or os.name != "posix":
+            return [*judged, *(judge_file(engine, path.absolute()) for path in files)]
+        return [*judged, *_judge_in_turns(engine, files, workers)]
     finally:
         if was_on:
             gc.enable()
+
+
+def _judge_in_turns(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
+    """Judge files in processes that each take the next few neighbours when they are free.
+
+    Neighbours import each other. A pipe holds the numbers that are left: at most 2000 of two bytes,
+    which the smallest pipe takes at once.
+    """
+    import multiprocessing  # here: it costs as much as linting a file does
+
+    size = max(4, len(files) // 2000 + 1)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    numbers, end = os.pipe()
+    os.write(end, b"".join(number.to_bytes(2, "big") for number in range(len(parts))))
+    os.close(end)
+
+    def judge() -> dict[int, list[JudgedFile]]:
+        taken = (int.from_bytes(read, "big") for read in iter(lambda: os.read(numbers, 2), b""))
+        return {n: [judge_file(engine, path.absolute()) for path in parts[n]] for n in taken}
+
+    # fork: the parent has few modules and no threads, and what it has parsed is shared.
+    context = multiprocessing.get_context("fork")
+    others = []
+    for _ in range(workers - 1):
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=lambda to: to.send(judge()), args=(sender,), daemon=True)
+        process.start()
+        sender.close()
+        others.append((process, receiver))
+    judged = judge()
+    for process, receiver in others:
+        judged |= receiver.recv()
+        process.join()
+    os.close(numbers)
+    return [file for number in sorted(judged) for file in judged[number]]

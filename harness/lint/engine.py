@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from harness.lint.project import ClassRef, Module, Project
+from harness.lint.project import ClassRef, Project
 from harness.lint.trace import Role, Trace
 from harness.lint.values import Env, Instance
 
@@ -90,14 +90,6 @@ class Engine:
             classes = self.project.lineage(cls).classes
             self._alike[cls] = not any(ref.asks_for_rank for ref in classes)
         return self._alike[cls]
-
-    def forget(self, module: Module) -> None:
-        """Free what is known about a module that will not be asked for again."""
-        classes = list(module.refs.values())
-        if self.project.forget(module):
-            self._alike.clear()
-            for key in [key for key in self._attributes if key[0].cls in classes]:
-                del self._attributes[key], self._traces[key]
 
     def init_trace(self, instance: Instance, role: Role) -> Trace:
         """The trace of the walk through `__init__`."""

@@ -38,12 +38,15 @@ def judge_file(engine: Engine, path: Path) -> JudgedFile:
     try:
         source = read_source(path)
         concerned = concerns_pp(source)
+        module = engine.project.known(path)
         if not concerned:
             # Nothing to judge, but what cannot be parsed is reported all the same. A table of
             # symbols takes half the time of a syntax tree in Python's objects.
-            symtable(source, path.name, "exec")
+            if module is None:
+                symtable(source, path.name, "exec")
             return JudgedFile(path)
-        module = engine.project.known(path) or build_module(path, source)
+        if module is None:
+            module = build_module(path, source)
     except BadInputError as error:
         return JudgedFile(path, (about_file("PP901", path, 1, str(error)),))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -52,7 +55,6 @@ def judge_file(engine: Engine, path: Path) -> JudgedFile:
         return JudgedFile(path, (unreadable,), concerned)
     engine.project.add(module)
     findings, classes = _judge_module(engine, module)
-    engine.forget(module)
     return JudgedFile(path, tuple(findings), True, classes, waivers_in(source))
 
 

@@ -202,7 +202,6 @@ class Project:
         self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
-        self._reached: set[Path] = set()
         self._roots: dict[Path, Path | None] = {}
         self._followed: dict[Path, bool] = {}
 
@@ -258,31 +257,14 @@ class Project:
         return imported
 
     def _read_import(self, module: Module, target: ImportedName) -> Module | None:
-        for path in self._imported_file(module, target):
-            imported = self.module(path)
-            if imported is not None:
-                self._reached.add(path)
-                return imported
-        return None
+        modules = map(self.module, self._imported_file(module, target))
+        return next((imported for imported in modules if imported is not None), None)
 
     def _origin(self, module: Module, name: str) -> tuple[Module, str] | None:
         """The module that an imported name comes from, and its name there."""
         target = module.imports.get(name)
         origin = self._imported_module(module, target) if target is not None else None
         return (origin, target.name) if target is not None and origin is not None else None
-
-    def forget(self, module: Module) -> bool:
-        """Free a module that no import has led to; what others look into stays."""
-        if module.path in self._reached:
-            return False
-        self._modules.pop(module.path, None)
-        for cls in module.refs.values():
-            self._lineages.pop(cls, None)
-        # The tree and the ClassRefs refer to each other.
-        module.tree.body.clear()
-        module.memo.clear()
-        module.refs.clear()
-        return True
 
     def find_class(self, module: Module, name: str) -> ClassRef | None:
         """The class that a (dotted) name means in a module, through re-exports."""
