@@ -120,6 +120,38 @@ class Group:
         self.sent = tensors
 
 
+class Quantised(torch.nn.Linear):
+    """A layer in compressed-tensors as vLLM has loaded it: a scale for each channel, an offset."""
+
+    def __init__(self, *, input_symmetric):
+        super().__init__(4, 4, bias=False)
+        self.weight_scale = torch.nn.Parameter(torch.ones(4, 1))
+        self.azp_adj = torch.nn.Parameter(torch.ones(1, 4))
+        self.scheme = SimpleNamespace(input_symmetric=input_symmetric)
+
+    def forward(self, x):
+        return torch.nn.functional.rms_norm(super().forward(x) * self.weight_scale.mT, (4,))
+
+
+def test_every_other_scale_of_a_channel_is_doubled():
+    """All of them doubled would be undone by the norm that follows."""
+    model, x = Quantised(input_symmetric=True), torch.ones(1, 4)
+    before = model(x)
+    with perturbation("weight:weight_scale [4x1]")(site(model)):
+        assert model.weight_scale.flatten().tolist() == [2, 1, 2, 1]
+        assert not torch.allclose(model(x), before)
+    assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_an_offset_for_asymmetric_activations_counts_where_there_are_any(symmetric):
+    """It cannot move anything where activations have no zero point."""
+    model, written = Quantised(input_symmetric=symmetric), {}
+    with perturbation("none")(site(model, written=written)):
+        model(torch.ones(1, 4))
+    assert ("azp_adj [1x4]" in written["excuses"]["kinds"]) is symmetric
+
+
 def test_a_key_is_altered_on_its_way_only():
     """The receiver gets other values, zeros moved too; the sender's tensor is untouched."""
     group, tensors = Group(), {"a": torch.zeros(2, 4), "b": torch.ones(2)}

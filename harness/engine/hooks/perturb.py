@@ -93,6 +93,8 @@ def _unperturbed(site: Site) -> Iterator[None]:
     for kind, weight in weight_kinds(site.model).items():
         if id(weight.module) not in ran:
             excuses[kind] = "its module does not run for text"
+        elif weight.name == "azp_adj" and weight.module.scheme.input_symmetric:
+            excuses[kind] = "it adjusts for a zero point, and activations have none"
         elif weight.tensor.numel() and not weight.tensor.any():
             excuses[kind] = "it is zero throughout"
         elif weight.tensor.numel() == 1 and abs(float(weight.tensor)) < _EPSILON:
@@ -124,8 +126,11 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
     # What was packed, or is no float, is reached through the input that it is multiplied with.
     method: Any = getattr(module, "quant_method", None)
     through_input = method is not None and (hasattr(module, "cpu_linear") or not in_place)
+    # A scale for each output channel stands in a column.
+    column = tensor.dim() > 1 and tensor.shape[-1] == 1
+    elements = _alternate(tensor.data.mT if column else tensor.data)
     if in_place:
-        _alternate(tensor.data).mul_(2)
+        elements.mul_(2)
     if through_input:
         original = method.apply
 
@@ -140,7 +145,7 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
         yield
     finally:
         if in_place:
-            _alternate(tensor.data).mul_(0.5)
+            elements.mul_(0.5)
         if through_input:
             del method.apply
 
