@@ -33,7 +33,8 @@ def serve(sweep, store, servers, launched, tmp_path_factory):
         if capture := store.find(cell.key):
             return capture
         folder = tmp_path_factory.mktemp(cell.id)
-        return store.commit(cell.key, folder, launched(made, cell, folder, servers))
+        manifest = launched(made, cell, folder, servers, phase_timeout=300)
+        return store.commit(cell.key, folder, manifest)
 
     return run
 
