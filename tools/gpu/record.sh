@@ -8,11 +8,12 @@
 # judge what the others gave. Environment: DEVICE (cuda), STORE, PYTHON (python3), MORE (options for all);
 # SERIES, the series gemma4-pp with the patch of empty-tile/ behind it: whether that alone makes the
 # kernels of 0.20.2 invariant; for real checkpoints WEIGHTS, the folder with smollm2-135m and
-# gemma3-270m (docs/models.md), and GSM8K, the questions: test.jsonl with train.jsonl beside it; for the
+# gemma3-270m (docs/models.md; REAL names others), and GSM8K, the questions: test.jsonl with
+# train.jsonl beside it; for the
 # census CENSUS, the folder configs/ that `pp-harness census --pin 0.33.0 --plan` writes.
 set -uo pipefail
 
-real=${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m
+real=${REAL:-${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m}
 recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,spec-ngram,spec-draft,structured,transformers
 # Architectures of 0.33.0 that need kernels of a GPU: state-space, linear attention, latent attention.
 census=$(printf ",shape:${CENSUS:-CENSUS}/%s.json" FalconMambaForCausalLM FalconH1ForCausalLM \
@@ -22,6 +23,7 @@ census=$(printf ",shape:${CENSUS:-CENSUS}/%s.json" FalconMambaForCausalLM Falcon
 declare -A steps=(
   [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
+  [short]="--pp 2 --pp-variant fixed --pp-model ple,shape:E4B --pp-profile both"
   [base]="--pp 2 --pp-variant base --pp-model ple,moe --pp-gsm8k-limit 64"
   [stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-profile stress"
   [invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense,moe --pp-profile stress --pp-kernels both"
