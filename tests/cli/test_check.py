@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from checkouts import FILES, Checkout
 from click.testing import CliRunner
+from families import family
 
 import harness.cli.changed_models
 import harness.cli.check
@@ -242,7 +243,7 @@ def test_the_registry_says_which_models_a_file_serves(checkout):
     llama = ModelClass(
         "vllm.model_executor.models.m", "LlamaForCausalLM", ("LlamaForCausalLM", "AliasForCausalLM")
     )
-    new = ModelClass("vllm.models.new", "NewForCausalLM", ("NewForCausalLM",))
+    new = ModelClass("vllm.models.new", "NewForCausalLM", ("NewForCausalLM",), is_multimodal=True)
     files = [f"{MODELS}/m.py", "vllm/models/new/nvidia/n.py"]
     assert changed_models(checkout.path, files) == (llama, new)
     assert len(generating_models(checkout.path)) == 3
@@ -324,12 +325,9 @@ def test_the_instruments_of_a_class_run(runs, tmp_path):
 
 @pytest.mark.vllm
 def test_a_tiny_checkpoint_is_real(tmp_path):
-    """It is of the class's default configuration, and is one that the harness takes."""
-    release = locate_vllm(load_pins().default)
-    root = release.package_dir.parent
-    (llama,) = (m for m in generating_models(root) if m.name == "LlamaForCausalLM")
-    (path,) = models_to_run([llama], root, release, tmp_path).models
-    assert resolve_model(path).config["architectures"] == ["LlamaForCausalLM"]
+    """It is built in a process of its own, and is one that the harness takes."""
+    harness.cli.changed_models._shrink(family("llama"), tmp_path / "l")
+    assert resolve_model(str(tmp_path / "l")).config["architectures"] == ["LlamaForCausalLM"]
 
 
 @pytest.mark.vllm
