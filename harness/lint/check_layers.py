@@ -20,7 +20,8 @@ from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
 _AWARE = ("PPMissingLayer", "start_layer", "end_layer", "is_pp_missing_parameter")
-_FIRST_RANK = re.compile(r"^(?!not ).*is_first_rank|intermediate_tensors is None")
+_OF_ONE_RANK = re.compile(r"^(?!not ).*is_(first|last)_rank|intermediate_tensors is None")
+_BUT_THE_LAST = re.compile(r"^not .*is_last_rank")
 _ASKS_ONE = ("hasattr", "getattr", "isinstance")
 _ASKS = ("isinstance", "is_pp_missing_parameter", "issubclass", "type")
 # Only elastic expert parallelism calls it, which vLLM refuses together with PP (ParallelConfig).
@@ -124,13 +125,16 @@ class _Reader:
 
     def _runs_everywhere(self, node: ast.For) -> bool:
         """Does every rank take the state of the model through the list?"""
-        on_first = (
-            part
-            for part in find(self.method.node, ast.If)
-            if _FIRST_RANK.search(ast.unparse(part.test))
-        )
-        inside = any(node in walk(statement) for part in on_first for statement in part.body)
-        return bool(carried_names(node)) and not inside
+        if not carried_names(node):
+            return False
+        for part in find(self.method.node, ast.If):
+            test, body = ast.unparse(part.test), part.body
+            if _OF_ONE_RANK.search(test) and any(node in walk(statement) for statement in body):
+                return False
+            is_end = isinstance(body[-1], ast.Return) and part.lineno < node.lineno
+            if is_end and _BUT_THE_LAST.search(test):
+                return False
+        return True
 
     def _indexed(self, node: ast.For) -> str:
         """`layer = self.layers[i]` in a loop over numbers: the list that is indexed."""

@@ -9,7 +9,7 @@ from harness.lint.report import Finding
 from harness.lint.rules import finding
 from harness.lint.stage import Stage, asserts_start
 from harness.lint.trace import Note, Role
-from harness.lint.values import kinds, tags_of
+from harness.lint.values import NO_TAGS, Null, kinds, tags_of
 
 
 def check(stage: Stage) -> Iterator[Finding]:
@@ -73,15 +73,24 @@ def _layer_inputs(stage: Stage) -> Iterator[Finding]:
         if not sent and not asserts_start(spot.module):
             text = f"layers use `{name}`, which only the first rank is given and no key carries on"
             yield finding("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
+    later = stage.views[Role.MIDDLE].trace.layer_arguments
+    for name, (null, spot) in first.trace.layer_arguments.items():
+        is_lost = later.get(name, (Null.UNKNOWN, spot))[0] is Null.YES and null is not Null.YES
+        if is_lost and name not in first.trace.loop_inputs and not asserts_start(spot.module):
+            text = f"layers are given `{name}`, which is None on later ranks"
+            yield finding("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:
     middle = stage.views[Role.MIDDLE]
     if not middle.sends or middle.is_open:
         return
+    sent = {name for name in middle.trace.carried if f"carry:{name}" in middle.sent_tags}
+    of_others = NO_TAGS.union(*(middle.trace.carried[name].initial for name in sent))
     for name, carried in middle.trace.carried.items():
-        received = any(tag.startswith("read:") for tag in carried.initial)
-        if received or f"carry:{name}" in middle.sent_tags or "aux" in name:
+        read = {tag for tag in carried.initial if tag.startswith("read:")}
+        # What starts as a copy of another state is not received, but for layers that keep it.
+        if read - of_others or name in sent or "aux" in name:
             continue
         if not carried.by_layers and asserts_start(carried.spot.module):
             continue

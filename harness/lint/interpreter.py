@@ -861,9 +861,8 @@ class Walker:
             case "dict" if not isinstance(node.func, ast.Attribute):
                 return self._dict_call(node, env)
             case "enumerate" | "zip" | "range" | "len":
-                for each in node.args:
-                    self.eval(each, env)
-                return Opaque(Null.NO)
+                tags = NO_TAGS.union(*(tags_of(self.eval(each, env)) for each in node.args))
+                return Opaque(Null.NO, derived(tags) if name in ("enumerate", "zip") else NO_TAGS)
             case _ if name in _PASS_THROUGH and first is not None and self._is_function(node.func):
                 return self.eval(node.args[-1] if name == "cast" else first, env)
             case _ if name in _TENSOR_MAKERS and first is not None:

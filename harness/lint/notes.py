@@ -113,6 +113,10 @@ def layer_loop(
         initial = tags_of(env.get(name, UNKNOWN))
         note = Carried(Spot(module, place), initial, by_layers=name in through_layers)
         trace.carried.setdefault(name, note)
+    stored = {name.id for name in find(node, ast.Name) if isinstance(name.ctx, ast.Store)}
+    for call in loops.layer_calls(node):
+        for name in (loops.given_names(call) & env.keys()) - stored:
+            trace.layer_arguments.setdefault(name, (nullness(env[name]), Spot(module, call)))
     if trace.role is Role.FIRST:
         for part in (part for statement in node.body for part in find(statement, ast.Name)):
             if f"input:{part.id}" in tags_of(env.get(part.id, UNKNOWN)):

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from harness.lint.project import Module, Spot
 from harness.lint.tree import Function
+from harness.lint.values import Null
 
 
 class Role(StrEnum):
@@ -84,6 +85,8 @@ class Trace:
     """Variables that go into a layer and come out of it, by name."""
     loop_inputs: dict[str, Spot] = field(default_factory=dict)
     """Arguments that only the first rank is given, used in a loop over layers there."""
+    layer_arguments: dict[str, tuple[Null, Spot]] = field(default_factory=dict)
+    """Variables that a loop hands to all of its layers as they are: can they be None?"""
     applied: dict[Step, Spot] = field(default_factory=dict)
     """Operations outside of the loops over layers, and where each was first seen."""
     loops: int = 0
