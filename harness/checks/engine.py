@@ -39,8 +39,8 @@ _FAILURE_CODES = {
 # In a traceback: the folders before the package that a file belongs to.
 _FOLDERS = re.compile(r'File "(?:[^"]*/)?(vllm|torch|lm_eval|transformers|harness|python3\.\d+)/')
 
-
-_ELSEWHERE = (
+# What is advised where a CPU lacks a kernel.
+ELSEWHERE = (
     "run it on a GPU (--pp-device cuda), shrink a model without these layers, or lend a checkout "
     "the compiled files of a nearer release (--pp-base-version)"
 )
@@ -67,7 +67,7 @@ def engine_failure(capture: Capture) -> Verdict | None:
         message = f"the baseline (PP=1) has no answer: {message}"
     is_blocked = capture.status is Status.BLOCKED
     if _lacking(capture) is not None:
-        fix = _ELSEWHERE
+        fix = ELSEWHERE
     elif failure.ours:
         fix = "pp-harness raised it, not the model: `pp-harness pin check VERSION`, then report it"
     elif failure.type == OUT_OF_MEMORY:
@@ -137,7 +137,7 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     finding = Finding(
         "ENG007",
         f"the CPU build of vLLM lacks a kernel of this model, at PP=1 too: {kernel}",
-        _ELSEWHERE,
+        ELSEWHERE,
         Severity.INFO,
         place=baseline.failure.place,
         evidence={"traceback": _without_folders(baseline.failure.traceback)},

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..checks.engine import ELSEWHERE
 from ..checks.finding import Outcome
 from ..models.stand_in import Reason, StandIn
 from .markdown import text
@@ -85,8 +86,7 @@ def judged_row(
     codes = {record.code for record in findings}
     reason = None
     if codes & {*_BASELINE}:
-        asks = any(_PROCESSOR in record.message for record in findings)
-        reason = Reason.PROCESSOR if asks else Reason.FAILS_AT_1
+        reason = _reason_at_1([record for record in findings if record.code in _BASELINE])
     elif all(record.verdict is Outcome.NOT_APPLICABLE for record in verdicts):
         reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
     table = {} if reason else _by_size(verdicts)
@@ -107,6 +107,16 @@ def judged_row(
         tuple(lint),
         tuple(loading),
     )
+
+
+def _reason_at_1(findings: Iterable[FindingRecord]) -> Reason:
+    """Say why PP=1 has no answer; at PP=N another exception may have come first."""
+    for record in findings:
+        if _PROCESSOR in record.message:
+            return Reason.PROCESSOR
+        if record.fix == ELSEWHERE:
+            return Reason.NO_KERNEL
+    return Reason.FAILS_AT_1
 
 
 def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from harness.checks.engine import ELSEWHERE
 from harness.checks.finding import Outcome
 from harness.models.stand_in import Reason, StandIn
 from harness.report.census import (
@@ -21,7 +22,7 @@ LLAMA = StandIn("LlamaForCausalLM", "transformers's LlamaConfig", {"model_type":
 FACTS = {"vllm": "0.20.2", "device": "CPU"}
 
 
-def report(outcomes, *codes, model="LlamaForCausalLM", says=""):
+def report(outcomes, *codes, model="LlamaForCausalLM", says="", fix="f"):
     """Make a report; `outcomes` are by PP size and check."""
     place = {"variant": "base", "model": model}
     verdicts = [
@@ -33,7 +34,7 @@ def report(outcomes, *codes, model="LlamaForCausalLM", says=""):
     ]
     findings = [
         FindingRecord(
-            **place, pp=2, check="engine", code=code, severity="error", fix="f",
+            **place, pp=2, check="engine", code=code, severity="error", fix=fix,
             message=f"says {code}{says}", place="vllm/model.py:7",
         )
         for code in codes
@@ -76,6 +77,14 @@ def test_a_model_that_asks_its_processor_is_told_from_one_that_fails():
     words = " You cannot pass text prompts when `skip_tokenizer_init=True`"
     row = judged_row(LLAMA, report(GREEN, "ENG004", says=words))
     assert row.reason is Reason.PROCESSOR
+
+
+def test_a_kernel_that_pp_1_lacks_is_the_reason_whatever_pp_n_fell_over_first():
+    """A stage may fail before it asks for the kernel; the device is the reason all the same."""
+    fails = {pp: {"engine": "fail", "logits": "blocked"} for pp in (2, 3, 4)}
+    row = judged_row(LLAMA, report(fails, "ENG001", "ENG004", fix=ELSEWHERE))
+    assert row.reason is Reason.NO_KERNEL
+    assert row.detail.startswith("ENG004")
 
 
 def test_an_architecture_that_the_report_lacks_has_not_run():
