@@ -16,11 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ..engine.names import ITSELF
 from ..engine.settings import Device, Profile
 from ..errors import BadInputError
+from ..files import read_toml
 from ..source.pin import InstalledVllm
 
 Pairs = tuple[tuple[str, str], ...]
@@ -137,11 +138,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name not in recipe_names():
         raise BadInputError(f"--pp-recipe {name}: there is {', '.join(recipe_names())}")
-    path = _RECIPES / f"{name}.toml"
-    try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise BadInputError(f"{path}: {error}") from error
+    return read_toml(_RECIPES / f"{name}.toml", Recipe)
 
 
 def read_pair(text: str) -> tuple[str, str]:
