@@ -17,14 +17,12 @@ pytestmark = pytest.mark.engine
 
 # Speculation is not among them: the CPU build of 0.20.2 lacks its kernel.
 RECIPES = ("aborts", "async", "logprobs", "lora", "prefix-cache", "structured")
-# Stages of 0.20.2 save into one file.
-AT_PP1 = ("sharded-state",)
 
 
 @pytest.fixture(scope="module")
 def serve(sweep, store, servers, launched, tmp_path_factory):
     """Return a function that gives dense's capture at a PP size by a recipe, or by none."""
-    options = Options(pps=(2,), recipes=(*RECIPES, *AT_PP1), gsm8k_limit=8, store=store.root)
+    options = Options(pps=(2,), recipes=RECIPES, gsm8k_limit=8, store=store.root)
     by_recipe = Sweep(options)
 
     def run(recipe, pp):
@@ -97,7 +95,7 @@ def test_the_engine_plans_asynchronously(serve):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("recipe", ["aborts", "async", "logprobs", "sharded-state"])
+@pytest.mark.parametrize("recipe", ["aborts", "async", "logprobs"])
 def test_a_recipe_that_changes_how_and_not_what_has_the_bits_of_none(serve, recipe):
     """On against off, behind every layer: cancelled requests leave no row and change none."""
     assert layer_rows(serve("", 1), "digest") == layer_rows(serve(recipe, 1), "digest")
