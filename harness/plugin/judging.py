@@ -2,32 +2,30 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..capture.devices import DevicePool
-    from ..capture.runner import CaptureResult
-    from ..checks.expectations import Expectations, Judgement
-    from ..checks.finding import Verdict
-    from ..plan.cell import Cell
-    from ..plan.points import Point
-    from ..plan.sweep import Sweep
-    from ..report.records import ItemRecord
-    from ..report.schema import CellRecord
+from ..capture.devices import DevicePool
+from ..capture.runner import CaptureResult
+from ..checks.expectations import Expectations, Judgement
+from ..checks.finding import Outcome, Verdict, blocked_by
+from ..checks.judge import judge
+from ..checks.refusals import judge_devices, judge_partition, judge_serving
+from ..plan.cell import Cell
+from ..plan.points import Point
+from ..plan.sweep import Sweep
+from ..report.records import ItemRecord, cell_record, item_record
+from ..report.schema import CellRecord
 
 
 @dataclass(frozen=True)
 class Judge:
     """Judges the points of several sweeps, by the pin of the point."""
 
-    sweeps: "Mapping[str, Sweep]"
-    expectations: "Mapping[str, Expectations]"
-    pool: "DevicePool"
+    sweeps: Mapping[str, Sweep]
+    expectations: Mapping[str, Expectations]
+    pool: DevicePool
 
-    def refusal(self, point: "Point") -> "Verdict | None":
+    def refusal(self, point: Point) -> Verdict | None:
         """Give the verdict on a point that needs no engine to be answered."""
-        from ..checks.refusals import judge_devices, judge_partition, judge_serving
-
         sweep = self.sweeps[point.pin]
         return (
             judge_partition(sweep.partition(point))
@@ -36,16 +34,12 @@ class Judge:
         )
 
     def __call__(
-        self, check: str, point: "Point", obtain: "Callable[[Cell], CaptureResult]"
-    ) -> "tuple[Judgement, ItemRecord]":
+        self, check: str, point: Point, obtain: Callable[[Cell], CaptureResult]
+    ) -> tuple[Judgement, ItemRecord]:
         """Judge a check: what the expectations make of its verdict, and the record of both.
 
         `obtain` waits for the capture of a cell.
         """
-        from ..checks.finding import Outcome, blocked_by
-        from ..checks.judge import judge
-        from ..report.records import cell_record, item_record
-
         sweep = self.sweeps[point.pin]
         refusal = self.refusal(point)
         cells: list[CellRecord] = []

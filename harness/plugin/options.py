@@ -4,6 +4,9 @@ import pytest
 
 from ..plan.options import Options, declarations, help_of, read_options
 
+# Tests that ask for it are run once for each point.
+POINT_FIXTURE = "pp_point"
+
 
 def add_options(parser: pytest.Parser) -> None:
     """Register every declared option."""

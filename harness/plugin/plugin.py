@@ -1,6 +1,6 @@
 """The pytest plugin: options, one item per check of a point, verdicts as test outcomes.
 
-Inert without `--pp`; harness/plugin/ holds the options, the run and what it prints.
+Inert without `--pp`: the run, and all that it needs, is imported then alone.
 """
 
 from collections.abc import Callable
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .options import add_options
-from .run import POINT_FIXTURE, Run
+from .options import POINT_FIXTURE, add_options
 
 if TYPE_CHECKING:
     from ..plan.points import Point
+    from .run import Run
 
 _NAME = "pp-harness"
 
@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--pp") is None:
         return
     from ..errors import BadInputError
+    from .run import Run
 
     try:
         run = Run(config)

@@ -9,25 +9,40 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from ..assets import suites_dir
+from ..capture.launch import launch
+from ..capture.order import CellPlan
+from ..capture.pools import find_pool
+from ..capture.runner import CaptureResult, Runner
+from ..capture.store import Store
+from ..checks.expectations import Expectations, Judgement, Setting, load_expectations
+from ..checks.registry import check_names
+from ..errors import BadInputError
+from ..plan.cell import Cell
+from ..plan.installation import find_installation
+from ..plan.points import Point
+from ..plan.sweep import Sweep, plan_sweeps
+from ..report.files import write_job_summary, write_reports
+from ..report.history import append, history_lines
+from ..report.records import ItemRecord, junit_properties
+from ..report.run_report import run_report
+from ..report.schema import Report
+from ..report.terminal import (
+    attribution_lines,
+    finding_lines,
+    header,
+    plan_lines,
+    question_lines,
+    verdict_table,
+    workaround_lines,
+)
 from .judging import Judge
-from .options import options_of
-
-if TYPE_CHECKING:
-    from ..capture.order import CellPlan
-    from ..capture.runner import CaptureResult, Runner
-    from ..checks.expectations import Expectations, Judgement
-    from ..plan.cell import Cell
-    from ..plan.points import Point
-    from ..plan.sweep import Sweep
-    from ..report.records import ItemRecord
-    from ..report.schema import Report
-    from .progress import ProgressLines
-
-POINT_FIXTURE = "pp_point"
+from .options import POINT_FIXTURE, options_of
+from .progress import ProgressLines, progress_lines
 
 
 class Run:
@@ -39,9 +54,6 @@ class Run:
         Raises:
             BadInputError: naming the option, the thing and the fix.
         """
-        from ..plan.installation import find_installation
-        from ..plan.sweep import plan_sweeps
-
         self._config = config
         self._stack = ExitStack()
         self._to_stop: list[Runner] = []
@@ -63,26 +75,21 @@ class Run:
             _ = self._judge
 
     @property
-    def points(self) -> "tuple[Point, ...]":
+    def points(self) -> tuple[Point, ...]:
         """Every point, those of the first pin first."""
         return tuple(point for sweep in self.sweeps.values() for point in sweep.points)
 
     @property
-    def _first(self) -> "Sweep":
+    def _first(self) -> Sweep:
         """The sweep whose store and devices all share."""
         return next(iter(self.sweeps.values()))
 
     @cached_property
     def _judge(self) -> Judge:
-        from ..capture.pools import find_pool
-
         return Judge(self.sweeps, self._expectations(), find_pool(self._first))
 
-    def _expectations(self) -> "dict[str, Expectations]":
+    def _expectations(self) -> dict[str, Expectations]:
         """Load the known findings that hold for this run, by the pin of the points."""
-        from ..assets import suites_dir
-        from ..checks.expectations import Setting, load_expectations
-
         source = self.options.gsm8k
         expectations = {}
         for label, sweep in self.sweeps.items():
@@ -101,18 +108,12 @@ class Run:
     # ---- engines ----------------------------------------------------------------------------
 
     @cached_property
-    def _lines(self) -> "ProgressLines | None":
-        from .progress import progress_lines
-
+    def _lines(self) -> ProgressLines | None:
         return progress_lines(self._config)
 
     @cached_property
-    def _runner(self) -> "Runner":
+    def _runner(self) -> Runner:
         """Runs the cells; starts as it is first asked for."""
-        from ..capture.launch import launch
-        from ..capture.runner import Runner
-        from ..capture.store import Store
-
         runner = Runner(
             Store(self._first.store),
             self._judge.pool,
@@ -125,14 +126,12 @@ class Run:
         self._to_stop.append(runner)
         return self._stack.enter_context(closing(runner))
 
-    def _queue(self, selected: "set[Point]") -> None:
+    def _queue(self, selected: set[Point]) -> None:
         """Run, or only plan, the cells of the selected points and of their baselines.
 
         Raises:
             pytest.UsageError: if a cell cannot be made from what was given.
         """
-        from ..errors import BadInputError
-
         places = dict.fromkeys(
             place for point in self.points if point in selected for place in (point, point.baseline)
         )
@@ -158,8 +157,6 @@ class Run:
 
     def pytest_report_header(self) -> list[str]:
         """Say what is measured, before anything runs."""
-        from ..report.terminal import header, question_lines
-
         lines = [line for sweep in self.sweeps.values() for line in header(sweep)]
         return [*lines, *question_lines(self._first)]
 
@@ -214,8 +211,6 @@ class Run:
     def _write(self) -> None:
         if not self._records:
             return
-        from ..report.files import write_job_summary, write_reports
-        from ..report.history import append, history_lines
 
         if self.options.report is not None:
             write_reports(self._report, self.options.report)
@@ -225,14 +220,6 @@ class Run:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the plan or the verdict table, and why a run without a verdict fails."""
-        from ..checks.registry import check_names
-        from ..report.terminal import (
-            attribution_lines,
-            finding_lines,
-            plan_lines,
-            verdict_table,
-            workaround_lines,
-        )
 
         def section(title: str, lines: list[str]) -> None:
             terminalreporter.section(title)
@@ -255,28 +242,21 @@ class Run:
 
     # ---- judging ----------------------------------------------------------------------------
 
-    def _obtain(self, cell: "Cell") -> "CaptureResult":
+    def _obtain(self, cell: Cell) -> CaptureResult:
         """Wait for the capture of a cell; progress lines are printed meanwhile."""
         with self._lines.shown() if self._lines else nullcontext():
             return self._runner.obtain(cell)
 
-    def judge(
-        self, check: str, point: "Point", item: pytest.Item
-    ) -> "tuple[Judgement, ItemRecord]":
+    def judge(self, check: str, point: Point, item: pytest.Item) -> tuple[Judgement, ItemRecord]:
         """Judge a check of a point, and keep its record."""
-        from ..report.records import junit_properties
-
         outcome, record = self._judge(check, point, self._obtain)
         self._records.append(record)
         item.user_properties += junit_properties(record)
         return outcome, record
 
     @cached_property
-    def _report(self) -> "Report":
+    def _report(self) -> Report:
         """The report of the run; once all items are judged."""
-        from ..capture.store import Store
-        from ..report.run_report import run_report
-
         order = {point.id: number for number, point in enumerate(self.points)}
         records = sorted(self._records, key=lambda record: order[record.verdict.point])
         arguments = self._config.invocation_params.args

@@ -2,28 +2,26 @@
 
 import platform
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
+from ..capture.store import Store
+from ..checks.expectations import Expectations
 from ..plan.hosts import host_identity
+from ..plan.sweep import Sweep
 from .attribution import attribution_records
 from .records import ItemRecord, unique_cells
 from .reproduce import lasting
 from .schema import SCHEMA, Report
 
-if TYPE_CHECKING:
-    from ..capture.store import Store
-    from ..checks.expectations import Expectations
-    from ..plan.sweep import Sweep
-
 
 def run_report(
-    sweeps: "Mapping[str, Sweep]",
-    expectations: "Mapping[str, Expectations]",
+    sweeps: Mapping[str, Sweep],
+    expectations: Mapping[str, Expectations],
     devices: int,
     items: list[ItemRecord],
     arguments: Iterable[object],
-    store: "Store",
+    store: Store,
 ) -> Report:
     """Build the report of a run; `sweeps` and `expectations` are by the pin of their points.
 
@@ -45,9 +43,7 @@ def run_report(
     return report.model_copy(update={"attribution": attribution_records(report, store)})
 
 
-def _environment(
-    sweeps: "list[Sweep]", devices: int, arguments: Iterable[object]
-) -> dict[str, Any]:
+def _environment(sweeps: list[Sweep], devices: int, arguments: Iterable[object]) -> dict[str, Any]:
     sweep, options = sweeps[0], sweeps[0].options
     environment = {
         "pp_harness": __version__,

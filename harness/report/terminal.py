@@ -1,23 +1,21 @@
 """Lines for a terminal: header, plan, verdict table, findings, and why an item fails."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from ..capture.order import CellPlan
+from ..checks.accuracy.power import FLIP_RATE, fewest_questions, questions_needed
 from ..checks.finding import Outcome, Severity
 from ..checks.registry import in_order
 from ..engine.hooks.workarounds import needed
 from ..engine.settings import Kernels, Mode, Profile
 from ..plan.points import telling_parts
+from ..plan.sweep import Sweep
 from .flips import answer_examples
 from .order import by_check, by_point, point_name
 from .records import ItemRecord
 from .schema import FindingRecord, Report, VerdictRecord
 from .text import aligned, figure, one_line
 from .view import workarounds_of
-
-if TYPE_CHECKING:
-    from ..capture.order import CellPlan
-    from ..plan.sweep import Sweep
 
 # Characters of a question or answer.
 _WIDTH = 160
@@ -26,7 +24,7 @@ _WIDTH = 160
 # ---- before a run ----------------------------------------------------------------------------
 
 
-def header(sweep: "Sweep") -> list[str]:
+def header(sweep: Sweep) -> list[str]:
     """Say what is measured."""
     variants = " ".join(variant.name for variant in sweep.variants)
     sizes = ", ".join(map(str, sweep.options.pps))
@@ -44,15 +42,13 @@ def header(sweep: "Sweep") -> list[str]:
     ]
 
 
-def question_lines(sweep: "Sweep") -> list[str]:
+def question_lines(sweep: Sweep) -> list[str]:
     """Say which drop of accuracy the questions of each profile can rule out."""
     profiles = {profile: sweep.questions(profile) for profile in sweep.options.profiles}
     return [_question_line(sweep, *asked) for asked in profiles.items() if asked[1]]
 
 
-def _question_line(sweep: "Sweep", profile: Profile, count: int) -> str:
-    from ..checks.accuracy.power import FLIP_RATE, fewest_questions, questions_needed
-
+def _question_line(sweep: Sweep, profile: Profile, count: int) -> str:
     options = sweep.options
     margin, limit = options.margin, options.gsm8k_limit
     needed, fewest = questions_needed(margin), fewest_questions(margin)
@@ -70,7 +66,7 @@ def _question_line(sweep: "Sweep", profile: Profile, count: int) -> str:
     return f"pp-harness: {warning}{count} questions{under} {can}"
 
 
-def plan_lines(planned: "CellPlan") -> list[str]:
+def plan_lines(planned: CellPlan) -> list[str]:
     """Show the schedule of a sweep: cells as they start, and the whole beside its lower bound."""
     lines = [f"{'start':>7}  {'seconds':>7}  {'devices':>7}  {'from':6}  cell"]
     for scheduled in planned.jobs:
