@@ -11,7 +11,10 @@ from typing import Any
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError, first_line
 from ..files import digest_of
-from ..models.instruments import CARD
+from ..models.class_defaults import class_defaults
+from ..models.config import read_config
+from ..models.instruments import CARD, instrument_names, instrument_path
+from ..models.shrink import shrink
 from ..source.checkout import changed_since, contents_of, find_base, open_checkout
 from ..source.pin import InstalledVllm
 from ..source.registry import ModelClass, generating_models
@@ -83,10 +86,6 @@ def models_to_run(
     Raises:
         BadInputError: nothing stands for any class.
     """
-    from ..models.class_defaults import class_defaults
-    from ..models.config import read_config
-    from ..models.instruments import instrument_names, instrument_path
-
     found: list[str] = []
     reasons: dict[str, str] = {}
     others: list[ModelClass] = []
@@ -123,8 +122,6 @@ def _shrunk(name: str, config: Mapping[str, Any], folder: Path) -> Path:
 
 def _shrink(config: Mapping[str, Any], out: Path) -> None:
     """Build a checkpoint in a process of its own: torch's gigabyte is free when engines start."""
-    from ..models.shrink import shrink
-
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         pool.submit(shrink, config, out).result()
 

@@ -3,15 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import BadInputError
+from ..lint.analyse import lint_change, lint_paths
+from ..lint.report import LintReport
+from ..source.checkout import check_vllm_tree
+from ..source.environments import find_vllm
+from ..source.pin import load_pins
+from .changed_models import changed_models, described, models_to_run, read_change, suite_command
 from .findings import FindingOutput, finding_options
-
-if TYPE_CHECKING:
-    from ..lint.report import LintReport
 
 # pytest's exit statuses that are verdicts; every other one means that there is none.
 _VERDICTS = (0, 1)
@@ -65,11 +68,7 @@ def check(
     raise SystemExit(status)
 
 
-def _lint(vllm: Path, revision: str | None) -> "LintReport":
-    from ..lint.analyse import lint_change, lint_paths
-    from ..source.checkout import check_vllm_tree
-    from .changed_models import read_change
-
+def _lint(vllm: Path, revision: str | None) -> LintReport:
     if revision is None:
         check_vllm_tree(vllm)
         return lint_paths([vllm])
@@ -81,16 +80,6 @@ def _lint(vllm: Path, revision: str | None) -> "LintReport":
 
 
 def _run(vllm: Path, revision: str | None, base_version: str | None, *, to_stderr: bool) -> int:
-    from ..source.environments import find_vllm
-    from ..source.pin import load_pins
-    from .changed_models import (
-        changed_models,
-        described,
-        models_to_run,
-        read_change,
-        suite_command,
-    )
-
     change = read_change(vllm, revision)
     if not change.names:
         click.echo("no model file changed: nothing to run", err=to_stderr)

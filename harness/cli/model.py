@@ -10,6 +10,7 @@ from ..models.instruments import instrument_names, instrument_path, read_card
 from ..models.partition import PARTITION_VARIABLE, PartitionPlan, as_value, plan_partition
 from ..models.shrink import find_config
 from ..models.shrink import shrink as build_shrunk
+from ..models.unplanned import unknown_split
 from ..report.text import aligned
 
 
@@ -77,8 +78,6 @@ def partition(config: str, sizes: str, split: str | None) -> None:
     (shape:E4B), or a hub id (only its config is fetched). Exit status 1: at some size no legal
     split exists, or the given one is illegal; 2: which splits are legal is not known.
     """
-    from ..models.unplanned import unknown_split
-
     content = find_config(config)
     unknown = unknown_split(content)
     if unknown is not None:

@@ -9,6 +9,8 @@ import click
 from ..engine.seeded import SeededChange, declared
 from ..engine.settings import Profile
 from ..errors import BadInputError
+from ..selftest.run import QUESTIONS, run_selftest
+from ..selftest.table import lines
 
 
 @click.command("selftest")
@@ -53,9 +55,6 @@ def selftest(
                 f"{change.description}"
             )
         return
-    from ..selftest.run import QUESTIONS, run_selftest
-    from ..selftest.table import lines
-
     report = run_selftest(
         changes,
         0 if quick else QUESTIONS,

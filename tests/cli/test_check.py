@@ -100,8 +100,8 @@ def runs(monkeypatch, tmp_path):
         (out / CARD).touch()
 
     monkeypatch.setattr(harness.cli.changed_models, "_shrink", shrink)
-    monkeypatch.setattr("harness.source.environments.find_vllm", lambda *_: None)
-    monkeypatch.setattr("harness.models.class_defaults.class_defaults", defaults)
+    monkeypatch.setattr("harness.cli.check.find_vllm", lambda *_: None)
+    monkeypatch.setattr("harness.cli.changed_models.class_defaults", defaults)
     return started
 
 
