@@ -1,18 +1,16 @@
 """The options by which commands of the lint write their findings, and what they do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from harness.errors import BadInputError
-
-if TYPE_CHECKING:
-    from harness.lint.report import LintReport
+from ..errors import BadInputError
+from ..lint import baseline as known
+from ..lint.render import RENDERERS
+from ..lint.report import LintReport
 
 _OPTIONS = (
     click.option(
@@ -64,9 +62,6 @@ class FindingOutput:
         Raises:
             BadInputError: The baseline cannot be read, or is none.
         """
-        from harness.lint import baseline as known
-        from harness.lint.render import RENDERERS
-
         if self.baseline is not None and self.write_baseline:
             count = known.write_baseline(self.baseline, report.failing)
             # Standard output stays what the format promises.

@@ -1,22 +1,20 @@
 """`pp-harness lint`: the command line of the static lint."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.cli.findings import FindingOutput, finding_options
-from harness.errors import BadInputError
+from ..errors import BadInputError
+from ..lint.analyse import lint_change, lint_paths
+from ..lint.rules import RULES, explain
+from .findings import FindingOutput, finding_options
 
 
 def _explain(context: click.Context, _: click.Parameter, code: str | None) -> None:
     if code is None or context.resilient_parsing:
         return
-    from harness.lint.rules import RULES, explain
-
     if code.lower() == "all":
         click.echo("\n".join(explain(rule) for rule in RULES))
     elif code.upper() in RULES:
@@ -64,8 +62,6 @@ def lint(
     PATHS are model files, folders, or the root of a vLLM tree. Exit status: 0 no errors or
     warnings, 1 errors or warnings (info never counts), 2 bad input.
     """
-    from harness.lint.analyse import lint_change, lint_paths
-
     writer = FindingOutput(**output)
     try:
         writer.check()
