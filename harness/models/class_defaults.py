@@ -94,8 +94,13 @@ def class_defaults(
 
 def _reviewed(architecture: str, found: ClassDefault) -> ClassDefault:
     """Apply the table of corrections to what a class gave."""
-    if why := corrections().get(architecture, {}).get("none"):
+    entry = corrections().get(architecture, {})
+    if why := entry.get("none"):
         return ClassDefault(reason=why)
-    if found.config is None:
-        return found
-    return ClassDefault(corrected(found.config, is_default=True), found.by)
+    config, by = found.config, found.by
+    if config is None:
+        if not (model_type := entry.get("read_as")):
+            return found
+        config = {"model_type": model_type, "architectures": [architecture]}
+        by = f"the table of corrections, after {entry['follows']}"
+    return ClassDefault(corrected(config, is_default=True), by)

@@ -209,10 +209,13 @@ def corrections() -> dict[str, dict[str, Any]]:
 def corrected(config: Mapping[str, Any], *, is_default: bool = False) -> dict[str, Any]:
     """Add what published configs of the model type or architecture have and this one lacks.
 
-    A default config's own values give way too: nobody has chosen them. A part is added to, not
-    replaced.
+    A default config's own values, and those of its parts, give way too: nobody has chosen them. A
+    part is added to, not replaced.
     """
     whole = dict(config)
+    for key, part in whole.items() if is_default else ():
+        if isinstance(part, Mapping) and part.get("model_type"):
+            whole[key] = corrected(part, is_default=True)
     for name in (config.get("model_type") or "", *(config.get("architectures") or ())):
         for key, value in corrections().get(name, {}).get("keys", {}).items():
             if isinstance(value, dict) and isinstance(whole.get(key), Mapping):

@@ -18,6 +18,8 @@ _WORST = (
 )  # fmt: skip
 # Findings by which PP=1 has no answer, and by which the device lacks a kernel.
 _BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
+# Of the former, that PP=1 raised an exception.
+_RAISED = "ENG004"
 # How vLLM words that a model's processor is asked for, which needs a tokenizer of its own.
 _PROCESSOR = "skip_tokenizer_init"
 _LONGEST = 160
@@ -116,7 +118,9 @@ def _reason_at_1(findings: Iterable[FindingRecord]) -> Reason:
             return Reason.PROCESSOR
         if record.fix == ELSEWHERE:
             return Reason.NO_KERNEL
-    return Reason.FAILS_AT_1
+        if record.code == _RAISED:
+            return Reason.FAILS_AT_1
+    return Reason.NOT_RUN  # it was ended, by a time limit
 
 
 def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict[str, Any]:

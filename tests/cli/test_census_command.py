@@ -23,21 +23,28 @@ def _vllm():
 
 def test_the_plan_says_what_has_a_config_and_why_not(tmp_path):
     """No engine starts; each architecture has a row with one reason."""
-    only = "GPT2LMHeadModel,OrionForCausalLM,VoxtralForConditionalGeneration,Gemma3nForCausalLM"
+    only = (
+        "GPT2LMHeadModel,OrionForCausalLM,TeleFLMForCausalLM,VoxtralForConditionalGeneration,"
+        "Gemma3nForCausalLM"
+    )
     result = run("--plan", "--only", only, "--out", str(tmp_path))
     assert result.exit_code == 0
     rows = json.loads((tmp_path / "census.json").read_text())["rows"]
     assert {row["architecture"]: row["reason"] for row in rows} == {
         "GPT2LMHeadModel": "not run yet",
-        "OrionForCausalLM": "no config",
+        "OrionForCausalLM": "not run yet",
+        "TeleFLMForCausalLM": "no config",
         "VoxtralForConditionalGeneration": "not run yet",
         "Gemma3nForCausalLM": "does not claim PP",
     }
+    (orion,) = [row["by"] for row in rows if row["architecture"] == "OrionForCausalLM"]
+    assert "OrionStarAI/" in orion, "no class gives a config, the table names what it follows"
     assert {file.stem for file in (tmp_path / "configs").iterdir()} == {
         "GPT2LMHeadModel",
+        "OrionForCausalLM",
         "VoxtralForConditionalGeneration",
     }
-    assert "4 architectures, 3 claim PP, 2 of these have a config, 2 can" in result.output
+    assert "5 architectures, 4 claim PP, 3 of these have a config, 3 can" in result.output
 
 
 @pytest.mark.parametrize("arguments", [("--only", "Lama"), ("--pin", "9.9"), ("--shard", "3/2")])

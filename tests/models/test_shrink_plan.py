@@ -253,6 +253,16 @@ def test_what_published_configs_have_is_added_and_never_overrides_a_choice(model
     assert corrected(chosen, is_default=True) == bare | keys
 
 
+def test_parts_of_a_default_are_corrected_too():
+    """A wrapper's default holds its decoder's; nobody has chosen either."""
+    decoder = {"model_type": "step3_text", "moe_layers_enum": [4, 5]}
+    wrapper = {"model_type": "w", "text_config": decoder}
+    expected = corrected(decoder, is_default=True)
+    assert expected["moe_layers_enum"] == corrections()["step3_text"]["keys"]["moe_layers_enum"]
+    assert corrected(wrapper, is_default=True)["text_config"] == expected
+    assert corrected(wrapper) == wrapper
+
+
 def test_multipliers_stay_away_from_one():
     """A scale of 1.0 that a stage applies twice changes nothing; others are the model's own."""
     plan = shrunk_config(

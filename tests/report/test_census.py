@@ -59,7 +59,7 @@ def test_the_word_of_a_size_is_its_worst_check():
     ("outcome", "codes", "reason"),
     [
         ("fail", ("ENG001", "ENG004"), Reason.FAILS_AT_1),
-        ("blocked", ("ENG005",), Reason.FAILS_AT_1),
+        ("blocked", ("ENG005",), Reason.NOT_RUN),
         ("not-applicable", ("ENG007",), Reason.NO_KERNEL),
     ],
 )
