@@ -190,6 +190,9 @@ def _judge(
             return [*judged, *(judge_file(engine, path.absolute()) for path in files)]
         return [*judged, *_judge_in_turns(engine, files, workers)]
     finally:
+        # What was made meanwhile counts as old, which is looked through seldom.
+        gc.freeze()
+        gc.unfreeze()
         if was_on:
             gc.enable()
 

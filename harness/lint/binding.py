@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from harness.lint.trace import Role
 from harness.lint.tree import Function, defaults_of, is_none, parameter_names
@@ -39,15 +38,10 @@ class Arguments:
     spread: bool = False
     """Are there arguments that the code does not list?"""
 
-    @cached_property
-    def all(self) -> tuple[Value, ...]:
-        """Every value that is passed."""
-        return (*self.args, *self.keywords.values(), *self.splats)
-
-    @cached_property
-    def tags(self) -> frozenset[str]:
-        """The origins of all of them."""
-        return NO_TAGS.union(*(tags_of(value) for value in self.all))
+    def __post_init__(self) -> None:
+        """Put together every value that is passed, and the origins of all of them."""
+        self.all: tuple[Value, ...] = (*self.args, *self.keywords.values(), *self.splats)
+        self.tags: frozenset[str] = NO_TAGS.union(*map(tags_of, self.all))
 
     @property
     def passes_received(self) -> bool:
