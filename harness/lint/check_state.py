@@ -20,6 +20,7 @@ def check(stage: Stage) -> Iterator[Finding]:
         yield finding(note.code, note.spot, note.text, symbol=symbol)
     yield from _layer_inputs(stage)
     yield from _repeated_ends(stage)
+    yield from _swapped_keys(stage)
 
 
 def _repeated_ends(stage: Stage) -> Iterator[Finding]:
@@ -35,6 +36,25 @@ def _repeated_ends(stage: Stage) -> Iterator[Finding]:
         if step.phase == "after" and step.tag in sent and step in last.applied:
             text = f"`{step.text}` is applied behind this rank's last layer, before every boundary"
             yield finding("PP610", spot, text, symbol=f"{stage.cls.name}.{step.text}")
+
+
+def _swapped_keys(stage: Stage) -> Iterator[Finding]:
+    """What is sent of one state starts another one on the next rank."""
+    middle = stage.views[Role.MIDDLE]
+    sent = {
+        key: (entry.spot, states)
+        for payload in middle.sends
+        for key, entry in payload.entries.items()
+        if len(states := kinds(entry.value, "carry:")) == 1
+    }
+    for key, (spot, states) in sent.items():
+        (name,) = states
+        carried = middle.trace.carried.get(name)
+        starts = {t for t in carried.initial if t.startswith("read:")} if carried else set()
+        keys = [tag.removeprefix("read:") for tag in sorted(starts)]
+        if keys and all(other in sent and sent[other][1] != states for other in keys):
+            text = f'`{name}` is sent as "{key}", and starts from "{keys[0]}" on the next rank'
+            yield finding("PP612", spot, text, symbol=f"{stage.cls.name}.{key}")
 
 
 def _first_rank_arguments(stage: Stage) -> Iterator[Note]:

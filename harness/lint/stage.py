@@ -18,10 +18,12 @@ from harness.lint.values import (
     Entry,
     Instance,
     Null,
+    Opaque,
     Payload,
     Received,
     Value,
     joined,
+    kinds,
     nullness,
     options_of,
     tags_of,
@@ -56,6 +58,14 @@ class View:
         return any(
             isinstance(o, Received) or tags_of(o) & {"forwarded", "maybe-forwarded"}
             for o in options_of(self.result)
+        )
+
+    @property
+    def keeps(self) -> bool:
+        """Can forward return what it received, or the state of its layers, as it is?"""
+        return any(
+            isinstance(option, Opaque) and (kinds(option, "carry:") or kinds(option, "read:"))
+            for option in options_of(self.result)
         )
 
     @property
