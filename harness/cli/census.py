@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,12 @@ _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits the
     multiple=True,
     help="census.json of another release (repeat): changes.md says what turned red or green.",
 )
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Longest time for all engines together; the next run goes on from there.",
+)
 @click.option("--plan", is_flag=True, help="Start no engine: say what has a config and what not.")
 def census(
     release: str | None,
@@ -66,6 +73,7 @@ def census(
     store: Path | None,
     out: Path,
     against: tuple[Path, ...],
+    time_limit: float | None,
     *,
     plan: bool,
 ) -> None:
@@ -88,9 +96,14 @@ def census(
     reports: list[Report] = []
     rows = _write(stand_ins, reports, lint, facts, out)
     configs = _written(runnable, out / "configs")
+    began = time.monotonic()
     for sweep, group in ({} if plan else _by_sweep(runnable[part], vllm)).items():
         files = [configs[each.architecture] for each in group]
-        reports.append(_run(pin.version, files, sweep, store, out))
+        options = sweep.options
+        if time_limit:
+            left = max(1.0, began + time_limit - time.monotonic())
+            options += ["--pp-time-limit", f"{left:.0f}"]
+        reports.append(_run(pin.version, files, options, store, out / f"run-{sweep.name}"))
         rows = _write(stand_ins, reports, lint, facts, out)
     claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
     configured = sum(each.by != "" for each in stand_ins)
@@ -213,13 +226,14 @@ def _written(stand_ins: Sequence[StandIn], folder: Path) -> dict[str, Path]:
     return files
 
 
-def _run(release: str, configs: Sequence[Path], sweep: _Sweep, store: Path, out: Path) -> Report:
+def _run(
+    release: str, configs: Sequence[Path], options: Sequence[str], store: Path, folder: Path
+) -> Report:
     """Run the architectures of one sweep; what the store has is not run again."""
-    folder = (out / f"run-{sweep.name}").absolute()
     command = [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-q", "-p", "no:cacheprovider"),
         *("--pp", ",".join(map(str, _SIZES)), "--pp-pin", release, "--pp-variant", "base"),
-        *("--pp-store", str(store), "--pp-report", str(folder), *sweep.options),
+        *("--pp-store", str(store), "--pp-report", str(folder.absolute()), *options),
         *("--pp-ignore-expected", "-k", "test_engine or test_contract or test_logits"),
         *("--pp-model", ",".join(f"shape:{path}" for path in configs)),
     ]
