@@ -22,6 +22,8 @@ _BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
 _RAISED = "ENG004"
 # How vLLM words that a model's processor is asked for, which needs a tokenizer of its own.
 _PROCESSOR = "skip_tokenizer_init"
+# A kernel was built for instructions that this processor lacks.
+_ILLEGAL = "killed by SIGILL"
 _LONGEST = 160
 
 
@@ -116,7 +118,7 @@ def _reason_at_1(findings: Iterable[FindingRecord]) -> Reason:
     for record in findings:
         if _PROCESSOR in record.message:
             return Reason.PROCESSOR
-        if record.fix == ELSEWHERE:
+        if record.fix == ELSEWHERE or _ILLEGAL in record.message:
             return Reason.NO_KERNEL
         if record.code == _RAISED:
             return Reason.FAILS_AT_1

@@ -85,6 +85,10 @@ def test_a_kernel_that_pp_1_lacks_is_the_reason_whatever_pp_n_fell_over_first():
     row = judged_row(LLAMA, report(fails, "ENG001", "ENG004", fix=ELSEWHERE))
     assert row.reason is Reason.NO_KERNEL
     assert row.detail.startswith("ENG004")
+    killed = report(fails, "ENG002", "ENG005", says=" rank 0 was killed by SIGILL in phase probes")
+    assert judged_row(LLAMA, killed).reason is Reason.NO_KERNEL, (
+        "an instruction is part of a device"
+    )
 
 
 def test_an_architecture_that_the_report_lacks_has_not_run():
