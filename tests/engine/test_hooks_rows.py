@@ -1,12 +1,14 @@
 """Which rows of logits a prompt keeps, and what is written of them."""
 
 from itertools import accumulate
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the tracer runs inside the engine, with torch")
 
 from harness.capture.record import Capture  # noqa: E402
+from harness.engine.hooks.model import _without_adapter  # noqa: E402
 from harness.engine.hooks.step import RowSpan, sampled_rows  # noqa: E402
 from harness.engine.hooks.tracer import Tracer  # noqa: E402
 from harness.engine.probes import keeps_logits  # noqa: E402
@@ -81,3 +83,13 @@ def test_logits_behind_the_last_forced_token_are_not_kept():
         *(True, True, True),
         *(False, False),
     ]
+
+
+def test_logits_of_prompts_pass_by_an_adapter():
+    """Its part is laid out for the rows that are sampled; the model has its layer again after."""
+    model = SimpleNamespace(logits_processor=SimpleNamespace(base_layer="plain"))
+    wrapped = model.logits_processor
+    assert _without_adapter(model, lambda: model.logits_processor) == "plain"
+    assert model.logits_processor is wrapped
+    bare = SimpleNamespace(logits_processor="plain")
+    assert _without_adapter(bare, lambda: bare.logits_processor) == "plain"

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -151,13 +152,29 @@ def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
                 spans,
                 rows,
                 output[0] if isinstance(output, tuple) else output,
-                lambda rows: original(self, rows, *args, **kwargs),
+                lambda rows: _without_adapter(self, lambda: original(self, rows, *args, **kwargs)),
                 runner.model_config.get_vocab_size(),
             )
         return None if logits is None else _forced(rows, logits)
 
     compute_logits._pp_harness = True  # type: ignore[attr-defined]
     model_class.compute_logits = compute_logits  # type: ignore[attr-defined]
+
+
+def _without_adapter(model: Any, compute: Callable[[], Any]) -> Any:
+    """Compute logits past the layer that adds an adapter's part, which is laid out for other rows.
+
+    That is the rows of the step that are sampled from; our adapters have no part there.
+    """
+    processor = getattr(model, "logits_processor", None)
+    base = getattr(processor, "base_layer", None)
+    if base is None:
+        return compute()
+    model.logits_processor = base
+    try:
+        return compute()
+    finally:
+        model.logits_processor = processor
 
 
 def _forced(rows: list[Row], logits: torch.Tensor) -> torch.Tensor:
