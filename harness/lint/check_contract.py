@@ -71,9 +71,13 @@ def _path(stage: Stage, forward: ast.AST) -> Iterator[Finding]:
         if not refuses and not touched and not any(trace.noted("PP202") for trace in senders):
             text = f"no path of {cls.name}.forward returns IntermediateTensors"
             yield finding("PP305", spot, text, symbol=cls.name)
-    elif keeping := [view.role for view in stage.senders if view.keeps and not view.passes_on]:
-        text = f"{cls.name}.forward can return a tensor on the {keeping[0]} rank, which has to send"
-        yield finding("PP305", spot, text, symbol=cls.name)
+    elif keeping := [view for view in stage.senders if view.keeps and not view.passes_on]:
+        verb = "can return" if all(view.sends for view in keeping) else "returns"
+        text = (
+            f"{cls.name}.forward {verb} a tensor on the {keeping[0].role} rank, which has to send"
+        )
+        about = finding("PP305", spot, text, symbol=cls.name)
+        yield replace(about, severity=Severity.WARNING) if verb == "can return" else about
     elif stage.sends_itself and not dropped:
         silent = not any(trace.reads or trace.open_read for trace in later)
         if silent and any(trace.receivers for trace in later):

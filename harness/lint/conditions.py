@@ -84,7 +84,7 @@ def compare(op: ast.cmpop, left: Value, right: Value, nodes: _Pair, role: Role) 
     )
     # The first layer and rank are number 0; of other literal numbers only a size of 1 tells.
     if isinstance(right, Const) and here is not None:
-        is_size = "world_size" in ast.unparse(nodes[0])
+        is_size = "world_size" in (*kinds(left, "at:"), last_name(nodes[0]))
         there = right.value if right.value == (1 if is_size else 0) else None
     return _COMPARED[type(op)](here, there) if None not in (here, there) else None
 

@@ -721,6 +721,8 @@ class Walker:
             return Const(self.trace.role is wanted)
         if node.attr in _DTYPES and isinstance(node.value, ast.Name) and node.value.id == "torch":
             return Opaque(Null.NO, frozenset({f"is:{_DTYPES[node.attr]}"}))
+        if node.attr == "pipeline_parallel_size":
+            return Opaque(Null.NO, frozenset({"at:world_size"}))
         if conditions.is_pp_group(node):
             return Opaque(Null.NO, frozenset({f"at:{node.attr}"}))
         if self._is_self(node.value):
