@@ -1,6 +1,8 @@
 """The size of a model: of its weights once loaded, and of its KV cache."""
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from .config import Config, Decoder, text_config
@@ -36,6 +38,12 @@ def embedding_bytes(config: Config, itemsize: int) -> int:
     return (decoder.vocab_size * decoder.hidden_size + ple) * itemsize
 
 
+def tokenizer_bytes(path: Path) -> int:
+    """Estimate the bytes of a loaded tokenizer: 18 times its file, measured with two (3, 32 MB)."""
+    file = path / "tokenizer.json"
+    return 18 * file.stat().st_size if file.is_file() else 0
+
+
 def step_bytes(config: Config, tokens: int, itemsize: int) -> int:
     """Compute the bytes that a layer computes of `tokens` tokens, roughly.
 
@@ -50,10 +58,40 @@ def kv_groups(config: Config) -> int:
 
     All groups have as many layers as the rarest kind; a block holds the tokens of one group.
     """
+    return sum(_groups(_own_kinds(Decoder.of(config))).values()) or 1
+
+
+def kv_share(config: Config, layers_per_rank: Sequence[int]) -> float:
+    """Compute which share of the KV cache of PP=1 the fullest stage holds.
+
+    A block takes one layer of each group for each of its tensors, and a stage has as many tensors
+    as it has layers of any one group: two of Gemma 3's three at PP=2. All stages have all blocks.
+    """
     decoder = Decoder.of(config)
-    own = (kind for layer, kind in enumerate(decoder.kinds) if layer not in decoder.kv_sources)
-    counts = Counter(own).values()
-    return sum(-(-count // min(counts)) for count in counts) or 1
+    groups = _groups(_own_kinds(decoder))
+    ends = list(accumulate(layers_per_rank))
+    fullest = [
+        max(
+            (-(-count // groups[kind]) for kind, count in _own_kinds(decoder, begin, end).items()),
+            default=0,
+        )
+        for begin, end in pairwise([0, *ends])
+    ]
+    return max(fullest) / min(_own_kinds(decoder).values(), default=1)
+
+
+def _own_kinds(decoder: Decoder, begin: int = 0, end: int | None = None) -> Counter[str]:
+    """Count the layers of a stage that have a cache of their own, by kind."""
+    return Counter(
+        kind
+        for layer, kind in list(enumerate(decoder.kinds))[begin:end]
+        if layer not in decoder.kv_sources
+    )
+
+
+def _groups(counts: Counter[str]) -> dict[str, int]:
+    """Count the groups of each kind."""
+    return {kind: -(-count // min(counts.values())) for kind, count in counts.items()}
 
 
 def kv_bytes(config: Config, tokens: int, itemsize: int) -> int:

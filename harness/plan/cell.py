@@ -20,8 +20,9 @@ _ENGINE = Path(engine.__file__).resolve().parent
 class Load:
     """How large a cell is, in bytes as computed in, and how many questions: for the scheduler.
 
-    `embedding_bytes` are those of the weights' bytes that the first and the last stage each hold,
-    `step_bytes` what the largest step computes in a layer.
+    `kv_bytes` are those of the stage that holds most of the cache, `embedding_bytes` those of the
+    weights' bytes that the first and the last stage each hold, `step_bytes` what the largest step
+    computes in a layer, `tokenizer_bytes` what the cell's process and its ranks share.
     """
 
     weight_bytes: int = 0
@@ -29,6 +30,7 @@ class Load:
     questions: int = 0
     embedding_bytes: int = 0
     step_bytes: int = 0
+    tokenizer_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,19 +41,25 @@ def cache_tokens(
 def rank_bytes(cell: Cell) -> int:
     """Predict the most memory that a rank of a cell holds: the first and the last have most.
 
-    Layers and cache are shared out among the stages; a first stage holds the embedding, a last one
-    the head, which may be the same weights.
+    Layers are shared out among the stages; a first stage holds the embedding, a last one the head,
+    which may be the same weights.
     """
-    load, parts = cell.load, cell.pp * cell.tp
+    load = cell.load
     ends = load.embedding_bytes / cell.tp
     layers = max(load.weight_bytes / cell.tp - ends, 0) / cell.pp
     logits = _LOGIT_COPIES * (cell.max_sequences * cell.vocab_size * 4 + _PROMPT_LOGITS_BYTES)
-    fixed = _RANK_BYTES + _SHARED_BYTES if cell.device is Device.CPU else 0
-    return int(fixed + ends + layers + load.kv_bytes / parts + load.step_bytes / cell.tp + logits)
+    fixed = _RANK_BYTES + _shared_bytes(cell) if cell.device is Device.CPU else 0
+    cache_and_step = (load.kv_bytes + load.step_bytes) / cell.tp
+    return int(fixed + ends + layers + cache_and_step + logits)
 
 
 def expected_bytes(cell: Cell) -> float:
     """Return the host memory in bytes that a CPU cell takes; a GPU cell's is not its host's."""
     if cell.device is not Device.CPU:
         return 0.0
-    return _CELL_BYTES + cell.pp * cell.tp * (rank_bytes(cell) - _SHARED_BYTES)
+    own = rank_bytes(cell) - _shared_bytes(cell)
+    return _CELL_BYTES + cell.load.tokenizer_bytes + cell.pp * cell.tp * own
+
+
+def _shared_bytes(cell: Cell) -> float:
+    return _SHARED_BYTES + cell.load.tokenizer_bytes

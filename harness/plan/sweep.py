@@ -1,6 +1,6 @@
 """A sweep: which variants, models and PP sizes are judged, and the cell of each engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,15 @@ from ..models.checkpoint import ModelSource, resolve_model
 from ..models.config import text_config
 from ..models.instruments import instrument_names
 from ..models.partition import PartitionPlan, as_value, plan_partition
-from ..models.size import embedding_bytes, kv_bytes, kv_groups, step_bytes, weight_bytes
+from ..models.size import (
+    embedding_bytes,
+    kv_bytes,
+    kv_groups,
+    kv_share,
+    step_bytes,
+    tokenizer_bytes,
+    weight_bytes,
+)
 from ..source.pin import Pin, load_pins
 from ..source.series import Variant
 from ..source.subject import Subject, read_subject
@@ -281,18 +289,28 @@ class Sweep:
             python=vllm.python,
             max_sequences=sequences,
             cache_tokens=cache * kv_groups(model.config),
-            load=self._load(model, step_tokens(point.profile, length), cache, gsm8k),
+            load=self._load(
+                model, step_tokens(point.profile, length), cache, gsm8k, plan.layers_per_rank
+            ),
         )
 
-    def _load(self, model: ModelSource, tokens: int, cache: int, gsm8k: Gsm8kSource | None) -> Load:
+    def _load(
+        self,
+        model: ModelSource,
+        tokens: int,
+        cache: int,
+        gsm8k: Gsm8kSource | None,
+        split: Sequence[int],
+    ) -> Load:
         """Compute the size of a cell whose steps have `tokens` and whose cache holds `cache`."""
         itemsize = _ITEM_BYTES[self.dtype]
         return Load(
             weight_bytes=weight_bytes(model.path, model.config, itemsize),
-            kv_bytes=kv_bytes(model.config, cache, itemsize),
+            kv_bytes=int(kv_bytes(model.config, cache, itemsize) * kv_share(model.config, split)),
             questions=count_questions(gsm8k.questions) if gsm8k else 0,
             embedding_bytes=embedding_bytes(model.config, itemsize),
             step_bytes=step_bytes(model.config, tokens, itemsize),
+            tokenizer_bytes=tokenizer_bytes(model.path) if gsm8k else 0,
         )
 
 

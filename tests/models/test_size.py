@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harness.models.instruments import instrument_path
-from harness.models.size import kv_bytes, kv_groups, weight_bytes
+from harness.models.size import kv_bytes, kv_groups, kv_share, tokenizer_bytes, weight_bytes
 from tools.instruments.recipes import TRAINED
 
 
@@ -49,7 +49,26 @@ def test_groups_of_layers():
     assert kv_groups(mixed) == 6
 
 
+def test_the_share_of_the_cache_in_the_fullest_stage():
+    """Of one kind as many as layers; of mixed kinds more: Gemma 3 270M has two of three at PP=2."""
+    assert kv_share({"num_hidden_layers": 30}, (8, 8, 7, 7)) == 8 / 30
+    gemma = {
+        "num_hidden_layers": 18,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3,
+    }
+    assert kv_share(gemma, (18,)) == 1
+    assert kv_share(gemma, (9, 9)) == 2 / 3
+    assert kv_share(gemma, (4, 5, 5, 4)) == 1 / 3
+
+
 def test_a_model_without_attention_heads_has_a_size(tmp_path):
     """Mamba's config names none; planning it divided by them."""
     config = {"num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 100}
     assert weight_bytes(tmp_path, config, 2) >= 100 * 64 * 2
+
+
+def test_a_tokenizer_has_the_size_of_its_file_many_times_over(tmp_path):
+    """A checkpoint without the file has none."""
+    assert tokenizer_bytes(tmp_path) == 0
+    (tmp_path / "tokenizer.json").write_text("x" * 1000)
+    assert tokenizer_bytes(tmp_path) == 18_000

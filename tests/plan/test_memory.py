@@ -57,10 +57,18 @@ def test_a_small_checkpoint_takes_less_than_6_gib_a_rank(cell, pp):
     """SmolLM2-135M in float32 with 5 examples a question; two such cells fit into 24 GiB."""
     load = Load(
         weight_bytes=WEIGHTS,
-        kv_bytes=kv_bytes(SMOLLM2, tokens(), FLOAT32),
+        kv_bytes=kv_bytes(SMOLLM2, tokens(), FLOAT32) // pp,
         embedding_bytes=embedding_bytes(SMOLLM2, FLOAT32),
         step_bytes=step_bytes(SMOLLM2, 8192, FLOAT32),
     )
     real = dataclasses.replace(cell, pp=pp, load=load, vocab_size=SMOLLM2["vocab_size"])
     assert rank_bytes(real) < 6 * GIB
     assert 2 * expected_bytes(real) < 24 * GIB
+
+
+def test_a_tokenizer_is_held_once_and_counted_in_each_rank(cell):
+    """The ranks are forked from the process that loaded it: their resident memory has its pages."""
+    small = dataclasses.replace(cell, pp=4, load=Load(weight_bytes=GIB))
+    large = dataclasses.replace(small, load=Load(weight_bytes=GIB, tokenizer_bytes=GIB))
+    assert rank_bytes(large) == rank_bytes(small) + GIB
+    assert expected_bytes(large) == pytest.approx(expected_bytes(small) + GIB, abs=8)
