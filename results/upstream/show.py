@@ -77,6 +77,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "granite": ("granite", {"embedding_multiplier": 12.0}, {}),
     "granite-transformers": (
         "granite",
         {"embedding_multiplier": 12.0},
