@@ -65,7 +65,7 @@ def kv_share(config: Config, layers_per_rank: Sequence[int]) -> float:
     """Compute which share of the KV cache of PP=1 the fullest stage holds.
 
     A block takes one layer of each group for each of its tensors, and a stage has as many tensors
-    as it has layers of any one group: two of Gemma 3's three at PP=2. All stages have all blocks.
+    as it has layers of any one group. All stages have all blocks.
     """
     decoder = Decoder.of(config)
     groups = _groups(_own_kinds(decoder))
