@@ -67,7 +67,7 @@ def test_the_model_grows_with_what_costs(cell, device):
 
 def test_memory(cell):
     """Weights, KV cache and ranks take memory on the CPU; the memory of GPUs is not the host's."""
-    heavy = dataclasses.replace(cell, load=Load(10 * GIB, 5 * GIB, 1))
+    heavy = dataclasses.replace(cell, load=Load(10 * GIB, 5 * GIB // 2, 1))
     assert expected_bytes(heavy) > 17 * GIB
     assert expected_bytes(dataclasses.replace(heavy, pp=4)) > expected_bytes(heavy)
     assert expected_bytes(dataclasses.replace(heavy, device=Device.CUDA)) == 0
@@ -89,7 +89,7 @@ def test_first_cell_of_a_tree_waits_for_the_import(cell, tmp_path):
 
 def test_a_cell_takes_the_devices_that_its_memory_comes_with(cell):
     """Memory counts on the CPU; a GPU cell takes a GPU for each rank."""
-    heavy = dataclasses.replace(cell, load=Load(10 * GIB, 5 * GIB, 1))
+    heavy = dataclasses.replace(cell, load=Load(10 * GIB, 5 * GIB // 2, 1))
     assert devices_needed(heavy, DevicePool("cpu", (0, 1, 2), memory=10 * GIB)) == 2
     gpu = dataclasses.replace(heavy, device=Device.CUDA, tp=2)
     assert devices_needed(gpu, DevicePool("cuda", (0,), memory=GIB)) == gpu.pp * gpu.tp
