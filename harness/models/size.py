@@ -68,16 +68,18 @@ def kv_share(config: Config, layers_per_rank: Sequence[int]) -> float:
     as it has layers of any one group. All stages have all blocks.
     """
     decoder = Decoder.of(config)
-    groups = _groups(_own_kinds(decoder))
-    ends = list(accumulate(layers_per_rank))
-    fullest = [
-        max(
-            (-(-count // groups[kind]) for kind, count in _own_kinds(decoder, begin, end).items()),
-            default=0,
-        )
-        for begin, end in pairwise([0, *ends])
-    ]
-    return max(fullest) / min(_own_kinds(decoder).values(), default=1)
+    counts = _own_kinds(decoder)
+    groups = _groups(counts)
+    stages = pairwise([0, *accumulate(layers_per_rank)])
+    fullest = max(
+        (
+            -(-count // groups[kind])
+            for begin, end in stages
+            for kind, count in _own_kinds(decoder, begin, end).items()
+        ),
+        default=0,
+    )
+    return fullest / min(counts.values(), default=1)
 
 
 def _own_kinds(decoder: Decoder, begin: int = 0, end: int | None = None) -> Counter[str]:

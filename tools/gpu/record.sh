@@ -9,8 +9,8 @@
 # SERIES, the series gemma4-pp with the patch of empty-tile/ behind it: whether that alone makes the
 # kernels of 0.20.2 invariant; for real checkpoints WEIGHTS, the folder with smollm2-135m and
 # gemma3-270m (docs/models.md; REAL names others), and GSM8K, the questions: test.jsonl with
-# train.jsonl beside it; for the
-# census CENSUS, the folder configs/ that `pp-harness census --pin 0.33.0 --plan` writes.
+# train.jsonl beside it; for the census CENSUS, the folder configs/ that
+# `pp-harness census --pin 0.33.0 --plan` writes.
 set -uo pipefail
 
 real=${REAL:-${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m}
