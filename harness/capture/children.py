@@ -5,6 +5,7 @@ There is one for each variant tree, mode and kernels.
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,20 @@ _PREFIX = "pp-harness-servers-"
 _LONGEST_ROOT = 107 - len("/" + _PREFIX + "0123456789ab" + "/s01234567" + "/" + 36 * "0")
 
 
+def _places(folder: Path) -> dict[str, str]:
+    """Send temporary files to `folder`, and leave what is found again by its place where it was.
+
+    vLLM leaves some behind: a file `vllm_dist_...` for each engine since 0.33.0.
+    """
+    shared = tempfile.gettempdir()
+    lasting = {
+        "TORCHINDUCTOR_CACHE_DIR": f"{shared}/torchinductor_{os.getuid()}",
+        "RAY_TMPDIR": shared,  # names the running cluster
+    }
+    kept = {name: os.environ.get(name, place) for name, place in lasting.items()}
+    return {"TMPDIR": str(folder), **kept}
+
+
 class _Server:
     """One running fork server and what it has reported."""
 
@@ -45,7 +60,7 @@ class _Server:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [cell.python or sys.executable, "-m", "harness.engine.server", cell.device],
-                env=server_environment(cell, cell.tree, package),
+                env=server_environment(cell, cell.tree, package) | _places(log.parent),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

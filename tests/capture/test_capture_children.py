@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,6 +87,25 @@ def test_a_cells_environment_is_its_own(start, engine):
         child, folder = start(name, env)
         assert wait_for(lambda child=child: child.poll() is not None)
         assert (folder / "seen").read_text() == seen
+
+
+def test_temporary_files_go_with_the_run(start, servers, engine, monkeypatch):
+    """What an engine leaves behind goes with the run; a cache stays where the next finds it."""
+    monkeypatch.setenv("RAY_TMPDIR", "/of/a/cluster")
+    engine(
+        "import tempfile\n"
+        'left = tempfile.NamedTemporaryFile(prefix="vllm_dist_", delete=False).name\n'
+        'seen = [left, os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["RAY_TMPDIR"]]\n'
+        '(folder / "seen").write_text("\\n".join(seen))\n'
+    )
+    child, folder = start("a")
+    assert wait_for(lambda: child.poll() is not None)
+    left, cache, cluster = (folder / "seen").read_text().splitlines()
+    assert Path(left).exists()
+    servers.close()
+    assert not Path(left).exists()
+    assert cache == f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}"
+    assert cluster == "/of/a/cluster"
 
 
 @pytest.mark.parametrize(
