@@ -122,7 +122,9 @@ def _settings(request: Request) -> dict[str, Any]:
         "pipeline_parallel_size": request.pp,
         "max_model_len": request.max_model_len,
         "max_num_seqs": request.max_sequences,
-        "max_num_batched_tokens": step_tokens(request.profile, request.max_model_len),
+        "max_num_batched_tokens": step_tokens(
+            request.profile, request.max_model_len, request.max_sequences
+        ),
         "num_gpu_blocks_override": -(-request.cache_tokens // KINDS[request.device].block_tokens),
         "distributed_executor_backend": str(request.executor),
         "enforce_eager": request.mode is Mode.EAGER,

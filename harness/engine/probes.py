@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .settings import EngineSettings, Profile
+from .settings import MAX_SEQUENCES, EngineSettings, Profile
 
 # Without a sliding window nothing special happens at any length; this one only spreads lengths.
 _DEFAULT_WINDOW = 32
@@ -90,10 +90,13 @@ def chunk_tokens(max_model_len: int) -> int:
     return max(32, max_model_len // 8)
 
 
-def step_tokens(profile: Profile, max_model_len: int) -> int:
-    """Return the token budget of a step: in *parity* all prompts of a batch of probes fit."""
+def step_tokens(profile: Profile, max_model_len: int, max_sequences: int) -> int:
+    """Return the token budget of a step: in *parity* all prompts of a batch of probes fit.
+
+    Where more requests run at once than probes are, their decode steps do not use up the budget.
+    """
     if profile is Profile.STRESS:
-        return chunk_tokens(max_model_len)
+        return chunk_tokens(max_model_len) + 3 * (max_sequences - MAX_SEQUENCES)
     return max(2048, max_model_len, min(4 * max_model_len, 8192))
 
 

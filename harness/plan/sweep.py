@@ -290,7 +290,11 @@ class Sweep:
             max_sequences=sequences,
             cache_tokens=cache * kv_groups(model.config),
             load=self._load(
-                model, step_tokens(point.profile, length), cache, gsm8k, plan.layers_per_rank
+                model,
+                step_tokens(point.profile, length, sequences),
+                cache,
+                gsm8k,
+                plan.layers_per_rank,
             ),
         )
 

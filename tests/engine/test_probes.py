@@ -14,6 +14,7 @@ from harness.engine.probes import (
     kept_positions,
     probe_set,
     split_pass,
+    step_tokens,
 )
 from harness.engine.settings import EngineSettings, Profile
 
@@ -127,6 +128,15 @@ def test_parity_decodes_batches_up_to_eight_and_of_24():
     for requests in batches:
         assert len({len(one.forced) for one in requests}) == 1
         assert len({len(one.prompt) for one in requests}) > 1
+
+
+@pytest.mark.parametrize(("sequences", "tokens"), [(32, 256), (256, 928)])
+def test_step_of_stress_holds_a_chunk_beside_the_decodes(sequences, tokens):
+    """More requests at once than probes leave room for prompts, which are cut all the same."""
+    assert step_tokens(Profile.STRESS, 2048, sequences) == tokens
+    assert tokens - sequences >= chunk_tokens(2048) - 32
+    flood = made("stress", max_model_len=2048, window=512)[1]
+    assert sum(len(one.prompt) for one in flood.requests) > 4 * tokens
 
 
 def test_stress_probes_are_in_flight_together_and_share_prefixes():
