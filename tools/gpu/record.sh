@@ -37,6 +37,7 @@ declare -A steps=(
   [pin26-v1-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.26.0 --pp-runner v1 --pp-profile stress"
   [pin26-shapes]="--pp 2 --pp-variant fixed --pp-model shape:E2B,shape:E4B --pp-pin 0.26.0 --pp-profile stress"
   [pin33]="--pp 2 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.33.0 --pp-gsm8k-limit 64"
+  [pin33-pp4]="--pp 4 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.33.0 --pp-gsm8k-limit 64"
   [pin33-v1]="--pp 2 --pp-variant base,fixed --pp-model ple --pp-pin 0.33.0 --pp-runner v1 --pp-gsm8k-limit 64"
   [pin33-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.33.0 --pp-profile stress"
   [pin33-E4B]="--pp 2 --pp-variant base,fixed --pp-model shape:E4B --pp-pin 0.33.0 --pp-profile stress"
