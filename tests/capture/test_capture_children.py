@@ -91,6 +91,7 @@ def test_a_cells_environment_is_its_own(start, engine):
 
 def test_temporary_files_go_with_the_run(start, servers, engine, monkeypatch):
     """What an engine leaves behind goes with the run; a cache stays where the next finds it."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it in its process
     monkeypatch.setenv("RAY_TMPDIR", "/of/a/cluster")
     engine(
         "import tempfile\n"
