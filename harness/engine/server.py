@@ -7,12 +7,14 @@ Run as `python -m harness.engine.server cpu|cuda`. Lines of JSON: on stdin
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
 import selectors
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,26 @@ def _import_everything(device: Device) -> None:
         importlib.import_module(module)
 
 
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """What is made within is passed over by the garbage collector, here and in all children.
+
+    vLLM collects twice as it loads a model: in each rank a walk over two million objects, which
+    copies the memory that forks share. Once more as a rank ends, behind `gc.unfreeze`: the end of
+    its process does that for it.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def _import_model(request: Path) -> None:
     """Import the model's module here, once for all its cells."""
     # What cannot be imported is the child's to report, in its own log.
-    with contextlib.suppress(Exception):
+    with _without_collecting(), contextlib.suppress(Exception):
         main.import_model_class(from_json(Request, request.read_bytes()).model_path)
 
 
@@ -75,7 +93,9 @@ def serve(device: Device) -> None:
     """Import, then fork and reap until stdin ends."""
     reply_to = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not mix with replies
-    _import_everything(device)
+    gc.unfreeze = lambda: None
+    with _without_collecting():
+        _import_everything(device)
 
     def reply(content: dict[str, Any]) -> None:
         os.write(reply_to, json.dumps(content).encode() + b"\n")
