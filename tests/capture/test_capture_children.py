@@ -109,6 +109,20 @@ def test_temporary_files_go_with_the_run(start, servers, engine, monkeypatch):
     assert cluster == "/of/a/cluster"
 
 
+def test_what_the_server_imported_is_no_work_for_the_collector(start, engine):
+    """It stays frozen in a child, also when vLLM ends a rank and asks for the contrary."""
+    engine(
+        "import gc\n"
+        "before, _ = gc.get_freeze_count(), gc.unfreeze()\n"
+        '(folder / "seen").write_text(f"{gc.isenabled()} {before} {gc.get_freeze_count()}")\n'
+    )
+    child, folder = start("a")
+    assert wait_for(lambda: child.poll() is not None)
+    is_enabled, before, after = (folder / "seen").read_text().split()
+    assert is_enabled == "True"
+    assert int(after) >= int(before) > 1000
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [("", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)],
