@@ -63,6 +63,13 @@ def _read(path):
     return path.read_text() if path.exists() else ""
 
 
+def seen(start, name="a", env=None):
+    """Run the stand-in to its end and return the text that it wrote down."""
+    child, folder = start(name, env)
+    assert wait_for(lambda: child.poll() is not None)
+    return (folder / "seen").read_text()
+
+
 def test_cells_of_a_variant_share_a_server(start, engine):
     """Cells with one tree are forks of one process; another tree, or kernels, have their own."""
     engine(PIDS)
@@ -83,10 +90,8 @@ def test_cells_of_a_variant_share_a_server(start, engine):
 def test_a_cells_environment_is_its_own(start, engine):
     """What one cell adds to its environment is not seen by the next fork."""
     engine('(folder / "seen").write_text(os.environ.get("OF_A_CELL", "unset"))')
-    for name, env, seen in (("a", {"OF_A_CELL": "1"}, "1"), ("b", {}, "unset")):
-        child, folder = start(name, env)
-        assert wait_for(lambda child=child: child.poll() is not None)
-        assert (folder / "seen").read_text() == seen
+    for name, env, expected in (("a", {"OF_A_CELL": "1"}, "1"), ("b", {}, "unset")):
+        assert seen(start, name, env) == expected
 
 
 def test_temporary_files_go_with_the_run(start, servers, engine, monkeypatch):
@@ -99,9 +104,7 @@ def test_temporary_files_go_with_the_run(start, servers, engine, monkeypatch):
         'seen = [left, os.environ["TORCHINDUCTOR_CACHE_DIR"], os.environ["RAY_TMPDIR"]]\n'
         '(folder / "seen").write_text("\\n".join(seen))\n'
     )
-    child, folder = start("a")
-    assert wait_for(lambda: child.poll() is not None)
-    left, cache, cluster = (folder / "seen").read_text().splitlines()
+    left, cache, cluster = seen(start).splitlines()
     assert Path(left).exists()
     servers.close()
     assert not Path(left).exists()
@@ -116,9 +119,7 @@ def test_what_the_server_imported_is_no_work_for_the_collector(start, engine):
         "before, _ = gc.get_freeze_count(), gc.unfreeze()\n"
         '(folder / "seen").write_text(f"{gc.isenabled()} {before} {gc.get_freeze_count()}")\n'
     )
-    child, folder = start("a")
-    assert wait_for(lambda: child.poll() is not None)
-    is_enabled, before, after = (folder / "seen").read_text().split()
+    is_enabled, before, after = seen(start).split()
     assert is_enabled == "True"
     assert int(after) >= int(before) > 1000
 
