@@ -16,7 +16,12 @@ def weight_name(kind: str) -> str:
     return f"{WEIGHT}:{kind}"
 
 
+def key_name(boundary: int, key: str) -> str:
+    """Name the perturbation of a key at the boundary behind stage `boundary`."""
+    return f"{KEY}:{boundary}:{key}"
+
+
 def key_names(keys: Iterable[str], stages: int) -> list[str]:
     """Name the perturbations of the boundary keys, each at each boundary."""
     keys = tuple(keys)
-    return [f"{KEY}:{boundary}:{key}" for boundary in range(stages - 1) for key in keys]
+    return [key_name(boundary, key) for boundary in range(stages - 1) for key in keys]

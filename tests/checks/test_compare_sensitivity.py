@@ -55,6 +55,26 @@ def test_what_cannot_matter_is_excused_with_its_reason(build):
     }
 
 
+@pytest.mark.parametrize("used", [[], [[0, 2]]], ids=["thrown away", "computed with"])
+def test_a_key_that_every_later_stage_throws_away_cannot_matter(build, used):
+    """Cohere in vLLM 0.33.0 sends a residual that the next layer overwrites before it reads it."""
+    candidate = build(pp=3, keys=KEYS)
+    for stage in (1, 2):
+        candidate.steps(stage)[0]["used"] = {"hidden_states": [[0, 8]], "per_layer_inputs": []}
+    candidate.steps(2)[0]["used"]["per_layer_inputs"] = used
+    for boundary in (0, 1):
+        candidate.effects[f"key:{boundary}:per_layer_inputs"] = 0.0
+    verdict = judge("logits", build(pp=1).save(), candidate.save())
+    if used:
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+    else:
+        assert verdict.outcome is Outcome.PASS
+        reason = "no stage behind the boundary computes with it"
+        assert verdict.figures["cannot_matter"] == {
+            f"key:{boundary}:per_layer_inputs": reason for boundary in (0, 1)
+        }
+
+
 def test_an_engine_that_tried_nothing_has_shown_nothing(build):
     """No list of perturbations is not an empty list of blind spots."""
     baseline = build(pp=1)

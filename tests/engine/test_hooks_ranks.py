@@ -152,6 +152,26 @@ def test_one_rank_of_a_stage_writes_its_logits(capture, v2):
 
 
 @RUNNERS
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
+def test_a_model_that_is_called_past_torchs_hooks_is_watched(capture, v2, eager):
+    """A class that vLLM may compile as a whole leaves the records of one that it may not."""
+    name = f"{{}}-{v2}-{eager}"
+    plain, past = (
+        capture(name.format(model), probes(), v2=v2, pp=2, eager=eager, model=model)
+        for model in ("TinyForCausalLM", "CalledPastHooks")
+    )
+    assert rows(past.logits) == rows(plain.logits)
+    for stage in (0, 1):
+        seen = [
+            (step.reads, step.used, step.returned, step.copied) for step in past.stages[stage].steps
+        ]
+        assert seen == [
+            (step.reads, step.used, step.returned, step.copied)
+            for step in plain.stages[stage].steps
+        ]
+
+
+@RUNNERS
 def test_compiled_code_gets_no_hook_inside(capture, v2):
     """Neither on the model's forward nor on a layer; boundaries and logits are recorded."""
     two = capture("two", probes(), v2=v2, pp=2, eager=False)

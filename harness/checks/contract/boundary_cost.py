@@ -23,6 +23,11 @@ class KeyCost:
     unused: float | None
     read: bool
 
+    @property
+    def is_thrown_away(self) -> bool:
+        """Whether a later stage reads the key, and none computes with any of it."""
+        return self.read and self.unused == 1.0
+
 
 def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
     """Cost of every key at every boundary; `stages` holds each stage, 0 first.
@@ -71,7 +76,7 @@ def cost_findings(costs: tuple[KeyCost, ...]) -> list[Finding]:
     for cost in costs:
         if not cost.read or not cost.unused:
             continue
-        if cost.unused == 1.0:
+        if cost.is_thrown_away:
             code, severity = "CON014", Severity.WARNING
             waste = "no later stage uses any of it"
             fix = "use what is read, or stop sending it"

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from ...capture.record import Capture
+from ...engine.perturbations import key_name
+from ..contract.boundary_cost import boundary_costs
 from ..finding import Finding, Outcome, Severity, Verdict
 
 # How many blind spots a message names; the evidence holds all.
@@ -12,10 +14,11 @@ _NAMED = 3
 def blind_spots(baseline: Capture, candidate: Capture, limit: float = 0.0) -> tuple[str, ...]:
     """Perturbations that did not move the logits by more than `limit`, though they should.
 
-    At PP=1 every kind of weight must have moved them, but for those that cannot (`excuses`), at
-    PP=N every boundary key. An engine that tried nothing has shown nothing.
+    At PP=1 every kind of weight must have moved them, at PP=N every boundary key, but for those
+    that cannot (`cannot_matter`). An engine that tried nothing has shown nothing.
     """
     spots: list[str] = []
+    excuses = cannot_matter(baseline, candidate)
     for capture in (baseline, candidate):
         tried = capture.sensitivity
         if not tried.asked:
@@ -23,9 +26,25 @@ def blind_spots(baseline: Capture, candidate: Capture, limit: float = 0.0) -> tu
         spots += [
             name
             for name in tried.asked
-            if tried.effects.get(name, 0.0) <= limit and name not in tried.excuses
+            if tried.effects.get(name, 0.0) <= limit and name not in excuses
         ]
     return tuple(spots)
+
+
+def cannot_matter(baseline: Capture, candidate: Capture) -> dict[str, str]:
+    """Perturbations that move no logits of any model of this class, each with the reason.
+
+    A key that the stages behind a boundary read and throw away is one: whatever it holds, they
+    compute the same, and what they compute instead is seen in the logits.
+    """
+    excuses = {**baseline.sensitivity.excuses, **candidate.sensitivity.excuses}
+    stages = candidate.stages
+    for cost in boundary_costs(stages) if all(rank.steps for rank in stages.values()) else ():
+        if cost.is_thrown_away:
+            excuses[key_name(int(cost.boundary.partition("->")[0]), cost.key)] = (
+                "no stage behind the boundary computes with it"
+            )
+    return excuses
 
 
 def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
@@ -35,11 +54,10 @@ def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
     """
     if verdict.outcome is not Outcome.PASS:
         return verdict
-    before, after = baseline.sensitivity, candidate.sensitivity
     figures = {
         **verdict.figures,
-        "sensitivity": {**before.effects, **after.effects},
-        "cannot_matter": {**before.excuses, **after.excuses},
+        "sensitivity": {**baseline.sensitivity.effects, **candidate.sensitivity.effects},
+        "cannot_matter": cannot_matter(baseline, candidate),
     }
     limit = verdict.figures.get("smallest_fault") or 0.0
     spots = blind_spots(baseline, candidate, limit)

@@ -14,7 +14,7 @@ from .scalars import scalar_kinds
 from .step import Row, RowSpan, sampled_rows
 from .tensors import traced
 from .tracer import Tracer
-from .wrap import HookError, names_of_vllm
+from .wrap import Call, HookError, names_of_vllm, wrap_calls
 
 # Most models call their stack `layers`; those after GPT-2 `h`, others `blocks`.
 _LAYER_NAME = re.compile(r"^(?P<prefix>(?:.*\.)?(?:layers|h|blocks))\.(?P<index>\d+)$")
@@ -59,37 +59,40 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     layers = decoder_layers(runner)
     tracer.write("layers", indices=list(layers))
 
-    def remember(_module: Any, _args: Any, output: Any) -> None:
-        runner._pp_harness_output = output
+    def remembered(call: Call, args: Any, kwargs: Any) -> Any:
+        runner._pp_harness_output = output = call(*args, **kwargs)
+        return output
 
     if is_last:
-        model.register_forward_hook(remember)
+        wrap_calls(model, remembered)
     if not runner.model_config.enforce_eager:
         return
 
-    def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        given = kwargs.get("intermediate_tensors")
-        if given is None and any(isinstance(each, IntermediateTensors) for each in args):
+    def given(call: Call, args: Any, kwargs: Any) -> Any:
+        tensors = kwargs.get("intermediate_tensors")
+        if tensors is None and any(isinstance(each, IntermediateTensors) for each in args):
             raise HookError("the model is given intermediate_tensors by position, not by name")
-        if given is None or not tracer.watching:
-            return None
-        if tracer.step is not None:
-            tracer.boundary("copied", dict(dict.items(given.tensors)))
-        content = tracer.watched(given.tensors)
-        return args, {**kwargs, "intermediate_tensors": traced(given, tracer.note, content)}
+        if tensors is not None and tracer.watching:
+            if tracer.step is not None:
+                tracer.boundary("copied", dict(dict.items(tensors.tensors)))
+            content = tracer.watched(tensors.tensors)
+            kwargs["intermediate_tensors"] = traced(tensors, tracer.note, content)
+        return call(*args, **kwargs)
 
-    model.register_forward_pre_hook(before, with_kwargs=True)
+    wrap_calls(model, given)
 
-    def after(_module: Any, _args: Any, output: Any) -> None:
+    def returned(call: Call, args: Any, kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
         if isinstance(output, IntermediateTensors):
             # What a stage only passes on is still watched; vLLM gets the tensor itself.
             output.tensors = {key: plain(value) for key, value in dict.items(output.tensors)}
             tracer.boundary("returned", dict(output.tensors))
+        return output
 
     # Innermost first: what the decoder returns, before a wrapper's epilogue can touch it.
     for name, module in model.named_modules():
         if name.count(".") <= 1 and name.rpartition(".")[2] in ("", "model", "language_model"):
-            module.register_forward_hook(after)
+            wrap_calls(module, returned)
 
     for index, module in layers.items():
         module.register_forward_hook(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+Call = Callable[..., Any]
+
 
 class HookError(RuntimeError):
     """A name that a hook relies on is not in this vLLM: no word about the model."""
@@ -67,6 +69,23 @@ def wrap_any(owner: type, names: tuple[str, ...], hook: Callable[..., Any]) -> N
         raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {listed}")
     for name in defined:
         wrap(owner, name, hook)
+
+
+def wrap_calls(module: Any, hook: Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]) -> None:
+    """Let `hook(call, args, kwargs)` answer each call of this module of a model.
+
+    Not by torch's forward hooks: vLLM calls past them the classes that it may compile.
+    """
+    owner = type(module)
+    original = owner.__call__
+
+    @functools.wraps(original)
+    def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is not module:
+            return original(self, *args, **kwargs)
+        return hook(functools.partial(original, self), args, kwargs)
+
+    owner.__call__ = hooked
 
 
 def _defines(owner: type, name: str) -> bool:

@@ -95,6 +95,13 @@ class TinyForCausalLM(PoolingModel):
         return logits if get_tp_group().rank_in_group == 0 else None
 
 
+class CalledPastHooks(TinyForCausalLM):
+    """As vLLM's decorator for what it may compile has it (on Ernie4_5ForCausalLM itself)."""
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+
 class GetsByName(TinyForCausalLM):
     """Calls a method that IntermediateTensors does not have (as Gemma4 did before PR #40786)."""
 
