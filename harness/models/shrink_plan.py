@@ -44,7 +44,8 @@ _CAPS: Mapping[str, int] = {
     "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
     "n_group": 2, "topk_group": 1, "kv_n_heads": 2,
     "first_k_dense_replace": 1,
-    "sliding_window": 32, "sliding_window_size": 32, "attention_chunk_size": 32,
+    "sliding_window": 32, "sliding_window_size": 32,
+    "attention_chunk_size": 128,  # a multiple of every block size of an engine
     "max_position_embeddings": 4096, "n_positions": 4096, "rotary_dim": 16,
     "hidden_size_per_layer_input": 16, "laurel_rank": 16,
     "q_lora_rank": 32, "v_head_dim": 32, "swa_v_head_dim": 32, "swa_num_attention_heads": 4,

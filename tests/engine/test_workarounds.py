@@ -100,3 +100,28 @@ def test_each_says_why_it_is_there_and_when_it_can_go():
         assert each.remove_when
         assert each.upstream
         assert each.devices
+
+
+class AnswersToAnyName:
+    """As llvmlite's library does, `__dict__` included."""
+
+    __slots__ = ()
+
+    def __getattribute__(self, name):
+        return print
+
+
+def test_an_object_that_gives_no_dictionary_holds_no_kernel(tmp_path):
+    """The scan reads others as before; a note is made only where it would have failed."""
+    (rank,) = Engine(tmp_path / "c").start().ranks
+    with rank.modules():
+        from vllm.triton_utils.dispatcher import kernel_of
+
+        owner = type("Owner", (), {})()
+        owner.kernel = "a kernel"
+        assert kernel_of(owner) == "a kernel"
+        assert kernel_of(int) is None
+    assert rank.call("pp_harness_workarounds") == []
+    with rank.modules():
+        assert kernel_of(AnswersToAnyName()) is None
+    assert rank.call("pp_harness_workarounds") == ["cpu-kernel-scan"]

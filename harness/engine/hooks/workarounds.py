@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..settings import Device
-from . import receive_buffer, shm
+from . import kernel_scan, receive_buffer, shm
 from .wrap import names_of_vllm
 
 
@@ -62,6 +62,18 @@ WORKAROUNDS = (
         remove_when="vLLM removes the names of its segments",
         upstream="not reported",
         apply=shm.install,
+    ),
+    Workaround(
+        name="cpu-kernel-scan",
+        reason=(
+            "the scan for Triton's kernels takes for a dictionary what llvmlite answers: an "
+            "AttributeError at the start of every model that imports numba, most multimodal ones"
+        ),
+        devices=(Device.CPU,),
+        since=(0, 32, 0),
+        remove_when="the scan reads no `vars()` of an object that has none",
+        upstream="not reported",
+        apply=kernel_scan.install,
     ),
 )
 

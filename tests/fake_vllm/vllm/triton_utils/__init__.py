@@ -1,0 +1,1 @@
+"""vLLM's stand-in for Triton where there is none."""
