@@ -79,7 +79,12 @@ def refill(name: str, tensor: torch.Tensor, seed: int, *, is_embedding: bool) ->
     was.
     """
     with torch.no_grad():
-        if tensor.dim() < 2 or tensor.numel() == 1:
+        if name.endswith(".A"):
+            # The decay of a state-space layer, which vLLM keeps as -exp(A_log): a positive one lets
+            # the state grow beyond all numbers in a prompt.
+            generator = generator_for(name, seed, tensor.device)
+            tensor.normal_(-1.0, VECTOR_SPREAD, generator=generator).clamp_(max=-VECTOR_SPREAD)
+        elif tensor.dim() < 2 or tensor.numel() == 1:
             start = tensor.float()
             if tensor.numel() > 1 and not name.endswith("weight"):
                 start = torch.zeros_like(start)

@@ -42,3 +42,11 @@ def test_a_bias_does_not_depend_on_what_memory_held():
     bias = drawn("layers.0.mlp.bias", garbage)
     assert torch.equal(bias, drawn("layers.0.mlp.bias", torch.ones(64)))
     assert bias.std().item() > 0.1
+
+
+@pytest.mark.parametrize("shape", [(64,), (32, 16)], ids=["per head", "per channel and state"])
+def test_a_decay_is_negative(shape):
+    """FalconH1 in vLLM 0.33.0 held NaN from position 67 on with decays of both signs."""
+    decay = drawn("model.layers.0.mamba.mamba.A", torch.zeros(shape))
+    assert decay.max().item() < 0
+    assert decay.std().item() > 0.1
