@@ -41,6 +41,12 @@ _CUDA_PART = re.compile(r"ImportError: [\w.]+ requires the (?P<name>CUDA [\w ]{1
 _WEIGHTS = re.compile(r"RuntimeError: expect weight to be (?P<name>[\w, ()]{1,80})")
 # The function that picks a kernel of matrix products for a CPU reads every weight as a matrix.
 _DISPATCH = re.compile(r"in (?P<name>dispatch_cpu_unquantized_gemm)\n[^\n]*\n(?:[ ~^]*\n)?\w*Error")
+# How experts are chosen on a CPU: by a softmax, or in groups.
+_ROUTER = re.compile(
+    r"cpu_router\.py\", line \d+[^\n]*\n *assert self\.scoring_func == \"(?P<name>\w+)\""
+)
+# The V2 runner's kernels are Triton's, of which a CPU has none.
+_RUNNER = re.compile(r"Model Runner V1 does not support|requires the V2 model runner")
 # vLLM's kernels for a CPU: "Unsupported CPU attention configuration: head_dim=16 isa=2".
 _CONFIGURATION = re.compile(r"Unsupported (?P<name>CPU [\w ]{1,40} configuration: [\w= ]{1,60})")
 # vLLM puts an empty module in the place of Triton where there is no GPU; its decorator leaves a
@@ -76,6 +82,10 @@ def missing_kernel(failure: Failure) -> str | None:
             return match["name"]
     if match := _WEIGHTS.search(error):
         return f"a matrix product of weights other than {match['name']}"
+    if match := _ROUTER.search(failure.traceback):
+        return f"a choice of experts by other than {match['name']}"
+    if _RUNNER.search(error):
+        return "Triton, for the V2 runner"
     if match := _DISPATCH.search(failure.traceback):
         return match["name"]
     if _PLAIN_KERNEL in error:

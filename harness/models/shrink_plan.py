@@ -56,7 +56,8 @@ _CAPS: Mapping[str, int] = {
     "conv_dim": _HIDDEN, "block_ff_dim": 192, "block_multiple_of": 32, "expert_hidden_dim": 64,
     "share_q_dim": _HIDDEN, "share_expert_dim": 64,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    "linear_key_head_dim": 128, "linear_value_head_dim": 128,  # kernels for a CPU take no smaller ones
+    # Kernels for a CPU take no smaller heads.
+    "linear_key_head_dim": 128, "linear_value_head_dim": 128,
 }  # fmt: skip
 # Kernels of latent attention take published sizes alone: 512 and 64 for a key, 128 for a value.
 _LATENT = {"v_head_dim"}

@@ -49,6 +49,11 @@ LACKED = {
     "NotImplementedError: FP8 KV cache is unsupported in CPU_ATTN": "FP8 KV cache",
     "TypeError: _rejection_greedy_sample_kernel_impl() got an unexpected keyword argument "
     "'SYNTHETIC_MODE'": ("rejection_greedy_sample_kernel as it is called"),
+    "ValidationError: 1 validation error for VllmConfig Value error, Model Runner V1 does not "
+    "support: Step5": "Triton, for the V2 runner",
+    "NotImplementedError: LongcatFlashNgramForCausalLM requires the V2 model runner": (
+        "Triton, for the V2 runner"
+    ),
 }
 OTHERS = (
     "AttributeError: 'IntermediateTensors' object has no attribute 'get'",
@@ -91,6 +96,16 @@ def test_a_weight_that_the_choice_of_a_cpu_kernel_cannot_read_is_named():
     chosen = place % "dispatch_cpu_unquantized_gemm" + "    ^^^^\n" + error
     assert missing_kernel(failure(error, traceback=chosen)) == "dispatch_cpu_unquantized_gemm"
     assert missing_kernel(failure(error, traceback=place % "forward" + error)) is None
+
+
+def test_a_choice_of_experts_that_no_cpu_kernel_makes_is_named():
+    """0.33.0 asserts on a CPU that scores which are in no groups come of a softmax."""
+    place = '  File "vllm/model_executor/layers/fused_moe/router/%s.py", line 239, in _compute\n'
+    refused = place % "cpu_router" + '    assert self.scoring_func == "softmax"\nAssertionError\n'
+    named = missing_kernel(failure("AssertionError: ", traceback=refused))
+    assert named == "a choice of experts by other than softmax"
+    elsewhere = place % "router" + '    assert self.scoring_func == "softmax"\nAssertionError\n'
+    assert missing_kernel(failure("AssertionError: ", traceback=elsewhere)) is None
 
 
 @pytest.mark.parametrize("error", OTHERS)
