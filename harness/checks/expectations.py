@@ -18,7 +18,10 @@ from .registry import ENGINE, check_names
 
 
 class _Entry(BaseModel):
-    """One `[[expected]]` table. Patterns are shell patterns; `*` is any."""
+    """One `[[expected]]` table. Patterns are shell patterns; `*` is any.
+
+    A code may be two, `ACC001|ACC002`: one of them shows, and which is a matter of chance.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +40,7 @@ class _Entry(BaseModel):
     gsm8k: tuple[str, ...] = ("*",)
     modes: tuple[str, ...] = ("*",)
     profiles: tuple[str, ...] = ("*",)
+    kernels: tuple[str, ...] = ("*",)
 
     @field_validator("checks")
     @classmethod
@@ -107,6 +111,7 @@ class Expectations:
             and entry.pp_min <= point.pp <= (entry.pp_max or point.pp)
             and entry.tp_min <= point.tp
             and _any(entry.profiles, point.profile)
+            and _any(entry.kernels, point.kernels)
         ]
 
     def not_applicable(self, points: tuple[Point, ...]) -> list[str]:
@@ -142,7 +147,8 @@ class Expectations:
                 return unexpected
             return Judgement(JudgementKind.EXPECTED, f"blocked by the engine: {cause.reason}")
         shown = {f.code for f in verdict.findings if f.severity is not Severity.INFO}
-        if entries and shown == {code for entry in entries for code in entry.codes}:
+        wanted = [set(code.split("|")) for entry in entries for code in entry.codes]
+        if entries and all(shown & codes for codes in wanted) and shown <= set().union(*wanted):
             reasons = "; ".join(f"{entry.reason} ({entry.link})" for entry in entries)
             return Judgement(JudgementKind.EXPECTED, reasons)
         return unexpected
