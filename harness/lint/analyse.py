@@ -15,7 +15,7 @@ from harness.lint.interpreter import construct
 from harness.lint.judge import JudgedFile, judge_file
 from harness.lint.project import Project
 from harness.lint.report import Finding, LintReport
-from harness.lint.sources import decoded, model_files
+from harness.lint.sources import concerns_pp, decoded, model_files
 from harness.lint.waivers import apply_waivers, waivers_in
 
 _FEW_FILES = 12
@@ -79,7 +79,7 @@ def lint_change(
     if not own:
         return LintReport()
     texts = {path: decoded(path) for path in names}
-    touched = importers_of(own, texts)
+    touched = [path for path in importers_of(own, texts) if concerns_pp(texts[path])]
     import_root = _import_root(vllm)
     judged = _judge(touched, import_root, jobs, first=own)
     with_others = [

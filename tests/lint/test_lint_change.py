@@ -32,7 +32,14 @@ class ToyEncoder(nn.Module):
 """
 WHOLE_ENCODER = ENCODER.replace("enable_pp=True", "enable_pp=False")
 MAKES_MODEL = "        self.model = ToyModel(vllm_config=vllm_config, prefix=prefix)\n"
-BROKEN = changed(('["hidden_states", "residual"], config', '["hidden_states"], config'))
+
+
+def broken(source: str) -> str:
+    """A model that declares a key too few."""
+    return source.replace('["hidden_states", "residual"], config', '["hidden_states"], config')
+
+
+BROKEN = broken(SOUND)
 
 
 def with_encoder(make: str) -> str:
@@ -96,10 +103,43 @@ def test_importers_are_followed_through_files_in_between(tree):
     assert own(lint_change(root, [MODELS / "encoder.py"])) == [("PP407", "encoder.py")]
 
 
+@pytest.mark.parametrize(
+    ("line", "make", "is_judged"),
+    [
+        ("from .encoder import ToyEncoder", "ToyEncoder(config)", True),
+        ("from .encoder import ToyEncoder as Tower", "Tower(config)", True),
+        ("from . import encoder", "encoder.ToyEncoder(config)", True),
+        ("from .encoder import (\n    ToyEncoder,  # or not\n)", "ToyEncoder(config)", True),
+        ("from .encoder import *", "ToyEncoder(config)", True),
+        ("from .encoder import Other, ToyEncoder", "None", False),
+        ("from .between import helper", "helper(config)", False),
+        ("from .between import make_encoder", "make_encoder(config)", True),
+        ("from .between import KINDS", "KINDS['audio'](config)", True),
+    ],
+)
+def test_only_what_can_reach_the_change_is_judged(tree, line, make, is_judged):
+    """A file that imports a changed one and uses nothing of it, or something else, is left out."""
+    between = """\
+from .encoder import ToyEncoder
+
+KINDS = {"audio": ToyEncoder}
+
+def helper(config):
+    return config
+
+@cached
+def make_encoder(config):
+    return KINDS["audio"](config)
+"""
+    wrapper = broken(with_encoder(make)).replace("from .encoder import ToyEncoder", line)
+    root = tree(encoder=WHOLE_ENCODER, between=between, wrapper=wrapper)
+    report = lint_change(root, [MODELS / "encoder.py"])
+    assert [finding.code for finding in report.others] == (["PP102"] if is_judged else [])
+
+
 def test_old_findings_of_importers_do_not_count(tree):
     """A fault that an importer had before is shown among the others, and status 0 is left."""
-    wrapper = BROKEN.replace("from .utils", "from .encoder import ToyEncoder\nfrom .utils")
-    root = tree(encoder=WHOLE_ENCODER, wrapper=wrapper)
+    root = tree(encoder=WHOLE_ENCODER, wrapper=broken(with_encoder("ToyEncoder(config)")))
     report = lint_change(root, [MODELS / "encoder.py"])
     assert own(report) == []
     assert [finding.code for finding in report.others] == ["PP102"]
