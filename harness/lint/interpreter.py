@@ -163,6 +163,8 @@ class Walker:
             if isinstance(value, Received):
                 self.trace.receivers.append((where, function, name))
         end = inner.block(function.body, {**arguments, **self_entries})
+        if self.depth == 0:
+            self.trace.refuses = end is None and not inner.returns
         end = reduce(join_env, (env for _, env in inner.returns), end)
         result = joined(value for value, _ in inner.returns) if inner.returns else NONE
         return result, entries_of(end or {}) or self_entries

@@ -96,6 +96,8 @@ def _place(each: Finding) -> tuple[str, str, int, str]:
 def _judge_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
     try:
         stage = derive(engine, cls)
+        if stage.refuses:
+            return  # vLLM ends in its message, whatever the class claims
         yield from check_contract.check(engine, stage)
         yield from check_layers.check(engine, stage)
         yield from check_weights.check(engine, stage)

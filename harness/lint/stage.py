@@ -92,6 +92,8 @@ class Stage:
     """How the class comes to declare nothing; empty where it does, or that cannot be told."""
     lineage: tuple[ClassRef, ...]
     parts: tuple[Part, ...]
+    refuses: bool = False
+    """Does the constructor raise wherever there are more ranks than one?"""
 
     @property
     def cls(self) -> ClassRef:
@@ -163,7 +165,10 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
     lineage = engine.project.lineage(cls).classes
     declared, undeclared = _declaration(engine, instance)
     parts = tuple(parts_of(engine, instance))
-    return Stage(instance, forward, forward_owner, views, declared, undeclared, lineage, parts)
+    refuses = engine.init_trace(instance, Role.MIDDLE).refuses
+    return Stage(
+        instance, forward, forward_owner, views, declared, undeclared, lineage, parts, refuses
+    )
 
 
 def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, str]:

@@ -89,6 +89,8 @@ class Trace:
     """Variables that a loop hands to all of its layers as they are: can they be None?"""
     applied: dict[Step, Spot] = field(default_factory=dict)
     """Operations outside of the loops over layers, and where each was first seen."""
+    refuses: bool = False
+    """The walk has no end but `raise`."""
     loops: int = 0
     """Loops over layers walked so far."""
     in_shape_test: int = 0
