@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.lint.waivers import apply_waivers, waivers_in
 
 _FEW_FILES = 12
 """Below this a second process costs more than it saves."""
+_MANY_FILES = 200
 
 
 def lint_paths(
@@ -200,12 +202,13 @@ def _judge(
 def _judge_in_turns(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
     """Judge files in processes that each take the next few neighbours when they are free.
 
-    Neighbours import each other. A pipe holds the numbers that are left: at most 2000 of two bytes,
-    which the smallest pipe takes at once.
+    Neighbours import each other. Of few files each is taken alone, the largest first, so that no
+    process ends long before another. A pipe holds the numbers that are left: at most 2000 of two
+    bytes, which the smallest pipe takes at once.
     """
-    import multiprocessing  # here: it costs as much as linting a file does
-
-    size = max(4, len(files) // 2000 + 1)
+    if len(files) < _MANY_FILES:
+        files = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
+    size = 1 if len(files) < _MANY_FILES else max(4, len(files) // 2000 + 1)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
     numbers, end = os.pipe()
     os.write(end, b"".join(number.to_bytes(2, "big") for number in range(len(parts))))
@@ -216,17 +219,24 @@ def _judge_in_turns(engine: Engine, files: Sequence[Path], workers: int) -> list
         return {n: [judge_file(engine, path.absolute()) for path in parts[n]] for n in taken}
 
     # fork: the parent has few modules and no threads, and what it has parsed is shared.
-    context = multiprocessing.get_context("fork")
+    # multiprocessing would do it in as many lines, and costs as much as linting a file to import.
     others = []
     for _ in range(workers - 1):
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=lambda to: to.send(judge()), args=(sender,), daemon=True)
-        process.start()
-        sender.close()
+        receiver, sender = os.pipe()
+        if not (process := os.fork()):
+            status = 1
+            try:
+                with os.fdopen(sender, "wb") as answer:
+                    pickle.dump(judge(), answer)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(sender)
         others.append((process, receiver))
     judged = judge()
-    for process, receiver in others:
-        judged |= receiver.recv()
-        process.join()
     os.close(numbers)
+    for process, receiver in others:
+        with os.fdopen(receiver, "rb") as answers:
+            judged |= pickle.load(answers)  # noqa: S301 - of our own process; EOFError: it was killed
+        os.waitpid(process, 0)
     return [file for number in sorted(judged) for file in judged[number]]
