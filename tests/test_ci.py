@@ -1,6 +1,7 @@
 """Continuous integration: every suite is run by a job, and the files are of the form they claim."""
 
 import configparser
+import os
 import re
 import shlex
 import tomllib
@@ -83,6 +84,14 @@ def test_own_runners_never_see_a_pull_request():
         triggers = set(yaml.safe_load(path.read_text())[True])
         own = any("self-hosted" in str(job["runs-on"]) for _, job in jobs(path))
         assert not own or triggers <= {"schedule", "workflow_dispatch"}
+
+
+def test_scripts_that_jobs_call_are_there():
+    """A script of ours is named by its place in the repository, and can be executed."""
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    scripts = re.findall(r"tools/[\w/-]+\.sh", text)
+    assert scripts
+    assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
 
 
 def test_a_job_s_summary_reaches_pytest():

@@ -30,6 +30,7 @@ declare -A steps=(
   [invariant-E4B]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress --pp-kernels both"
   [empty-tile]="--pp 2 --pp-series SERIES --pp-variant fixed,empty-tile --pp-model ple,dense --pp-profile stress --pp-kernels invariant"
   [compiled]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-mode compiled --pp-gsm8k-limit 64"
+  [compiled-invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-mode compiled --pp-kernels invariant --pp-gsm8k-limit 64"
   [v2]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-runner v2 --pp-gsm8k-limit 64"
   [pin26]="--pp 2 --pp-variant base,fixed --pp-model ple,dense,moe --pp-pin 0.26.0 --pp-gsm8k-limit 64"
   [pin26-v1]="--pp 2 --pp-variant base,fixed --pp-model ple --pp-pin 0.26.0 --pp-runner v1 --pp-gsm8k-limit 64"
