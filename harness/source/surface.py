@@ -38,7 +38,8 @@ class Names:
 
     Each of `names` is written `name`, or `name(a, b)` for a function whose first parameters after
     `self` must be called `a` and `b`, in this order; `one | other` asks for at least one of both.
-    A class may inherit what it is asked for. `used_by` is below `harness/engine/`.
+    A class may inherit what it is asked for. `used_by` is below `harness/engine/`. A release may
+    lack an `optional` file, and needs nothing of it then.
     """
 
     file: str
@@ -46,6 +47,7 @@ class Names:
     used_by: str
     names: tuple[str, ...]
     need: Need = Need.ALL
+    optional: bool = False
 
 
 def load_surface() -> tuple[Names, ...]:
@@ -58,6 +60,7 @@ def load_surface() -> tuple[Names, ...]:
             entry["used_by"],
             tuple(entry["names"]),
             Need[entry.get("need", "ALL")],
+            optional=entry.get("optional", False),
         )
         for entry in table
     )
@@ -95,7 +98,7 @@ def _problem(source: "_Source", group: Names, written: str) -> str:
     except SyntaxError as error:
         return f"missing: line {error.lineno} is no Python: {error.msg}"
     if scope is None:
-        return f"missing: no file vllm/{group.file}"
+        return "" if group.optional else f"missing: no file vllm/{group.file}"
     if group.owner is not None:
         owner = source.class_in(scope, group.owner)
         if owner is None:

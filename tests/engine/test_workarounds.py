@@ -114,14 +114,13 @@ class AnswersToAnyName:
 def test_an_object_that_gives_no_dictionary_holds_no_kernel(tmp_path):
     """The scan reads others as before; a note is made only where it would have failed."""
     (rank,) = Engine(tmp_path / "c").start().ranks
+    owner = type("Owner", (), {})()
+    owner.kernel = "a kernel"
     with rank.modules():
-        from vllm.triton_utils.dispatcher import kernel_of
+        from vllm.triton_utils.dispatcher import register_kernels
 
-        owner = type("Owner", (), {})()
-        owner.kernel = "a kernel"
-        assert kernel_of(owner) == "a kernel"
-        assert kernel_of(int) is None
+        assert register_kernels({"owner": owner, "a class": int}) == ["a kernel", None]
     assert rank.call("pp_harness_workarounds") == []
     with rank.modules():
-        assert kernel_of(AnswersToAnyName()) is None
+        assert register_kernels({"library": AnswersToAnyName()}) == [None]
     assert rank.call("pp_harness_workarounds") == ["cpu-kernel-scan"]

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,15 @@ def test_a_file_that_is_no_python_is_missing(tree):
     assert problem.startswith("missing: line 2 is no Python")
 
 
+def test_a_release_may_lack_an_optional_file(tree):
+    """It came with a later release; where it is there, it has the names."""
+    missing = Names("v1/later.py", None, "hooks/wrap.py", ("scan",), optional=True)
+    (finding,) = check_surface(tree(), [missing])
+    assert finding.problem == ""
+    (finding,) = check_surface(tree(), [replace(missing, optional=False)])
+    assert finding.problem.startswith("missing: no file")
+
+
 def test_the_table_is_well_formed():
     """Each name stands once, is written as the check reads it, and is used by a file that is there.
 
@@ -227,6 +237,7 @@ def test_the_check_imports_nothing_of_vllm():
     """Neither the release that it reads nor torch: it works where neither is installed."""
     program = f"""
 import sys
+from dataclasses import replace
 from pathlib import Path
 from harness.source.surface import check_surface
 check_surface(Path({str(FAKE)!r}))
