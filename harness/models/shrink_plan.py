@@ -27,6 +27,7 @@ from .instruments import VOCAB_SIZE
 from .unplanned import encoder_of
 
 MIN_LAYERS, MAX_LAYERS = 8, 12
+_STAGES = 4  # that a tiny model is split over at most
 _HIDDEN, _HEAD = 128, 32
 _ENCODER_LAYERS = 2
 _KV_COUNT_KEYS = (
@@ -242,7 +243,8 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
     if isinstance(pattern := text_config(config).get("hybrid_override_pattern"), str):
         kinds = tuple(pattern)
     period = _period(kinds, text_config(config))
-    fitting = [n for n in range(MIN_LAYERS, MAX_LAYERS + 1) if n % period == 0]
+    least = max(MIN_LAYERS, _STAGES * _deep_features(config))
+    fitting = [n for n in range(least, MAX_LAYERS + 1) if n % period == 0]
     wanted = min(total, fitting[0] if fitting else MAX_LAYERS)
     shared = len(decoder.kv_sources)
     if shared:
@@ -259,6 +261,13 @@ def kept_layers(config: Mapping[str, Any]) -> tuple[int, ...]:
             spare = max(layer for layer in chosen if held.count(kinds[layer]) > 1)
             chosen = chosen - {spare} | {kinds.index(kind)}
     return tuple(sorted(chosen))
+
+
+def _deep_features(config: Mapping[str, Any]) -> int:
+    """Count the layers that add features of a vision tower, which all have to be on one stage."""
+    own = len(config.get("deepstack_visual_indexes") or ())
+    parts = (part for part in config.values() if isinstance(part, Mapping))
+    return max(own, *map(_deep_features, parts), 0)
 
 
 def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:

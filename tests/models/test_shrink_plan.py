@@ -7,6 +7,7 @@ from harness.errors import BadInputError
 from harness.models.config import Decoder
 from harness.models.partition import plan_partition
 from harness.models.shrink_plan import (
+    MIN_LAYERS,
     corrected,
     corrections,
     kept_layers,
@@ -197,6 +198,15 @@ def test_a_wrapper_keeps_its_other_parts_beside_a_tiny_decoder(path):
         return own | text
 
     assert shrunk_wrapper(wrapped(decoder, 27)) == wrapped(shrunk_config(decoder), 2)
+
+
+def test_features_of_a_tower_fit_on_the_first_of_four_stages():
+    """A model refuses a split that parts the layers which add them (Qwen3-VL in vLLM 0.33.0)."""
+    text = {"model_type": "llama", "num_hidden_layers": 36, "hidden_size": 4096}
+    tower = {"deepstack_visual_indexes": [8, 16, 24], "depth": 27}
+    config = {"model_type": "a_wrapper", "text_config": text, "vision_config": tower}
+    assert len(kept_layers(config)) == 12
+    assert len(kept_layers({**config, "vision_config": {}})) == MIN_LAYERS
 
 
 def test_a_table_by_layer_numbers_is_cut_with_the_layers():
