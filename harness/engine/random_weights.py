@@ -95,9 +95,12 @@ def refill(name: str, tensor: torch.Tensor, seed: int, *, is_embedding: bool) ->
 
 
 def saved_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Return the model's own parameters and saved buffers by name; of tied ones, the first name."""
+    """Return the model's own parameters and saved buffers by name; of tied ones, the first name.
+
+    What lies on the meta device has no values: parts that vLLM does not build for text alone.
+    """
     found: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not tensor.is_meta:
             found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())

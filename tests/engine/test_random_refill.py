@@ -4,7 +4,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="drawing weights needs torch")
 
-from harness.engine.random_weights import EMBEDDING_STD, MATRIX_GAIN, refill  # noqa: E402
+from harness.engine.random_weights import (  # noqa: E402
+    EMBEDDING_STD,
+    MATRIX_GAIN,
+    refill,
+    saved_tensors,
+)
 
 
 def drawn(name, start, *, is_embedding=False):
@@ -50,3 +55,9 @@ def test_a_decay_is_negative(shape):
     decay = drawn("model.layers.0.mamba.mamba.A", torch.zeros(shape))
     assert decay.max().item() < 0
     assert decay.std().item() > 0.1
+
+
+def test_what_is_not_built_is_passed_over():
+    """vLLM leaves towers on the meta device where a multimodal model is served for text alone."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4, device="meta"))
+    assert list(saved_tensors(model)) == ["0.weight", "0.bias"]
