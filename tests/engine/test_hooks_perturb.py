@@ -75,6 +75,13 @@ def test_a_weight_moves_the_output_and_comes_back(model, kind):
     assert torch.equal(model(IDS), plain)
 
 
+def test_a_part_that_is_not_built_is_no_kind():
+    """Of a multimodal model that is served for text alone; nothing computes with it."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False))
+    model.image_newline = torch.nn.Parameter(torch.empty(4, device="meta"))
+    assert list(weight_kinds(model)) == ["0.weight [4x4]"]
+
+
 def test_a_packed_matrix_is_reached_through_its_input(model):
     """Where a CPU build has packed the weight away, doubling inputs is doubling its columns."""
     layer = model.layers[0]

@@ -46,6 +46,8 @@ def weight_kinds(model: torch.nn.Module) -> dict[str, Weight]:
         owner, _, name = full.rpartition(".")
         if id(tensor) in seen or not isinstance(tensor, torch.Tensor) or name.startswith("_"):
             continue  # tied, or the scales that an attention layer keeps for quantised caches
+        if tensor.is_meta:
+            continue  # not built: the model is served for text alone
         seen.add(id(tensor))
         if id(tensor) not in parameters and tensor.dtype not in _EXACTLY_DOUBLED:
             continue
