@@ -90,6 +90,13 @@ def test_a_run_is_told_which_ones_its_release_needs(release, device, has_buffer)
     assert bool(names) == (device is Device.CPU)
 
 
+def test_a_workaround_ends_with_the_release_that_needs_none():
+    """A later release, and a checkout of one, is not told of it."""
+    name = "cpu-moe-activation"
+    told = {release: name in needed(release, Device.CPU) for release in ("0.20.2", "0.26.0", "1.0")}
+    assert told == {"0.20.2": True, "0.26.0": False, "1.0": False}
+
+
 def test_each_says_why_it_is_there_and_when_it_can_go():
     """No entry without reason, end and what upstream knows of it; docs/runners.md names all."""
     page = (Path(__file__).parents[2] / "docs/runners.md").read_text(encoding="utf-8")
@@ -124,3 +131,35 @@ def test_an_object_that_gives_no_dictionary_holds_no_kernel(tmp_path):
     with rank.modules():
         assert register_kernels({"library": AnswersToAnyName()}) == [None]
     assert rank.call("pp_harness_workarounds") == ["cpu-kernel-scan"]
+
+
+def with_experts():
+    """Let the model import the experts of a CPU."""
+    from vllm.model_executor.layers.fused_moe import cpu_fused_moe  # noqa: F401
+
+
+def test_gated_silu_of_experts_makes_no_object(tmp_path):
+    """Other activations, and a later release's own function, are left alone."""
+    (rank,) = Engine(tmp_path / "c", prepare=with_experts).start().ranks
+    with rank.modules():
+        from vllm.model_executor.layers.fused_moe.cpu_fused_moe import (
+            _CPU_MOE_ACT_FN,
+            MoEActivation,
+        )
+
+        assert _CPU_MOE_ACT_FN[MoEActivation.SILU](1) == ("silu", 1)
+        assert _CPU_MOE_ACT_FN[MoEActivation.GELU](1) == ("gelu", 1)
+    assert rank.call("pp_harness_workarounds") == ["cpu-moe-activation"]
+
+
+def test_a_table_of_activations_that_is_right_is_left_alone(tmp_path):
+    """As 0.26.0 has it."""
+
+    def prepare():
+        with_experts()
+        from vllm.model_executor.layers.fused_moe import cpu_fused_moe as table
+
+        table._CPU_MOE_ACT_FN[table.MoEActivation.SILU] = table.SiluAndMul.forward_native
+
+    (rank,) = Engine(tmp_path / "c", prepare=prepare).start().ranks
+    assert rank.call("pp_harness_workarounds") == []

@@ -6,19 +6,20 @@ finds what it is for, whatever the version: a checkout has the version of the re
 its compiled files. Imports neither torch nor vLLM, because the controller reads the list too.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from ..settings import Device
-from . import kernel_scan, receive_buffer, shm
+from . import kernel_scan, moe_activation, receive_buffer, shm
 from .wrap import names_of_vllm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workaround:
-    """A change of ours to vLLM on `devices`, from the release `since` on (None: all of them).
+    """A change of ours to vLLM on `devices`, in the releases from `since` on and before `until`.
 
     `apply` patches vLLM's classes and is handed a function to call whenever the change acts.
     `upstream` is the address of the change that made it necessary, or says that there is none.
@@ -27,7 +28,8 @@ class Workaround:
     name: str
     reason: str
     devices: tuple[Device, ...]
-    since: tuple[int, ...] | None
+    since: tuple[int, ...]
+    until: tuple[int, ...] = (sys.maxsize,)
     remove_when: str
     upstream: str
     apply: Callable[[Callable[[], None]], None]
@@ -35,7 +37,7 @@ class Workaround:
     def is_for(self, release: str, device: Device) -> bool:
         """Whether a release (`0.33.0`) needs it on a device."""
         numbers = tuple(int(part) for part in release.split(".")[:3] if part.isdecimal())
-        return device in self.devices and (self.since is None or numbers >= self.since)
+        return device in self.devices and self.since <= numbers < self.until
 
 
 WORKAROUNDS = (
@@ -58,7 +60,7 @@ WORKAROUNDS = (
             "engine left stops a later one that gets its port"
         ),
         devices=(Device.CPU,),
-        since=None,
+        since=(0,),
         remove_when="vLLM removes the names of its segments",
         upstream="not reported",
         apply=shm.install,
@@ -74,6 +76,19 @@ WORKAROUNDS = (
         remove_when="the scan reads no `vars()` of an object that has none",
         upstream="not reported",
         apply=kernel_scan.install,
+    ),
+    Workaround(
+        name="cpu-moe-activation",
+        reason=(
+            "each call of gated SiLU in a mixture of experts makes an object that wants a "
+            "configuration: an AssertionError at PP=1 too, where the experts are computed in torch"
+        ),
+        devices=(Device.CPU,),
+        since=(0,),
+        until=(0, 26, 0),
+        remove_when="no release before 0.26.0 is a pin",
+        upstream="not reported; 0.26.0 has the function itself in the table",
+        apply=moe_activation.install,
     ),
 )
 
