@@ -51,6 +51,13 @@ LACKED = {
     "'SYNTHETIC_MODE'": ("rejection_greedy_sample_kernel as it is called"),
     "ValidationError: 1 validation error for VllmConfig Value error, Model Runner V1 does not "
     "support: Step5": "Triton, for the V2 runner",
+    "RuntimeError: causal_conv1d_weight_pack: support only width of 4": (
+        "causal_conv1d_weight_pack as it is called"
+    ),
+    "RuntimeError: causal_conv1d_fwd_cpu: expect x to be transposed.": (
+        "causal_conv1d_fwd_cpu as it is called"
+    ),
+    "NotImplementedError: fused_topk is not implemented as lack of triton.": "fused_topk",
     "NotImplementedError: LongcatFlashNgramForCausalLM requires the V2 model runner": (
         "Triton, for the V2 runner"
     ),
@@ -98,13 +105,23 @@ def test_a_weight_that_the_choice_of_a_cpu_kernel_cannot_read_is_named():
     assert missing_kernel(failure(error, traceback=place % "forward" + error)) is None
 
 
-def test_a_choice_of_experts_that_no_cpu_kernel_makes_is_named():
-    """0.33.0 asserts on a CPU that scores which are in no groups come of a softmax."""
-    place = '  File "vllm/model_executor/layers/fused_moe/router/%s.py", line 239, in _compute\n'
-    refused = place % "cpu_router" + '    assert self.scoring_func == "softmax"\nAssertionError\n'
-    named = missing_kernel(failure("AssertionError: ", traceback=refused))
+@pytest.mark.parametrize(
+    ("file", "asserted"),
+    [
+        ("router/cpu_router.py", "self.scoring_func"),
+        ("cpu_fused_moe.py", "scoring_func"),
+    ],
+    ids=["0.33.0", "0.20.2 and 0.26.0"],
+)
+def test_a_choice_of_experts_that_no_cpu_kernel_makes_is_named(file, asserted):
+    """vLLM asserts on a CPU that scores which are in no groups come of a softmax."""
+    place = (
+        '  File "vllm/model_executor/layers/fused_moe/%s", line 239, in _compute\n'
+        f'    assert {asserted} == "softmax"\nAssertionError\n'
+    )
+    named = missing_kernel(failure("AssertionError: ", traceback=place % file))
     assert named == "a choice of experts by other than softmax"
-    elsewhere = place % "router" + '    assert self.scoring_func == "softmax"\nAssertionError\n'
+    elsewhere = place % "router/router.py"
     assert missing_kernel(failure("AssertionError: ", traceback=elsewhere)) is None
 
 
