@@ -2,7 +2,8 @@
 
     python -m tools.census_page
 
-Every folder of results/census that is named as a release counts.
+Every folder of results/census that is named as a release counts; a later run of some of its
+architectures (`0.33.0-three`) stands for their rows.
 """
 
 from __future__ import annotations
@@ -29,8 +30,17 @@ def recorded_files() -> list[Path]:
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Read the censuses of whole releases, the oldest release first."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in recorded_files()]
+    """Read the censuses of whole releases, the oldest release first, with what ran again."""
+    documents = []
+    for file in recorded_files():
+        document, *parts = (
+            json.loads(each.read_text(encoding="utf-8"))
+            for each in (file, *sorted(file.parents[1].glob(f"{file.parent.name}-*/census.json")))
+        )
+        again = {row["architecture"]: row for part in parts for row in part["rows"]}
+        rows = [again.get(row["architecture"], row) for row in document["rows"]]
+        documents.append({**document, "rows": rows})
+    return documents
 
 
 def count_table(documents: Sequence[Mapping[str, Any]]) -> list[str]:
