@@ -17,6 +17,9 @@ _GPU_SHARE, _GPU_WORK_BYTES = 0.9, 6 * _GIB
 # Requests at full length that the probes need room for, and requests in flight where a GPU answers
 # real questions.
 FULL_PROBES, GPU_SEQUENCES = 8, 256
+# vLLM's CPU layers keep the embedding, a packed copy of it and one of the head, a head that is tied
+# to it too; some models have all three on every stage (seen with Gemma 3 in the maps of its ranks).
+_CPU_EMBEDDING_COPIES = 3
 # Copies of logits that a step holds, as computed, in float32, sorted and kept: of the sampler's,
 # and of the prompt rows that hooks/logits.py computes at a time.
 _LOGIT_COPIES, _PROMPT_LOGITS_BYTES = 4, 64 * 2**20
@@ -44,11 +47,12 @@ def rank_bytes(cell: Cell) -> int:
     Layers are shared out among the stages; a first stage holds the embedding, a last one the head,
     which may be the same weights.
     """
-    load = cell.load
-    ends = load.embedding_bytes / cell.tp
-    layers = max(load.weight_bytes / cell.tp - ends, 0) / cell.pp
+    load, on_cpu = cell.load, cell.device is Device.CPU
+    embedding = load.embedding_bytes / cell.tp
+    layers = max(load.weight_bytes / cell.tp - embedding, 0) / cell.pp
+    ends = embedding * (_CPU_EMBEDDING_COPIES if on_cpu else 1)
     logits = _LOGIT_COPIES * (cell.max_sequences * cell.vocab_size * 4 + _PROMPT_LOGITS_BYTES)
-    fixed = _RANK_BYTES + _shared_bytes(cell) if cell.device is Device.CPU else 0
+    fixed = _RANK_BYTES + _shared_bytes(cell) if on_cpu else 0
     cache_and_step = (load.kv_bytes + load.step_bytes) / cell.tp
     return int(fixed + ends + layers + cache_and_step + logits)
 

@@ -1,5 +1,6 @@
 """The census of a release: which architectures compute at PP=N what they compute at PP=1."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,12 @@ _WORST = (
 _BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
 # Of the former, that PP=1 raised an exception.
 _RAISED = "ENG004"
-# How vLLM words that a model's processor is asked for, which needs a tokenizer of its own.
-_PROCESSOR = "skip_tokenizer_init"
+# How vLLM and transformers word that a model's processor is asked for, which needs a tokenizer or
+# files of its own.
+_PROCESSOR = re.compile(
+    r"skip_tokenizer_init|--tokenizer-mode|Failed to load the processor"
+    r"|Can't load (?:feature extractor|image processor)|cannot import name '\w+Processor'"
+)
 # A kernel was built for instructions that this processor lacks.
 _ILLEGAL = "killed by SIGILL"
 _LONGEST = 160
@@ -116,7 +121,7 @@ def judged_row(
 def _reason_at_1(findings: Iterable[FindingRecord]) -> Reason:
     """Say why PP=1 has no answer; at PP=N another exception may have come first."""
     for record in findings:
-        if _PROCESSOR in record.message:
+        if _PROCESSOR.search(record.message):
             return Reason.PROCESSOR
         if record.fix == ELSEWHERE or _ILLEGAL in record.message:
             return Reason.NO_KERNEL

@@ -6,7 +6,7 @@ import pytest
 
 import harness.plan.memory as module
 from harness.engine.settings import MAX_SEQUENCES, Device
-from harness.models.size import embedding_bytes, kv_bytes, step_bytes
+from harness.models.size import embedding_bytes, kv_bytes, kv_share, step_bytes
 from harness.plan.cell import Load
 from harness.plan.memory import cache_tokens, expected_bytes, rank_bytes
 
@@ -64,6 +64,56 @@ def test_a_small_checkpoint_takes_less_than_6_gib_a_rank(cell, pp):
     real = dataclasses.replace(cell, pp=pp, load=load, vocab_size=SMOLLM2["vocab_size"])
     assert rank_bytes(real) < 6 * GIB
     assert 2 * expected_bytes(real) < 24 * GIB
+
+
+# Gemma 3 270M, whose vocabulary is most of it; its ranks in GiB, as measured in float32
+# (results/2026-11-27-cpu-real; its tokenizer.json has 33 MB).
+GEMMA3 = {
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "vocab_size": 262144,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention"] * 3,
+    "sliding_window": 512,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("split", "measured"), [([18], 5.4), ([9, 9], 4.7), ([5, 5, 4, 4], 3.7)], ids=["1", "2", "4"]
+)
+def test_a_large_vocabulary_is_predicted_with_its_packed_copies(cell, split, measured):
+    """No less than the fullest rank takes, and no more than a fifth above it."""
+    load = Load(
+        weight_bytes=1_072_400_000,
+        kv_bytes=int(kv_bytes(GEMMA3, 33 * 1035, FLOAT32) * kv_share(GEMMA3, split)),
+        embedding_bytes=embedding_bytes(GEMMA3, FLOAT32),
+        step_bytes=step_bytes(GEMMA3, 4 * 1035, FLOAT32),
+        tokenizer_bytes=18 * 33_250_876,
+    )
+    real = dataclasses.replace(
+        cell,
+        pp=len(split),
+        load=load,
+        vocab_size=GEMMA3["vocab_size"],
+        max_sequences=MAX_SEQUENCES,
+    )
+    assert measured < rank_bytes(real) / GIB < 1.2 * measured
+
+
+def test_a_gpu_keeps_no_packed_copies(cell):
+    """There the embedding counts once on the stage that holds it."""
+    load = Load(weight_bytes=2 * GIB, embedding_bytes=GIB)
+    alone = Load(weight_bytes=2 * GIB)
+    on = {
+        device: rank_bytes(dataclasses.replace(cell, device=device, load=load))
+        - rank_bytes(dataclasses.replace(cell, device=device, load=alone))
+        for device in Device
+    }
+    assert on[Device.CPU] - on[Device.CUDA] == 2 * GIB
 
 
 def test_a_tokenizer_is_held_once_and_counted_in_each_rank(cell):

@@ -72,11 +72,23 @@ def test_a_model_that_does_not_run_at_pp_1_has_a_reason_and_no_verdict(outcome, 
     assert codes[-1] in row.detail
 
 
-def test_a_model_that_asks_its_processor_is_told_from_one_that_fails():
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("You cannot pass text prompts when `skip_tokenizer_init=True`", Reason.PROCESSOR),
+        ("This model requires `--tokenizer-mode mistral`", Reason.PROCESSOR),
+        ("OSError: Can't load feature extractor for 'folder'.", Reason.PROCESSOR),
+        ("OSError: Can't load image processor for 'folder'.", Reason.PROCESSOR),
+        ("RuntimeError: Failed to load the processor.", Reason.PROCESSOR),
+        ("ImportError: cannot import name 'HunYuanVLProcessor' from 'x'", Reason.PROCESSOR),
+        ("ImportError: cannot import name 'Attention' from 'x'", Reason.FAILS_AT_1),
+        ("OSError: Can't load the model for 'folder'.", Reason.FAILS_AT_1),
+    ],
+)
+def test_a_model_that_asks_its_processor_is_told_from_one_that_fails(words, reason):
     """Text prompts do not reach every multimodal model."""
-    words = " You cannot pass text prompts when `skip_tokenizer_init=True`"
-    row = judged_row(LLAMA, report(GREEN, "ENG004", says=words))
-    assert row.reason is Reason.PROCESSOR
+    row = judged_row(LLAMA, report(GREEN, "ENG004", says=f" {words}"))
+    assert row.reason is reason
 
 
 def test_a_kernel_that_pp_1_lacks_is_the_reason_whatever_pp_n_fell_over_first():
