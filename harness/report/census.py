@@ -136,16 +136,17 @@ def census_document(rows: Iterable[CensusRow], facts: Mapping[str, Any]) -> dict
 
 
 def changes_table(documents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write the architectures whose answer is not the same in all censuses, one of them by a run.
+    """Write the architectures that turned red or green, or are red in some of the censuses alone.
 
     Each census is the content of a `census.json`; one may lack an architecture. What did not run
-    yet in one of them has not changed.
+    yet in one of them has not changed, nor has what only came, went or became runnable, and passes.
     """
     answers = [{row["architecture"]: answer_of(row) for row in each["rows"]} for each in documents]
     lines = []
     for name in sorted(set().union(*answers)):
         words = [each.get(name, "not in the registry") for each in answers]
-        if len({*words}) > 1 and Reason.NOT_RUN not in words and {*words} & {*_WORST}:
+        by_runs = {*words} & {*_WORST}
+        if len({*words}) > 1 and Reason.NOT_RUN not in words and by_runs - {Outcome.PASS}:
             lines.append((name, *words))
     return markdown_table(("architecture", *(str(each["vllm"]) for each in documents)), lines)
 

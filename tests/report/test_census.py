@@ -119,7 +119,7 @@ def test_the_lint_and_the_run_are_compared():
 
 
 def test_what_changed_between_releases_is_told_and_nothing_else():
-    """A row that turned red, one that is new, and none whose answer is the same or never ran."""
+    """A row that turned red and a new red one; none that is the same, went or never ran."""
     names = ("SameForCausalLM", "WorseForCausalLM", "NoneForCausalLM")
     same, worse, none = (StandIn(name, "b", {}) for name in names)
     red = GREEN | {2: {"logits": "fail"}}
@@ -131,7 +131,8 @@ def test_what_changed_between_releases_is_told_and_nothing_else():
         return judged_row(each, report(outcomes, model=each.architecture))
 
     new = StandIn(none.architecture, reason=Reason.NO_PP)
-    before = document("0.20.2", ran(same, GREEN), ran(worse, GREEN), planned_row(none))
+    gone = ran(StandIn("GoneForCausalLM", "b", {}), GREEN)
+    before = document("0.20.2", ran(same, GREEN), ran(worse, GREEN), planned_row(none), gone)
     after = document("0.33.0", ran(same, GREEN), ran(worse, red), planned_row(new), ran(LLAMA, red))
     assert changes_table([before, after]) == [
         "| architecture | 0.20.2 | 0.33.0 |",
