@@ -49,7 +49,7 @@ def test_share_that_no_later_stage_uses(build):
 def test_unwatched_use_is_unknown_not_unused(build):
     """A capture whose forward was not watched says nothing about use."""
     costs = boundary_costs(build().save().stages)
-    assert costs == (KeyCost("0->1", "hidden_states", 32, None, read=True),)
+    assert costs == (KeyCost(0, "hidden_states", 32, None, read=True),)
 
 
 def test_a_key_that_is_read_and_thrown_away_is_a_warning(build):

@@ -79,7 +79,7 @@ def test_an_engine_that_tried_nothing_has_shown_nothing(build):
     """No list of perturbations is not an empty list of blind spots."""
     baseline = build(pp=1)
     baseline.forget(0, "weights")
-    assert blind_spots(baseline.save(), build(pp=2).save()) == (
+    assert blind_spots(baseline.save(), build(pp=2).save(), ()) == (
         "anything at PP=1: nothing was tried",
     )
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 def test_an_instrument_answers_to_every_weight_and_key(run):
     """PLE at PP=2: each kind of weight and both keys move the logits far beyond rounding."""
     baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 2)
-    assert blind_spots(baseline, candidate) == ()
+    assert blind_spots(baseline, candidate, ()) == ()
     effects = baseline.sensitivity.effects | candidate.sensitivity.effects
     assert {"key:0:hidden_states", "key:0:per_layer_inputs"} < set(effects)
     assert any("per_layer_projection.weight" in name for name in effects)

@@ -11,17 +11,22 @@ from ..finding import Finding, Severity
 
 @dataclass(frozen=True)
 class KeyCost:
-    """One key at one boundary.
+    """One key at one boundary, the one behind `stage`.
 
     `unused` is the share (0 to 1) of a token's elements that no later stage's forward used in the
     watched step; None where a later stage was not watched. `read` says that one asked for the key.
     """
 
-    boundary: str
+    stage: int
     key: str
     bytes_per_token: int
     unused: float | None
     read: bool
+
+    @property
+    def boundary(self) -> str:
+        """The boundary as findings name it."""
+        return f"{self.stage}->{self.stage + 1}"
 
     @property
     def is_thrown_away(self) -> bool:
@@ -43,7 +48,7 @@ def boundary_costs(stages: dict[int, RankTrace]) -> tuple[KeyCost, ...]:
             elements = prod(value["shape"][1:])
             costs.append(
                 KeyCost(
-                    boundary=f"{stage}->{stage + 1}",
+                    stage=stage,
                     key=key,
                     bytes_per_token=elements * _width(value["dtype"]),
                     unused=_unused(elements, key, [step.used for step in later]),

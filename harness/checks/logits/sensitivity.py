@@ -1,5 +1,6 @@
 """Whether equal logits could have differed: an equal result proves something only then."""
 
+from collections.abc import Container
 from dataclasses import replace
 
 from ...capture.record import Capture
@@ -11,14 +12,15 @@ from ..finding import Finding, Outcome, Severity, Verdict
 _NAMED = 3
 
 
-def blind_spots(baseline: Capture, candidate: Capture, limit: float = 0.0) -> tuple[str, ...]:
+def blind_spots(
+    baseline: Capture, candidate: Capture, excuses: Container[str], limit: float = 0.0
+) -> tuple[str, ...]:
     """Perturbations that did not move the logits by more than `limit`, though they should.
 
-    At PP=1 every kind of weight must have moved them, at PP=N every boundary key, but for those
-    that cannot (`cannot_matter`). An engine that tried nothing has shown nothing.
+    At PP=1 every kind of weight must have moved them, at PP=N every boundary key, but for
+    `excuses`, those that cannot (`cannot_matter`). An engine that tried nothing has shown nothing.
     """
     spots: list[str] = []
-    excuses = cannot_matter(baseline, candidate)
     for capture in (baseline, candidate):
         tried = capture.sensitivity
         if not tried.asked:
@@ -41,7 +43,7 @@ def cannot_matter(baseline: Capture, candidate: Capture) -> dict[str, str]:
     stages = candidate.stages
     for cost in boundary_costs(stages) if all(rank.steps for rank in stages.values()) else ():
         if cost.is_thrown_away:
-            excuses[key_name(int(cost.boundary.partition("->")[0]), cost.key)] = (
+            excuses[key_name(cost.stage, cost.key)] = (
                 "no stage behind the boundary computes with it"
             )
     return excuses
@@ -54,13 +56,14 @@ def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
     """
     if verdict.outcome is not Outcome.PASS:
         return verdict
+    excuses = cannot_matter(baseline, candidate)
     figures = {
         **verdict.figures,
         "sensitivity": {**baseline.sensitivity.effects, **candidate.sensitivity.effects},
-        "cannot_matter": cannot_matter(baseline, candidate),
+        "cannot_matter": excuses,
     }
     limit = verdict.figures.get("smallest_fault") or 0.0
-    spots = blind_spots(baseline, candidate, limit)
+    spots = blind_spots(baseline, candidate, excuses, limit)
     if not spots:
         return replace(verdict, figures=figures)
     more = f" and {len(spots) - _NAMED} more" if len(spots) > _NAMED else ""
