@@ -8,9 +8,13 @@ from .registry import Check, Comparison, Need, find_check
 
 
 def judge(
-    name: str, baseline: Capture, candidate: Capture, margin: float = DEFAULT_MARGIN
+    name: str,
+    baseline: Capture,
+    candidate: Capture,
+    margin: float = DEFAULT_MARGIN,
+    eager: Capture | None = None,
 ) -> Verdict:
-    """Judge the check `name` of a point from its captures at PP=1 and PP=N.
+    """Judge the check `name` of a point from its captures at PP=1 and PP=N (`Comparison`).
 
     A check whose needs are not met is not applicable, or blocked by the engine that failed. One
     that does not need whole engines speaks if its capture shows enough all the same.
@@ -24,7 +28,7 @@ def judge(
     unmet = _unmet_need(check, baseline, candidate)
     if unmet is not None:
         return unmet
-    verdict = check.judge(Comparison(baseline, candidate, margin))
+    verdict = check.judge(Comparison(baseline, candidate, margin, eager))
     if check.needs and verdict.outcome is Outcome.BLOCKED:
         failure = engine_failure(candidate)
         if failure is not None:

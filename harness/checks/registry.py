@@ -29,11 +29,15 @@ class Need(Flag):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Captures of a point at PP=1 and PP=N; `margin` is the accepted fall of accuracy (a share)."""
+    """Captures of a point at PP=1 and PP=N; `margin` is the accepted fall of accuracy (a share).
+
+    `eager` is PP=1 in eager mode, where the two are compiled.
+    """
 
     baseline: Capture
     candidate: Capture
     margin: float
+    eager: Capture | None = None
 
 
 @dataclass(frozen=True)

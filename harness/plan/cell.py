@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import engine
 from ..engine.manifest import Gsm8kSource
-from ..engine.settings import NOT_IN_KEY, EngineSettings
+from ..engine.settings import NOT_IN_KEY, EngineSettings, Mode
 from ..files import digest_of
 from .points import Point
 
@@ -59,6 +59,13 @@ class Cell(EngineSettings):
     def id(self) -> str:
         """Its name for people, e.g. `fixed-ple-pp2`."""
         return replace(Point.of(self), pin="").id  # `pin` names the distribution too
+
+    @property
+    def eager(self) -> "Cell | None":
+        """The engine that shows how far compiled code may be off: the same, eager and unasked."""
+        if self.mode is Mode.EAGER:
+            return None
+        return replace(self, mode=Mode.EAGER, gsm8k=None, load=replace(self.load, questions=0))
 
     @cached_property
     def key(self) -> str:

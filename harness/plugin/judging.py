@@ -51,8 +51,11 @@ class Judge:
             made = {place: sweep.cell(place) for place in (point.baseline, point)}
             candidate, baseline = obtain(made[point]), obtain(made[point.baseline])
             both = baseline.capture, candidate.capture
-            engine = judge("engine", *both)
-            verdict = engine if check == "engine" else judge(check, *both, sweep.options.margin)
+            verdict = engine = judge("engine", *both)
+            if check != "engine":
+                eager = made[point.baseline].eager
+                beside = None if eager is None else obtain(eager).capture
+                verdict = judge(check, *both, sweep.options.margin, beside)
             cells = [
                 cell_record(place, cell, result.capture, sweep.pin.version, fresh=result.fresh)
                 for (place, cell), result in zip(made.items(), (baseline, candidate), strict=True)

@@ -191,6 +191,36 @@ def test_compiled_code_is_judged_by_bits_or_by_its_bulk(build, size, outcome):
     assert pair.judge().outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("noise", "fault", "outcome"),
+    [
+        (2e-3, 0.0, Outcome.PASS),
+        (2e-3, 0.03, Outcome.FAIL),
+        (1e-5, 1e-3, Outcome.FAIL),
+        (0.02, 0.0, Outcome.INCONCLUSIVE),
+        (0.0, 1e-3, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_compiled_code_may_be_as_far_off_as_it_is_from_eager_code(build, noise, fault, outcome):
+    """Noise of that size passes and a fault beyond it fails, if a fault of 1 % would show."""
+    pair = Pair(build, Profile.PARITY, dtype="float32")
+    for side in pair.sides:
+        side.asked(mode=Mode.COMPILED, weights=Weights.RANDOM)
+    if noise:
+        pair.move(0, noise)
+        pair.move(None, noise)
+    if fault:
+        pair.move(None, fault)
+    eager = build(pp=1, spans=SPANS)
+    eager.logits, eager.floors = pair.baseline.floors[0], []
+    pair.baseline.floors = []
+    verdict = compare_logits(*(side.save() for side in (*pair.sides, eager)))
+    assert verdict.outcome is outcome
+    assert ("floor" in verdict.figures) == bool(noise)
+    if outcome is Outcome.PASS:
+        assert "from compiled to eager code" in verdict.summary
+
+
 def test_random_weights_may_be_compiled_far_apart(build):
     """Of weights that amplify rounding no bulk is a proof in compiled mode."""
     pair = Pair(build, Profile.PARITY)

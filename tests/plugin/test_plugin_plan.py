@@ -40,6 +40,22 @@ def test_auto_is_what_the_devices_allow(suite, text):
     result.stdout.fnmatch_lines([f"* cells to run on * devices, at most {limit} at once; *"])
 
 
+@pytest.mark.parametrize(
+    ("options", "engines"),
+    [
+        (("--pp-mode", "eager"), 2),
+        (("--pp-mode", "compiled"), 3),
+        (("--pp-mode", "compiled", "-k", "pp4"), 3),
+    ],
+)
+def test_compiled_code_has_one_eager_engine_beside_it(suite, options, engines):
+    """PP=1 in eager mode shows how far compiled code may be off; one serves every PP size."""
+    pp = "4" if "-k" in options else "2"
+    result = suite("--pp", pp, "--pp-variant", "fixed", "--pp-model", "ple", "--pp-plan", *options)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"{engines} cells to run on * devices, *"])
+
+
 # ---- the end ----------------------------------------------------------------------------------
 
 

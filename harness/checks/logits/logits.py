@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
-from ...engine.settings import Kernels
+from ...engine.settings import Kernels, Mode
 from ..bits import bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged
 from ..registry import Check, Comparison, Figure, Need, register
@@ -25,12 +25,13 @@ from .sensitivity import trusted
 _EXAMPLES = 5
 
 
-def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
+def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None = None) -> Verdict:
     """Judge `candidate` (PP=N) against `baseline` (PP=1), both whole.
 
     Where both ran the same batches in eager mode, equal computation gives equal bits: every row
     that PP=1 repeats must have them, behind each layer too. Elsewhere, and for rows that PP=1 does
-    not repeat, rows may move as they move from one pass of PP=1 to another.
+    not repeat, rows may move as they move from one pass of PP=1 to another. PP=1 compiled repeats
+    its own graph: there they may move as far as it is from PP=1 in `eager` mode.
     """
     before, after = baseline.logits, candidate.logits
     if not before.index or not after.index:
@@ -44,7 +45,11 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
     if gap is not None:
         return gap
     far = distance(before, after)
-    floors = [distance(before, floor) for floor in baseline.floor_logits]
+    passes = [distance(before, floor) for floor in baseline.floor_logits]
+    floors = passes
+    if baseline.cell.mode is Mode.COMPILED:
+        beside = [distance(before, eager.logits)] if eager and eager.logits.index else []
+        floors = [floor for floor in beside if floor.equal_rows < floor.rows]
     figures = far.figures | draft_figures(candidate)
     if floors:
         figures |= {"floor": largest_floor(floors).figures, "floor_passes": len(floors)}
@@ -59,7 +64,7 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
             )
         )
     noise = NoiseVerdict(f"{far.rows} rows bit-identical")
-    repeated = _repeated(far, floors)
+    repeated = _repeated(far, passes)
     bits = bits_decide(baseline)
     if bits:
         findings += _bit_findings(baseline, candidate, far, repeated, figures)
@@ -81,7 +86,8 @@ def compare_logits(baseline: Capture, candidate: Capture) -> Verdict:
 
 
 def _judge(pair: Comparison) -> Verdict:
-    return trusted(compare_logits(pair.baseline, pair.candidate), pair.baseline, pair.candidate)
+    verdict = compare_logits(pair.baseline, pair.candidate, pair.eager)
+    return trusted(verdict, pair.baseline, pair.candidate)
 
 
 _distance = partial(Figure, is_distance=True)
@@ -104,7 +110,7 @@ LOGITS = register(
             Figure("smallest_fault", "smallest fault of every row that would have been seen"),
             Figure("smallest_fault_behind", "the same behind each boundary"),
             Figure("smallest_entry", "smallest fault of a single row, where it enters"),
-            Figure("floor", "noise floor: PP=1 compared with itself"),
+            Figure("floor", "noise floor: PP=1 compared with itself, compiled with eager"),
             Figure("floor_passes", "floor passes, of which the furthest is shown"),
             Figure("drafted", "tokens drafted"),
             Figure("accepted", "drafted tokens that were taken"),

@@ -32,10 +32,13 @@ from .places import layer_places, logit_place
 _MOST_REQUESTS = 0.5
 # In names of weights of a mixture of experts, whose routing turns a tie into another expert.
 _EXPERTS = ("expert", "router")
-_FIX = (
-    "run --pp-profile parity or --pp-kernels invariant, where bits decide, or --pp-dtype float32, "
-    "where noise is small"
-)
+# What the floor passes of PP=1 are, and where noise is no matter.
+_FLOOR = {Mode.EAGER: "in other batches", Mode.COMPILED: "from compiled to eager code"}
+_FIX = {
+    Mode.EAGER: "run --pp-profile parity or --pp-kernels invariant, where bits decide",
+    Mode.COMPILED: "run --pp-mode eager, where bits decide",
+}
+_SMALL = ", or --pp-dtype float32, where noise is small"
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,13 @@ def judge_noise(
 ) -> NoiseVerdict:
     """Compare the moves of rows with those of PP=1 in its floor passes, bulk first.
 
+    The floor of compiled code is PP=1 in eager mode: it rounds in more places than any graph does.
+
     Systematic faults move most requests; a fault of single rows enters at more than a rounding.
     Where neither shows, the figures have the least systematic fault that would have.
     """
-    if far.equal_rows < far.rows and (baseline.cell.mode is Mode.COMPILED or not floors):
+    mode = baseline.cell.mode
+    if far.equal_rows < far.rows and not floors:
         return _without_floor(baseline, far)
     if not floors:
         return NoiseVerdict(f"{far.rows} rows bit-identical")
@@ -72,14 +78,15 @@ def judge_noise(
     differ = f"{far.rows - far.equal_rows} of {far.rows} rows differ"
     if weighed.open:
         message = f"{differ}, and {'; '.join(weighed.open)}"
-        undecided = Finding("LOG005", message, _FIX, Severity.WARNING, evidence=weighed.figures)
+        fix = _FIX[mode] + _SMALL
+        undecided = Finding("LOG005", message, fix, Severity.WARNING, evidence=weighed.figures)
         return NoiseVerdict(message, undecided=undecided, figures=weighed.figures)
     summary = f"{far.rows} rows bit-identical"
     if far.equal_rows < far.rows:
         least = max(share for share in weighed.seen if share is not None)
         summary = (
-            f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 in "
-            f"other batches; {_least(least)} in every row would have been seen"
+            f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 "
+            f"{_FLOOR[mode]}; {_least(least)} in every row would have been seen"
         )
     return NoiseVerdict(summary, figures=weighed.figures)
 
@@ -134,7 +141,7 @@ def largest_floor(floors: Sequence[LogitDistance]) -> LogitDistance:
 
 
 def _without_floor(baseline: Capture, far: LogitDistance) -> NoiseVerdict:
-    """Judge compiled code, whose floor repeats one graph on the same batches and holds no noise.
+    """Judge rows that moved where no floor pass holds their noise, as of compiled code alone.
 
     Only a bulk that all rounding in one direction cannot explain is a fault; random weights amplify
     rounding, and nothing is known of them here.
@@ -184,7 +191,7 @@ def _undecided(
             f"{single.requests[0]} is off by {single.far:.2g} at once, as after another expert"
         )
     if not any(share_moved(floor) for place in places for floor in place.floors):
-        why.append("PP=1 repeats every row in other batches, so that its noise is not known")
+        why.append("PP=1 repeats every row, so that its noise is not known")
     elif rows:
         why.append(f"{rows} of them move {ROW_MARGIN:g} times further than any row of PP=1")
     if unseen:
@@ -214,7 +221,8 @@ def _fault(
     shares = f"{share_moved(place.candidate):.0%} of rows differ there"
     if index:
         shares += f", {share_moved(places[index - 1].candidate):.0%} one layer before"
-    shares += f", {max(map(share_moved, place.floors)):.0%} at PP=1 in other batches"
+    shares += f", {max(map(share_moved, place.floors)):.0%} at PP=1 "
+    shares += _FLOOR[baseline.cell.mode]
     if excess.chance is None:
         why = f"by {excess.far:.2g} at once, where rounding takes it {excess.limit:.2g}"
     else:

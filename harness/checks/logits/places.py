@@ -26,6 +26,8 @@ def logit_place(candidate: LogitDistance, floors: Sequence[LogitDistance]) -> Pl
 
 def layer_places(baseline: Capture, candidate: Capture) -> list[Place]:
     """Outputs of the layers that all passes traced, in travel order; none in compiled mode."""
+    if not baseline.floor_logits:
+        return []
     before, after = _Prints(baseline), _Prints(candidate)
     floors = [_Prints(baseline, number) for number in range(len(baseline.floor_logits))]
     return [
