@@ -110,7 +110,7 @@ LOGITS = register(
             Figure("smallest_fault", "smallest fault of every row that would have been seen"),
             Figure("smallest_fault_behind", "the same behind each boundary"),
             Figure("smallest_entry", "smallest fault of a single row, where it enters"),
-            Figure("floor", "noise floor: PP=1 compared with itself, compiled with eager"),
+            Figure("floor", "noise floor: PP=1 compared with itself"),
             Figure("floor_passes", "floor passes, of which the furthest is shown"),
             Figure("drafted", "tokens drafted"),
             Figure("accepted", "drafted tokens that were taken"),
