@@ -48,7 +48,7 @@ def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None 
     passes = [distance(before, floor) for floor in baseline.floor_logits]
     floors = passes
     if baseline.cell.mode is Mode.COMPILED:
-        beside = [distance(before, eager.logits)] if eager and eager.logits.index else []
+        beside = [distance(before, eager.logits)] if eager and not eager.failure else []
         floors = [floor for floor in beside if floor.equal_rows < floor.rows]
     figures = far.figures | draft_figures(candidate)
     if floors:
