@@ -3,10 +3,11 @@
     python -m benchmarks.power STORE
 
 STORE holds captures of the stress profile at PP=1 and PP=2 (`--pp-store`), whose noise is real: the
-moves of PP=2 and of each floor pass. A fault moves rows by a share of their size from the first
-layer of stage 1 on, at right angles to their noise. No engine runs. On a CPU bfloat16 has no noise;
-`as on GPUs` gives each pass some of the size that two H100s showed (results/2026-11-26-h100x2,
-pin26-stress: 40 % of rows, by 0.2 % of their size). The page of numbers has the table.
+moves of PP=2 and of each floor pass; or of compiled code, whose floor is PP=1 in eager mode. A
+fault moves rows by a share of their size from the first layer of stage 1 on, at right angles to
+their noise. No engine runs. On a CPU bfloat16 has no noise; `as on GPUs` gives each pass some of
+the size that two H100s showed (results/2026-11-26-h100x2, pin26-stress: 40 % of rows, by 0.2 % of
+their size). The page of numbers has the table.
 """
 
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.capture.record import Capture, load_capture
-from harness.checks.logits.distance import distance
+from harness.checks.logits.distance import LogitDistance, distance
 from harness.checks.logits.logits import compare_logits
 from harness.checks.logits.noise import Floats, Moves, Place
 from harness.checks.logits.noise_verdict import weigh
@@ -89,19 +90,25 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def pairs(store: Path) -> Iterator[tuple[Capture, Capture]]:
-    """Yield the captures at PP=1 and PP=2 of one engine under stress."""
-    captures = [load_capture(path.parent) for path in sorted(store.rglob("capture.json"))]
-    under_stress = [
-        capture
-        for capture in captures
-        if capture is not None
-        and (capture.cell.profile, capture.cell.mode) == (Profile.STRESS, Mode.EAGER)
-    ]
-    by_engine = {(c.cell.model, c.cell.dtype, c.cell.pp): c for c in under_stress}
-    for model, dtype, pp in sorted(by_engine):
-        if pp == 1 and (model, dtype, 2) in by_engine:
-            yield by_engine[model, dtype, 1], by_engine[model, dtype, 2]
+def pairs(store: Path) -> Iterator[tuple[Capture, Capture, list[LogitDistance]]]:
+    """Yield the captures at PP=1 and PP=2 of an engine, under stress or compiled, and its floor."""
+    loaded = [load_capture(path.parent) for path in sorted(store.rglob("capture.json"))]
+    captures = [each for each in loaded if each is not None and not each.cell.engine_args]
+    by_engine = {
+        (c.cell.variant, c.cell.model, c.cell.dtype, c.cell.mode, c.cell.profile, c.cell.pp): c
+        for c in captures
+    }
+    for (*engine, mode, profile, pp), baseline in sorted(by_engine.items()):
+        candidate = by_engine.get((*engine, mode, profile, 2))
+        if pp != 1 or candidate is None:
+            continue
+        if mode is Mode.COMPILED:
+            floors = [by_engine[(*engine, Mode.EAGER, profile, 1)].logits]
+        elif profile is Profile.STRESS:
+            floors = list(baseline.floor_logits)
+        else:
+            continue
+        yield baseline, candidate, [distance(baseline.logits, floor) for floor in floors]
 
 
 def honest_pairs(baseline: Capture) -> Iterator[tuple[Capture, Capture]]:
@@ -173,17 +180,20 @@ def main() -> None:
     """Print a row for each fault and a column for each model and dtype: fail / open / pass."""
     columns: dict[str, dict[str, str]] = {}
     honest: Counter[str] = Counter()
-    for baseline, candidate in pairs(Path(sys.argv[1])):
-        for first, other in honest_pairs(baseline):
+    for baseline, candidate, floors in pairs(Path(sys.argv[1])):
+        cell, experts = baseline.cell, "moe" in baseline.cell.model
+        compiled = cell.mode is Mode.COMPILED
+        for first, other in () if compiled else honest_pairs(baseline):
             honest[compare_logits(first, other).outcome] += 1
         far = distance(baseline.logits, candidate.logits)
-        floors = [distance(baseline.logits, floor) for floor in baseline.floor_logits]
-        places = [*layer_places(baseline, candidate), logit_place(far, floors)]
-        boundary = min(candidate.stages[1].layers)
-        cell, experts = baseline.cell, "moe" in baseline.cell.model
-        kinds = ("", " as on GPUs") if cell.dtype == "bfloat16" else ("",)
+        layers = [] if compiled else layer_places(baseline, candidate)
+        places = [*layers, logit_place(far, floors)]
+        boundary = min(candidate.stages[1].layers, default=0)
+        name_of = f"{cell.variant} {cell.model} {cell.dtype}{' compiled' if compiled else ''}"
+        quiet = cell.dtype == "bfloat16" and not compiled
+        kinds = ("", " as on GPUs") if quiet else ("",)
         for kind in kinds:
-            column = columns.setdefault(f"{cell.model} {cell.dtype}{kind}", {})
+            column = columns.setdefault(name_of + kind, {})
             for name, fault in FAULTS.items():
                 counts = {"fail": 0, "open": 0, "pass": 0}
                 for number in range(REPEATS):
