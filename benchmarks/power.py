@@ -98,12 +98,12 @@ def pairs(store: Path) -> Iterator[tuple[Capture, Capture, list[LogitDistance]]]
         (c.cell.variant, c.cell.model, c.cell.dtype, c.cell.mode, c.cell.profile, c.cell.pp): c
         for c in captures
     }
-    for (*engine, mode, profile, pp), baseline in sorted(by_engine.items()):
-        candidate = by_engine.get((*engine, mode, profile, 2))
+    for (variant, model, dtype, mode, profile, pp), baseline in sorted(by_engine.items()):
+        candidate = by_engine.get((variant, model, dtype, mode, profile, 2))
         if pp != 1 or candidate is None:
             continue
         if mode is Mode.COMPILED:
-            floors = [by_engine[(*engine, Mode.EAGER, profile, 1)].logits]
+            floors = [by_engine[variant, model, dtype, Mode.EAGER, profile, 1].logits]
         elif profile is Profile.STRESS:
             floors = list(baseline.floor_logits)
         else:
