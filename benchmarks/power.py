@@ -26,6 +26,7 @@ from harness.checks.logits.noise import Floats, Moves, Place
 from harness.checks.logits.noise_verdict import weigh
 from harness.checks.logits.places import layer_places, logit_place
 from harness.engine.settings import Mode, Profile
+from harness.plan.cell import Cell
 
 REPEATS = 10
 SYSTEMATIC = (0.001, 0.003, 0.01, 0.02, 0.06)
@@ -90,20 +91,24 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+def _engine(cell: Cell) -> tuple[str, str, str, str]:
+    return cell.pin, cell.variant, cell.model, cell.dtype
+
+
 def pairs(store: Path) -> Iterator[tuple[Capture, Capture, list[LogitDistance]]]:
     """Yield the captures at PP=1 and PP=2 of an engine, under stress or compiled, and its floor."""
     loaded = [load_capture(path.parent) for path in sorted(store.rglob("capture.json"))]
     captures = [each for each in loaded if each is not None and not each.cell.engine_args]
     by_engine = {
-        (c.cell.variant, c.cell.model, c.cell.dtype, c.cell.mode, c.cell.profile, c.cell.pp): c
-        for c in captures
+        (_engine(capture.cell), capture.cell.mode, capture.cell.profile, capture.cell.pp): capture
+        for capture in captures
     }
-    for (variant, model, dtype, mode, profile, pp), baseline in sorted(by_engine.items()):
-        candidate = by_engine.get((variant, model, dtype, mode, profile, 2))
+    for (engine, mode, profile, pp), baseline in sorted(by_engine.items()):
+        candidate = by_engine.get((engine, mode, profile, 2))
         if pp != 1 or candidate is None:
             continue
         if mode is Mode.COMPILED:
-            floors = [by_engine[variant, model, dtype, Mode.EAGER, profile, 1].logits]
+            floors = [by_engine[engine, Mode.EAGER, profile, 1].logits]
         elif profile is Profile.STRESS:
             floors = list(baseline.floor_logits)
         else:
@@ -189,7 +194,7 @@ def main() -> None:
         layers = [] if compiled else layer_places(baseline, candidate)
         places = [*layers, logit_place(far, floors)]
         boundary = min(candidate.stages[1].layers, default=0)
-        name_of = f"{cell.variant} {cell.model} {cell.dtype}{' compiled' if compiled else ''}"
+        name_of = " ".join((*_engine(cell), *(["compiled"] if compiled else [])))
         quiet = cell.dtype == "bfloat16" and not compiled
         kinds = ("", " as on GPUs") if quiet else ("",)
         for kind in kinds:

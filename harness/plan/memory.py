@@ -18,7 +18,7 @@ _GPU_SHARE, _GPU_WORK_BYTES = 0.9, 6 * _GIB
 # real questions.
 FULL_PROBES, GPU_SEQUENCES = 8, 256
 # vLLM's CPU layers keep the embedding, a packed copy of it and one of the head, a head that is tied
-# to it too; some models have all three on every stage (seen with Gemma 3 in the maps of its ranks).
+# to it too; some models have all three on every stage (results/2026-11-27-cpu-real).
 _CPU_EMBEDDING_COPIES = 3
 # Copies of logits that a step holds, as computed, in float32, sorted and kept: of the sampler's,
 # and of the prompt rows that hooks/logits.py computes at a time.
