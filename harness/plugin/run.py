@@ -143,7 +143,7 @@ class Run:
             ]
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
-        cells += [cell.eager for cell in cells if cell.pp == 1 and cell.eager is not None]
+        cells += [eager for cell in cells if cell.pp == 1 and (eager := cell.eager)]
         terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if cells and terminal:
             trees = (tree for sweep in self.sweeps.values() for tree in sweep.trees.values())
