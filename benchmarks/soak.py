@@ -32,7 +32,7 @@ from harness.capture.pools import find_pool
 from harness.capture.record import Capture
 from harness.capture.store import Store
 from harness.checks.judge import judge
-from harness.checks.registry import check_names
+from harness.checks.registry import Comparison, check_names
 from harness.engine.hooks.shm import SHM
 from harness.plan.options import Options
 from harness.plan.points import Point
@@ -130,7 +130,8 @@ def _run(model: str, cells: int, minutes: float, folder: Path) -> list[After]:
             start = time.monotonic()
             candidate = soak.capture(point)
             seconds = time.monotonic() - start
-            verdicts = {one: judge(one, baseline, candidate).outcome.value for one in check_names()}
+            pair = Comparison(baseline, candidate)
+            verdicts = {one: judge(one, pair).outcome.value for one in check_names()}
             records.append(soak.after(len(records) + 1, seconds, verdicts))
             print(json.dumps(asdict(records[-1])), flush=True)
         return records

@@ -1,5 +1,6 @@
 """A capture on disk, read back. Needs numpy, no torch: logits are exact float32."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -204,8 +205,8 @@ class Capture:
         effects: dict[str, float] = {}
         for line in read_lines(self.folder / "sensitivity.jsonl"):
             if line["effect"] != 0:  # NaN has moved too
-                known = effects.get(line["change"], 0.0)
-                effects[line["change"]] = max(known, float(line["effect"]))
+                effect = math.inf if math.isnan(line["effect"]) else float(line["effect"])
+                effects[line["change"]] = max(effect, effects.get(line["change"], 0.0))
         excuses = {
             weight_name(kind): why
             for kind, why in first.get("excuses", {}).get("kinds", {}).items()

@@ -1,20 +1,13 @@
 """The verdict of one check of one point, from its two captures."""
 
 from ..capture.record import Capture
-from ..plan.options import DEFAULT_MARGIN
 from .engine import engine_failure, not_applicable
 from .finding import Outcome, Verdict, blocked_by
 from .registry import Check, Comparison, Need, find_check
 
 
-def judge(
-    name: str,
-    baseline: Capture,
-    candidate: Capture,
-    margin: float = DEFAULT_MARGIN,
-    eager: Capture | None = None,
-) -> Verdict:
-    """Judge the check `name` of a point from its captures at PP=1 and PP=N (`Comparison`).
+def judge(name: str, pair: Comparison) -> Verdict:
+    """Judge the check `name` of a point from its captures.
 
     A check whose needs are not met is not applicable, or blocked by the engine that failed. One
     that does not need whole engines speaks if its capture shows enough all the same.
@@ -25,12 +18,12 @@ def judge(
     check = find_check(name)
     if check is None:
         raise KeyError(name)
-    unmet = _unmet_need(check, baseline, candidate)
+    unmet = _unmet_need(check, pair.baseline, pair.candidate)
     if unmet is not None:
         return unmet
-    verdict = check.judge(Comparison(baseline, candidate, margin, eager))
+    verdict = check.judge(pair)
     if check.needs and verdict.outcome is Outcome.BLOCKED:
-        failure = engine_failure(candidate)
+        failure = engine_failure(pair.candidate)
         if failure is not None:
             return blocked_by(failure)
     return verdict

@@ -12,6 +12,7 @@ from enum import Flag, auto
 from functools import cache
 
 from ..capture.record import Capture
+from ..plan.options import DEFAULT_MARGIN
 from .finding import Verdict
 
 # The check of the engines themselves: where it fails, the others have no answer.
@@ -25,18 +26,19 @@ class Need(Flag):
     TOKENIZER = auto()  # a model that can be asked questions
     CANDIDATE = auto()  # a whole engine at PP=N
     BASELINE = auto()  # a whole engine at PP=1
+    EAGER = auto()  # PP=1 in eager mode, beside a point that is compiled
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Captures of a point at PP=1 and PP=N; `margin` is the accepted fall of accuracy (a share).
 
-    `eager` is PP=1 in eager mode, where the two are compiled.
+    `eager` is PP=1 in eager mode, where the two are compiled and the check needs it.
     """
 
     baseline: Capture
     candidate: Capture
-    margin: float
+    margin: float = DEFAULT_MARGIN
     eager: Capture | None = None
 
 

@@ -65,7 +65,9 @@ class Cell(EngineSettings):
         """The engine that shows how far compiled code may be off: the same, eager and unasked."""
         if self.mode is Mode.EAGER:
             return None
-        return replace(self, mode=Mode.EAGER, gsm8k=None, load=replace(self.load, questions=0))
+        name = "-".join(filter(None, (self.serving, Mode.EAGER)))
+        unasked = replace(self.load, questions=0)
+        return replace(self, mode=Mode.EAGER, serving=name, gsm8k=None, load=unasked)
 
     @cached_property
     def key(self) -> str:

@@ -233,6 +233,13 @@ class Sweep:
         tree = self.trees[point.variant]
         return replace(self._shape(point), tree=tree.path, tree_digest=tree.digest)
 
+    def cells(self, point: Point, *, beside: bool = True) -> dict[Point, Cell]:
+        """Build the cells of a point: PP=N, PP=1, and `beside` compiled ones PP=1 in eager mode."""
+        made = {place: self.cell(place) for place in (point, point.baseline)}
+        if beside and (eager := made[point.baseline].eager):
+            made[replace(point.baseline, serving=eager.serving)] = eager
+        return made
+
     def _shape(self, point: Point) -> Cell:
         """Build the cell of a point without its tree: enough to say what it will cost."""
         options, model = self.options, self.models[point.model]

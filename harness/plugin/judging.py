@@ -9,6 +9,7 @@ from ..checks.expectations import Expectations, Judgement
 from ..checks.finding import Outcome, Verdict, blocked_by
 from ..checks.judge import judge
 from ..checks.refusals import judge_devices, judge_partition, judge_serving
+from ..checks.registry import ENGINE, Comparison, Need, find_check
 from ..plan.cell import Cell
 from ..plan.points import Point
 from ..plan.sweep import Sweep
@@ -45,20 +46,22 @@ class Judge:
         cells: list[CellRecord] = []
         if refusal is not None:
             engine = refusal
-            alone = check == "engine" or refusal.outcome is Outcome.NOT_APPLICABLE
+            alone = check == ENGINE or refusal.outcome is Outcome.NOT_APPLICABLE
             verdict = refusal if alone else blocked_by(refusal)
         else:
-            made = {place: sweep.cell(place) for place in (point.baseline, point)}
-            candidate, baseline = obtain(made[point]), obtain(made[point.baseline])
-            both = baseline.capture, candidate.capture
-            verdict = engine = judge("engine", *both)
-            if check != "engine":
-                eager = made[point.baseline].eager
-                beside = None if eager is None else obtain(eager).capture
-                verdict = judge(check, *both, sweep.options.margin, beside)
+            known = find_check(check)
+            made = sweep.cells(point, beside=known is not None and Need.EAGER in known.needs)
+            results = {place: obtain(cell) for place, cell in made.items()}
+            candidate, baseline, *eager = (result.capture for result in results.values())
+            pair = Comparison(baseline, candidate, sweep.options.margin, *eager)
+            verdict = engine = judge(ENGINE, pair)
+            if check != ENGINE:
+                verdict = judge(check, pair)
             cells = [
-                cell_record(place, cell, result.capture, sweep.pin.version, fresh=result.fresh)
-                for (place, cell), result in zip(made.items(), (baseline, candidate), strict=True)
+                cell_record(
+                    place, made[place], result.capture, sweep.pin.version, fresh=result.fresh
+                )
+                for place, result in results.items()
             ]
         outcome = self.expectations[point.pin].judge(check, point, verdict, engine)
         return outcome, item_record(check, point, sweep.pin.version, verdict, outcome, cells)

@@ -132,18 +132,14 @@ class Run:
         Raises:
             pytest.UsageError: if a cell cannot be made from what was given.
         """
-        places = dict.fromkeys(
-            place for point in self.points if point in selected for place in (point, point.baseline)
-        )
+        made: dict[Point, Cell] = {}
         try:
-            cells = [
-                self.sweeps[place.pin].cell(place)
-                for place in places
-                if self._judge.refusal(place) is None
-            ]
+            for point in self.points:
+                if point in selected and self._judge.refusal(point) is None:
+                    made |= self.sweeps[point.pin].cells(point)
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
-        cells += [eager for cell in cells if cell.pp == 1 and (eager := cell.eager)]
+        cells = list(made.values())
         terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if cells and terminal:
             trees = (tree for sweep in self.sweeps.values() for tree in sweep.trees.values())

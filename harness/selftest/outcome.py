@@ -6,7 +6,7 @@ from typing import Any
 from ..capture.record import Capture
 from ..checks.finding import Outcome, Verdict
 from ..checks.judge import judge
-from ..checks.registry import Need, check_names, checks
+from ..checks.registry import Comparison, Need, check_names, checks
 from ..engine.seeded import AFTER_LAYERS, SeededChange
 from ..engine.settings import Profile
 
@@ -189,7 +189,7 @@ def _verdicts(left: Capture, right: Capture) -> dict[str, Verdict]:
             continue
         if Need.TOKENIZER in check.needs and not (left.answers and right.answers):
             continue
-        verdicts[check.name] = judge(check.name, left, right)
+        verdicts[check.name] = judge(check.name, Comparison(left, right))
     return verdicts
 
 

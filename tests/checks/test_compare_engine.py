@@ -5,6 +5,7 @@ import pytest
 from harness.checks.engine import compare_engines, engine_failure
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
+from harness.checks.registry import Comparison
 from harness.engine.settings import ModelRunner
 
 PARITY = (
@@ -131,7 +132,7 @@ def on_runner(build, pp, asked, seen):
 def test_a_runner_that_is_not_in_effect_is_not_judged(build, check):
     """ENG006: equal results of V1 say nothing of V2; no check of such a point has an answer."""
     sides = [on_runner(build, pp, "v2", "v1").save() for pp in (1, 2)]
-    verdict = judge(check, *sides)
+    verdict = judge(check, Comparison(*sides))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
     assert verdict.summary == "the model runner v2 was asked for and v1 is in effect"
     assert codes(verdict) == (["ENG006"] if check == "engine" else [])

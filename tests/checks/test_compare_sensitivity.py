@@ -1,17 +1,21 @@
 """Equal logits are trusted only where unequal ones were possible."""
 
+import dataclasses
+import math
+
 import pytest
 
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.sensitivity import blind_spots
+from harness.checks.registry import Comparison
 
 KEYS = {"hidden_states": [8], "per_layer_inputs": [2]}
 
 
 def test_what_moved_is_trusted_and_shown(build):
     """Every perturbation that was asked for moved the logits: the pass stands, with its figures."""
-    verdict = judge("logits", build(pp=1).save(), build(pp=3, keys=KEYS).save())
+    verdict = judge("logits", Comparison(build(pp=1).save(), build(pp=3, keys=KEYS).save()))
     assert verdict.outcome is Outcome.PASS
     assert set(verdict.figures["sensitivity"]) == {
         "weight:embed.weight",
@@ -35,7 +39,7 @@ def test_a_blind_spot_makes_it_inconclusive(build, side, name, how):
         sides[side].effects[name] = 0.0
     else:
         del sides[side].effects[name]
-    verdict = judge("logits", *(one.save() for one in sides))
+    verdict = judge("logits", Comparison(*(one.save() for one in sides)))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     (finding,) = verdict.findings
     assert finding.code == "LOG004"
@@ -48,7 +52,7 @@ def test_what_cannot_matter_is_excused_with_its_reason(build):
     baseline = build(pp=1)
     baseline.effects["weight:embed.weight"] = 0.0
     baseline.event(0, "excuses")["kinds"] = {"embed.weight": "its module does not run for text"}
-    verdict = judge("logits", baseline.save(), build(pp=2).save())
+    verdict = judge("logits", Comparison(baseline.save(), build(pp=2).save()))
     assert verdict.outcome is Outcome.PASS
     assert verdict.figures["cannot_matter"] == {
         "weight:embed.weight": "its module does not run for text"
@@ -64,7 +68,7 @@ def test_a_key_that_every_later_stage_throws_away_cannot_matter(build, used):
     candidate.steps(2)[0]["used"]["per_layer_inputs"] = used
     for boundary in (0, 1):
         candidate.effects[f"key:{boundary}:per_layer_inputs"] = 0.0
-    verdict = judge("logits", build(pp=1).save(), candidate.save())
+    verdict = judge("logits", Comparison(build(pp=1).save(), candidate.save()))
     if used:
         assert verdict.outcome is Outcome.INCONCLUSIVE
     else:
@@ -79,9 +83,26 @@ def test_an_engine_that_tried_nothing_has_shown_nothing(build):
     """No list of perturbations is not an empty list of blind spots."""
     baseline = build(pp=1)
     baseline.forget(0, "weights")
-    assert blind_spots(baseline.save(), build(pp=2).save(), ()) == (
+    assert blind_spots(Comparison(baseline.save(), build(pp=2).save()), ()) == (
         "anything at PP=1: nothing was tried",
     )
+
+
+def test_eager_code_answers_for_weights_that_compiled_code_has_copies_of(build):
+    """On a CPU compiled code multiplies by packed copies, which nothing can alter."""
+    baseline, candidate, eager = build(pp=1), build(pp=2), build(pp=1)
+    baseline.effects["weight:layers.*.mlp.weight"] = 0.0
+    pair = Comparison(baseline.save(), candidate.save(), eager=eager.save())
+    assert judge("logits", pair).outcome is Outcome.PASS
+    assert judge("logits", dataclasses.replace(pair, eager=None)).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_perturbation_that_ends_in_no_number_has_moved_the_logits(build):
+    """NaN is as far from a number as can be."""
+    baseline = build(pp=1)
+    baseline.effects["weight:embed.weight"] = math.nan
+    verdict = judge("logits", Comparison(baseline.save(), build(pp=2).save()))
+    assert verdict.outcome is Outcome.PASS
 
 
 def test_unequal_logits_stay_a_failure(build):
@@ -91,5 +112,5 @@ def test_unequal_logits_stay_a_failure(build):
     sides[1].logits = {
         row: [value + 1 for value in values] for row, values in sides[1].logits.items()
     }
-    verdict = judge("logits", *(one.save() for one in sides))
+    verdict = judge("logits", Comparison(*(one.save() for one in sides)))
     assert verdict.outcome is Outcome.FAIL

@@ -8,7 +8,7 @@ from harness.capture.devices import DevicePool
 from harness.checks.finding import Outcome, blocked_by
 from harness.checks.judge import judge
 from harness.checks.refusals import judge_devices, judge_partition
-from harness.checks.registry import check_names
+from harness.checks.registry import Comparison, check_names
 from harness.models.partition import plan_partition
 from harness.plan.cell import Load
 from harness.plan.memory import expected_bytes
@@ -17,7 +17,7 @@ from harness.plan.memory import expected_bytes
 @pytest.mark.parametrize("check", check_names())
 def test_equal_captures_pass_every_check(build, check):
     """Two whole captures that agree pass each check."""
-    assert judge(check, build(pp=1).save(), build(pp=2).save()).outcome is Outcome.PASS
+    assert judge(check, Comparison(build(pp=1).save(), build(pp=2).save())).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("check", ["logits", "accuracy"])
@@ -26,7 +26,7 @@ def test_answers_need_both_engines(build, check, side, code):
     """A failed engine on either side blocks logits and accuracy, by its own finding."""
     sides = [build(pp=1), build(pp=2)]
     sides[side].fail()
-    verdict = judge(check, *(one.save() for one in sides))
+    verdict = judge(check, Comparison(*(one.save() for one in sides)))
     assert verdict.outcome is Outcome.BLOCKED
     assert verdict.findings == ()
     assert verdict.summary.startswith(f"blocked by {code}: ")
@@ -34,14 +34,14 @@ def test_answers_need_both_engines(build, check, side, code):
 
 def test_contract_needs_no_baseline(build):
     """A boundary is judged by itself: a broken PP=1 takes nothing from it."""
-    verdict = judge("contract", build(pp=1).fail().save(), build(pp=2).save())
+    verdict = judge("contract", Comparison(build(pp=1).fail().save(), build(pp=2).save()))
     assert verdict.outcome is Outcome.PASS
 
 
 def test_contract_of_a_failed_engine_is_blocked_by_it(build):
     """A crash without a traced cause blocks the contract and says what crashed."""
     candidate = build(pp=2).fail(error="ValueError: no room")
-    verdict = judge("contract", build(pp=1).save(), candidate.save())
+    verdict = judge("contract", Comparison(build(pp=1).save(), candidate.save()))
     assert verdict.outcome is Outcome.BLOCKED
     assert "ENG001" in verdict.summary
     assert "no room" in verdict.summary
@@ -53,7 +53,7 @@ def test_contract_of_a_failed_engine_speaks_if_it_can(build):
     candidate.ranks[1].append(
         {"kind": "misuse", "what": "missing-attribute", "key": "get", "place": "vllm/m.py:7"}
     )
-    verdict = judge("contract", build(pp=1).save(), candidate.save())
+    verdict = judge("contract", Comparison(build(pp=1).save(), candidate.save()))
     assert [finding.code for finding in verdict.findings] == ["CON005"]
 
 
@@ -83,14 +83,14 @@ def test_too_little_memory_blocks(cell):
 def test_unknown_check_is_a_bug(build):
     """A check that does not exist never passes."""
     with pytest.raises(KeyError):
-        judge("speed", build(pp=1).save(), build(pp=2).save())
+        judge("speed", Comparison(build(pp=1).save(), build(pp=2).save()))
 
 
 def test_blocked_by_names_each_code_once(build):
     """The reason of a blocked check lists the codes that block it."""
     candidate = build(pp=2)
     candidate.got(dtype="bfloat16", tp=2)
-    verdict = judge("engine", build(pp=1).save(), candidate.save())
+    verdict = judge("engine", Comparison(build(pp=1).save(), candidate.save()))
     assert blocked_by(verdict).summary.startswith("blocked by ENG003: ")
 
 

@@ -7,6 +7,7 @@ from harness.checks.engine import compare_engines, engine_failure
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.missing_kernel import missing_kernel
+from harness.checks.registry import Comparison
 from harness.engine.settings import Device
 
 SCAN = "AttributeError: '_OpNamespace' '_C' object has no attribute 'selective_scan_fwd'"
@@ -140,7 +141,7 @@ def test_our_own_exception_is_no_missing_kernel():
 def test_a_model_that_the_cpu_cannot_run_is_not_judged(build, check):
     """ENG007: no check has an answer where PP=1 lacks a kernel; none says to fix the cause."""
     sides = [build(pp=pp).fail(error=SCAN, place="vllm/m.py:3").save() for pp in (1, 2)]
-    verdict = judge(check, *sides)
+    verdict = judge(check, Comparison(*sides))
     assert verdict.outcome is Outcome.NOT_APPLICABLE
     assert "torch.ops._C.selective_scan_fwd" in verdict.summary
     if check == "engine":

@@ -8,6 +8,7 @@ import pytest
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.logits import compare_logits
+from harness.checks.registry import Comparison
 from harness.engine.settings import Kernels, Mode, Profile, Weights
 
 REQUESTS, ROWS, FLOORS, LAYERS = 24, 4, 3, 4
@@ -349,7 +350,7 @@ def test_a_weight_that_moves_less_than_noise_hides_is_a_blind_spot(pair, effect,
     """LOG004: under noise a perturbation counts as seen above the smallest fault alone."""
     pair.noise()
     pair.baseline.effects["weight:embed.weight"] = effect
-    verdict = judge("logits", *(side.save() for side in pair.sides))
+    verdict = judge("logits", Comparison(*(side.save() for side in pair.sides)))
     assert verdict.outcome is outcome
     codes = [found.code for found in verdict.findings]
     assert codes == ([] if outcome is Outcome.PASS else ["LOG004"])
@@ -359,4 +360,6 @@ def test_equal_bits_take_the_least_effect(build):
     """Where bits decide a perturbation counts however little it moves."""
     pair = Pair(build, Profile.PARITY)
     pair.baseline.effects["weight:embed.weight"] = 1e-6
-    assert judge("logits", *(side.save() for side in pair.sides)).outcome is Outcome.PASS
+    assert (
+        judge("logits", Comparison(*(side.save() for side in pair.sides))).outcome is Outcome.PASS
+    )

@@ -7,7 +7,15 @@ import pytest
 from harness.checks import registry
 from harness.checks.finding import Outcome, Verdict
 from harness.checks.judge import judge
-from harness.checks.registry import Check, Need, check_names, figure_of, find_check, in_order
+from harness.checks.registry import (
+    Check,
+    Comparison,
+    Need,
+    check_names,
+    figure_of,
+    find_check,
+    in_order,
+)
 
 
 def always_passes(pair):
@@ -78,7 +86,7 @@ def test_needs_say_what_stands_in_the_way(register, build, needs, spoil, outcome
     register(Check("latency", 35, needs, always_passes))
     baseline, candidate = build(pp=1), build(pp=2)
     spoil(baseline, candidate)
-    verdict = judge("latency", baseline.save(), candidate.save())
+    verdict = judge("latency", Comparison(baseline.save(), candidate.save()))
     assert verdict.outcome is outcome
     assert verdict.summary.startswith(summary)
 
@@ -91,7 +99,7 @@ def test_a_check_that_saw_too_little_is_blocked_by_the_engine(register, build):
         judge=lambda pair: Verdict(Outcome.BLOCKED, "no time was seen"),
     )
     register(blocked)
-    verdict = judge("latency", build(pp=1).save(), build(pp=2).fail().save())
+    verdict = judge("latency", Comparison(build(pp=1).save(), build(pp=2).fail().save()))
     assert verdict.summary.startswith("blocked by ENG001")
-    whole = judge("latency", build(pp=1).save(), build(pp=2).save())
+    whole = judge("latency", Comparison(build(pp=1).save(), build(pp=2).save()))
     assert (whole.outcome, whole.summary) == (Outcome.BLOCKED, "no time was seen")

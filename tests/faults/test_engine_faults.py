@@ -12,6 +12,7 @@ from harness.capture.children import ForkServers
 from harness.capture.launch import started_phases
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
+from harness.checks.registry import Comparison
 from harness.engine.hooks.stacks import armed
 
 pytestmark = pytest.mark.engine
@@ -100,9 +101,12 @@ def test_a_rank(run, healthy, tried, name):
     assert fault.cause in failure.error
     assert (failure.rank, failure.phase) == (fault.rank, fault.phase)
     outcome = {"blocked": Outcome.BLOCKED, "failed": Outcome.FAIL}[fault.status]
-    engine = judge("engine", capture, capture)
+    engine = judge("engine", Comparison(capture, capture))
     assert engine.outcome is outcome
-    others = {check: judge(check, capture, capture) for check in ("contract", "logits", "accuracy")}
+    others = {
+        check: judge(check, Comparison(capture, capture))
+        for check in ("contract", "logits", "accuracy")
+    }
     assert {one.outcome for one in others.values()} == {Outcome.BLOCKED}
     if fault.status == "blocked" and "memory" not in name:
         alive = {f"rank{rank}" for rank in range(fault.pp) if rank != fault.rank}
@@ -145,13 +149,13 @@ def test_a_deadlock_is_a_contract_finding(run, healthy, tried, name):
     order, pp, message = HELD_BACK[name]
     capture = run(order, pp, timeout=hang_limit(healthy))
     assert capture.status == "blocked"
-    contract = judge("contract", capture, capture)
+    contract = judge("contract", Comparison(capture, capture))
     assert contract.outcome is Outcome.FAIL
     (finding,) = contract.findings
     assert (finding.code, finding.message) == ("CON002", message)
     assert finding.stage == pp - 1
-    assert judge("engine", capture, capture).outcome is Outcome.BLOCKED
-    assert judge("logits", capture, capture).outcome is Outcome.BLOCKED
+    assert judge("engine", Comparison(capture, capture)).outcome is Outcome.BLOCKED
+    assert judge("logits", Comparison(capture, capture)).outcome is Outcome.BLOCKED
     tried(name, "contract: fail", finding.boundary, f"CON002 {message}")
 
 
@@ -175,7 +179,7 @@ def test_the_engine_core(run, tried, name):
     assert capture.status == "blocked"
     assert capture.failure.error == "the engine's process was killed by SIGKILL"
     assert capture.failure.phase == phase
-    assert judge("engine", capture, capture).outcome is Outcome.BLOCKED
+    assert judge("engine", Comparison(capture, capture)).outcome is Outcome.BLOCKED
     tried(name, "blocked", capture.failure.phase, capture.failure.error)
 
 

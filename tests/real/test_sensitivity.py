@@ -6,6 +6,7 @@ from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.sensitivity import blind_spots, cannot_matter
+from harness.checks.registry import Comparison
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.engine
 def test_an_instrument_answers_to_every_weight_and_key(run):
     """PLE at PP=2: each kind of weight and both keys move the logits far beyond rounding."""
     baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 2)
-    assert blind_spots(baseline, candidate, cannot_matter(baseline, candidate)) == ()
+    assert blind_spots(Comparison(baseline, candidate), cannot_matter(baseline, candidate)) == ()
     effects = baseline.sensitivity.effects | candidate.sensitivity.effects
     assert {"key:0:hidden_states", "key:0:per_layer_inputs"} < set(effects)
     assert any("per_layer_projection.weight" in name for name in effects)

@@ -87,7 +87,7 @@ def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None 
 
 def _judge(pair: Comparison) -> Verdict:
     verdict = compare_logits(pair.baseline, pair.candidate, pair.eager)
-    return trusted(verdict, pair.baseline, pair.candidate)
+    return trusted(verdict, pair)
 
 
 _distance = partial(Figure, is_distance=True)
@@ -95,7 +95,7 @@ LOGITS = register(
     Check(
         name="logits",
         order=30,
-        needs=Need.CANDIDATE | Need.BASELINE,
+        needs=Need.CANDIDATE | Need.BASELINE | Need.EAGER,
         judge=_judge,
         figures=(
             Figure("rows", "rows compared"),

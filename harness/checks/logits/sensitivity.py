@@ -7,30 +7,38 @@ from ...capture.record import Capture
 from ...engine.perturbations import key_name
 from ..contract.boundary_cost import boundary_costs
 from ..finding import Finding, Outcome, Severity, Verdict
+from ..registry import Comparison
 
 # How many blind spots a message names; the evidence holds all.
 _NAMED = 3
 
 
-def blind_spots(
-    baseline: Capture, candidate: Capture, excuses: Container[str], limit: float = 0.0
-) -> tuple[str, ...]:
+def blind_spots(pair: Comparison, excuses: Container[str], limit: float = 0.0) -> tuple[str, ...]:
     """Perturbations that did not move the logits by more than `limit`, though they should.
 
     At PP=1 every kind of weight must have moved them, at PP=N every boundary key, but for
     `excuses`, those that cannot (`cannot_matter`). An engine that tried nothing has shown nothing.
     """
+    seen = _effects(pair)
     spots: list[str] = []
-    for capture in (baseline, candidate):
-        tried = capture.sensitivity
-        if not tried.asked:
+    for capture in (pair.baseline, pair.candidate):
+        asked = capture.sensitivity.asked
+        if not asked:
             spots.append(f"anything at PP={capture.cell.pp}: nothing was tried")
-        spots += [
-            name
-            for name in tried.asked
-            if tried.effects.get(name, 0.0) <= limit and name not in excuses
-        ]
+        spots += [name for name in asked if seen.get(name, 0.0) <= limit and name not in excuses]
     return tuple(spots)
+
+
+def _effects(pair: Comparison) -> dict[str, float]:
+    """The largest effect of each perturbation.
+
+    Compiled code may keep copies of weights, which nothing alters: there eager code answers.
+    """
+    largest: dict[str, float] = {}
+    for capture in (pair.eager, pair.baseline, pair.candidate):
+        for name, effect in capture.sensitivity.effects.items() if capture else ():
+            largest[name] = max(effect, largest.get(name, 0.0))
+    return largest
 
 
 def cannot_matter(baseline: Capture, candidate: Capture) -> dict[str, str]:
@@ -49,21 +57,18 @@ def cannot_matter(baseline: Capture, candidate: Capture) -> dict[str, str]:
     return excuses
 
 
-def trusted(verdict: Verdict, baseline: Capture, candidate: Capture) -> Verdict:
+def trusted(verdict: Verdict, pair: Comparison) -> Verdict:
     """Turn a logits verdict that is PASS into INCONCLUSIVE if it could not have been another.
 
     Where noise is allowed a perturbation counts from the smallest fault that would have been seen.
     """
     if verdict.outcome is not Outcome.PASS:
         return verdict
+    baseline, candidate = pair.baseline, pair.candidate
     excuses = cannot_matter(baseline, candidate)
-    figures = {
-        **verdict.figures,
-        "sensitivity": {**baseline.sensitivity.effects, **candidate.sensitivity.effects},
-        "cannot_matter": excuses,
-    }
+    figures = {**verdict.figures, "sensitivity": _effects(pair), "cannot_matter": excuses}
     limit = verdict.figures.get("smallest_fault") or 0.0
-    spots = blind_spots(baseline, candidate, excuses, limit)
+    spots = blind_spots(pair, excuses, limit)
     if not spots:
         return replace(verdict, figures=figures)
     more = f" and {len(spots) - _NAMED} more" if len(spots) > _NAMED else ""
