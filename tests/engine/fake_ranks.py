@@ -94,6 +94,11 @@ class Rank:
             register()
         self.worker = None
 
+    @property
+    def vllm_config(self):
+        """What the worker is made from."""
+        return self._arguments["vllm_config"]
+
     def start(self):
         """Make the worker and load the model, as the engine does."""
         with self.modules():

@@ -1,6 +1,8 @@
 """The workarounds: declared, noted where they act, and acting only where they are needed."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,64 @@ def test_gated_silu_of_experts_makes_no_object(tmp_path):
         assert _CPU_MOE_ACT_FN[MoEActivation.SILU](1) == ("silu", 1)
         assert _CPU_MOE_ACT_FN[MoEActivation.GELU](1) == ("gelu", 1)
     assert rank.call("pp_harness_workarounds") == ["cpu-moe-activation"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "granted", "noted"),
+    [
+        (torch.bfloat16, False, ["cpu-amx"]),
+        (torch.bfloat16, True, []),
+        (torch.float32, False, []),
+    ],
+)
+def test_a_rank_that_computes_in_bfloat16_may_use_amx(tmp_path, monkeypatch, dtype, granted, noted):
+    """Where nothing before had asked for it; a release that warms up has."""
+    asked = []
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: asked.append(True))
+
+    def prepare():
+        from harness.engine.hooks import amx
+
+        amx.may_use_tiles = lambda: granted
+
+    engine = Engine(tmp_path / "c", prepare=prepare)
+    (rank,) = engine.ranks
+    rank.vllm_config.model_config.dtype = dtype
+    engine.start()
+    assert rank.call("pp_harness_workarounds") == noted
+    assert len(asked) == len(noted)
+
+
+@pytest.mark.skipif(
+    not (hasattr(torch.cpu, "_init_amx") and torch.cpu._is_amx_tile_supported()), reason="needs AMX"
+)
+def test_linux_is_asked_for_amx_where_the_processor_has_it():
+    """The real call, in a process of its own: before it no permission, after it permission."""
+    code = (
+        "import torch; from harness.engine.hooks.amx import may_use_tiles as may; "
+        "print(may(), torch.cpu._init_amx(), may())"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "True", "True"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wide"), [(1, 8), (1, 4), (3, 4)], ids=["a slice of one", "one", "three"]
+)
+def test_a_convolution_takes_one_token_as_it_takes_many(tmp_path, tokens, wide):
+    """The same values, one row of channels apart."""
+
+    def prepare():
+        from vllm.model_executor.layers.mamba.ops.cpu import gdn_attention  # noqa: F401
+
+    (rank,) = Engine(tmp_path / "c", prepare=prepare).start().ranks
+    x = torch.arange(tokens * wide).view(tokens, wide)[:, :4].contiguous().mT
+    with rank.modules():
+        from vllm.model_executor.layers.mamba.ops.cpu import gdn_attention
+
+        assert torch.equal(gdn_attention._causal_conv1d_fwd_cpu(x=x), x)
+    assert rank.call("pp_harness_workarounds") == ["cpu-conv-strides"]
 
 
 def test_a_table_of_activations_that_is_right_is_left_alone(tmp_path):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ..settings import Device
-from . import kernel_scan, moe_activation, receive_buffer, shm
+from . import amx, conv_strides, kernel_scan, moe_activation, receive_buffer, shm
 from .wrap import names_of_vllm
 
 
@@ -89,6 +89,30 @@ WORKAROUNDS = (
         remove_when="no release before 0.26.0 is a pin",
         upstream="not reported; 0.26.0 has the function itself in the table",
         apply=moe_activation.install,
+    ),
+    Workaround(
+        name="cpu-amx",
+        reason=(
+            "attention in bfloat16 uses AMX without asking Linux, and no warm-up asks in eager "
+            "mode: an illegal instruction at PP=1 too if the first request has one token"
+        ),
+        devices=(Device.CPU,),
+        since=(0, 27, 1),
+        remove_when="vLLM's attention asks itself",
+        upstream="not reported",
+        apply=amx.install,
+    ),
+    Workaround(
+        name="cpu-conv-strides",
+        reason=(
+            "the convolution of linear attention reads a distance between tokens where there is "
+            "one: a RuntimeError at PP=1 too for a prompt of one token"
+        ),
+        devices=(Device.CPU,),
+        since=(0, 33, 0),
+        remove_when="the kernel takes one token whatever its stride",
+        upstream="not reported",
+        apply=conv_strides.install,
     ),
 )
 
