@@ -15,11 +15,13 @@ set -uo pipefail
 
 real=${REAL:-${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m}
 recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,spec-ngram,spec-draft,structured,transformers
-# Architectures of 0.33.0 that need kernels of a GPU: state-space, linear attention, latent attention.
+# Architectures of 0.33.0 that need kernels of a GPU: state-space, linear and sparse attention, experts.
 census=$(printf ",shape:${CENSUS:-CENSUS}/%s.json" FalconMambaForCausalLM FalconH1ForCausalLM \
   NemotronHForCausalLM Qwen3NextForCausalLM JambaForCausalLM GraniteMoeHybridForCausalLM \
   OlmoHybridForCausalLM Lfm2ForCausalLM KimiLinearForCausalLM MambaForCausalLM \
-  NemotronHPuzzleForCausalLM DeepseekV32ForCausalLM GlmMoeDsaForCausalLM)
+  NemotronHPuzzleForCausalLM DeepseekV32ForCausalLM GlmMoeDsaForCausalLM BeamForCausalLM \
+  FlintForCausalLM HYV4ForCausalLM LagunaForCausalLM LongcatFlashForCausalLM \
+  LongcatFlashNgramForCausalLM MiniMaxM2ForCausalLM Qwen4ExpForCausalLM Step5ForCausalLM)
 declare -A steps=(
   [parity]="--pp 2 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [mm]="--pp 2 --pp-variant merged,fixed --pp-model mm --pp-gsm8k-limit 64"
