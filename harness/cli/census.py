@@ -92,9 +92,10 @@ def census(
     runnable = [each for each in stand_ins if each.config is not None]
     lint = {} if plan else lint_words(root, models)
     facts = {"vllm": pin.version, "device": "CPU" if vllm.is_cpu else "CUDA"}
+    names = {store: "STORE", root: "PIN"}
     out.mkdir(parents=True, exist_ok=True)
     reports: list[Report] = []
-    rows = _write(stand_ins, reports, lint, facts, out)
+    rows = _write(stand_ins, reports, lint, facts, names, out)
     configs = _written(runnable, out / "configs")
     began = time.monotonic()
     for sweep, group in ({} if plan else _by_sweep(runnable[part], vllm)).items():
@@ -104,7 +105,7 @@ def census(
             left = max(1.0, began + time_limit - time.monotonic())
             options += ["--pp-time-limit", f"{left:.0f}"]
         reports.append(_run(pin.version, files, options, store, out / f"run-{sweep.name}"))
-        rows = _write(stand_ins, reports, lint, facts, out)
+        rows = _write(stand_ins, reports, lint, facts, names, out)
     claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
     configured = sum(each.by != "" for each in stand_ins)
     click.echo(
@@ -150,9 +151,12 @@ def _write(
     reports: Sequence[Report],
     lint: Mapping[str, LintWord],
     facts: Mapping[str, str],
+    names: Mapping[Path, str],
     out: Path,
 ) -> list[CensusRow]:
-    rows = [_row(each, reports, lint.get(each.architecture, LintWord())) for each in stand_ins]
+    rows = [
+        _row(each, reports, lint.get(each.architecture, LintWord()), names) for each in stand_ins
+    ]
     document = json.dumps(census_document(rows, facts), indent=1)
     (out / "census.json").write_text(document + "\n", encoding="utf-8")
     (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
@@ -243,8 +247,10 @@ def _run(
     return read_report(folder)
 
 
-def _row(each: StandIn, reports: Iterable[Report], lint: LintWord) -> CensusRow:
+def _row(
+    each: StandIn, reports: Iterable[Report], lint: LintWord, names: Mapping[Path, str]
+) -> CensusRow:
     for report in reports:
         if any(record.model == each.architecture for record in report.verdicts):
-            return judged_row(each, report, lint.codes, lint.loading)
-    return planned_row(each)
+            return judged_row(each, report, lint.codes, lint.loading, names)
+    return planned_row(each, names)

@@ -4,6 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..checks.engine import ELSEWHERE
@@ -76,22 +78,32 @@ class CensusRow:
         return "run only" if self.is_red else "lint only"
 
 
-def planned_row(each: StandIn) -> CensusRow:
-    """Make the row of an architecture that has not run."""
+def without_paths(text: str, names: Mapping[Path, str]) -> str:
+    """Call folders of this machine by their names: a record says the same wherever it was made."""
+    for folder in sorted(names, reverse=True):  # what is inside another comes before it
+        text = text.replace(f"{folder}/", f"{names[folder]}/")
+    return text
+
+
+def planned_row(each: StandIn, names: Mapping[Path, str] = MappingProxyType({})) -> CensusRow:
+    """Make the row of an architecture that has not run; `names` are of folders."""
     reason = each.reason or Reason.NOT_RUN
-    return CensusRow(
-        each.architecture, each.by, each.is_multimodal, reason=reason, detail=each.detail
-    )
+    detail = without_paths(each.detail, names)
+    return CensusRow(each.architecture, each.by, each.is_multimodal, reason=reason, detail=detail)
 
 
 def judged_row(
-    each: StandIn, report: Report, lint: Sequence[str] = (), loading: Sequence[str] = ()
+    each: StandIn,
+    report: Report,
+    lint: Sequence[str] = (),
+    loading: Sequence[str] = (),
+    names: Mapping[Path, str] = MappingProxyType({}),
 ) -> CensusRow:
-    """Read the row of an architecture from the report of its run."""
+    """Read the row of an architecture from the report of its run; `names` are of folders."""
     verdicts = [record for record in report.verdicts if record.model == each.architecture]
     findings = [record for record in report.findings if record.model == each.architecture]
     if not verdicts:
-        return planned_row(each)
+        return planned_row(each, names)
     codes = {record.code for record in findings}
     reason = None
     if codes & {*_BASELINE}:
@@ -99,7 +111,7 @@ def judged_row(
     elif all(record.verdict is Outcome.NOT_APPLICABLE for record in verdicts):
         reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
     table = {} if reason else _by_size(verdicts)
-    detail = _detail(findings, verdicts, reason)
+    detail = without_paths(_detail(findings, verdicts, reason), names)
     dtypes = [
         cell.effective["dtype"]
         for cell in report.cells
@@ -112,7 +124,7 @@ def judged_row(
         (dtypes or [""])[0],
         table,
         reason,
-        detail,
+        one_line(detail, _LONGEST),
         tuple(lint),
         tuple(loading),
     )
@@ -234,9 +246,9 @@ def _detail(
     chosen = [each for each in findings if each.code in _BASELINE] if reason else []
     for each in chosen or findings:
         place = f" ({each.place})" if each.place else ""
-        return one_line(f"{each.code}: {each.message}{place}", _LONGEST)
+        return f"{each.code}: {each.message}{place}"
     worst = min(verdicts, key=lambda record: _WORST.index(record.verdict))
-    return "" if worst.verdict is Outcome.PASS else one_line(worst.summary, _LONGEST)
+    return "" if worst.verdict is Outcome.PASS else worst.summary
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

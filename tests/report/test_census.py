@@ -1,6 +1,7 @@
 """The census: rows from reports, and the page that one pure function writes."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from harness.report.census import (
     counts,
     judged_row,
     planned_row,
+    without_paths,
 )
 from harness.report.schema import FindingRecord, Report, VerdictRecord
 
@@ -101,6 +103,27 @@ def test_a_kernel_that_pp_1_lacks_is_the_reason_whatever_pp_n_fell_over_first():
     assert judged_row(LLAMA, killed).reason is Reason.NO_KERNEL, (
         "an instruction is part of a device"
     )
+
+
+@pytest.mark.parametrize("top", ["/a", "/home/somebody/with/a/long/name"])
+def test_no_path_of_the_machine_is_in_a_row(top):
+    """Wherever a census is made its rows say the same, and are cut at the same place."""
+    store, packages = Path(top, "store"), Path(top, "env/lib/site-packages")
+    names = {store: "STORE", packages: "PIN"}
+    says = f" no '{store}/shapes/5c6a' ({packages}/x/__init__.py)" + " or more" * 20
+    row = judged_row(LLAMA, report(GREEN, "ENG004", says=says), names=names)
+    begin = "ENG004: says ENG004 no 'STORE/shapes/5c6a' (PIN/x/__init__.py) or more"
+    assert row.detail.startswith(begin)
+    assert len(row.detail) == 160
+    planned = StandIn("A", reason=Reason.NO_CONFIG, detail=f"not in {packages}/x")
+    assert planned_row(planned, names).detail == "not in PIN/x"
+
+
+def test_a_folder_has_its_own_name_though_it_is_inside_another_or_begins_like_it():
+    """The inner one counts, and `/a/store-2` is not in `/a/store`."""
+    names = {Path("/a"): "OUTER", Path("/a/store"): "STORE"}
+    assert without_paths("/a/store/x /a/b", names) == "STORE/x OUTER/b"
+    assert without_paths("/a/store-2/x", {Path("/a/store"): "STORE"}) == "/a/store-2/x"
 
 
 def test_an_architecture_that_the_report_lacks_has_not_run():
