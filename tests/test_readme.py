@@ -43,3 +43,11 @@ def test_linked_files_exist(page):
     named = re.findall(r"\b(?:docs|results)/[\w./-]*\w", text)
     missing = [name for name in links if not (ROOT / page).parent.joinpath(name).is_file()]
     assert missing + [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_section_of_benchmarks_says_when_it_was_measured():
+    """A figure without its commit and day passes for one of today's code."""
+    page = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    recorded = re.compile(r"Recorded at [0-9a-f]{7}, \d{4}-\d\d-\d\d")
+    assert [each.partition("\n")[0] for each in sections if not recorded.search(each)] == []
