@@ -153,8 +153,16 @@ def _model_origin(model_class: type) -> dict[str, Any]:
 
 
 def _frames(trace: str) -> Sequence[re.Match[str]]:
-    """Return the frames of the exception that a traceback ends with, the innermost last."""
-    return list(_FRAME.finditer(trace.rpartition(_TRACEBACK)[2]))
+    """Return the frames of the exception that a traceback ends with, the innermost last.
+
+    Without those of vLLM's parameters, which hand each operation on to torch: their caller raised.
+    """
+    found = _FRAME.finditer(trace.rpartition(_TRACEBACK)[2])
+    return [
+        frame
+        for frame in found
+        if not (_is_vllm(frame["file"]) and frame["function"] == "__torch_function__")
+    ]
 
 
 def _in_the_models_place(frame: re.Match[str]) -> bool:

@@ -93,6 +93,17 @@ def test_a_tuple_is_seen_in_each_of_its_parts():
         assert [a == b for a, b in same] == [True, False, True]
 
 
+def test_rows_of_a_batch_of_one_are_rows():
+    """The Transformers backend gives [1, tokens, width]; what has fewer tokens leaves nothing."""
+    prints = FingerprintCollector(ROWS)
+    prints.add("plain", output(0), with_norms=True)
+    prints.add("batch", output(0)[None], with_norms=True)
+    prints.add("short", output(0)[None, : ROWS - 1])
+    found = by_name(prints)
+    assert found.keys() == {"plain", "batch"}
+    check(found["batch"], output(0))
+
+
 def test_what_has_no_row_for_each_token_leaves_nothing():
     """A scalar, None, or fewer rows than were scheduled."""
     prints = FingerprintCollector(ROWS)

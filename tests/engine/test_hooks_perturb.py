@@ -115,6 +115,22 @@ def test_what_cannot_matter_is_noted(model):
     }
 
 
+def test_a_type_without_comparisons_is_looked_at_too(model, monkeypatch):
+    """On a GPU torch has no `any` for floats of eight bits."""
+
+    def any_of_wide_types(tensor):
+        if tensor.dtype is torch.float8_e4m3fn:
+            raise NotImplementedError("\"or_cuda\" not implemented for 'Float8_e4m3fn'")
+        return (tensor != 0).sum() > 0
+
+    monkeypatch.setattr(torch.Tensor, "any", any_of_wide_types)
+    model.tower.weight.data = model.tower.weight.data.to(torch.float8_e4m3fn)
+    written = {}
+    with perturbation("none")(site(model, written=written)):
+        model.tower(torch.ones(1, 4, dtype=torch.float8_e4m3fn))
+    assert "layers.*.bias [4]" in written["excuses"]["kinds"]
+
+
 class Group:
     """A pipeline group that keeps what it sends."""
 

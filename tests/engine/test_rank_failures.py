@@ -200,6 +200,7 @@ def hook(file, function="f"):
 
 
 MODEL = ("/site-packages/vllm/model.py", "forward")
+PARAMETER = ("/site-packages/vllm/parameter.py", "__torch_function__")
 TORCH = ("/site-packages/torch/tensor.py", "add")
 
 
@@ -215,6 +216,8 @@ TORCH = ("/site-packages/torch/tensor.py", "add")
         ((MODEL, hook("extent.py"), hook("extent.py", "model_operation")), False),
         ((MODEL, hook("model.py", "compute_logits"), hook("step.py", "sampled_rows")), False),
         ((MODEL, hook("extent.py", "__torch_function__")), True),
+        ((MODEL, hook("perturb.py"), PARAMETER, TORCH), True),
+        ((hook("model.py"), MODEL, PARAMETER, TORCH), False),
         # A checkout of vLLM with an environment inside: its packages are not vLLM.
         ((hook("model.py"), ("/src/vllm/.venv/lib/site-packages/torch/tensor.py", "add")), True),
         ((("/usr/lib/python3.11/json/decoder.py", "decode"),), False),

@@ -70,13 +70,19 @@ class FingerprintCollector:
     def add(self, name: str, value: Any, *, with_norms: bool = False) -> None:
         """Copy `value`, a tensor or several side by side; later code may overwrite it.
 
-        A value that has no row for each token leaves nothing. A row's digest is of its exact bits;
+        A value that has no row for each token leaves nothing; those of a batch of one, as the
+        Transformers backend computes, have their rows second. A row's digest is of its exact bits;
         its norm and its sketch are taken `with_norms` alone.
         """
+        tensors = (
+            part[0] if part.dim() > 2 and part.shape[0] == 1 < self._rows else part
+            for part in (value if isinstance(value, tuple | list) else (value,))
+            if isinstance(part, torch.Tensor)
+        )
         parts = [
             part[: self._rows].reshape(self._rows, -1)
-            for part in (value if isinstance(value, tuple | list) else (value,))
-            if isinstance(part, torch.Tensor) and part.dim() > 0 and part.shape[0] >= self._rows
+            for part in tensors
+            if part.dim() > 0 and part.shape[0] >= self._rows
         ]
         if not parts:
             return

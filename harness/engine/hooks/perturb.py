@@ -97,7 +97,7 @@ def _unperturbed(site: Site) -> Iterator[None]:
             excuses[kind] = "its module does not run for text"
         elif weight.name == "azp_adj" and weight.module.scheme.input_symmetric:
             excuses[kind] = "it adjusts for a zero point, and activations have none"
-        elif weight.tensor.numel() and not weight.tensor.any():
+        elif weight.tensor.numel() and not _widened(weight.tensor).any():
             excuses[kind] = "it is zero throughout"
         elif weight.tensor.numel() == 1 and abs(float(weight.tensor)) < _EPSILON:
             excuses[kind] = "it is an epsilon, which keeps a formula from zero"
@@ -150,6 +150,11 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
             elements.mul_(0.5)
         if through_input:
             del method.apply
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    """In a type that has every operation: on a GPU torch compares no floats of eight bits."""
+    return tensor if tensor.dtype in _EXACTLY_DOUBLED else tensor.float()
 
 
 def _alternate(tensor: torch.Tensor) -> torch.Tensor:
