@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.engine.asked import _PROJECTIONS as PROJECTIONS
+from harness.engine.asked import PROJECTIONS
 from harness.models.checkpoint import resolve_model
 
 

@@ -1,5 +1,6 @@
 """What each decoder layer left of each row, over all stages of a capture."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..capture.record import Capture
@@ -28,3 +29,14 @@ def layer_rows(
 def stage_of(capture: Capture, layer: int) -> int:
     """The pipeline stage that holds a layer."""
     return next(stage for stage, trace in capture.stages.items() if layer in trace.layers)
+
+
+def looks_ahead(capture: Capture, layer: int, moved: Mapping[int, Collection[Row]]) -> bool:
+    """Whether the last layer of a stage differs from PP=1 in what no later layer sees.
+
+    Some models compute the norm of the next layer in it, but at a boundary behind it. `moved` has
+    the rows that differ behind each layer: what was lost would show behind the next one too.
+    """
+    if layer + 1 not in moved or stage_of(capture, layer) == stage_of(capture, layer + 1):
+        return False
+    return not set(moved[layer]) <= set(moved[layer + 1])

@@ -10,7 +10,7 @@ from .probes import split_pass
 
 _RANK = 8
 # Weights that an adapter changes, by the last part of the module's name, as vLLM and PEFT have it.
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def sampling(pairs: tuple[tuple[str, str], ...]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def random_adapter(model: Path, folder: Path) -> Any:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 module = name.removesuffix(".weight")
-                if module.rpartition(".")[2] not in _PROJECTIONS:
+                if module.rpartition(".")[2] not in PROJECTIONS:
                     continue
                 rows, columns = file.get_slice(name).get_shape()
                 draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
@@ -61,7 +61,7 @@ def random_adapter(model: Path, folder: Path) -> Any:
         raise ValueError(f"{model.name} has no projection that an adapter could change")
     folder.mkdir()
     save_file(weights, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": _RANK, "lora_alpha": 1, "target_modules": _PROJECTIONS}
+    config = {"peft_type": "LORA", "r": _RANK, "lora_alpha": 1, "target_modules": PROJECTIONS}
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     return LoRARequest("random", 1, str(folder))
 

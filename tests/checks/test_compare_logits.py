@@ -279,9 +279,9 @@ def test_first_layer_wins(pair):
     """The lowest layer that differs is named, not the first row or the first stage in a file."""
     baseline, candidate = pair
     spoil(candidate, 5, (0, 0))
-    spoil(candidate, 3, (1, 0))
+    spoil(candidate, 2, (1, 0))
     where = locate(baseline.save(), candidate.save())
-    assert (where.layer, where.stage, where.request, where.position) == (3, 1, "one", 3)
+    assert (where.layer, where.stage, where.request, where.position) == (2, 1, "one", 3)
 
 
 def test_first_row_wins_within_a_layer(pair):
@@ -290,6 +290,25 @@ def test_first_row_wins_within_a_layer(pair):
     spoil(candidate, 2, (1, 0), (0, 2), (0, 1))
     where = locate(baseline.save(), candidate.save())
     assert (where.layer, where.position) == (2, 1)
+
+
+def test_the_last_layer_of_a_stage_counts_where_the_next_one_differs(pair):
+    """A look ahead to the next layer's norm is no difference; what reaches that layer is."""
+    baseline, candidate = pair
+    spoil(candidate, 1, (0, 0))
+    spoil(candidate, 3, (0, 0))
+    assert compare_logits(baseline.save(), candidate.save()).outcome is Outcome.PASS
+    spoil(candidate, 4, (0, 0))
+    where = locate(baseline.save(), candidate.save())
+    assert (where.layer, where.stage) == (3, 1)
+
+
+def test_the_last_layer_of_all_counts_alone(pair):
+    """No layer is behind it that could show its difference."""
+    baseline, candidate = pair
+    spoil(candidate, 5, (0, 0))
+    (found,) = compare_logits(baseline.save(), candidate.save()).findings
+    assert (found.code, found.layer) == ("LOG006", 5)
 
 
 def test_difference_on_the_first_stage_was_fed_by_nothing(pair):

@@ -231,6 +231,17 @@ def test_random_weights_may_be_compiled_far_apart(build):
     assert pair.judge().outcome is Outcome.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(("layer", "outcome"), [(0, Outcome.FAIL), (1, Outcome.PASS)])
+def test_what_only_the_last_layer_of_a_stage_shows_is_a_look_ahead(build, layer, outcome):
+    """Of a difference that the layer behind it does not see nothing was lost."""
+    pair = Pair(build)
+    for step in pair.candidate.steps(0):
+        prints = step["layers"][str(layer)]
+        prints["digest"] = [digest + 1 for digest in prints["digest"]]
+        prints["sketch"] = [[value + 9 for value in sketch] for sketch in prints["sketch"]]
+    assert pair.judge().outcome is outcome
+
+
 # ---- parity: bits, row by row -----------------------------------------------------------------
 
 

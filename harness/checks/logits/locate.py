@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ...capture.record import Capture
-from ..layers import Row, layer_rows, stage_of
+from ..layers import Row, layer_rows, looks_ahead, stage_of
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,24 @@ def locate(baseline: Capture, candidate: Capture) -> Location | None:
 
     Layers are walked in order, then rows in the order in which they ran, so that the answer is
     the layer nearest to the cause; None if no layer differs. A row that PP=1 itself did not repeat
-    at a layer says nothing there.
+    at a layer says nothing there, nor does a layer that looks ahead.
     """
     before, after = layer_rows(baseline, "digest"), layer_rows(candidate, "digest")
     passes = [
         layer_rows(baseline, "digest", floor=number) for number in range(len(baseline.floor_logits))
     ]
+    moved: dict[int, list[Row]] = {}
     for layer in sorted(set(before) & set(after)):
-        floors = [floor.get(layer, {}) for floor in passes]
-        for row, digest in before[layer].items():
-            differs = row in after[layer] and after[layer][row] != digest
-            if differs and all(floor.get(row, digest) == digest for floor in floors):
-                return describe(candidate, layer, row)
+        sides = [after[layer], *(floor.get(layer, {}) for floor in passes)]
+        moved[layer] = [
+            row
+            for row, digest in before[layer].items()
+            if sides[0].get(row, digest) != digest
+            and all(floor.get(row, digest) == digest for floor in sides[1:])
+        ]
+    for layer, rows in moved.items():
+        if rows and not looks_ahead(candidate, layer, moved):
+            return describe(candidate, layer, rows[0])
     return None
 
 

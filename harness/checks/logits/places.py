@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
-from ..layers import Row, layer_rows
+from ..layers import Row, layer_rows, looks_ahead
 from .distance import LogitDistance
 from .noise import Floats, Moves, Place
 
@@ -25,14 +25,20 @@ def logit_place(candidate: LogitDistance, floors: Sequence[LogitDistance]) -> Pl
 
 
 def layer_places(baseline: Capture, candidate: Capture) -> list[Place]:
-    """Outputs of the layers that all passes traced, in travel order; none in compiled mode."""
+    """Outputs of the layers that all passes traced, in travel order; none in compiled mode.
+
+    Without layers that look ahead.
+    """
     if not baseline.floor_logits:
         return []
     before, after = _Prints(baseline), _Prints(candidate)
     floors = [_Prints(baseline, number) for number in range(len(baseline.floor_logits))]
+    far = {layer: before.far(after, layer) for layer in sorted(before.layers & after.layers)}
+    moved = {layer: [row for row, by in rows.items() if by > 0] for layer, rows in far.items()}
     return [
-        _place(layer, before.far(after, layer), [before.far(floor, layer) for floor in floors])
-        for layer in sorted(before.layers & after.layers)
+        _place(layer, rows, [before.far(floor, layer) for floor in floors])
+        for layer, rows in far.items()
+        if not looks_ahead(candidate, layer, moved)
     ]
 
 
