@@ -59,6 +59,7 @@ declare -A steps=(
   [recipes]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-gsm8k-limit 64"
   [recipes-stress]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-profile stress --pp-gsm8k-limit 64"
   [census]="--pp 2 --pp-variant base --pp-pin 0.33.0 --pp-model ${census#,} -k not(accuracy)"
+  [ray]="--pp 4 --pp-variant base,fixed --pp-model ple,dense --pp-executor ray --pp-gsm8k-limit 64"
   [pp4]="--pp 4 --pp-variant merged,fixed --pp-model ple,dense,moe --pp-gsm8k-limit 64"
   [large-pp4]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B"
 )
