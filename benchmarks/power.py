@@ -166,12 +166,20 @@ def as_on_gpus(draw: np.random.Generator, places: list[Place]) -> list[Place]:
 
 
 def with_fault(places: list[Place], boundary: int, fault: dict[str, Floats]) -> list[Place]:
-    """Move the rows of the candidate from the layer behind a boundary on."""
+    """Move the rows of the candidate from the layer behind a boundary on.
+
+    A place with fewer rows than the fault has them evenly spread (`kept_positions`).
+    """
+
+    def here(sizes: Floats, count: int) -> Floats:
+        spread: Floats = sizes[np.linspace(0, len(sizes) - 1, count).round().astype(int)]
+        return spread
+
     return [
         replace(
             place,
             candidate={
-                name: np.hypot(far, np.resize(fault[name], len(far)))
+                name: np.hypot(far, here(fault[name], len(far)))
                 for name, far in place.candidate.items()
             },
         )
@@ -199,17 +207,20 @@ def main() -> None:
         kinds = ("", " as on GPUs") if quiet else ("",)
         for kind in kinds:
             column = columns.setdefault(name_of + kind, {})
-            for name, fault in FAULTS.items():
+            for title, fault in FAULTS.items():
                 counts = {"fail": 0, "open": 0, "pass": 0}
                 for number in range(REPEATS):
                     draw = np.random.default_rng(number)
                     noise = as_on_gpus(draw, places) if kind else places
-                    rows = {r: len(moves) for r, moves in noise[-1].candidate.items()}
+                    rows = {
+                        name: max(len(place.candidate[name]) for place in noise)
+                        for name in noise[-1].candidate
+                    }
                     moved = with_fault(noise, boundary, fault(draw, rows))
                     weighed = weigh(moved, {boundary}, cell.dtype, has_experts=experts)
                     verdict = "fail" if weighed.excess else "open" if weighed.open else "pass"
                     counts[verdict] += 1
-                column[name] = " / ".join(str(count) for count in counts.values())
+                column[title] = " / ".join(str(count) for count in counts.values())
     print("PP=1 compared with itself:", dict(honest))
     print("| fault |", " | ".join(columns), "|")
     print("|--|" + "--|" * len(columns))

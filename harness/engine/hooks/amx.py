@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from .wrap import names_of_vllm, wrap
 
 # arch_prctl(ARCH_GET_XCOMP_PERM) of x86-64, and the bit of the tiles' data in its answer.
@@ -29,6 +27,8 @@ def install(acts: Callable[[], None]) -> None:
 def _after_warm_up(
     acts: Callable[[], None], method: Any, worker: Any, /, *args: Any, **kwargs: Any
 ) -> Any:
+    import torch
+
     result = method(worker, *args, **kwargs)
     is_bfloat16 = worker.vllm_config.model_config.dtype is torch.bfloat16
     if is_bfloat16 and torch.cpu._is_amx_tile_supported() and not may_use_tiles():

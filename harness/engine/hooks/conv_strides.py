@@ -10,8 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from .wrap import names_of_vllm, wrap
 
 # It is there once a model with such layers is, and calls the kernel by this name of its own.
@@ -40,7 +38,7 @@ def _after_load(
     return result
 
 
-def _convolve(original: Callable[..., Any], *, x: torch.Tensor, **others: Any) -> Any:
+def _convolve(original: Callable[..., Any], *, x: Any, **others: Any) -> Any:
     if x.size(1) == 1:
         x = x.as_strided(x.shape, (1, x.size(0)))
     return original(x=x, **others)
