@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import BadInputError
 from harness.lint.engine import Engine
@@ -19,9 +21,10 @@ from harness.lint.report import Finding, LintReport
 from harness.lint.sources import concerns_pp, decoded, model_files
 from harness.lint.waivers import apply_waivers, waivers_in
 
+T = TypeVar("T")
+
 _FEW_FILES = 12
 """Below this a second process costs more than it saves."""
-_MANY_FILES = 200
 
 
 def lint_paths(
@@ -41,7 +44,7 @@ def lint_paths(
         BadInputError: A path is missing, or a folder holds no Python file.
     """
     files = model_files(Path(path) for path in paths)
-    judged = _judge(files, _import_root(vllm), jobs)
+    judged = _judge(lambda: files, _import_root(vllm), jobs)
     shown = {str(path.absolute()) for path in files}
     findings = [f for file in judged for f in file.findings if f.path in shown]
     return _report(judged, findings, [], {path.absolute(): path for path in files})
@@ -80,10 +83,8 @@ def lint_change(
     own = [path for path in asked if path in names]
     if not own:
         return LintReport()
-    texts = {path: decoded(path) for path in names}
-    touched = [path for path in importers_of(own, texts) if concerns_pp(texts[path])]
     import_root = _import_root(vllm)
-    judged = _judge(touched, import_root, jobs, first=own)
+    judged = _judge(lambda: _touched(own, names), import_root, jobs, first=own)
     with_others = [
         file.path for file in judged if any(_is_other(f, file.path, own) for f in file.findings)
     ]
@@ -96,6 +97,12 @@ def lint_change(
             is_other = _is_other(each, file.path, own) and is_old
             (others if is_other else findings).append(each)
     return _report(judged, findings, others, names)
+
+
+def _touched(changed: Sequence[Path], files: Iterable[Path]) -> list[Path]:
+    """The importers of a change that speak of PP."""
+    texts = {path: decoded(path) for path in files}
+    return [path for path in importers_of(changed, texts) if concerns_pp(texts[path])]
 
 
 def _is_other(each: Finding, judged: Path, own: Sequence[Path]) -> bool:
@@ -177,18 +184,27 @@ def _import_root(vllm: Path | str | None) -> Path | None:
 
 
 def _judge(
-    files: Sequence[Path], root: Path | None, jobs: int | None, first: Sequence[Path] = ()
+    find: Callable[[], Sequence[Path]],
+    root: Path | None,
+    jobs: int | None,
+    first: Sequence[Path] = (),
 ) -> list[JudgedFile]:
-    """Judge what others import `first`, then the others, in two processes where that saves time."""
+    """Judge what others import `first`, then what is found meanwhile.
+
+    That is done in two processes where it saves time.
+    """
     # Syntax trees are millions of objects that stay: looking through them for cycles takes four
     # fifths of the time that parsing takes.
     was_on = gc.isenabled()
     gc.disable()
     try:
         engine = Engine(Project(root), construct)
-        judged = [judge_file(engine, path.absolute()) for path in first]
         workers = jobs if jobs is not None else min(2, os.cpu_count() or 1)
-        if len(files) < _FEW_FILES or workers < 2 or os.name != "posix":
+        workers = workers if os.name == "posix" else 1
+        found = _beside(find) if first and workers > 1 else find
+        judged = [judge_file(engine, path.absolute()) for path in first]
+        files = found()
+        if len(files) < _FEW_FILES or workers < 2:
             return [*judged, *(judge_file(engine, path.absolute()) for path in files)]
         return [*judged, *_judge_in_turns(engine, files, workers)]
     finally:
@@ -200,43 +216,62 @@ def _judge(
 
 
 def _judge_in_turns(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
-    """Judge files in processes that each take the next few neighbours when they are free.
+    """Judge files in processes that each take the next one when they are free.
 
-    Neighbours import each other. Of few files each is taken alone, the largest first, so that no
-    process ends long before another. A pipe holds the numbers that are left: at most 2000 of two
-    bytes, which the smallest pipe takes at once.
+    Neighbours import each other, and what one process has parsed the others parse again. So one
+    goes from the first file on, one from the last one back, and both until none is left.
     """
-    if len(files) < _MANY_FILES:
-        files = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
-    size = 1 if len(files) < _MANY_FILES else max(4, len(files) // 2000 + 1)
+    # At most 2000 numbers of two bytes, which the smallest pipe takes at once.
+    size = len(files) // 2000 + 1
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    numbers, end = os.pipe()
-    os.write(end, b"".join(number.to_bytes(2, "big") for number in range(len(parts))))
-    os.close(end)
+    numbers = range(len(parts))
+    left, *ends = map(_filled_pipe, (numbers, numbers, reversed(numbers)))
 
-    def judge() -> dict[int, list[JudgedFile]]:
-        taken = (int.from_bytes(read, "big") for read in iter(lambda: os.read(numbers, 2), b""))
+    def judge(worker: int) -> dict[int, list[JudgedFile]]:
+        end = ends[worker % 2]
+        taken = (_next_number(end) for _ in iter(lambda: os.read(left, 2), b""))
         return {n: [judge_file(engine, path.absolute()) for path in parts[n]] for n in taken}
 
+    others = [_beside(partial(judge, worker)) for worker in range(1, workers)]
+    judged = judge(0)
+    for pipe in (left, *ends):
+        os.close(pipe)
+    for other in others:
+        judged |= other()
+    return [file for number in numbers for file in judged[number]]
+
+
+def _beside(work: Callable[[], T]) -> Callable[[], T]:
+    """Start work in another process; what is returned waits for its outcome."""
     # fork: the parent has few modules and no threads, and what it has parsed is shared.
     # multiprocessing would do it in as many lines, and costs as much as linting a file to import.
-    others = []
-    for _ in range(workers - 1):
-        receiver, sender = os.pipe()
-        if not (process := os.fork()):
-            status = 1
-            try:
-                with os.fdopen(sender, "wb") as answer:
-                    pickle.dump(judge(), answer)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(sender)
-        others.append((process, receiver))
-    judged = judge()
-    os.close(numbers)
-    for process, receiver in others:
-        with os.fdopen(receiver, "rb") as answers:
-            judged |= pickle.load(answers)  # noqa: S301 - of our own process; EOFError: it was killed
+    receiver, sender = os.pipe()
+    if not (process := os.fork()):
+        status = 1
+        try:
+            with os.fdopen(sender, "wb") as answer:
+                pickle.dump(work(), answer)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(sender)
+
+    def outcome() -> T:
+        with os.fdopen(receiver, "rb") as answer:
+            result: T = pickle.load(answer)  # noqa: S301 - of our own process; EOFError: it was killed
         os.waitpid(process, 0)
-    return [file for number in sorted(judged) for file in judged[number]]
+        return result
+
+    return outcome
+
+
+def _filled_pipe(numbers: Iterable[int]) -> int:
+    """A pipe that gives numbers, two bytes each, and then ends."""
+    pipe, end = os.pipe()
+    os.write(end, b"".join(number.to_bytes(2, "big") for number in numbers))
+    os.close(end)
+    return pipe
+
+
+def _next_number(pipe: int) -> int:
+    return int.from_bytes(os.read(pipe, 2), "big")
