@@ -12,7 +12,9 @@ from harness.checks.finding import Outcome
 from harness.cli.main import cli
 from harness.engine.settings import Device
 from harness.plan.options import declarations, help_of
+from harness.plan.points import Point
 from harness.plan.serving import load_recipe, recipe_names, servings
+from harness.report.census import BASELINE
 from harness.report.files import REPORT, read_report
 
 
@@ -57,13 +59,18 @@ def recipe_table() -> list[str]:
 def feature_table(results: Path) -> list[str]:
     """Write the table of what can be asked: each recipe, by device, with the records of it.
 
-    A recipe is answered where a report below `results` has a verdict on its logits.
+    A recipe is answered where a report below `results` has a verdict on its logits, or its engine
+    ended at PP=N alone.
     """
     answered: dict[tuple[str, str], list[str]] = {}
     for path in sorted(results.rglob(REPORT)):
         report = read_report(path.parent)
+        ended = {Point.of(found) for found in report.findings if found.code in BASELINE}
         for verdict in report.verdicts:
-            if verdict.check == "logits" and verdict.verdict in (Outcome.PASS, Outcome.FAIL):
+            is_failure = verdict.verdict is Outcome.FAIL and Point.of(verdict) not in ended
+            if (verdict.check == "logits" and verdict.verdict is Outcome.PASS) or (
+                verdict.check in ("engine", "logits") and is_failure
+            ):
                 place = verdict.serving, report.environment.get("device", "")
                 record = path.relative_to(results).parts[0]
                 if record not in answered.setdefault(place, []):

@@ -20,7 +20,7 @@ _WORST = (
     Outcome.FAIL, Outcome.BLOCKED, Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE, Outcome.PASS,
 )  # fmt: skip
 # Findings by which PP=1 has no answer, and by which the device lacks a kernel.
-_BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
+BASELINE, _KERNEL = ("ENG004", "ENG005"), "ENG007"
 # Of the former, that PP=1 raised an exception.
 _RAISED = "ENG004"
 # How vLLM and transformers word that a model's processor is asked for, which needs a tokenizer or
@@ -106,8 +106,8 @@ def judged_row(
         return planned_row(each, names)
     codes = {record.code for record in findings}
     reason = None
-    if codes & {*_BASELINE}:
-        reason = _reason_at_1([record for record in findings if record.code in _BASELINE])
+    if codes & {*BASELINE}:
+        reason = _reason_at_1([record for record in findings if record.code in BASELINE])
     elif all(record.verdict is Outcome.NOT_APPLICABLE for record in verdicts):
         reason = Reason.NO_KERNEL if _KERNEL in codes else Reason.NOT_RUN
     table = {} if reason else _by_size(verdicts)
@@ -243,7 +243,7 @@ def _detail(
 ) -> str:
     """The first sentence that says why: of PP=1 where that fails, else of the worst check."""
     findings = list(findings)
-    chosen = [each for each in findings if each.code in _BASELINE] if reason else []
+    chosen = [each for each in findings if each.code in BASELINE] if reason else []
     for each in chosen or findings:
         place = f" ({each.place})" if each.place else ""
         return f"{each.code}: {each.message}{place}"
