@@ -9,6 +9,7 @@ from harness.checks.finding import Outcome, Severity
 from harness.checks.judge import judge
 from harness.checks.layers import layer_rows
 from harness.checks.logits.logits import compare_logits
+from harness.checks.registry import Comparison
 from harness.engine.probes import probe_set
 from harness.engine.settings import Kernels, Profile
 
@@ -126,7 +127,7 @@ def test_invariant_kernels_repeat_in_other_batches(run):
 def test_four_stages_agree(run):
     """A middle stage both reads and sends; the fix relays the per-layer inputs through it."""
     baseline, candidate = run("fixed", "ple", 1), run("fixed", "ple", 4)
-    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert judge("engine", Comparison(baseline, candidate)).outcome is Outcome.PASS
     assert baseline.manifest.effective.workarounds == ()
     assert candidate.manifest.effective.workarounds == ("cpu-shared-memory",)
     contract = compare_contract(candidate)
@@ -151,7 +152,7 @@ def test_the_multimodal_class_is_seen_through(run):
     """Layers are found behind the wrapper, tensors are traced through it, and logits are equal."""
     baseline, candidate = run("fixed", "mm", 1), run("fixed", "mm", 3)
     assert candidate.manifest.effective.architecture == "Gemma4ForConditionalGeneration"
-    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert judge("engine", Comparison(baseline, candidate)).outcome is Outcome.PASS
     assert {stage: trace.layers for stage, trace in candidate.stages.items()} == {
         0: (0, 1),
         1: (2, 3),
@@ -168,7 +169,7 @@ def test_tensor_parallel_beside_pipeline_parallel(run):
     The split is the most uneven one that the planner calls legal (test_partition_engine.py).
     """
     baseline, candidate = run("fixed", "ple", 1, tp=2), run("fixed", "ple", 2, tp=2, split=(1, 9))
-    assert judge("engine", baseline, candidate).outcome is Outcome.PASS
+    assert judge("engine", Comparison(baseline, candidate)).outcome is Outcome.PASS
     assert set(candidate.ranks) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     contract = compare_contract(candidate)
     assert contract.outcome is Outcome.PASS, contract.summary
@@ -203,7 +204,9 @@ def test_a_crash_is_recorded_with_its_root_cause(run):
         "AttributeError: 'IntermediateTensors' object has no attribute 'get'"
     )
     assert candidate.failure.place.startswith("vllm/model_executor/models/gemma4.py:")
-    assert judge("engine", baseline, candidate).outcome is Outcome.FAIL
-    codes = {finding.code for finding in judge("contract", baseline, candidate).findings}
+    assert judge("engine", Comparison(baseline, candidate)).outcome is Outcome.FAIL
+    codes = {
+        finding.code for finding in judge("contract", Comparison(baseline, candidate)).findings
+    }
     assert codes == {"CON004", "CON005"}
-    assert judge("logits", baseline, candidate).outcome is Outcome.BLOCKED
+    assert judge("logits", Comparison(baseline, candidate)).outcome is Outcome.BLOCKED

@@ -6,6 +6,7 @@ from families import family
 from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
+from harness.checks.registry import Comparison
 from harness.models.shrink import shrink
 from harness.plan.options import Options
 from harness.plan.points import Point
@@ -35,7 +36,7 @@ def test_a_shrunk_llama_is_the_same_at_pp_2(servers, launched, tmp_path):
         manifest = launched(sweep, cell, work, servers, phase_timeout=300)
         captures.append(Capture(work, manifest))
     for check in ("engine", "contract", "logits"):
-        verdict = judge(check, *captures)
+        verdict = judge(check, Comparison(*captures))
         assert verdict.outcome is Outcome.PASS, verdict.summary
     assert captures[0].logits.values.std() > 0.5, "logits that say something"
     sent = captures[1].stages[1].steps[0]

@@ -7,6 +7,7 @@ import pytest
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.layers import layer_rows
+from harness.checks.registry import Comparison
 from harness.engine.asked import has_adapter
 from harness.plan.options import Options
 from harness.plan.points import Point
@@ -45,7 +46,7 @@ def serve(sweep, store, servers, launched, tmp_path_factory):
 @pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
 def test_pp2_computes_what_pp1_does(serve, recipe, check):
     """By every recipe that the CPU build has, the fixed series passes every check."""
-    verdict = judge(check, serve(recipe, 1), serve(recipe, 2))
+    verdict = judge(check, Comparison(serve(recipe, 1), serve(recipe, 2)))
     assert verdict.outcome is Outcome.PASS, verdict.summary
 
 

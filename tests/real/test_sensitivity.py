@@ -30,7 +30,7 @@ def test_dummy_weights_end_inconclusive(sweep, servers, launched, tmp_path):
     cell = dummy.cell(Point("fixed", "ple", 1))
     capture = Capture(tmp_path, launched(sweep, cell, tmp_path, servers, phase_timeout=300))
     assert abs(capture.logits.values).max() < 1e-20, "logits that say nothing"
-    verdict = judge("logits", capture, capture)
+    verdict = judge("logits", Comparison(capture, capture))
     assert verdict.outcome is Outcome.INCONCLUSIVE, verdict.summary
     assert [finding.code for finding in verdict.findings] == ["LOG004"]
     assert "dummy weights" in verdict.summary
