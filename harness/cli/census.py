@@ -22,7 +22,6 @@ from ..report.census import (
     changes_table,
     counts,
     judged_row,
-    planned_row,
 )
 from ..report.files import read_report
 from ..report.schema import Report
@@ -31,7 +30,8 @@ from ..source.pin import InstalledVllm, load_pins
 from ..source.registry import ModelClass, generating_models
 from .census_lint import LintWord, lint_words
 
-_SIZES = (2, 3, 4)
+# In this order: what has no answer at PP=1 starts no engines of more stages.
+_SIZES = ((2,), (3, 4))
 _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits them evenly
 
 
@@ -98,14 +98,18 @@ def census(
     rows = _write(stand_ins, reports, lint, facts, names, out)
     configs = _written(runnable, out / "configs")
     began = time.monotonic()
-    for sweep, group in ({} if plan else _by_sweep(runnable[part], vllm)).items():
-        files = [configs[each.architecture] for each in group]
-        options = sweep.options
-        if time_limit:
-            left = max(1.0, began + time_limit - time.monotonic())
-            options += ["--pp-time-limit", f"{left:.0f}"]
-        reports.append(_run(pin.version, files, options, store, out / f"run-{sweep.name}"))
-        rows = _write(stand_ins, reports, lint, facts, names, out)
+    asked = [] if plan else runnable[part]
+    for sizes in _SIZES:
+        for sweep, group in _by_sweep(asked, vllm, sizes).items():
+            files = [configs[each.architecture] for each in group]
+            options = sweep.options
+            if time_limit:
+                left = max(1.0, began + time_limit - time.monotonic())
+                options += ["--pp-time-limit", f"{left:.0f}"]
+            reports.append(_run(pin.version, files, options, store, out / f"run-{sweep.name}"))
+            rows = _write(stand_ins, reports, lint, facts, names, out)
+        answered = {row.architecture for row in rows if row.reason is None}
+        asked = [each for each in asked if each.architecture in answered]
     claiming = sum(each.by != "" or each.detail != "" for each in stand_ins)
     configured = sum(each.by != "" for each in stand_ins)
     click.echo(
@@ -127,18 +131,20 @@ def census(
 class _Sweep:
     """What the architectures of one sweep share: layers of each stage at one PP size, and so on."""
 
+    sizes: tuple[int, ...]
     split: tuple[int, ...] | None
     is_multimodal: bool
     dtype: str
 
     @property
     def name(self) -> str:
-        split = "-".join(map(str, self.split or ("default",)))
-        return "-".join((split, self.dtype, *(("text",) if self.is_multimodal else ())))
+        pp, split = (",".join(map(str, numbers)) for numbers in (self.sizes, self.split or ()))
+        parts = (f"pp{pp}", split or "default", self.dtype, "text" * self.is_multimodal)
+        return "-".join(filter(None, parts))
 
     @property
     def options(self) -> list[str]:
-        options = ["--pp-dtype", self.dtype]
+        options = ["--pp", ",".join(map(str, self.sizes)), "--pp-dtype", self.dtype]
         if self.split:
             options += ["--pp-partition", ",".join(map(str, self.split))]
         if self.is_multimodal:  # builds no tower, and asks no processor
@@ -154,9 +160,10 @@ def _write(
     names: Mapping[Path, str],
     out: Path,
 ) -> list[CensusRow]:
-    rows = [
-        _row(each, reports, lint.get(each.architecture, LintWord()), names) for each in stand_ins
-    ]
+    rows = []
+    for each in stand_ins:
+        word = lint.get(each.architecture, LintWord())
+        rows.append(judged_row(each, reports, word.codes, word.loading, names))
     document = json.dumps(census_document(rows, facts), indent=1)
     (out / "census.json").write_text(document + "\n", encoding="utf-8")
     (out / "census.md").write_text(census_page(rows, facts), encoding="utf-8")
@@ -206,13 +213,16 @@ def _read_shard(text: str | None) -> slice:
     return slice(int(number) - 1, None, int(count))
 
 
-def _by_sweep(stand_ins: Iterable[StandIn], vllm: InstalledVllm) -> dict[_Sweep, list[StandIn]]:
-    """Group what can run in one sweep."""
+def _by_sweep(
+    stand_ins: Iterable[StandIn], vllm: InstalledVllm, sizes: tuple[int, ...]
+) -> dict[_Sweep, list[StandIn]]:
+    """Group what can run in one sweep at these PP sizes."""
     groups: dict[_Sweep, list[StandIn]] = {}
     for each in stand_ins:
         assert each.config is not None  # only those that can run
         dtype = each.dtype if vllm.is_cpu else "bfloat16"
-        sweep = _Sweep(uneven_split(each.config, _UNEVEN), each.is_multimodal, dtype)
+        split = uneven_split(each.config, _UNEVEN) if _UNEVEN in sizes else None
+        sweep = _Sweep(sizes, split, each.is_multimodal, dtype)
         groups.setdefault(sweep, []).append(each)
     return groups
 
@@ -236,7 +246,7 @@ def _run(
     """Run the architectures of one sweep; what the store has is not run again."""
     command = [
         *(sys.executable, "-m", "pytest", str(suites_dir()), "-q", "-p", "no:cacheprovider"),
-        *("--pp", ",".join(map(str, _SIZES)), "--pp-pin", release, "--pp-variant", "base"),
+        *("--pp-pin", release, "--pp-variant", "base"),
         *("--pp-store", str(store), "--pp-report", str(folder.absolute()), *options),
         *("--pp-ignore-expected", "-k", "test_engine or test_contract or test_logits"),
         *("--pp-model", ",".join(f"shape:{path}" for path in configs)),
@@ -245,12 +255,3 @@ def _run(
     if status not in (0, 1):
         raise BadInputError(f"the sweep ended with status {status}: {' '.join(command)}")
     return read_report(folder)
-
-
-def _row(
-    each: StandIn, reports: Iterable[Report], lint: LintWord, names: Mapping[Path, str]
-) -> CensusRow:
-    for report in reports:
-        if any(record.model == each.architecture for record in report.verdicts):
-            return judged_row(each, report, lint.codes, lint.loading, names)
-    return planned_row(each, names)

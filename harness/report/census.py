@@ -94,14 +94,15 @@ def planned_row(each: StandIn, names: Mapping[Path, str] = MappingProxyType({}))
 
 def judged_row(
     each: StandIn,
-    report: Report,
+    reports: Sequence[Report],
     lint: Sequence[str] = (),
     loading: Sequence[str] = (),
     names: Mapping[Path, str] = MappingProxyType({}),
 ) -> CensusRow:
-    """Read the row of an architecture from the report of its run; `names` are of folders."""
-    verdicts = [record for record in report.verdicts if record.model == each.architecture]
-    findings = [record for record in report.findings if record.model == each.architecture]
+    """Read the row of an architecture from the reports of its runs; `names` are of folders."""
+    name = each.architecture
+    verdicts = [record for made in reports for record in made.verdicts if record.model == name]
+    findings = [record for made in reports for record in made.findings if record.model == name]
     if not verdicts:
         return planned_row(each, names)
     codes = {record.code for record in findings}
@@ -114,8 +115,9 @@ def judged_row(
     detail = without_paths(_detail(findings, verdicts, reason), names)
     dtypes = [
         cell.effective["dtype"]
-        for cell in report.cells
-        if cell.model == each.architecture and cell.effective
+        for made in reports
+        for cell in made.cells
+        if cell.model == name and cell.effective
     ]
     return CensusRow(
         each.architecture,

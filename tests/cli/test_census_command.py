@@ -1,6 +1,7 @@
 """The command `pp-harness census`, up to the engines."""
 
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from harness.cli.census import census
 from harness.errors import BadInputError
 from harness.models.shape import read_shape
+from harness.report.schema import Report
 
 pytestmark = pytest.mark.vllm  # reads the installed release
 
@@ -45,6 +47,26 @@ def test_the_plan_says_what_has_a_config_and_why_not(tmp_path):
         "VoxtralForConditionalGeneration",
     }
     assert "5 architectures, 4 claim PP, 3 of these have a config, 3 can" in result.output
+
+
+def test_what_has_no_answer_at_pp_1_starts_no_more_stages(tmp_path, monkeypatch):
+    """PP=2 first; the larger sizes are for architectures whose PP=1 has an answer."""
+    asked = []
+
+    def sweep(_release, configs, options, _store, _folder):
+        names = [config.stem for config in configs]
+        asked.append((options[options.index("--pp") + 1], sorted(names)))
+        place = {"variant": "base", "pp": 2, "check": "engine"}
+        passed = {"verdict": "pass", "expected": False, "summary": "s"}
+        ended = {"code": "ENG004", "severity": "error", "fix": "f", "message": "m"}
+        verdicts = [{**place, **passed, "model": name} for name in names]
+        findings = [{**place, **ended, "model": "OPTForCausalLM"}]
+        return Report(environment={}, cells=[], verdicts=verdicts, findings=findings)
+
+    monkeypatch.setattr(sys.modules["harness.cli.census"], "_run", sweep)
+    only = "GPT2LMHeadModel,OPTForCausalLM"
+    assert run("--only", only, "--store", str(tmp_path), "--out", str(tmp_path)).exit_code == 0
+    assert asked == [("2", ["GPT2LMHeadModel", "OPTForCausalLM"]), ("3,4", ["GPT2LMHeadModel"])]
 
 
 @pytest.mark.parametrize("arguments", [("--only", "Lama"), ("--pin", "9.9"), ("--shard", "3/2")])

@@ -47,10 +47,16 @@ def report(outcomes, *codes, model="LlamaForCausalLM", says="", fix="f"):
 GREEN = {pp: {"engine": "pass", "contract": "pass", "logits": "pass"} for pp in (2, 3, 4)}
 
 
+def test_a_row_is_of_all_runs_of_an_architecture():
+    """PP sizes run in two sweeps."""
+    small, large = ({pp: GREEN[pp]} for pp in (2, 4))
+    assert set(judged_row(LLAMA, [report(small), report(large)]).words) == {2, 4}
+
+
 def test_the_word_of_a_size_is_its_worst_check():
     """A pass beside a failure is no pass."""
     outcomes = GREEN | {4: {"engine": "pass", "contract": "inconclusive", "logits": "fail"}}
-    row = judged_row(LLAMA, report(outcomes, "LOG001"), ["PP501"])
+    row = judged_row(LLAMA, [report(outcomes, "LOG001")], ["PP501"])
     assert row.words == {2: Outcome.PASS, 3: Outcome.PASS, 4: Outcome.FAIL}
     assert row.is_red
     assert row.agreement == "agree"
@@ -68,7 +74,7 @@ def test_the_word_of_a_size_is_its_worst_check():
 def test_a_model_that_does_not_run_at_pp_1_has_a_reason_and_no_verdict(outcome, codes, reason):
     """What fails without PP says nothing about PP."""
     outcomes = {pp: {"engine": outcome, "logits": outcome} for pp in (2, 3, 4)}
-    row = judged_row(LLAMA, report(outcomes, *codes))
+    row = judged_row(LLAMA, [report(outcomes, *codes)])
     assert (row.verdicts, row.reason) == ({}, reason)
     assert not row.is_red
     assert codes[-1] in row.detail
@@ -89,18 +95,18 @@ def test_a_model_that_does_not_run_at_pp_1_has_a_reason_and_no_verdict(outcome, 
 )
 def test_a_model_that_asks_its_processor_is_told_from_one_that_fails(words, reason):
     """Text prompts do not reach every multimodal model."""
-    row = judged_row(LLAMA, report(GREEN, "ENG004", says=f" {words}"))
+    row = judged_row(LLAMA, [report(GREEN, "ENG004", says=f" {words}")])
     assert row.reason is reason
 
 
 def test_a_kernel_that_pp_1_lacks_is_the_reason_whatever_pp_n_fell_over_first():
     """A stage may fail before it asks for the kernel; the device is the reason all the same."""
     fails = {pp: {"engine": "fail", "logits": "blocked"} for pp in (2, 3, 4)}
-    row = judged_row(LLAMA, report(fails, "ENG001", "ENG004", fix=ELSEWHERE))
+    row = judged_row(LLAMA, [report(fails, "ENG001", "ENG004", fix=ELSEWHERE)])
     assert row.reason is Reason.NO_KERNEL
     assert row.detail.startswith("ENG004")
     killed = report(fails, "ENG002", "ENG005", says=" rank 0 was killed by SIGILL in phase probes")
-    assert judged_row(LLAMA, killed).reason is Reason.NO_KERNEL, (
+    assert judged_row(LLAMA, [killed]).reason is Reason.NO_KERNEL, (
         "an instruction is part of a device"
     )
 
@@ -111,7 +117,7 @@ def test_no_path_of_the_machine_is_in_a_row(top):
     store, packages = Path(top, "store"), Path(top, "env/lib/site-packages")
     names = {store: "STORE", packages: "PIN"}
     says = f" no '{store}/shapes/5c6a' ({packages}/x/__init__.py)" + " or more" * 20
-    row = judged_row(LLAMA, report(GREEN, "ENG004", says=says), names=names)
+    row = judged_row(LLAMA, [report(GREEN, "ENG004", says=says)], names=names)
     begin = "ENG004: says ENG004 no 'STORE/shapes/5c6a' (PIN/x/__init__.py) or more"
     assert row.detail.startswith(begin)
     assert len(row.detail) == 160
@@ -128,16 +134,18 @@ def test_a_folder_has_its_own_name_though_it_is_inside_another_or_begins_like_it
 
 def test_an_architecture_that_the_report_lacks_has_not_run():
     """Another model's verdicts are not its own."""
-    assert judged_row(LLAMA, report(GREEN, model="GPT2LMHeadModel")).reason is Reason.NOT_RUN
+    assert judged_row(LLAMA, [report(GREEN, model="GPT2LMHeadModel")]).reason is Reason.NOT_RUN
 
 
 def test_the_lint_and_the_run_are_compared():
     """Both may be the one that is wrong."""
-    assert judged_row(LLAMA, report(GREEN)).agreement == "agree"
-    assert judged_row(LLAMA, report(GREEN), ["PP501"]).agreement == "lint only"
-    assert judged_row(LLAMA, report(GREEN), [], ["PP501"]).agreement == "agree", "it loads nothing"
+    assert judged_row(LLAMA, [report(GREEN)]).agreement == "agree"
+    assert judged_row(LLAMA, [report(GREEN)], ["PP501"]).agreement == "lint only"
+    assert judged_row(LLAMA, [report(GREEN)], [], ["PP501"]).agreement == "agree", (
+        "it loads nothing"
+    )
     red = GREEN | {2: {"logits": "fail"}}
-    assert judged_row(LLAMA, report(red)).agreement == "run only"
+    assert judged_row(LLAMA, [report(red)]).agreement == "run only"
     assert planned_row(LLAMA).agreement == ""
 
 
@@ -151,7 +159,7 @@ def test_what_changed_between_releases_is_told_and_nothing_else():
         return json.loads(json.dumps(census_document(rows, {"vllm": release})))
 
     def ran(each, outcomes):
-        return judged_row(each, report(outcomes, model=each.architecture))
+        return judged_row(each, [report(outcomes, model=each.architecture)])
 
     new = StandIn(none.architecture, reason=Reason.NO_PP)
     gone = ran(StandIn("GoneForCausalLM", "b", {}), GREEN)
@@ -168,7 +176,7 @@ def test_what_changed_between_releases_is_told_and_nothing_else():
 def test_every_row_is_on_the_page_red_ones_first():
     """Nothing is left out, and names cannot act as Markdown."""
     rows = [
-        judged_row(LLAMA, report(GREEN)),
+        judged_row(LLAMA, [report(GREEN)]),
         CensusRow("Red_For*CausalLM", "b", verdicts={2: {"logits": Outcome.FAIL}}),
         planned_row(StandIn("OrionForCausalLM", reason=Reason.NO_CONFIG, detail="no class | here")),
     ]
@@ -182,7 +190,7 @@ def test_every_row_is_on_the_page_red_ones_first():
 
 def test_the_document_is_json_with_every_row():
     """census.json holds what the page shows, by check."""
-    rows = [judged_row(LLAMA, report(GREEN)), planned_row(LLAMA)]
+    rows = [judged_row(LLAMA, [report(GREEN)]), planned_row(LLAMA)]
     document = json.loads(json.dumps(census_document(rows, FACTS)))
     assert document["vllm"] == "0.20.2"
     first, second = document["rows"]
