@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .wrap import names_of_vllm, wrap
+from .wrap import after_cpu_worker
 
 # arch_prctl(ARCH_GET_XCOMP_PERM) of x86-64, and the bit of the tiles' data in its answer.
 _ARCH_PRCTL, _GET_PERMISSION, _TILES = 158, 0x1022, 1 << 18
@@ -18,23 +18,16 @@ _ARCH_PRCTL, _GET_PERMISSION, _TILES = 158, 0x1022, 1 << 18
 
 def install(acts: Callable[[], None]) -> None:
     """Patch vLLM's CPU worker; `acts` is called where permission is asked for."""
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-    wrap(CPUWorker, "compile_or_warm_up_model", partial(_after_warm_up, acts))
+    after_cpu_worker("compile_or_warm_up_model", partial(_ask, acts))
 
 
-def _after_warm_up(
-    acts: Callable[[], None], method: Any, worker: Any, /, *args: Any, **kwargs: Any
-) -> Any:
+def _ask(acts: Callable[[], None], worker: Any) -> None:
     import torch
 
-    result = method(worker, *args, **kwargs)
     is_bfloat16 = worker.vllm_config.model_config.dtype is torch.bfloat16
     if is_bfloat16 and torch.cpu._is_amx_tile_supported() and not may_use_tiles():
         torch.cpu._init_amx()
         acts()
-    return result
 
 
 def may_use_tiles() -> bool:

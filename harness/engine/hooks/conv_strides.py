@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .wrap import names_of_vllm, wrap
+from .wrap import after_cpu_worker
 
 # It is there once a model with such layers is, and calls the kernel by this name of its own.
 _LAYERS = "vllm.model_executor.layers.mamba.ops.cpu.gdn_attention"
@@ -19,23 +19,16 @@ _NAME = "_causal_conv1d_fwd_cpu"
 
 def install(acts: Callable[[], None]) -> None:
     """Patch vLLM's CPU worker; `acts` is called where the function is replaced."""
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-    wrap(CPUWorker, "load_model", partial(_after_load, acts))
+    after_cpu_worker("load_model", partial(_replace, acts))
 
 
-def _after_load(
-    acts: Callable[[], None], method: Any, worker: Any, /, *args: Any, **kwargs: Any
-) -> Any:
+def _replace(acts: Callable[[], None], _worker: Any) -> None:
     """Put the distance right before the kernel; a release without the function needs nothing."""
-    result = method(worker, *args, **kwargs)
     layers = sys.modules.get(_LAYERS)
     original = getattr(layers, _NAME, None)
     if original is not None and not isinstance(original, partial):
         setattr(layers, _NAME, partial(_convolve, original))
         acts()
-    return result
 
 
 def _convolve(original: Callable[..., Any], *, x: Any, **others: Any) -> Any:

@@ -10,28 +10,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .wrap import names_of_vllm, wrap
+from .wrap import after_cpu_worker
 
 _TABLE = "vllm.model_executor.layers.fused_moe.cpu_fused_moe"
 
 
 def install(acts: Callable[[], None]) -> None:
     """Patch vLLM's CPU worker; `acts` is called where the function is replaced."""
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-    wrap(CPUWorker, "load_model", partial(_after_load, acts))
+    after_cpu_worker("load_model", partial(_replace, acts))
 
 
-def _after_load(
-    acts: Callable[[], None], method: Any, worker: Any, /, *args: Any, **kwargs: Any
-) -> Any:
+def _replace(acts: Callable[[], None], _worker: Any) -> None:
     """Put the function that makes no object, as later releases have it; a table unread is none."""
-    result = method(worker, *args, **kwargs)
     table = sys.modules.get(_TABLE)
     if table is not None:
         functions, silu = table._CPU_MOE_ACT_FN, table.MoEActivation.SILU
         if functions[silu] is not table.SiluAndMul.forward_native:
             functions[silu] = table.SiluAndMul.forward_native
             acts()
-    return result

@@ -8,28 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .wrap import names_of_vllm, wrap
+from .wrap import after_cpu_worker
 
 
 def install(acts: Callable[[], None]) -> None:
     """Patch vLLM's CPU worker; `acts` is called where a buffer is made."""
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-    wrap(CPUWorker, "compile_or_warm_up_model", partial(_after_warm_up, acts))
+    after_cpu_worker("compile_or_warm_up_model", partial(_make, acts))
 
 
-def _after_warm_up(
-    acts: Callable[[], None], method: Any, worker: Any, /, *args: Any, **kwargs: Any
-) -> Any:
+def _make(acts: Callable[[], None], worker: Any) -> None:
     """Make the buffer as the runner's own warm-up would, if there is none by now."""
     from vllm.distributed.parallel_state import get_pp_group
 
-    result = method(worker, *args, **kwargs)
     runner = worker.model_runner
     if runner.intermediate_tensors is None and not get_pp_group().is_first_rank:
         runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
             batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
         )
         acts()
-    return result
