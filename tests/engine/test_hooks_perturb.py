@@ -166,6 +166,24 @@ def test_every_other_scale_of_a_channel_is_doubled():
     assert torch.equal(model(x), before)
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_single_scale_is_reached_through_the_input(shape):
+    """Doubled itself, it would be undone by the norm that follows."""
+    model, x = torch.nn.Linear(4, 4, bias=False), torch.randn(1, 4)
+    model.weight_scale = torch.nn.Parameter(torch.ones(shape))
+
+    class Method:
+        def apply(self, layer, x):
+            return x @ layer.weight.T * layer.weight_scale
+
+    model.quant_method = Method()
+    model.forward = lambda x: torch.nn.functional.rms_norm(model.quant_method.apply(model, x), (4,))
+    before = model(x)
+    with perturbation(f"weight:weight_scale [{'x'.join(map(str, shape))}]")(site(model)):
+        assert not torch.allclose(model(x), before)
+    assert torch.equal(model(x), before)
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_an_offset_for_asymmetric_activations_counts_where_there_are_any(symmetric):
     """It cannot move anything where activations have no zero point."""

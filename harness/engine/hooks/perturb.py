@@ -124,9 +124,11 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
         return
     weight = weight_kinds(site.model)[kind]
     tensor, module = weight.tensor, weight.module
-    in_place = tensor.numel() > 0 and tensor.dtype in _EXACTLY_DOUBLED
-    # What was packed, or is no float, is reached through the input that it is multiplied with.
     method: Any = getattr(module, "quant_method", None)
+    # What was packed, is no float, or is one scale, which a norm behind it undoes, is reached
+    # through the input that it is multiplied with.
+    least = 1 if method is None else 2
+    in_place = tensor.dtype in _EXACTLY_DOUBLED and tensor.numel() >= least
     through_input = method is not None and (hasattr(module, "cpu_linear") or not in_place)
     # A scale for each output channel stands in a column.
     column = tensor.dim() > 1 and tensor.shape[-1] == 1
