@@ -198,8 +198,8 @@ class Capture:
         """Return what the logits were seen to answer to."""
         first = first_events(read_lines(self.folder / "rank0.jsonl"))
         if len(self.stages) > 1:
-            keys = self.stages[1].declared or {}
-            asked = key_names(keys, len(self.stages))
+            later = (rank for stage, rank in sorted(self.stages.items()) if stage > 0)
+            asked = key_names(rank.declared or {} for rank in later)
         else:
             asked = [weight_name(kind) for kind in first.get("weights", {}).get("kinds", ())]
         effects: dict[str, float] = {}

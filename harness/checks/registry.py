@@ -26,20 +26,21 @@ class Need(Flag):
     TOKENIZER = auto()  # a model that can be asked questions
     CANDIDATE = auto()  # a whole engine at PP=N
     BASELINE = auto()  # a whole engine at PP=1
-    EAGER = auto()  # PP=1 in eager mode, beside a point that is compiled
+    BESIDE = auto()  # PP=1 in eager mode beside compiled code, without drafts beside drafted tokens
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Captures of a point at PP=1 and PP=N; `margin` is the accepted fall of accuracy (a share).
 
-    `eager` is PP=1 in eager mode, where the two are compiled and the check needs it.
+    `beside` is PP=1 as `Cell.beside` has it, where the point has such an engine and the check needs
+    it.
     """
 
     baseline: Capture
     candidate: Capture
     margin: float = DEFAULT_MARGIN
-    eager: Capture | None = None
+    beside: Capture | None = None
 
 
 @dataclass(frozen=True)

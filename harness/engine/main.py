@@ -192,7 +192,8 @@ def _load(request: Request, model: str, settings: dict[str, Any]) -> tuple[Any, 
     if request.gsm8k is None:
         from vllm import LLM
 
-        return LLM(model, skip_tokenizer_init=True, **settings), None
+        # A processor of images looks for their marks with the tokenizer.
+        return LLM(model, skip_tokenizer_init=not request.images, **settings), None
     from lm_eval.models.vllm_causallms import VLLM
 
     lm = VLLM(

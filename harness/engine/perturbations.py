@@ -21,7 +21,6 @@ def key_name(boundary: int, key: str) -> str:
     return f"{KEY}:{boundary}:{key}"
 
 
-def key_names(keys: Iterable[str], stages: int) -> list[str]:
-    """Name the perturbations of the boundary keys, each at each boundary."""
-    keys = tuple(keys)
-    return [key_name(boundary, key) for boundary in range(stages - 1) for key in keys]
+def key_names(declared: Iterable[Iterable[str]]) -> list[str]:
+    """Name the perturbations of the keys that each stage after the first declares."""
+    return [key_name(boundary, key) for boundary, keys in enumerate(declared) for key in keys]

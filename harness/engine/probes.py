@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from .settings import MAX_SEQUENCES, EngineSettings, Profile
+from .settings import DRAFTS, MAX_SEQUENCES, EngineSettings, Profile
 
 # Without a sliding window nothing special happens at any length; this one only spreads lengths.
 _DEFAULT_WINDOW = 32
@@ -31,11 +31,15 @@ _PROMPT_LOGITS = 1 << 23
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """One request: a prompt and the ids forced during decode, in order."""
+    """One request: a prompt, the ids forced during decode, in order, and images in the prompt.
+
+    Of a request that was sent, `prompt` holds what the engine made of it: images are ids there.
+    """
 
     name: str
     prompt: tuple[int, ...]
     forced: tuple[int, ...]
+    images: int = 0
 
     @property
     def positions(self) -> range:
@@ -118,7 +122,8 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
     another order are not bit-identical. *stress* has all in flight at once, among them requests
     that end one after another, and then prompts that begin as earlier ones did. So has *parity*
     where it was asked for a prefix cache. Where tokens are drafted, one request more repeats
-    itself, so that drafts are right, and errs once.
+    itself, so that drafts are right, and errs once. Where images are asked for, requests with one
+    and two come alone, and in a batch with one that has none.
     A prompt and its decode steps always fit into the context.
 
     Raises:
@@ -160,8 +165,20 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
         for index in range(_DECODE_BATCH)
     )
     revisit = tuple(_begins_as(one, vocab_size) for one in singles if len(one.prompt) > 5)
-    is_drafted = settings.asks("speculative_config")
+    is_drafted = settings.asks(DRAFTS)
     drafted = (_repeating(vocab_size, max_model_len),) if is_drafted else ()
+    seen = tuple(
+        replace(request(name, length), images=images)
+        for name, length, images in (
+            ("image", 7, 1),
+            ("images", 11, 2),
+            ("image+window", window + 5, 1),
+            ("image-batch/0", 7, 0),
+            ("image-batch/1", 5, 1),
+            ("image-batch/2", 9, 2),
+        )
+        if settings.images
+    )
     if settings.profile is Profile.PARITY:
         batches = tuple(
             Probe(
@@ -178,7 +195,8 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
             *batches,
             Probe("blocks", blocks),
             Probe(f"batch-{_DECODE_BATCH}", crowd),
-            *(Probe(one.name, (one,)) for one in drafted),
+            *(Probe(one.name, (one,)) for one in (*drafted, *seen[:3])),
+            *([Probe("image-batch", seen[3:])] if seen else ()),
             *(Probe(one.name, (one,)) for one in revisit if settings.asks("enable_prefix_caching")),
         )
     shrinking = tuple(
@@ -187,7 +205,7 @@ def probe_set(settings: EngineSettings, block_size: int) -> tuple[Probe, ...]:
     )
     return (
         Probe("crowd", crowd),
-        Probe("flood", (*singles, edges, *blocks, *shrinking, *drafted)),
+        Probe("flood", (*singles, edges, *blocks, *shrinking, *drafted, *seen)),
         Probe("revisit", revisit),
     )
 
@@ -275,8 +293,8 @@ def keeps_logits(position: int, prompt_length: int, vocab: int) -> bool:
     return position >= prompt_length - 1 or position in kept_positions(prompt_length, vocab)
 
 
-def sensitivity_request(vocab_size: int, max_model_len: int) -> ProbeRequest:
+def sensitivity_request(settings: EngineSettings) -> ProbeRequest:
     """Return the short request that runs once for each known perturbation."""
-    room = max_model_len - _SENSITIVITY_DECODE
-    length = min(_SENSITIVITY_PROMPT, room)
-    return _request("sensitivity", length, _SENSITIVITY_DECODE, vocab_size)
+    length = min(_SENSITIVITY_PROMPT, settings.max_model_len - _SENSITIVITY_DECODE)
+    request = _request("sensitivity", length, _SENSITIVITY_DECODE, settings.vocab_size)
+    return replace(request, images=int(settings.images))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from .asked import has_adapter, prompt_digests, random_adapter, sampling
+from .images import ImagePrompts
 from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import REQUEST_MARK, SENSITIVITY
@@ -34,24 +35,35 @@ def run_probe_set(llm: Any, request: Request, folder: Path) -> None:
     """
     probes = _probes(llm, request)
     floor = floor_passes(request.profile, probes) if request.pp == 1 else ()
-    asked = sampling(request.probe_sampling)
-    adapter = None
+    options: dict[str, Any] = {"asked": sampling(request.probe_sampling), **_seeing(llm, request)}
     if request.asks("enable_lora"):
-        adapter = random_adapter(Path(request.model_path), folder / "adapter")
+        options["adapter"] = random_adapter(Path(request.model_path), folder / "adapter")
     with (folder / "probes.jsonl").open("w", encoding="utf-8") as file:
         for probes_of_pass in (probes, *floor):
-            llm.reset_prefix_cache()
+            _forget(llm, request)
             for probe in probes_of_pass:
                 if request.asks("kv_offloading_size"):  # then what comes back comes from the host
                     llm.reset_prefix_cache()
                 if request.aborts:
                     _abort_in_flight(llm, request, probe.name)
-                run_probe(llm, probe, file, asked=asked, adapter=adapter)
+                run_probe(llm, probe, file, **options)
     llm.collective_rpc("pp_harness_flush")
 
 
 def _probes(llm: Any, request: Request) -> tuple[Probe, ...]:
     return probe_set(request, llm.llm_engine.vllm_config.cache_config.block_size)
+
+
+def _seeing(llm: Any, request: Request) -> dict[str, Any]:
+    """Return what `_send` needs for images, if some are asked for."""
+    return {"images": ImagePrompts(llm)} if request.images else {}
+
+
+def _forget(llm: Any, request: Request) -> None:
+    """Empty what the engine keeps of prompts: their blocks, and the features of their images."""
+    llm.reset_prefix_cache()
+    if request.images:
+        llm.llm_engine.reset_encoder_cache()
 
 
 def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "", **options: Any) -> None:
@@ -66,6 +78,7 @@ def run_probe(llm: Any, probe: Probe, file: IO[str], change: str = "", **options
         line = {
             "probe": probe.name,
             **asdict(request),
+            "prompt": list(output.prompt_token_ids),  # images are expanded
             "cached": int(output.num_cached_tokens or 0),
             "prompt_logprobs": prompt_digests(output),
         }
@@ -78,15 +91,20 @@ def run_sensitivity(llm: Any, request: Request, folder: Path) -> None:
     At PP=1 one weight of each kind is perturbed, at PP=N each key at each boundary; each costs one
     short prefill and one decode step. The hooks write how far the logits moved.
     """
-    probe = sensitivity_request(request.vocab_size, request.max_model_len)
+    probe, options = sensitivity_request(request), _seeing(llm, request)
     if request.pp == 1:
         events = first_events(read_lines(folder / "rank0.jsonl"))
         names = [weight_name(kind) for kind in events["weights"]["kinds"]]
     else:
-        events = first_events(read_lines(folder / f"rank{request.tp}.jsonl"))
-        names = key_names(events["declared"]["keys"], request.pp)
+        later = [
+            first_events(read_lines(folder / f"rank{stage * request.tp}.jsonl"))
+            for stage in range(1, request.pp)
+        ]
+        names = key_names(events["declared"]["keys"] or () for events in later)
     for name in (UNPERTURBED, *names):
-        _send(llm, (probe,), SENSITIVITY + name)
+        if request.images:  # what was computed without the perturbation
+            _forget(llm, request)
+        _send(llm, (probe,), SENSITIVITY + name, **options)
 
 
 def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None:
@@ -95,12 +113,12 @@ def run_under_changes(llm: Any, lm: Any, request: Request, folder: Path) -> None
     What the hooks record carries the change's name; requests are written to
     `probes.<change>.jsonl`, answers to `gsm8k.<change>.jsonl`.
     """
-    probes = _probes(llm, request)
+    probes, options = _probes(llm, request), _seeing(llm, request)
     for change in request.changes:
-        llm.reset_prefix_cache()  # of what was computed without the change
+        _forget(llm, request)  # what was computed without the change
         with (folder / f"probes.{change}.jsonl").open("w", encoding="utf-8") as file:
             for probe in probes:
-                run_probe(llm, probe, file, change)
+                run_probe(llm, probe, file, change, **options)
         if lm is not None and request.gsm8k is not None and request.ask_under_changes:
             run_gsm8k(llm, lm, request, folder / f"gsm8k.{change}.jsonl", change=change)
     llm.collective_rpc("pp_harness_flush")
@@ -133,18 +151,22 @@ def _send(
     *,
     asked: Mapping[str, Any] = MappingProxyType({}),
     adapter: Any = None,
+    images: ImagePrompts | None = None,
 ) -> list[Any]:
     """Hand `requests` to the engine together and check that it took the forced ids.
 
-    Each has the sampling parameters `asked`, about every second one the `adapter`. Returns vLLM's
-    outputs in order.
+    Each has the sampling parameters `asked`, about every second one the `adapter`; `images` makes
+    prompts where the model is asked to see. Returns vLLM's outputs in order.
 
     Raises:
         RuntimeError: if the engine took other ids: then later rows have other inputs.
     """
     from vllm import SamplingParams
 
-    prompts = [{"prompt_token_ids": list(request.prompt)} for request in requests]
+    prompts = [
+        images.prompt(request) if images else {"prompt_token_ids": list(request.prompt)}
+        for request in requests
+    ]
     params = [
         SamplingParams(
             temperature=0.0,

@@ -11,6 +11,8 @@ from enum import Enum, StrEnum
 NOT_IN_KEY = {"in_key": False}
 
 
+# The setting of vLLM's engine that has tokens drafted.
+DRAFTS = "speculative_config"
 # Requests in flight at most, unless a GPU has many real questions to answer; above every probe
 # batch, so that parity sees identical batches.
 MAX_SEQUENCES = 32
@@ -93,7 +95,7 @@ class EngineSettings(EnumFields):
     vLLM by its own names, with values as JSON, `env` environment variables, as the user asked;
     `probe_sampling` and `question_sampling` are sampling parameters of the same form. With
     `aborts` requests are cancelled in flight before each probe, with `reload` weights are loaded
-    from what an engine of the same sizes saved.
+    from what an engine of the same sizes saved, with `images` some probes have images.
     """
 
     pp: int
@@ -121,6 +123,7 @@ class EngineSettings(EnumFields):
     question_sampling: tuple[tuple[str, str], ...] = ()
     aborts: bool = False
     reload: bool = False
+    images: bool = False
 
     def asks(self, name: str) -> bool:
         """Whether a setting of vLLM's engine was asked for, and not to be off."""

@@ -21,7 +21,8 @@ from .size import PICKLE_SUFFIXES
 HASH_LIMIT_BYTES = 64 * 1024 * 1024
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_CODE_CARRIERS = ("config.json", "tokenizer_config.json", "processor_config.json")
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+_CODE_CARRIERS = ("config.json", "tokenizer_config.json", *_PROCESSORS)
 # What can change a result: configuration, weights and their index, tokenizer, chat template.
 _CONTENT = (
     "*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*", "vocab*",
@@ -43,7 +44,7 @@ class ModelSource:
         path: the folder with its files; a hub checkpoint's is the local snapshot.
         config: the content of `config.json`.
         digest: sha256 of its files, in hexadecimal; see `content_digest`.
-        is_shape: it has a config alone; the engine draws weights (shape.py).
+        is_shape: it is taken without weights; the engine draws them (shape.py).
     """
 
     name: str
@@ -51,6 +52,11 @@ class ModelSource:
     config: dict[str, Any]
     digest: str
     is_shape: bool = False
+
+    @property
+    def has_processor(self) -> bool:
+        """Whether it says how images become inputs."""
+        return any((self.path / name).is_file() for name in _PROCESSORS)
 
     @property
     def is_instrument(self) -> bool:
@@ -69,13 +75,18 @@ def resolve_model(
 
     A bundled instrument's name comes first, then a folder, then a hub id (`owner/name`). Write
     `./ple` for a folder that has the name of an instrument. `shape:NAME` is a config without a
-    checkpoint, written below `shapes_dir`.
+    checkpoint, written below `shapes_dir`; `shape:FOLDER` takes the folder's config, tokenizer and
+    processor, and leaves weights that it may have unread.
 
     Raises:
         BadInputError: there is no such checkpoint, it is incomplete, the hub does not give it, or
             it has only pickled weights or asks for code of its own and that is not allowed.
     """
     if name_or_path.startswith(PREFIX) and shapes_dir is not None:
+        if (path := Path(name_or_path.removeprefix(PREFIX)).expanduser()).is_dir():
+            path = path.resolve()
+            config, digest = read_config(path), content_digest(path)
+            return ModelSource(path.name, path, config, digest, is_shape=True)
         name, config = read_shape(name_or_path)
         path = write_config(config, shapes_dir)
         return ModelSource(name, path, config, config_digest(config), is_shape=True)

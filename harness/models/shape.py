@@ -1,7 +1,8 @@
 """Models named by shape alone: a config without a checkpoint; the engine makes the weights.
 
 `shape:E4B` is a published model's decoder at full size, `shape:E4B:layers=12:hidden=256` the same
-with other numbers. `shapes.toml` holds the shapes. `shape:FILE.json` is the config in a file.
+with other numbers. `shapes.toml` holds the shapes. `shape:FILE.json` is the config in a file, and
+`shape:FOLDER` that in a folder, with the tokenizer and the processor beside it (checkpoint.py).
 """
 
 import hashlib
@@ -42,7 +43,10 @@ def read_shape(text: str) -> tuple[str, dict[str, Any]]:
     if name.endswith(".json"):
         return Path(name).stem, read_config(Path(name).expanduser())
     if name not in shape_names():
-        raise BadInputError(f"no shape {name!r}; known: {', '.join(shape_names())}")
+        raise BadInputError(
+            f"no shape {name!r}: it is no folder, no FILE.json and none of "
+            f"{', '.join(shape_names())}"
+        )
     numbers = {**_table()["defaults"], **_table()["shapes"][name]}
     for change in changes:
         key, _, value = change.partition("=")

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import engine
 from ..engine.manifest import Gsm8kSource
-from ..engine.settings import NOT_IN_KEY, EngineSettings, Mode
+from ..engine.settings import DRAFTS, NOT_IN_KEY, EngineSettings, Mode
 from ..files import digest_of
 from .points import Point
 
@@ -61,13 +61,20 @@ class Cell(EngineSettings):
         return replace(Point.of(self), pin="").id  # `pin` names the distribution too
 
     @property
-    def eager(self) -> "Cell | None":
-        """The engine that shows how far compiled code may be off: the same, eager and unasked."""
-        if self.mode is Mode.EAGER:
+    def beside(self) -> "Cell | None":
+        """The same without what may move its logits: eager where it compiles, else undrafted.
+
+        It is asked no questions.
+        """
+        if self.mode is Mode.COMPILED:
+            name, plain = str(Mode.EAGER), replace(self, mode=Mode.EAGER)
+        elif self.asks(DRAFTS):
+            kept = tuple(pair for pair in self.engine_args if pair[0] != DRAFTS)
+            name, plain = "undrafted", replace(self, engine_args=kept)
+        else:
             return None
-        name = "-".join(filter(None, (self.serving, Mode.EAGER)))
-        unasked = replace(self.load, questions=0)
-        return replace(self, mode=Mode.EAGER, serving=name, gsm8k=None, load=unasked)
+        serving = "-".join(filter(None, (self.serving, name)))
+        return replace(plain, serving=serving, gsm8k=None, load=replace(self.load, questions=0))
 
     @cached_property
     def key(self) -> str:

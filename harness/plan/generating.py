@@ -1,4 +1,4 @@
-"""Models that give no logits to compare: refused before an engine, by what the release says."""
+"""Models that cannot be asked: refused before an engine, by what the release says."""
 
 from collections.abc import Iterable
 
@@ -33,6 +33,26 @@ def check_generates(model: ModelSource, vllm: InstalledVllm, variants: Iterable[
             return
         reason = f"vLLM {vllm.release} does not know {names}, and {encoder}"
     raise BadInputError(f"--pp-model {model.name}: {reason}; give a model that generates text")
+
+
+def check_sees(model: ModelSource, vllm: InstalledVllm, variants: Iterable[Variant]) -> None:
+    """Refuse images for a model that reads text alone by the release's registry.
+
+    Raises `BadInputError`. A variant that changes the registry is left to vLLM.
+    """
+    root = vllm.package_dir.parent
+    if _changes_registry(variants) or not (root / REGISTRY).is_file():
+        return
+    architectures = set(model.config.get("architectures") or ())
+    if any(
+        architectures & set(each.architectures)
+        for each in generating_models(root)
+        if not each.is_multimodal
+    ):
+        raise BadInputError(
+            f"--pp-recipe images: {model.name} ({', '.join(sorted(architectures))}) reads text "
+            f"alone in vLLM {vllm.release}; give a model with a vision tower, as mm"
+        )
 
 
 def _changes_registry(variants: Iterable[Variant]) -> bool:

@@ -79,6 +79,7 @@ class Recipe(BaseModel):
     questions: dict[str, Any] = {}
     aborts: bool = False
     reload: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Serving:
     questions: Pairs = ()
     aborts: bool = False
     reload: bool = False
+    images: bool = False
     asked: frozenset[str] = frozenset()
     refused: Pairs = ()
 
@@ -114,6 +116,7 @@ class Serving:
         ]
         words += ["requests cancelled before each probe"] * self.aborts
         words += ["weights loaded from what an engine saved"] * self.reload
+        words += ["images in some probes"] * self.images
         return "; ".join(words)
 
     @property
@@ -219,6 +222,7 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 questions=_as_json(recipe.questions),
                 aborts=recipe.aborts,
                 reload=recipe.reload,
+                images=recipe.images,
                 asked=names,
                 refused=tuple(recipe.refused.items()),
             )

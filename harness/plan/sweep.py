@@ -32,7 +32,7 @@ from ..source.subject import Subject, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
 from .cost import modelled_seconds
-from .generating import check_generates
+from .generating import check_generates, check_sees
 from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
 from .memory import FULL_PROBES, GPU_SEQUENCES, cache_tokens
@@ -52,6 +52,8 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Context of a cell in tokens: room for a bundled question and its answer, for a long question
 # without examples, and for one with examples.
 _BUNDLED_LENGTH, _ZERO_SHOT_LENGTH, _FEW_SHOT_LENGTH = 512, 1024, 4096
+# More where there are images: two of a tower that makes 1024 tokens of each.
+_IMAGE_LENGTH = 2048
 
 
 class Sweep:
@@ -87,7 +89,7 @@ class Sweep:
             serving.label: serving
             for serving in servings(options.recipes, tuple(sorted(asked.items())), options.env)
         }
-        _check_weights(self.servings, self.models)
+        _check_files(self.servings, self.models)
         self._gsm8k = {
             name: None
             if model.is_shape
@@ -152,6 +154,9 @@ class Sweep:
             check_generates(model, installation.vllm, self.variants)
         for serving in self.servings.values():
             check_serving(serving, installation.vllm, self.options.profiles)
+            if serving.images:
+                for model in self.models.values():
+                    check_sees(model, installation.vllm, self.variants)
         return installation
 
     @cached_property
@@ -234,10 +239,10 @@ class Sweep:
         return replace(self._shape(point), tree=tree.path, tree_digest=tree.digest)
 
     def cells(self, point: Point, *, beside: bool = True) -> dict[Point, Cell]:
-        """Build the cells of a point: PP=N, PP=1, and `beside` compiled ones PP=1 in eager mode."""
+        """Build the cells of a point: PP=N, PP=1, and with `beside` what stands beside PP=1."""
         made = {place: self.cell(place) for place in (point, point.baseline)}
-        if beside and (eager := made[point.baseline].eager):
-            made[replace(point.baseline, serving=eager.serving)] = eager
+        if beside and (plain := made[point.baseline].beside):
+            made[replace(point.baseline, serving=plain.serving)] = plain
         return made
 
     def _shape(self, point: Point) -> Cell:
@@ -246,7 +251,7 @@ class Sweep:
         text = text_config(model.config)
         plan, gsm8k = self.partition(point), self._asked(point.model, point.profile)
         serving = self.servings[point.serving]
-        length, vllm = _context_length(text, gsm8k), self.installation.vllm
+        length, vllm = _context_length(text, gsm8k, serving), self.installation.vllm
         real = gsm8k is not None and gsm8k.name != "bundled"
         sequences = GPU_SEQUENCES if real and self.device is not Device.CPU else MAX_SEQUENCES
         cache = cache_tokens(
@@ -267,6 +272,7 @@ class Sweep:
             question_sampling=serving.questions,
             aborts=serving.aborts,
             reload=serving.reload,
+            images=serving.images,
             pp=point.pp,
             tree=Path(),
             tree_digest="",
@@ -377,7 +383,7 @@ def _chosen_models(options: Options, shapes: Path) -> dict[str, ModelSource]:
     return models
 
 
-def _check_weights(servings: Mapping[str, Serving], models: Mapping[str, ModelSource]) -> None:
+def _check_files(servings: Mapping[str, Serving], models: Mapping[str, ModelSource]) -> None:
     """Refuse settings that read a checkpoint's files for a model that has none."""
     for label, serving in servings.items():
         for name, model in models.items():
@@ -385,6 +391,11 @@ def _check_weights(servings: Mapping[str, Serving], models: Mapping[str, ModelSo
                 raise BadInputError(
                     f"{label} needs the weights of a checkpoint, and {name} is a config without: "
                     "make a small one with `pp-harness model shrink`"
+                )
+            if serving.images and not model.has_processor:
+                raise BadInputError(
+                    f"{label} needs a processor, and {name} has none: give a checkpoint with its "
+                    "processor_config.json, or shape:FOLDER with it and the tokenizer"
                 )
 
 
@@ -419,10 +430,11 @@ def _weights(options: Options, model: ModelSource) -> Weights:
     return Weights.RANDOM if model.is_shape else Weights.CHECKPOINT
 
 
-def _context_length(text: Mapping[str, Any], gsm8k: Gsm8kSource | None) -> int:
+def _context_length(text: Mapping[str, Any], gsm8k: Gsm8kSource | None, serving: Serving) -> int:
     if gsm8k is None or gsm8k.name == "bundled":
         wanted = _BUNDLED_LENGTH
     else:
         wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
     wanted = max(wanted, longest_probe(text.get("sliding_window")))
+    wanted += _IMAGE_LENGTH * serving.images
     return min(wanted, int(text.get("max_position_embeddings") or wanted))

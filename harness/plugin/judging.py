@@ -50,10 +50,10 @@ class Judge:
             verdict = refusal if alone else blocked_by(refusal)
         else:
             known = find_check(check)
-            made = sweep.cells(point, beside=known is not None and Need.EAGER in known.needs)
+            made = sweep.cells(point, beside=known is not None and Need.BESIDE in known.needs)
             results = {place: obtain(cell) for place, cell in made.items()}
-            candidate, baseline, *eager = (result.capture for result in results.values())
-            pair = Comparison(baseline, candidate, sweep.options.margin, *eager)
+            candidate, baseline, *beside = (result.capture for result in results.values())
+            pair = Comparison(baseline, candidate, sweep.options.margin, *beside)
             verdict = engine = judge(ENGINE, pair)
             if check != ENGINE:
                 verdict = judge(check, pair)

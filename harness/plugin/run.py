@@ -6,7 +6,7 @@ the engines at once.
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from ..capture.pools import find_pool
 from ..capture.runner import CaptureResult, Runner
 from ..capture.store import Store
 from ..checks.expectations import Expectations, Judgement, Setting, load_expectations
-from ..checks.registry import check_names
+from ..checks.registry import Need, check_names, find_check
 from ..errors import BadInputError
 from ..plan.cell import Cell
 from ..plan.installation import find_installation
@@ -126,8 +126,10 @@ class Run:
         self._to_stop.append(runner)
         return self._stack.enter_context(closing(runner))
 
-    def _queue(self, selected: set[Point]) -> None:
+    def _queue(self, selected: Mapping[Point, bool]) -> None:
         """Run, or only plan, the cells of the selected points and of their baselines.
+
+        A point is mapped to whether a check may need the engine beside its baseline.
 
         Raises:
             pytest.UsageError: if a cell cannot be made from what was given.
@@ -136,7 +138,7 @@ class Run:
         try:
             for point in self.points:
                 if point in selected and self._judge.refusal(point) is None:
-                    made |= self.sweeps[point.pin].cells(point)
+                    made |= self.sweeps[point.pin].cells(point, beside=selected[point])
         except BadInputError as error:
             raise pytest.UsageError(str(error)) from error
         cells = list(made.values())
@@ -161,14 +163,13 @@ class Run:
         """Queue the cells that the selected items need."""
         if self._collect_only:
             return
-        parameters = [getattr(item, "callspec", None) for item in session.items]
-        self._queue(
-            {
-                callspec.params[POINT_FIXTURE]
-                for callspec in parameters
-                if callspec and POINT_FIXTURE in callspec.params
-            }
-        )
+        selected: dict[Point, bool] = {}
+        for item in session.items:
+            callspec = getattr(item, "callspec", None)
+            if callspec and POINT_FIXTURE in callspec.params:
+                point = callspec.params[POINT_FIXTURE]
+                selected[point] = selected.get(point, False) or _may_need_beside(item)
+        self._queue(selected)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> bool | None:
@@ -261,3 +262,9 @@ class Run:
         return run_report(
             judge.sweeps, judge.expectations, len(judge.pool.ids), records, arguments, store
         )
+
+
+def _may_need_beside(item: pytest.Item) -> bool:
+    """Whether a check needs the engine beside PP=1; a test that has no check's name may ask it."""
+    check = find_check(getattr(item, "originalname", "").removeprefix("test_"))
+    return check is None or Need.BESIDE in check.needs

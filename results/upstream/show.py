@@ -78,6 +78,28 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {},
     ),
     "granite": ("granite", {"embedding_multiplier": 12.0}, {}),
+    "granite-vision": (
+        "granite4_vision",
+        {
+            "image_token_index": SMALL["vocab_size"] - 1,
+            "image_grid_pinpoints": [[32, 32]],
+            "downsample_rate": "4/8",
+            "vision_feature_select_strategy": "full",
+            # Features for layers of both stages at PP=2.
+            "deepstack_layer_map": [[-2, 0], [-1, 3]],
+            "use_spatial_sampling": False,
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 1,
+                "image_size": 32,
+                "patch_size": 4,
+            },
+        },
+        {},
+    ),
     "granite-transformers": (
         "granite",
         {"embedding_multiplier": 12.0},
@@ -158,11 +180,47 @@ def save(name: str, folder: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     kind, own, _ = MODELS[name]
+    words = {str(token): token for token in range(SMALL["vocab_size"])}
     torch.manual_seed(0)
+    if "vision_config" in own:
+        tokens = words | {"<image>": own["image_token_index"]}
+        tokens.pop(str(own["image_token_index"]))
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(tokens, "0"))
+        )
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        save_with_tower(kind, own, tokenizer, folder)
+        return
     config = AutoConfig.for_model(kind, **{**SMALL, **own})
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    words = models.WordLevel({str(token): token for token in range(SMALL["vocab_size"])}, "0")
-    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words)).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "0")))
+    tokenizer.save_pretrained(folder)
+
+
+def save_with_tower(kind: str, own: dict[str, Any], tokenizer: Any, folder: str) -> None:
+    """Write a checkpoint whose decoder is behind a vision tower, and its processor."""
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForImageTextToText,
+        Granite4VisionProcessor,
+        LlavaNextImageProcessor,
+    )
+
+    text = {"model_type": "granite", "architectures": ["GraniteForCausalLM"], **SMALL}
+    config = AutoConfig.for_model(kind, text_config=text, **own)
+    AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    vision = own["vision_config"]
+    tile = {"height": vision["image_size"], "width": vision["image_size"]}
+    Granite4VisionProcessor(
+        LlavaNextImageProcessor(
+            size=tile, crop_size=tile, image_grid_pinpoints=own["image_grid_pinpoints"]
+        ),
+        tokenizer,
+        patch_size=vision["patch_size"],
+        downsample_rate=own["downsample_rate"],
+        vision_feature_select_strategy=own["vision_feature_select_strategy"],
+    ).save_pretrained(folder)
 
 
 def first_exception(log: list[str]) -> str:
@@ -181,7 +239,7 @@ def run(name: str, folder: str, pp: int, as_released: bool) -> None:
         pipeline_parallel_size=pp,
         dtype="float32",
         enforce_eager=True,
-        max_model_len=64,
+        max_model_len=SMALL["max_position_embeddings"],
         **MODELS[name][2],
     )
     if pp > 1 and not as_released:
@@ -194,7 +252,13 @@ def run(name: str, folder: str, pp: int, as_released: bool) -> None:
         detokenize=False,
         ignore_eos=True,
     )
-    prompt = {"prompt_token_ids": list(range(3, 35))}
+    prompt: dict[str, Any] = {"prompt_token_ids": list(range(3, 35))}
+    if image := MODELS[name][1].get("image_token_index"):
+        from PIL import Image
+
+        prompt["prompt_token_ids"].insert(16, image)
+        pixels = bytes(number % 251 for number in range(3 * 32 * 32))
+        prompt["multi_modal_data"] = {"image": Image.frombytes("RGB", (32, 32), pixels)}
     (answer,) = engine.generate([prompt], greedy, use_tqdm=False)
     steps = [*answer.prompt_logprobs[1:], *answer.outputs[0].logprobs]
     print("RESULT", json.dumps([next(iter(step.values())).logprob for step in steps]), flush=True)

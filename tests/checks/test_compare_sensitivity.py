@@ -92,9 +92,9 @@ def test_eager_code_answers_for_weights_that_compiled_code_has_copies_of(build):
     """On a CPU compiled code multiplies by packed copies, which nothing can alter."""
     baseline, candidate, eager = build(pp=1), build(pp=2), build(pp=1)
     baseline.effects["weight:layers.*.mlp.weight"] = 0.0
-    pair = Comparison(baseline.save(), candidate.save(), eager=eager.save())
+    pair = Comparison(baseline.save(), candidate.save(), beside=eager.save())
     assert judge("logits", pair).outcome is Outcome.PASS
-    assert judge("logits", dataclasses.replace(pair, eager=None)).outcome is Outcome.INCONCLUSIVE
+    assert judge("logits", dataclasses.replace(pair, beside=None)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_a_perturbation_that_ends_in_no_number_has_moved_the_logits(build):

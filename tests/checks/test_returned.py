@@ -1,12 +1,17 @@
 """What engines return beside tokens: log-probabilities of prompts, and drafts that were taken."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from harness.capture.record import SentProbe, Span
+from harness.checks.finding import Outcome
+from harness.checks.judge import judge
 from harness.checks.logits.returned import Drafts, compare_returned, draft_figures, drafts
+from harness.checks.registry import Comparison
 from harness.engine.probes import ProbeRequest
+from harness.engine.settings import DRAFTS
 
 # Three tokens of prompt, five to take: positions 0 to 6 are inputs.
 REQUEST = ProbeRequest("one", (1, 2, 3), (4, 5, 6, 7, 8))
@@ -55,3 +60,24 @@ def test_other_drafts_are_found():
     (finding,) = compare_returned(before, after)
     assert finding.code == "LOG009"
     assert "1 of 3 taken, 3 of 3 at PP=1" in finding.message
+
+
+def drafting(built):
+    """Have the engine of a capture draft tokens."""
+    asked = ((DRAFTS, '{"method": "ngram"}'),)
+    built.manifest = replace(built.manifest, cell=replace(built.manifest.cell, engine_args=asked))
+    return built.save()
+
+
+def test_drafting_that_flips_tokens_at_pp1_is_a_warning(build):
+    """It is no fault of pipelines: PP=N has the bits of PP=1. Without flips figures say how far."""
+    undrafted = build(pp=1)
+    pair = Comparison(drafting(build(pp=1)), drafting(build(pp=2)), beside=undrafted.save())
+    verdict = judge("logits", pair)
+    assert (verdict.outcome, verdict.findings) == (Outcome.PASS, ())
+    assert verdict.figures["undrafted"]["equal_rows"] == verdict.figures["rows"]
+    undrafted.logits["one", 1] = [9.0, 1.0, 2.0, -1.0, 0.5]
+    verdict = judge("logits", replace(pair, beside=undrafted.save()))
+    assert verdict.outcome is Outcome.PASS
+    assert [finding.code for finding in verdict.findings] == ["LOG010"]
+    assert "one@1 by the widest margin" in verdict.findings[0].message

@@ -206,9 +206,9 @@ def test_a_key_is_altered_on_its_way_only():
     assert group.sent is tensors
 
 
-def test_every_key_has_every_boundary():
-    """PP=3 has two boundaries."""
-    assert key_names(["a", "b"], 3) == ["key:0:a", "key:0:b", "key:1:a", "key:1:b"]
+def test_a_key_is_asked_for_where_the_stage_behind_declares_it():
+    """Elsewhere it is not sent, and could move nothing: PP=3 has two boundaries."""
+    assert key_names([["a", "b"], ["b"]]) == ["key:0:a", "key:0:b", "key:1:b"]
 
 
 def test_an_unknown_perturbation_is_refused():

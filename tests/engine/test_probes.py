@@ -13,6 +13,7 @@ from harness.engine.probes import (
     floor_passes,
     kept_positions,
     probe_set,
+    sensitivity_request,
     split_pass,
     step_tokens,
 )
@@ -272,3 +273,26 @@ def test_aborted_requests_fit_and_come_in_two_parts():
     names = {one.name for one in requests}
     assert len(names) == len(requests)
     assert not names & {one.name for probe in made() for one in probe.requests}
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_images_come_alone_in_pairs_and_beside_text(profile):
+    """Where they are asked for, and in no other run; the sensitivity probe has one too."""
+    settings = EngineSettings(pp=1, profile=profile, vocab_size=448, images=True)
+    seen = probe_set(settings, 16)
+    images = {one.name: one.images for probe in seen for one in probe.requests if one.images}
+    assert images == {
+        "image": 1,
+        "images": 2,
+        "image+window": 1,
+        "image-batch/1": 1,
+        "image-batch/2": 2,
+    }
+    (batch,) = [probe for probe in seen for one in probe.requests if one.name == "image-batch/0"]
+    assert {"image-batch/0", "image-batch/1", "image-batch/2"} <= {
+        one.name for one in batch.requests
+    }
+    assert sensitivity_request(settings).images == 1
+    without = replace(settings, images=False)
+    assert sensitivity_request(without).images == 0
+    assert not any(one.images for probe in probe_set(without, 16) for one in probe.requests)

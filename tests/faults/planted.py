@@ -5,8 +5,9 @@ folder, or by PP_FAULT in its environment. An order is `ACTION RANK PLACE`, seve
 So one variant tree, built and imported once, has them all, each at an exact moment.
 """
 
-import difflib
 import shutil
+
+from patch_on_top import add_patch
 
 from harness.assets import patches_dir
 from harness.engine.settings import Device
@@ -125,19 +126,7 @@ def planted_series(folder, version):
         assert changed[name].count(anchor) == 1, (name, anchor)
         new = _FEWER + anchor if lines is None else anchor + lines
         changed[name] = changed[name].replace(anchor, new)
-    diff = [_diff(name, texts[name], text) for name, text in changed.items()]
-    diff.append(_diff("vllm/pp_planted.py", None, _MODULE))
-    header = f"Subject: Planted faults\nVariant: {VARIANT}\nPins: {pin.version}\n"
-    more = "Upstream: none, for tests\nRemove-when: never\n\nFaults on order, for tests.\n---\n"
-    (folder / "0099-planted.patch").write_text(header + more + "".join(diff))
-    with (folder / "series").open("a") as order:
-        order.write("0099-planted.patch\n")
+    changes = {name: (texts[name], text) for name, text in changed.items()}
+    changes["vllm/pp_planted.py"] = (None, _MODULE)
+    add_patch(folder, VARIANT, pin.version, changes)
     return folder
-
-
-def _diff(name, before, after):
-    old = "/dev/null" if before is None else f"a/{name}"
-    lines = difflib.unified_diff(
-        (before or "").splitlines(keepends=True), after.splitlines(keepends=True), old, f"b/{name}"
-    )
-    return "".join(lines)

@@ -58,7 +58,7 @@ def test_numbers_can_be_changed():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("shape:E5B", "no shape 'E5B'; known: E2B, E4B"),
+        ("shape:E5B", "no shape 'E5B': it is no folder, no FILE.json and none of E2B, E4B"),
         ("shape:E4B:depth=3", "'depth=3' is no change of a shape.*layers, hidden"),
         ("shape:E4B:layers=-3", "'layers=-3' is no change"),
         ("shape:E4B:layers", "'layers' is no change"),
@@ -69,3 +69,18 @@ def test_what_is_no_shape_is_refused(text, message, tmp_path):
     """One error that names what there is."""
     with pytest.raises(BadInputError, match=message):
         resolve_model(text, shapes_dir=tmp_path)
+
+
+def test_a_folder_is_taken_without_its_weights(tmp_path):
+    """Its config, tokenizer and processor are; each of them is in the digest."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": ["A"], "vocab_size": 8}))
+    bare = resolve_model(f"shape:{folder}", shapes_dir=tmp_path / "shapes")
+    assert (bare.name, bare.path, bare.is_shape) == ("tiny", folder, True)
+    assert not bare.has_processor
+    (folder / "preprocessor_config.json").write_text("{}")
+    seeing = resolve_model(f"shape:{folder}", shapes_dir=tmp_path / "shapes")
+    assert seeing.has_processor
+    assert seeing.digest != bare.digest
+    assert not (tmp_path / "shapes").exists()

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.settings import Device, Executor, Kernels, Mode, ModelRunner, Profile, Weights
+from harness.engine.settings import (
+    DRAFTS,
+    Device,
+    Executor,
+    Kernels,
+    Mode,
+    ModelRunner,
+    Profile,
+    Weights,
+)
 from harness.plan import cell as module
 
 # Another value for each field; those in NAMES must not change the key.
@@ -48,6 +57,7 @@ OTHER = {
     "question_sampling": (("min_tokens", "2"),),
     "aborts": True,
     "reload": True,
+    "images": True,
 }
 NAMES = {"variant", "model", "tree", "model_path", "python", "load", "serving"}
 OTHER_QUESTIONS = {
@@ -118,3 +128,17 @@ def test_key_follows_our_own_code(cell, tmp_path, monkeypatch, part):
         keys.append(dataclasses.replace(cell).key)
     module.engine_digest.cache_clear()
     assert keys[0] != keys[1]
+
+
+def test_what_stands_beside_pp1_lacks_what_may_move_logits(cell):
+    """Compiled code has an eager engine beside it, drafted tokens one without drafts; else none."""
+    assert cell.beside is None
+    compiled = dataclasses.replace(cell, mode=Mode.COMPILED).beside
+    assert (compiled.mode, compiled.serving, compiled.gsm8k) == (Mode.EAGER, "eager", None)
+    asked = (("dtype", '"half"'), (DRAFTS, "{}"))
+    drafting = dataclasses.replace(cell, serving="spec-ngram", engine_args=asked)
+    undrafted = drafting.beside
+    assert undrafted.engine_args == asked[:1]
+    assert undrafted.serving == "spec-ngram-undrafted"
+    assert undrafted.key != drafting.key
+    assert undrafted.load.questions == 0

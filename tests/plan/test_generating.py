@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import BadInputError
 from harness.models.checkpoint import ModelSource
-from harness.plan.generating import check_generates
+from harness.plan.generating import check_generates, check_sees
 from harness.source.pin import InstalledVllm
 from harness.source.registry import REGISTRY
 from harness.source.series import Variant
@@ -110,3 +110,13 @@ def test_the_pinned_release_says_so_too():
         with pytest.raises(BadInputError, match=words):
             check_generates(model(architecture), release, ())
     check_generates(model("LlamaForCausalLM"), release, ())
+
+
+def test_images_want_a_model_that_sees(vllm):
+    """By the registry; what it does not list, and a registry of its own, is left to vLLM."""
+    with pytest.raises(BadInputError, match=r"m \(AForCausalLM\) reads text alone in vLLM 1\.2\.3"):
+        check_sees(model("AForCausalLM"), vllm, ())
+    for architecture in ("WhisperForConditionalGeneration", "Unknown"):
+        check_sees(model(architecture), vllm, ())
+    own = Variant("own", (), files={REGISTRY: "a" * 64})
+    check_sees(model("AForCausalLM"), vllm, (own,))

@@ -221,3 +221,13 @@ def test_a_recipe_that_reads_weights_needs_a_checkpoint(plan, recipe):
     plan(models=("dense",), recipes=(recipe,))
     with pytest.raises(BadInputError, match=f"{recipe} needs the weights"):
         plan(models=("shape:E2B",), recipes=(recipe,))
+
+
+def test_images_need_a_processor_and_room(plan):
+    """A model without a tower has none; a context has room for two images more."""
+    with pytest.raises(BadInputError, match="images needs a processor, and dense has none"):
+        plan(models=("dense",), recipes=("images",))
+    bare, seeing = (plan(models=("mm",), recipes=recipes) for recipes in ((), ("images",)))
+    cells = [made.cell(replace(made.points[0], pp=2)) for made in (bare, seeing)]
+    assert [cell.images for cell in cells] == [False, True]
+    assert cells[1].max_model_len == cells[0].max_model_len + 2048

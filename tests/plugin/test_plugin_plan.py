@@ -46,10 +46,11 @@ def test_auto_is_what_the_devices_allow(suite, text):
         (("--pp-mode", "eager"), 2),
         (("--pp-mode", "compiled"), 3),
         (("--pp-mode", "compiled", "-k", "pp4"), 3),
+        (("--pp-mode", "compiled", "-k", "pp4 and contract"), 2),
     ],
 )
-def test_compiled_code_has_one_eager_engine_beside_it(suite, options, engines):
-    """PP=1 in eager mode shows how far compiled code may be off; one serves every PP size."""
+def test_one_engine_stands_beside_those_that_need_it(suite, options, engines):
+    """PP=1 without compiled code or drafts, for every PP size, where logits are judged."""
     pp = "4" if "-k" in options else "2"
     result = suite("--pp", pp, "--pp-variant", "fixed", "--pp-model", "ple", "--pp-plan", *options)
     assert result.ret == 0

@@ -1,9 +1,9 @@
 """A key that is not sent: vLLM's receive buffer keeps what was in it, and nothing fails."""
 
-import difflib
 import shutil
 
 import pytest
+from patch_on_top import add_patch
 
 from harness.assets import patches_dir
 from harness.capture.record import Capture
@@ -25,21 +25,7 @@ def forgetful_series(fixed_tree, folder):
     shutil.copytree(patches_dir() / "gemma4-pp", folder)
     before = (fixed_tree / MODEL).read_text()
     assert before.count(SENT) == 1
-    after = before.replace(SENT, UNSENT)
-    diff = difflib.unified_diff(
-        before.splitlines(keepends=True),
-        after.splitlines(keepends=True),
-        f"a/{MODEL}",
-        f"b/{MODEL}",
-    )
-    head = (
-        "Subject: forget to send\nVariant: forgetful\nUpstream: none\nPins: 0.20.2\n"
-        "Remove-when: never\n\nA fault for a test.\n---\n"
-        f"diff --git a/{MODEL} b/{MODEL}\n"
-    )
-    (folder / "0003-forget.patch").write_text(head + "".join(diff))
-    with (folder / "series").open("a") as order:
-        order.write("0003-forget.patch\n")
+    add_patch(folder, "forgetful", "0.20.2", {MODEL: (before, before.replace(SENT, UNSENT))})
     return folder
 
 

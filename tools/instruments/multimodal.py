@@ -1,8 +1,8 @@
 """Build an instrument with random weights behind a multimodal class, as published models name it.
 
-Only text goes through it. The vision tower is there because the class builds and loads one, and
-the processor because engines on a GPU try an image of their own before the first request. Only the
-builder imports this module, which needs torch and transformers.
+Text goes through it, and images where the recipe `images` asks for them: engines on a GPU try one
+of their own before the first request. Only the builder imports this module, which needs torch and
+transformers.
 """
 
 from __future__ import annotations

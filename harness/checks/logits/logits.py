@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...capture.record import Capture
-from ...engine.settings import Kernels, Mode
+from ...engine.settings import DRAFTS, Kernels, Mode
 from ..bits import bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged
 from ..registry import Check, Comparison, Figure, Need, register
@@ -17,7 +17,7 @@ from .distance import LogitDistance, distance
 from .layer_map import difference_map
 from .locate import locate
 from .noise_verdict import NoiseVerdict, judge_noise, largest_floor
-from .returned import compare_returned, draft_figures
+from .returned import compare_returned, compare_undrafted, draft_figures
 from .rows import missing_rows, row_name
 from .sensitivity import trusted
 
@@ -25,13 +25,14 @@ from .sensitivity import trusted
 _EXAMPLES = 5
 
 
-def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None = None) -> Verdict:
+def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None = None) -> Verdict:
     """Judge `candidate` (PP=N) against `baseline` (PP=1), both whole.
 
     Where both ran the same batches in eager mode, equal computation gives equal bits: every row
     that PP=1 repeats must have them, behind each layer too. Elsewhere, and for rows that PP=1 does
     not repeat, rows may move as they move from one pass of PP=1 to another. PP=1 compiled repeats
-    its own graph: there they may move as far as it is from PP=1 in `eager` mode.
+    its own graph: there they may move as far as it is from PP=1 in eager mode, `beside` it. Where
+    tokens are drafted, PP=1 without drafts is beside it, and says what drafting alone has moved.
     """
     before, after = baseline.logits, candidate.logits
     if not before.index or not after.index:
@@ -46,11 +47,14 @@ def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None 
         return gap
     far = distance(before, after)
     passes = [distance(before, floor) for floor in baseline.floor_logits]
+    apart = distance(before, beside.logits) if beside and not beside.failure else None
     floors = passes
     if baseline.cell.mode is Mode.COMPILED:
-        beside = [distance(before, eager.logits)] if eager and not eager.failure else []
-        floors = [floor for floor in beside if floor.equal_rows < floor.rows]
+        floors = [apart] if apart and apart.equal_rows < apart.rows else []
     figures = far.figures | draft_figures(candidate)
+    undrafted = apart if baseline.cell.asks(DRAFTS) else None
+    if undrafted:
+        figures["undrafted"] = undrafted.figures
     if floors:
         figures |= {"floor": largest_floor(floors).figures, "floor_passes": len(floors)}
     findings: list[Finding] = []
@@ -74,6 +78,8 @@ def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None 
         findings.append(_unrepeated(far, repeated))
     if bits:
         findings += compare_returned(baseline, candidate)
+    if undrafted:
+        findings += compare_undrafted(undrafted)
     figures |= noise.figures
     findings = [found for found in (noise.fault, noise.undecided) if found is not None] + findings
     verdict = judged(findings, noise.summary, **figures)
@@ -86,7 +92,7 @@ def compare_logits(baseline: Capture, candidate: Capture, eager: Capture | None 
 
 
 def _judge(pair: Comparison) -> Verdict:
-    verdict = compare_logits(pair.baseline, pair.candidate, pair.eager)
+    verdict = compare_logits(pair.baseline, pair.candidate, pair.beside)
     return trusted(verdict, pair)
 
 
@@ -95,7 +101,7 @@ LOGITS = register(
     Check(
         name="logits",
         order=30,
-        needs=Need.CANDIDATE | Need.BASELINE | Need.EAGER,
+        needs=Need.CANDIDATE | Need.BASELINE | Need.BESIDE,
         judge=_judge,
         figures=(
             Figure("rows", "rows compared"),
@@ -114,6 +120,7 @@ LOGITS = register(
             Figure("floor_passes", "floor passes, of which the furthest is shown"),
             Figure("drafted", "tokens drafted"),
             Figure("accepted", "drafted tokens that were taken"),
+            Figure("undrafted", "PP=1 compared with PP=1 without drafts"),
         ),
         trend="relative_rms",
         output="logits",

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from ...capture.record import Capture
-from ..finding import Finding
+from ..finding import Finding, Severity
+from .distance import LogitDistance
+from .rows import row_name
 
 # How many requests a finding's evidence names.
 _EXAMPLES = 5
@@ -72,6 +74,22 @@ def compare_returned(baseline: Capture, candidate: Capture) -> list[Finding]:
         evidence = {"requests": names[:_EXAMPLES]}
         findings.append(Finding("LOG009", message, fix, evidence=evidence))
     return findings
+
+
+def compare_undrafted(undrafted: LogitDistance) -> list[Finding]:
+    """LOG010 where PP=1 has other highest tokens than PP=1 without drafts.
+
+    A warning: the engines have other batches, so that a near tie may flip by rounding.
+    """
+    if not undrafted.flips:
+        return []
+    widest = max(undrafted.flips, key=lambda flip: flip.margin)
+    message = (
+        f"PP=1 itself has another highest token than without drafts in {len(undrafted.flips)} of "
+        f"{undrafted.rows} rows, {row_name(widest.row)} by the widest margin, {widest.margin:.3g}"
+    )
+    fix = "if margins are wide, drafting is wrong without pipeline parallelism: look at PP=1 first"
+    return [Finding("LOG010", message, fix, Severity.WARNING, evidence=undrafted.figures)]
 
 
 def draft_figures(capture: Capture) -> dict[str, int]:

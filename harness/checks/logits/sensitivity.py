@@ -35,7 +35,7 @@ def _effects(pair: Comparison) -> dict[str, float]:
     Compiled code may keep copies of weights, which nothing alters: there eager code answers.
     """
     largest: dict[str, float] = {}
-    for capture in (pair.eager, pair.baseline, pair.candidate):
+    for capture in (pair.beside, pair.baseline, pair.candidate):
         for name, effect in capture.sensitivity.effects.items() if capture else ():
             largest[name] = max(effect, largest.get(name, 0.0))
     return largest
