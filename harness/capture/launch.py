@@ -33,9 +33,9 @@ _POLL_SECONDS = 0.1
 # How often the memory of each process is read: what it held is not to be had once it was killed.
 _LOOK_SECONDS = 0.5
 _TAIL_LINES = 30
-# What an engine gets to end by itself after a rank has failed. Its other ranks may wait for that
-# one until vLLM gives up, after 300 s.
-_GRACE_SECONDS = 30.0
+# What an engine gets to end by itself after a rank has failed: those that do take up to 4 s on two
+# busy cores. Its other ranks may wait for that one until vLLM gives up, after 300 s.
+_GRACE_SECONDS = 10.0
 # A log line that names an exception, with vLLM's prefixes before it.
 _ERROR_LINE = re.compile(r"(?P<error>\b[A-Z]\w*(?:Error|Exception|Interrupt)\b: .+)$")
 # Wrappers around the cause; they say where to look and not what happened.

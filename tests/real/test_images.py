@@ -108,11 +108,10 @@ def test_features_reach_the_layers_of_every_stage(see, pp):
 
 @pytest.mark.parametrize("fault", ["dropped", "zeroed", "on the first stage only", "applied again"])
 def test_features_that_are_lost_show_where_they_enter(see, fault):
-    """In requests with images alone, in the first layer of the second stage."""
+    """In the first layer of the second stage; a key that is not sent leaves the buffer stale."""
     pair = see(2, fault)
     verdict = judge("logits", pair)
     assert verdict.outcome is Outcome.FAIL, verdict.summary
-    (finding, *_) = verdict.findings
-    assert (finding.stage, finding.layer) == (1, FIRST)
+    assert (1, FIRST) in {(finding.stage, finding.layer) for finding in verdict.findings}
     if fault == "dropped":
         assert "CON002" in {each.code for each in judge("contract", pair).findings}
