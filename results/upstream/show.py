@@ -200,6 +200,7 @@ def save(name: str, folder: str) -> None:
 def save_with_tower(kind: str, own: dict[str, Any], tokenizer: Any, folder: str) -> None:
     """Write a checkpoint whose decoder is behind a vision tower, and its processor."""
     import torch
+    from safetensors.torch import load_file, save_file
     from transformers import (
         AutoConfig,
         AutoModelForImageTextToText,
@@ -210,6 +211,9 @@ def save_with_tower(kind: str, own: dict[str, Any], tokenizer: Any, folder: str)
     text = {"model_type": "granite", "architectures": ["GraniteForCausalLM"], **SMALL}
     config = AutoConfig.for_model(kind, text_config=text, **own)
     AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    path = f"{folder}/model.safetensors"
+    tower = ("vision_tower.", "vision_tower.vision_model.")  # as vLLM has the names
+    save_file({name.replace(*tower): weight for name, weight in load_file(path).items()}, path)
     vision = own["vision_config"]
     tile = {"height": vision["image_size"], "width": vision["image_size"]}
     Granite4VisionProcessor(
