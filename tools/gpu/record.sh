@@ -9,13 +9,14 @@
 # SERIES, the series gemma4-pp with the patch of empty-tile/ behind it: whether that alone makes the
 # kernels of 0.20.2 invariant; for real checkpoints WEIGHTS, the folder with smollm2-135m and
 # gemma3-270m (docs/models.md; REAL names others), and GSM8K, the questions: test.jsonl with
-# train.jsonl beside it; for images DEEPSTACK, the folder that `python -m tools.deepstack` writes;
+# train.jsonl beside it; for images DEEPSTACK, the folder that `python -m tools.deepstack` writes,
+# and QUANTISED, one that `python -m tools.quantise` writes;
 # for the census CENSUS, the folder configs/ that
 # `pp-harness census --pin 0.33.0 --plan` writes.
 set -uo pipefail
 
 real=${REAL:-${WEIGHTS:-WEIGHTS}/smollm2-135m,${WEIGHTS:-WEIGHTS}/gemma3-270m}
-recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,spec-ngram,spec-draft,structured,transformers
+recipes=async,aborts,fp8,kv-fp8,kv-offload,logprobs,lora,prefix-cache,sharded-state,spec-ngram,spec-draft,structured,transformers
 # Architectures of 0.33.0 that need kernels of a GPU: state-space, linear and sparse attention, experts.
 census=$(printf ",shape:${CENSUS:-CENSUS}/%s.json" FalconMambaForCausalLM FalconH1ForCausalLM \
   NemotronHForCausalLM Qwen3NextForCausalLM JambaForCausalLM GraniteMoeHybridForCausalLM \
@@ -59,6 +60,7 @@ declare -A steps=(
   [real-stress-pp4]="--pp 4 --pp-variant base --pp-model $real --pp-gsm8k ${GSM8K:-GSM8K} --pp-profile stress --pp-kernels invariant"
   [recipes]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-gsm8k-limit 64"
   [recipes-stress]="--pp 2 --pp-variant fixed --pp-model dense --pp-recipe $recipes --pp-profile stress --pp-gsm8k-limit 64"
+  [quantised]="--pp 4 --pp-variant fixed --pp-model ${QUANTISED:-QUANTISED} --pp-recipe quantised --pp-gsm8k-limit 64"
   [images]="--pp 2 --pp-variant base,fixed --pp-model mm,shape:${DEEPSTACK:-DEEPSTACK} --pp-recipe images --pp-gsm8k-limit 64"
   [census]="--pp 2 --pp-variant base --pp-pin 0.33.0 --pp-model ${census#,} -k not(accuracy)"
   [ray]="--pp 4 --pp-variant base,fixed --pp-model ple,dense --pp-executor ray --pp-gsm8k-limit 64"
