@@ -25,4 +25,5 @@ def _diff(name, before, after):
     lines = difflib.unified_diff(
         (before or "").splitlines(keepends=True), after.splitlines(keepends=True), old, f"b/{name}"
     )
-    return f"diff --git a/{name} b/{name}\n" + "".join(lines)
+    mode = "new file mode 100644\n" if before is None else ""
+    return f"diff --git a/{name} b/{name}\n{mode}" + "".join(lines)
