@@ -3,7 +3,7 @@
     python -m tools.census_page
 
 Every folder of results/census that is named as a release counts; a later run of some of its
-architectures (`0.33.0-three`) stands for their rows.
+architectures (`0.33.0-gpu`) stands for their rows.
 """
 
 from __future__ import annotations
