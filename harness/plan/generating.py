@@ -6,7 +6,7 @@ from ..errors import BadInputError
 from ..models.checkpoint import ModelSource
 from ..models.unplanned import encoder_of
 from ..source.pin import InstalledVllm
-from ..source.registry import REGISTRY, generating_models, kind_without_text
+from ..source.registry import REGISTRY, ModelClass, generating_models, kind_without_text
 from ..source.series import Variant
 
 
@@ -19,9 +19,9 @@ def check_generates(model: ModelSource, vllm: InstalledVllm, variants: Iterable[
         BadInputError: it is an embedding, reward or classification model, or an encoder; the
             message says by what.
     """
-    root = vllm.package_dir.parent
-    if _changes_registry(variants) or not (root / REGISTRY).is_file():
+    if not _speaks(vllm, variants):
         return
+    root = vllm.package_dir.parent
     architectures = tuple(model.config.get("architectures") or ())
     names = ", ".join(architectures) or "a config without architectures"
     kind = kind_without_text(root, architectures)
@@ -29,7 +29,7 @@ def check_generates(model: ModelSource, vllm: InstalledVllm, variants: Iterable[
         reason = f"{names} is {kind} in vLLM {vllm.release}, which has no logits to compare"
     else:
         encoder = encoder_of(model.config)
-        if encoder is None or _is_listed(architectures, vllm):
+        if encoder is None or _serving(architectures, vllm):
             return
         reason = f"vLLM {vllm.release} does not know {names}, and {encoder}"
     raise BadInputError(f"--pp-model {model.name}: {reason}; give a model that generates text")
@@ -40,19 +40,19 @@ def check_sees(model: ModelSource, vllm: InstalledVllm, variants: Iterable[Varia
 
     Raises `BadInputError`. A variant that changes the registry is left to vLLM.
     """
-    root = vllm.package_dir.parent
-    if _changes_registry(variants) or not (root / REGISTRY).is_file():
+    if not _speaks(vllm, variants):
         return
-    architectures = set(model.config.get("architectures") or ())
-    if any(
-        architectures & set(each.architectures)
-        for each in generating_models(root)
-        if not each.is_multimodal
-    ):
+    architectures = tuple(model.config.get("architectures") or ())
+    if not all(each.is_multimodal for each in _serving(architectures, vllm)):
         raise BadInputError(
-            f"--pp-recipe images: {model.name} ({', '.join(sorted(architectures))}) reads text "
-            f"alone in vLLM {vllm.release}; give a model with a vision tower, as mm"
+            f"--pp-recipe images: {model.name} ({', '.join(architectures)}) reads text alone in "
+            f"vLLM {vllm.release}; give a model with a vision tower, as mm"
         )
+
+
+def _speaks(vllm: InstalledVllm, variants: Iterable[Variant]) -> bool:
+    """Whether the release's registry is there and holds for every variant."""
+    return not _changes_registry(variants) and (vllm.package_dir.parent / REGISTRY).is_file()
 
 
 def _changes_registry(variants: Iterable[Variant]) -> bool:
@@ -63,6 +63,7 @@ def _changes_registry(variants: Iterable[Variant]) -> bool:
     )
 
 
-def _is_listed(architectures: tuple[str, ...], vllm: InstalledVllm) -> bool:
+def _serving(architectures: tuple[str, ...], vllm: InstalledVllm) -> list[ModelClass]:
+    """List the classes of the registry that generate text for any of these architectures."""
     models = generating_models(vllm.package_dir.parent)
-    return any(set(architectures) & set(each.architectures) for each in models)
+    return [each for each in models if set(architectures) & set(each.architectures)]
