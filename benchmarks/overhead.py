@@ -1,6 +1,7 @@
 """What capturing costs over bare vLLM, and what a cell costs: in turns, from one fork server.
 
     python benchmarks/overhead.py [--model ple] [--pp 2] [--rounds 5] [--limit N] [--device cpu]
+        [--pin VERSION]
 
 vLLM is imported once; each measurement is a fork, as cells are. Modes: `bare`, vLLM without our
 hooks; `capture`, with them. Both build the same engine through lm-eval and run the probes' prompts
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="questions of GSM8K (default: all)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--pin", default="", help="release of vLLM (default: the default pin)")
     parser.add_argument("--planned", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.planned:
@@ -194,7 +196,8 @@ def main() -> None:
                 gsm8k_limit=options.limit,
                 device=options.device,
                 store=store,
-            )
+            ),
+            options.pin,
         )
         cell = sweep.cell(Point("fixed", next(iter(sweep.models)), options.pp))
         with lease(find_pool(sweep), devices_needed(cell, find_pool(sweep))) as devices:
@@ -205,7 +208,7 @@ def main() -> None:
                 "rounds": options.rounds,
             }
             subprocess.run(
-                [sys.executable, __file__, "--planned", json.dumps(plan)],
+                [cell.python or sys.executable, __file__, "--planned", json.dumps(plan)],
                 env=server_environment(cell, cell.tree, PACKAGE),
                 check=True,
             )
