@@ -52,7 +52,7 @@ class MemoryWatch:
                 continue
             self._held[who] = max(self._held.get(who, 0), held)
 
-    def killed(self, who: str, status: int) -> str | None:
+    def killed(self, who: str, status: int | None) -> str | None:
         """Tell in words that the kernel killed `who`, which ended with `status`; None if not."""
         if status != -signal.SIGKILL or oom_kills() <= self._kills:
             return None

@@ -48,15 +48,17 @@ def positions(folder: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
-def deaths_of(folder: Path) -> dict[int, int]:
+def deaths_of(folder: Path) -> dict[int, int | None]:
     """Return the ranks that were dead before the others were ended, and the status of each.
+
+    None is the status of an actor: Ray tells none.
 
     A rank that left its exception has not died silently: it is not among them.
     """
     try:
         dead = json.loads((folder / deaths.FILE).read_text(encoding="utf-8"))
         return {
-            int(one["rank"]): int(one["status"])
+            int(one["rank"]): None if one["status"] is None else int(one["status"])
             for one in dead
             if not (folder / f"failure.{int(one['rank'])}.json").exists()
         }
@@ -90,8 +92,10 @@ def where(position: dict[str, Any] | None, stack: list[str] | None) -> str:
     return f"in {position['phase']}{doing}{at}"
 
 
-def death(status: int) -> str:
-    """Return in words how a process ended."""
+def death(status: int | None) -> str:
+    """Return in words how a rank ended."""
+    if status is None:
+        return "lost its Ray actor"
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with status {status} and no exception"

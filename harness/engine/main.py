@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .devices import KINDS
-from .hooks import stacks
+from .hooks import deaths, stacks
 from .json_lines import first_events, read_lines
 from .manifest import (
     EFFECTIVE,
@@ -262,6 +262,7 @@ def main(request_file: str) -> int:
                 from .ray_cluster import join_cluster
 
                 join_cluster()
+                deaths.install_ray(folder)
             if request.device is Device.CPU and request.worker_start == "fork":
                 _fork_workers()
             import_model_class(request.model_path)

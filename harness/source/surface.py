@@ -28,6 +28,7 @@ class Need(StrEnum):
     V1 = "the V1 model runner"
     V2 = "the V2 model runner"
     SHARED = "ranks that share a GPU"
+    RAY = "ranks under Ray"
     RANDOM = "random weights"
     SELFTEST = "the self-test"
 

@@ -67,13 +67,12 @@ def test_a_torn_header_asks_nobody(tmp_path):
 
 def test_who_died_and_how(tmp_path):
     """A rank that left its exception has spoken; one that was killed has not."""
-    dead = [{"rank": 0, "status": -9}, {"rank": 1, "status": 1}, {"rank": 2, "status": 3}]
+    statuses = (-9, 1, 3, None)
+    dead = [{"rank": rank, "status": status} for rank, status in enumerate(statuses)]
     (tmp_path / "deaths.json").write_text(json.dumps(dead))
     (tmp_path / "failure.1.json").write_text("{}")
-    assert deaths_of(tmp_path) == {
-        0: -9,
-        2: 3,
-    }
+    assert deaths_of(tmp_path) == {0: -9, 2: 3, 3: None}
+    assert death(None) == "lost its Ray actor"
     assert death(-9) == "was killed by SIGKILL"
     assert death(3) == "ended with status 3 and no exception"
 

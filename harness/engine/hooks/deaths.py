@@ -32,12 +32,11 @@ def install(folder: Path) -> None:
         nonlocal looked
         if not looked:
             looked = True
-            _record(folder, processes, patience)
+            _record(folder, _dead_processes(processes, patience))
 
     def shutdown(method: Any, executor: Any) -> Any:
-        failed = getattr(executor, "is_failed", False)
         workers = getattr(executor, "workers", None) or ()
-        look([worker.proc for worker in workers], _DYING_SECONDS if failed else 0)
+        look([worker.proc for worker in workers], _patience(executor))
         return method(executor)
 
     def end_ranks(method: Any, processes: list[Any]) -> Any:
@@ -49,19 +48,57 @@ def install(folder: Path) -> None:
     wrap(MultiprocExecutor, "_ensure_worker_termination", end_ranks)
 
 
-def _record(folder: Path, processes: list[Any], patience: float) -> None:
-    """Write which are dead; a rank whose pipes have closed may be dying still, for `patience` s."""
+def install_ray(folder: Path) -> None:
+    """Patch the executor whose ranks are actors of Ray, which knows of no status."""
+    with names_of_vllm():
+        from vllm.v1.executor.ray_executor_v2 import RayExecutorV2
+
+    def shutdown(method: Any, executor: Any) -> Any:
+        if not getattr(executor, "shutting_down", False):
+            _record(folder, _dead_actors(executor))
+        return method(executor)
+
+    wrap(RayExecutorV2, "shutdown", shutdown)
+
+
+def _patience(executor: Any) -> float:
+    """Return how many seconds a rank may take to die: its pipes have closed, its process goes."""
+    return _DYING_SECONDS if getattr(executor, "is_failed", False) else 0
+
+
+def _record(folder: Path, dead: dict[int, int | None]) -> None:
+    """Write which ranks are dead, each with the status of its process, if one is known."""
+    if dead:
+        content = [{"rank": rank, "status": status} for rank, status in dead.items()]
+        (folder / FILE).write_text(json.dumps(content), encoding="utf-8")
+        stacks.request(folder, _STACK_SECONDS)
+
+
+def _dead_processes(processes: list[Any], patience: float) -> dict[int, int | None]:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and not any(p.exitcode is not None for p in processes):
         time.sleep(_POLL_SECONDS)
-    dead = [
-        {"rank": _rank(process, index), "status": process.exitcode}
+    return {
+        _rank(process, index): process.exitcode
         for index, process in enumerate(processes)
         if process.exitcode is not None
-    ]
-    if dead:
-        (folder / FILE).write_text(json.dumps(dead), encoding="utf-8")
-        stacks.request(folder, _STACK_SECONDS)
+    }
+
+
+def _dead_actors(executor: Any) -> dict[int, int | None]:
+    """Return the ranks whose loop has ended: vLLM runs it as one task of the actor."""
+    import ray
+
+    loops = {
+        handle.run_ref: handle.rank
+        for handle in getattr(executor, "ray_worker_handles", ())
+        if handle.run_ref is not None
+    }
+    if not loops:
+        return {}
+    ray.wait(list(loops), num_returns=1, timeout=_patience(executor))
+    ended, _ = ray.wait(list(loops), num_returns=len(loops), timeout=0)
+    return {loops[each]: None for each in ended}
 
 
 def _rank(process: Any, index: int) -> int:
