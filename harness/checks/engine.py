@@ -151,7 +151,6 @@ def _lacking(capture: Capture) -> str | None:
 
 
 def _effective(capture: Capture) -> dict[str, Any]:
-    """The configuration that a whole engine read back."""
     assert capture.manifest.effective is not None  # the engine ran to its end
     return asdict(capture.manifest.effective)
 

@@ -174,7 +174,6 @@ def _bit_findings(
 
 
 def _unrepeated(far: LogitDistance, repeated: npt.NDArray[np.bool_]) -> Finding:
-    """LOG007: rows of which bits cannot be asked."""
     rows = [row_name(far.order[index]) for index in np.flatnonzero(~repeated)]
     return Finding(
         "LOG007",

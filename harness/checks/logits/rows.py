@@ -58,7 +58,6 @@ def missing_rows(baseline: Capture, candidate: Capture) -> Verdict | None:
 
 
 def _failed(message: str, rows: Iterable[Row]) -> Verdict:
-    """FAIL by LOG003."""
     named = [row_name(row) for row in list(rows)[:_EXAMPLES]]
     fix = "both cells must run the same probes; clear the store and run again"
     finding = Finding("LOG003", message, fix, evidence={"rows": named} if named else {})
