@@ -45,7 +45,8 @@ ELSEWHERE = (
     "the compiled files of a nearer release (--pp-base-version)"
 )
 # Of the exception that ended an engine: what it was, where, and whether our own code raised it.
-_RAISED = ("type", "file", "line", "ours")
+# Then where each rank was, and the innermost frames of those that could still say so.
+_RAISED = ("type", "file", "line", "ours", "ranks", "stacks")
 
 
 def engine_failure(capture: Capture) -> Verdict | None:
@@ -91,9 +92,6 @@ def engine_failure(capture: Capture) -> Verdict | None:
             "traceback": _without_folders(failure.traceback),
             "capture": capture.folder.name,
             **{name: value for name in _RAISED if (value := getattr(failure, name))},
-            # Where each rank was, and the innermost frames of those that could still say so.
-            **({"ranks": failure.ranks} if failure.ranks else {}),
-            **({"stacks": failure.stacks} if failure.stacks else {}),
         },
     )
     return verdict_of(Outcome.BLOCKED if is_blocked else Outcome.FAIL, finding)
@@ -153,7 +151,6 @@ def _lacking(capture: Capture) -> str | None:
 
 
 def _effective(capture: Capture) -> dict[str, Any]:
-    """The configuration that a whole engine read back."""
     assert capture.manifest.effective is not None  # the engine ran to its end
     return asdict(capture.manifest.effective)
 

@@ -28,8 +28,7 @@ from ..plan.points import Point
 from ..plan.sweep import Sweep, plan_sweeps
 from ..report.files import write_job_summary, write_reports
 from ..report.history import append, history_lines
-from ..report.records import ItemRecord, junit_properties
-from ..report.run_report import run_report
+from ..report.records import ItemRecord, junit_properties, run_report
 from ..report.schema import Report
 from ..report.terminal import (
     attribution_lines,

@@ -59,7 +59,6 @@ def _judged(report: Report, pin: str) -> dict[tuple[Point, str], Judged]:
 
 
 def _baselines(report: Report, pin: str, store: Store | None) -> dict[Point, Capture]:
-    """Find the captures of the report's PP=1 cells."""
     return {
         Point.of(cell): capture
         for cell in report.cells

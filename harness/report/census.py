@@ -178,20 +178,15 @@ def answer_of(row: Mapping[str, Any]) -> str:
 
 def counts(rows: Iterable[CensusRow]) -> dict[str, int]:
     """Count the rows by their answer: those with verdicts by the worst, the others by reason."""
-    words = Counter(str(row.reason or min(row.words.values(), key=_WORST.index)) for row in rows)
-    return dict(words.most_common())
+    return dict(Counter(answer_of(asdict(row)) for row in rows).most_common())
 
 
 def census_page(rows: Sequence[CensusRow], facts: Mapping[str, Any]) -> str:
     """Write the census as a page of Markdown: rows with verdicts first, the red ones on top."""
-    answered = sorted(
-        (row for row in rows if row.words),
-        key=lambda row: (min(map(_WORST.index, row.words.values())), row.architecture),
-    )
-    without = sorted(
-        (row for row in rows if not row.words),
-        key=lambda row: (list(Reason).index(row.reason or Reason.NOT_RUN), row.architecture),
-    )
+    order = [*_WORST, *Reason]
+    ranked = sorted(rows, key=lambda row: (order.index(answer_of(asdict(row))), row.architecture))
+    answered = [row for row in ranked if row.words]
+    without = [row for row in ranked if not row.words]
     lines = [
         f"# Census of vLLM {facts['vllm']}",
         "",

@@ -72,7 +72,6 @@ def part(baseline: str, candidate: str) -> tuple[Answer, Answer]:
 
 
 def _visible(token: str) -> str:
-    """Write white space as signs that can be seen."""
     if not token.isspace():
         return token
     signs = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

@@ -8,7 +8,7 @@ from ..errors import BadInputError
 from ..plan.points import Point
 from .attribution import attribution_records
 from .order import by_check, sweep_order
-from .records import unique_cells
+from .records import in_all, unique_cells
 from .schema import SCHEMA, FindingRecord, Report, VerdictRecord
 
 # What may differ between the machines of one sweep; all of their values are kept.
@@ -51,11 +51,7 @@ def join_reports(reports: Mapping[str, Report]) -> Report:
         cells=unique_cells(cell for part in parts for cell in part.cells),
         verdicts=[verdicts[place] for place in places],
         findings=[finding for place in places for finding in findings[place]],
-        not_applicable=[
-            reason
-            for reason in next(iter(parts)).not_applicable
-            if all(reason in part.not_applicable for part in parts)
-        ],
+        not_applicable=in_all([part.not_applicable for part in parts]),
         attribution=[record for part in parts for record in part.attribution],
     )
     return joined.model_copy(update={"attribution": attribution_records(joined)})

@@ -56,5 +56,4 @@ def block(value: str, indent: str = "") -> list[str]:
 
 
 def _marked(answer: Answer) -> str:
-    """Put the first token that differs in guillemets."""
     return one_line(f"{answer.same}»{answer.token}«{answer.rest}", _LONGEST // 3)

@@ -3,21 +3,17 @@
 import unicodedata
 from collections.abc import Sequence
 
-# Control, format (bidirectional overrides, zero-width), surrogate, private, unassigned, and the
-# separators that are line ends to some readers.
-_ACTING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Those that only lay text out.
-_KEPT = frozenset("\n\t")
-
 
 def printable(text: str) -> str:
     r"""Write each character of `text` that acts instead of showing as its code.
 
-    Terminal escapes become `\x1b`, bidirectional overrides `\u202e`, lone surrogates `\ud800`. Line
-    feeds and tabs stay.
+    Terminal escapes become `\x1b`, bidirectional overrides `\u202e`, lone surrogates `\ud800`. What
+    only lays text out stays: line feeds, tabs, and spaces of any kind.
     """
     return "".join(
-        _code(sign) if sign not in _KEPT and unicodedata.category(sign) in _ACTING else sign
+        sign
+        if sign.isprintable() or sign in "\n\t" or unicodedata.category(sign) == "Zs"
+        else _code(sign)
         for sign in text
     )
 

@@ -144,5 +144,4 @@ def _anchor(lines: Sequence[HistoryLine], accepted: float | None) -> HistoryLine
 
 
 def _last_green(lines: Sequence[HistoryLine]) -> HistoryLine | None:
-    """Last green night before the last, None if there is none."""
     return next((line for line in reversed(lines[:-1]) if line.outcome == "ok"), None)

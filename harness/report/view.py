@@ -104,7 +104,6 @@ class ReportView:
     """A report, ready to be shown."""
 
     def __init__(self, report: Report) -> None:
-        """Name and group the records of a report of any age."""
         self.report = report
         self.environment = report.environment
         self.points = tuple(

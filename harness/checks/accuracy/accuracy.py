@@ -169,7 +169,6 @@ def _share(side: list[Line], filter_name: str) -> float:
 
 
 def _flipped(pairs: Pairs, filter_name: str) -> tuple[Pairs, Pairs]:
-    """Questions lost and questions won, as one filter reads the answers."""
     lost = [(a, b) for a, b in pairs if _right(a, filter_name) and not _right(b, filter_name)]
     won = [(a, b) for a, b in pairs if not _right(a, filter_name) and _right(b, filter_name)]
     return lost, won
@@ -189,7 +188,6 @@ def _asked_again(before: list[Line], again: list[Line], filter_name: str) -> dic
 
 
 def _beside(again: dict[str, int]) -> str:
-    """Put what PP=1 changed by itself beside what PP=N changed, in words."""
     if not again:
         return ""
     return (

@@ -188,7 +188,6 @@ def _ratio(far: Floats, size: Floats) -> Floats:
 
 
 def _log_softmax(a: Floats) -> Floats:
-    """Log-probabilities of each row."""
     shifted: Floats = a - a.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return shifted

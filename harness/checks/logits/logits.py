@@ -11,12 +11,12 @@ import numpy.typing as npt
 from ...capture.record import Capture
 from ...engine.settings import DRAFTS, Kernels, Mode
 from ..bits import bits_decide
-from ..finding import Finding, Outcome, Severity, Verdict, judged
+from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Comparison, Figure, Need, register
 from .distance import LogitDistance, distance
 from .layer_map import difference_map
 from .locate import locate
-from .noise_verdict import NoiseVerdict, judge_noise, largest_floor
+from .noise_verdict import judge_noise, largest_floor
 from .returned import compare_returned, compare_undrafted, draft_figures
 from .rows import missing_rows, row_name
 from .sensitivity import trusted
@@ -41,7 +41,7 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
     widths = before.values.shape[1], after.values.shape[1]
     if widths[0] != widths[1]:
         message = f"vocabulary differs: {widths[0]} against {widths[1]}"
-        return judged([Finding("LOG003", message, "compare cells of one model")], "")
+        return verdict_of(Outcome.FAIL, Finding("LOG003", message, "compare cells of one model"))
     gap = missing_rows(baseline, candidate)
     if gap is not None:
         return gap
@@ -67,7 +67,7 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
                 evidence={**figures},
             )
         )
-    noise = NoiseVerdict(f"{far.rows} rows bit-identical")
+    noise = Verdict(Outcome.PASS, f"{far.rows} rows bit-identical")
     repeated = _repeated(far, passes)
     bits = bits_decide(baseline)
     if bits:
@@ -81,14 +81,11 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
     if undrafted:
         findings += compare_undrafted(undrafted)
     figures |= noise.figures
-    findings = [found for found in (noise.fault, noise.undecided) if found is not None] + findings
-    verdict = judged(findings, noise.summary, **figures)
-    if verdict.outcome is Outcome.FAIL:
-        reach = difference_map(baseline, candidate)
-        return judged(findings, "", **figures, **({"difference": reach} if reach else {}))
-    if noise.undecided is not None:
-        return replace(verdict, outcome=Outcome.INCONCLUSIVE)
-    return verdict
+    verdict = judged([*noise.findings, *findings], noise.summary, **figures)
+    if verdict.outcome is Outcome.PASS:
+        return replace(verdict, outcome=noise.outcome)
+    reach = difference_map(baseline, candidate)
+    return replace(verdict, figures=figures | {"difference": reach}) if reach else verdict
 
 
 def _judge(pair: Comparison) -> Verdict:
@@ -177,7 +174,6 @@ def _bit_findings(
 
 
 def _unrepeated(far: LogitDistance, repeated: npt.NDArray[np.bool_]) -> Finding:
-    """LOG007: rows of which bits cannot be asked."""
     rows = [row_name(far.order[index]) for index in np.flatnonzero(~repeated)]
     return Finding(
         "LOG007",

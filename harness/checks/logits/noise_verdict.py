@@ -1,14 +1,14 @@
 """The verdict where equal bits are not asked for: PP=N beside the floor passes of PP=1."""
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...capture.record import Capture
 from ...engine.settings import Mode, Weights
-from ..finding import Finding, Severity
+from ..finding import Finding, Outcome, Severity, Verdict, verdict_of
 from .distance import LogitDistance
 from .locate import Location, describe, first_moved
 from .noise import (
@@ -41,22 +41,12 @@ _FIX = {
 _SMALL = ", or --pp-dtype float32, where noise is small"
 
 
-@dataclass(frozen=True)
-class NoiseVerdict:
-    """What noise leaves of a comparison: a fault, or why nothing can be said, or neither."""
-
-    summary: str
-    fault: Finding | None = None
-    undecided: Finding | None = None
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
 def judge_noise(
     baseline: Capture,
     candidate: Capture,
     far: LogitDistance,
     floors: Sequence[LogitDistance],
-) -> NoiseVerdict:
+) -> Verdict:
     """Compare the moves of rows with those of PP=1 in its floor passes, bulk first.
 
     The floor of compiled code is PP=1 in eager mode: it rounds in more places than any graph does.
@@ -65,30 +55,29 @@ def judge_noise(
     Where neither shows, the figures have the least systematic fault that would have.
     """
     mode = baseline.cell.mode
-    if far.equal_rows < far.rows and not floors:
-        return _without_floor(baseline, far)
+    summary = f"{far.rows} rows bit-identical"
     if not floors:
-        return NoiseVerdict(f"{far.rows} rows bit-identical")
+        same = far.equal_rows == far.rows
+        return Verdict(Outcome.PASS, summary) if same else _without_floor(baseline, far)
     places = [*layer_places(baseline, candidate), logit_place(far, floors)]
     behind = {min(t.layers) for stage, t in candidate.stages.items() if stage and t.layers}
     weighed = weigh(places, behind, baseline.cell.dtype, has_experts=_has_experts(baseline))
     if weighed.excess is not None:
         fault = _fault(baseline, candidate, far, places, weighed.excess, weighed.figures)
-        return NoiseVerdict(fault.message, fault=fault, figures=weighed.figures)
+        return verdict_of(Outcome.FAIL, fault, **weighed.figures)
     differ = f"{far.rows - far.equal_rows} of {far.rows} rows differ"
     if weighed.open:
         message = f"{differ}, and {'; '.join(weighed.open)}"
         fix = _FIX[mode] + _SMALL
         undecided = Finding("LOG005", message, fix, Severity.WARNING, evidence=weighed.figures)
-        return NoiseVerdict(message, undecided=undecided, figures=weighed.figures)
-    summary = f"{far.rows} rows bit-identical"
+        return verdict_of(Outcome.INCONCLUSIVE, undecided, **weighed.figures)
     if far.equal_rows < far.rows:
         least = max(share for share in weighed.seen if share is not None)
         summary = (
             f"{far.equal_rows} of {far.rows} rows bit-identical, the others move as at PP=1 "
             f"{_FLOOR[mode]}; {_least(least)} in every row would have been seen"
         )
-    return NoiseVerdict(summary, figures=weighed.figures)
+    return Verdict(Outcome.PASS, summary, figures=weighed.figures)
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ def largest_floor(floors: Sequence[LogitDistance]) -> LogitDistance:
     return max(floors, key=lambda floor: floor.relative_rms or 0.0)
 
 
-def _without_floor(baseline: Capture, far: LogitDistance) -> NoiseVerdict:
+def _without_floor(baseline: Capture, far: LogitDistance) -> Verdict:
     """Judge rows that moved where no floor pass holds their noise, as of compiled code alone.
 
     Only a bulk that all rounding in one direction cannot explain is a fault; random weights amplify
@@ -159,7 +148,7 @@ def _without_floor(baseline: Capture, far: LogitDistance) -> NoiseVerdict:
             f"{far.in_words}"
         )
         fix = "run --pp-mode eager, which shows the first layer that differs"
-        return NoiseVerdict(message, fault=Finding("LOG001", message, fix, evidence=far.figures))
+        return verdict_of(Outcome.FAIL, Finding("LOG001", message, fix, evidence=far.figures))
     undecided = Finding(
         "LOG005",
         f"{share}, {far.in_words}, and no floor pass holds this noise: "
@@ -168,7 +157,7 @@ def _without_floor(baseline: Capture, far: LogitDistance) -> NoiseVerdict:
         Severity.WARNING,
         evidence=far.figures,
     )
-    return NoiseVerdict(undecided.message, undecided=undecided)
+    return verdict_of(Outcome.INCONCLUSIVE, undecided)
 
 
 def _undecided(

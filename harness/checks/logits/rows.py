@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ...capture.record import Capture
 from ...engine.probes import keeps_logits
-from ..finding import Finding, Outcome, Verdict
+from ..finding import Finding, Outcome, Verdict, verdict_of
 from ..layers import Row, layer_rows
 
 # How many rows a finding's evidence names.
@@ -58,8 +58,7 @@ def missing_rows(baseline: Capture, candidate: Capture) -> Verdict | None:
 
 
 def _failed(message: str, rows: Iterable[Row]) -> Verdict:
-    """FAIL by LOG003."""
     named = [row_name(row) for row in list(rows)[:_EXAMPLES]]
     fix = "both cells must run the same probes; clear the store and run again"
     finding = Finding("LOG003", message, fix, evidence={"rows": named} if named else {})
-    return Verdict(Outcome.FAIL, message, (finding,))
+    return verdict_of(Outcome.FAIL, finding)
