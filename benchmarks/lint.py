@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lint.sources import model_files
@@ -24,23 +23,6 @@ from harness.lint.sources import model_files
 # Imported by none, by a few and by very many of the other model files.
 _CHANGED = ("opt.py", "whisper.py", "qwen2.py", "qwen2_vl.py")
 _PARSE = "import ast, sys\nfor name in sys.argv[1:]: ast.parse(open(name, 'rb').read())"
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Seconds that one program took, round by round."""
-
-    name: str
-    wall: tuple[float, ...]
-    cpu: tuple[float, ...]
-
-    def row(self, yardstick: float) -> str:
-        """One line of the table."""
-        cpu = min(self.cpu)
-        return (
-            f"{self.name:34} wall {min(self.wall):6.2f} s   cpu {cpu:6.2f} s   "
-            f"{cpu / yardstick:5.2f} of parsing"
-        )
 
 
 def _cpu() -> float:
@@ -57,15 +39,13 @@ def _run(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - start, _cpu() - before
 
 
-def _in_turns(commands: dict[str, list[str]], rounds: int) -> list[Timed]:
+def _in_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the wall and processor seconds of each program, round by round."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
             seconds[name].append(_run(command))
-    return [
-        Timed(name, tuple(wall for wall, _ in pairs), tuple(cpu for _, cpu in pairs))
-        for name, pairs in seconds.items()
-    ]
+    return seconds
 
 
 def main() -> None:
@@ -81,8 +61,9 @@ def main() -> None:
     lint = [sys.executable, "-m", "harness", "lint"]
     check = [ruff, "check", "--isolated", "--no-cache", "--quiet"]
     names = [str(path) for path in files]
+    parsing = f"ast.parse, all {len(files)} files"
     commands = {
-        f"ast.parse, all {len(files)} files": [sys.executable, "-c", _PARSE, *names],
+        parsing: [sys.executable, "-c", _PARSE, *names],
         f"ruff check, all {len(files)} files": [*check, *names],
         f"lint, all {len(files)} files": [*lint, str(options.vllm)],
         **{
@@ -92,8 +73,11 @@ def main() -> None:
         },
     }
     timed = _in_turns(commands, options.rounds)
-    for each in timed:
-        print(each.row(yardstick=min(timed[0].cpu)))
+    yardstick = min(cpu for _, cpu in timed[parsing])
+    for name, pairs in timed.items():
+        wall, cpu = map(min, zip(*pairs, strict=True))
+        ratio = f"{cpu / yardstick:5.2f} of parsing"
+        print(f"{name:34} wall {wall:6.2f} s   cpu {cpu:6.2f} s   {ratio}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"most memory of one process: {peak:.0f} MB")
 

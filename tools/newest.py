@@ -32,8 +32,8 @@ from harness.source.environments import (
 )
 from harness.source.pin import PINS_FILE, RELEASE, Pin, Pins, load_pins
 from harness.source.series import load_series
-from harness.source.series_check import check_applies
 from harness.source.surface import check_surface
+from harness.source.tree import check_applies
 
 from .census_page import recorded_files
 

@@ -9,8 +9,8 @@ from ..errors import BadInputError
 from ..report.text import counted
 from ..source.environments import find_vllm
 from ..source.pin import Pin, load_pins
-from ..source.series import ORDER_FILE, Series, load_series
-from ..source.series_check import check_applies, header_problems
+from ..source.series import ORDER_FILE, Series, header_problems, load_series
+from ..source.tree import check_applies
 
 _DIRECTORY = click.argument(
     "directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path)

@@ -2,7 +2,7 @@
 
 Everything goes by the keys that a config has, never by the name of a model family: sizes are
 capped, ratios that the code asserts are kept, and lists with an entry for each layer are shortened
-with the layers.
+with the layers. `shrink.toml` names the keys.
 """
 
 import copy
@@ -30,36 +30,13 @@ MIN_LAYERS, MAX_LAYERS = 8, 12
 _STAGES = 4  # that a tiny model is split over at most
 _HIDDEN, _HEAD = 128, 32
 _ENCODER_LAYERS = 2
-_KV_COUNT_KEYS = (
-    "num_key_value_heads", "num_global_key_value_heads", "num_kv_heads", "n_head_kv",
-    "num_attention_groups",
-)  # fmt: skip
+_CORRECTIONS = Path(__file__).with_name("corrections.toml")
+_KEYS = tomllib.loads(Path(__file__).with_name("shrink.toml").read_text(encoding="utf-8"))
 # Largest value of a size that stands alone.
 _CAPS: Mapping[str, int] = {
-    "intermediate_size": 192, "n_inner": 192, "ffn_dim": 192, "ffn_hidden_size": 192,
-    "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
-    "intermediate_size_mlp": 192, "shared_intermediate_size": 64, "expert_ffn_hidden_size": 64,
-    "moe_shared_expert_intermediate_size": 64,
-    "num_experts": 8, "num_local_experts": 8, "n_routed_experts": 8, "moe_num_experts": 8,
-    "num_experts_per_tok": 2, "top_k_experts": 2, "moe_topk": 2, "moe_top_k": 2, "moe_k": 2,
-    "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
-    "n_group": 2, "topk_group": 1, "kv_n_heads": 2,
-    "first_k_dense_replace": 1,
-    "sliding_window": 32, "sliding_window_size": 32,
-    "attention_chunk_size": 128,  # a multiple of every block size of an engine
-    "max_position_embeddings": 4096, "n_positions": 4096, "rotary_dim": 16,
-    "hidden_size_per_layer_input": 16, "laurel_rank": 16,
-    "q_lora_rank": 32, "v_head_dim": 32, "swa_v_head_dim": 32, "swa_num_attention_heads": 4,
-    "swa_num_key_value_heads": 2,
-    "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_chunk_size": 32, "n_groups": 2,
-    "ssm_state_size": 16, "state_size": 16, "chunk_size": 32,
-    "mamba_dt_rank": 8, "time_step_rank": 8, "lru_width": _HIDDEN, "block_dim": _HIDDEN,
-    "conv_dim": _HIDDEN, "block_ff_dim": 192, "block_multiple_of": 32, "expert_hidden_dim": 64,
-    "share_q_dim": _HIDDEN, "share_expert_dim": 64,
-    "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-    # Kernels for a CPU take no smaller heads.
-    "linear_key_head_dim": 128, "linear_value_head_dim": 128,
-}  # fmt: skip
+    **{key: group["most"] for group in _KEYS["caps"] for key in group["keys"]},
+    **dict.fromkeys(_KEYS["hidden_widths"], _HIDDEN),
+}
 # Kernels of latent attention take published sizes alone: 512 and 64 for a key, 128 for a value.
 _LATENT = {"v_head_dim"}
 # Explicit sizes of one head, and what each becomes.
@@ -67,37 +44,11 @@ _HEAD_DIMS: Mapping[str, int] = {
     "head_dim": _HEAD, "global_head_dim": 2 * _HEAD, "swa_head_dim": _HEAD,
     "attention_head_dim": _HEAD,
 }  # fmt: skip
-# Periods of a layer pattern; the number of layers stays a multiple of each that is in use.
-_PERIOD_KEYS = (
-    "sliding_window_pattern", "_sliding_window_pattern", "full_attention_interval",
-    "attn_layer_period", "expert_layer_period", "interleave_moe_layer_step",
-    "no_rope_layer_interval", "decoder_sparse_step",
-)  # fmt: skip
-# Lists of layer numbers, not of one entry a layer.
-_INDEX_LISTS = (
-    "mlp_only_layers", "hybrid_layer_ids", "attn_layer_indices", "full_attn_idxs", "moe_layers",
-)  # fmt: skip
 # What single layers have otherwise than the rest, by their numbers; transformers keeps the larger
 # heads of full attention so.
 _LAYER_TABLE = "per_layer_config"
-# Of no use to a random text model: how the original was quantised, drafted for, or saved.
-_DROPPED = (
-    "architectures", "quantization_config", "auto_map", "_name_or_path", "transformers_version",
-    "torch_dtype", "dtype", "compression_config",
-)  # fmt: skip
 _TOKEN_IDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
-# Numbers that a model multiplies activations with. At 1.0 a stage that applies one twice, or not
-# at all, computes the same.
-_SCALARS = (
-    "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling",
-    "logit_scale", "lm_head_multiplier", "key_multiplier", "attention_in_multiplier",
-    "attention_out_multiplier", "ssm_in_multiplier", "ssm_out_multiplier", "ssm_multipliers",
-    "mlp_multipliers", "mup_embeddings_scale", "mup_output_alpha", "mup_width_scale",
-    "embedding_scale", "scale_emb", "scale_depth", "router_scaling_factor",
-    "routed_scaling_factor",
-)  # fmt: skip
-_MOVED = 2.0
-_CORRECTIONS = Path(__file__).with_name("corrections.toml")
+_MOVED = 2.0  # a multiplier that was 1.0
 
 
 def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict[str, Any]:
@@ -136,7 +87,7 @@ def shrunk_config(config: Mapping[str, Any], *, text_only: bool = False) -> dict
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     # Those of a multimodal config are of the whole model, not of its text part.
     architectures = None if wraps_decoder(config) else config.get("architectures")
-    for key in _DROPPED:
+    for key in _KEYS["dropped"]:
         text.pop(key, None)
     _shrink_layers(text, kept_layers(config), total=Decoder.of(config).layers)
     for part in (text, *(value for value in text.values() if isinstance(value, dict))):
@@ -178,7 +129,9 @@ def _with_decoder(
     """
     if not path:
         return dict(decoder)
-    kept = {key: copy.deepcopy(value) for key, value in config.items() if key not in _DROPPED}
+    kept = {
+        key: copy.deepcopy(value) for key, value in config.items() if key not in _KEYS["dropped"]
+    }
     for part in kept.values():
         if isinstance(part, dict) and not any(isinstance(item, list) for item in part.values()):
             for key in _numbers(part, (*LAYER_COUNT_KEYS, "encoder_layers")):
@@ -199,7 +152,7 @@ def moved_scalars(config: Mapping[str, Any]) -> dict[str, Any]:
             return value
         return 1 / 4 if key == "attention_multiplier" else _MOVED
 
-    values = {key: moved(key, config[key]) for key in _SCALARS if key in config}
+    values = {key: moved(key, config[key]) for key in _KEYS["multipliers"] if key in config}
     return {key: value for key, value in values.items() if value != config[key]}
 
 
@@ -276,7 +229,7 @@ def _period(kinds: Sequence[str], text: Mapping[str, Any]) -> int:
     period = next(
         p for p in range(1, total + 1) if all(kinds[i] == kinds[i % p] for i in range(total))
     )
-    return lcm(period, *(text[key] for key in _numbers(text, _PERIOD_KEYS) if text[key] > 1))
+    return lcm(period, *(text[key] for key in _numbers(text, _KEYS["periods"]) if text[key] > 1))
 
 
 def _capped(value: Any, cap: int) -> Any:
@@ -288,7 +241,7 @@ def _capped(value: Any, cap: int) -> Any:
 def _shrink_layers(text: dict[str, Any], layers: Sequence[int], *, total: int) -> None:
     """Shorten counts, lists with one entry a layer, and lists and tables of layer numbers."""
     for key, value in text.items():
-        if key in _INDEX_LISTS and isinstance(value, list):
+        if key in _KEYS["index_lists"] and isinstance(value, list):
             text[key] = [layers.index(old) for old in value if old in layers]
         elif isinstance(value, list) and len(value) == total > 1:
             text[key] = [value[layer] for layer in layers]
@@ -333,10 +286,10 @@ def _shrink_heads(text: dict[str, Any]) -> None:
         text[key] = min(text[key], _HIDDEN)
     for key in _numbers(text, HEAD_COUNT_KEYS):
         text[key] = heads
-    for key in _KV_COUNT_KEYS if old_heads else ():
+    for key in _KEYS["kv_counts"] if old_heads else ():
         if key in text and text[key] is None:
             text[key] = old_heads  # what it means: a key-value head for each
-    for key in _numbers(text, _KV_COUNT_KEYS) if old_heads else ():
+    for key in _numbers(text, _KEYS["kv_counts"]) if old_heads else ():
         same = text[key] == old_heads
         text[key] = heads if same else 1 if text[key] == 1 else max(1, heads // 2)
     # Fewer key-value heads on some layers stay fewer.

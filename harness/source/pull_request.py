@@ -30,14 +30,10 @@ _COMPILED_SUFFIXES = frozenset((".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hip"
 
 @dataclass(frozen=True)
 class PatchFile:
-    """A patch file: a patch for each of its commits, and the files that it changes outside vllm/.
-
-    `digest` is the sha256 of the file.
-    """
+    """A file's patches, one for each commit, and the files that it changes outside vllm/."""
 
     patches: tuple[Patch, ...]
     skipped: tuple[str, ...]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,6 @@ class _Section:
         """The file's name, for people."""
         return self.lines[0].rpartition(" b/")[2]
 
-    @property
-    def is_renamed(self) -> bool:
-        """Whether the file is a renamed or copied one."""
-        return any(line.startswith(("rename ", "copy ")) for line in self.lines)
-
 
 def read_patch_file(path: Path) -> PatchFile:
     """Read a patch file.
@@ -70,6 +61,7 @@ def read_patch_file(path: Path) -> PatchFile:
     changes code that is compiled, or changes a file below `vllm/` in another way than in its text.
     """
     data = read_bytes(path)
+    digest = hashlib.sha256(data).hexdigest()
     # Files outside vllm/ may be in any encoding; those below it are checked to be UTF-8.
     lines = data.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
     patches: list[Patch] = []
@@ -82,7 +74,6 @@ def read_patch_file(path: Path) -> PatchFile:
         skipped += [name for name in outside if name not in skipped]
         files = _parse([section for section in sections if section.is_below_vllm], path)
         if files:
-            digest = hashlib.sha256(repr(files).encode()).hexdigest()
             patches.append(Patch(path, files, digest, variant="patched"))
     if not patches and not skipped:
         raise BadInputError(
@@ -94,7 +85,7 @@ def read_patch_file(path: Path) -> PatchFile:
             f"{path}: changes nothing below vllm/ (only {', '.join(skipped)}), so there is nothing "
             "to measure"
         )
-    return PatchFile(tuple(patches), tuple(skipped), hashlib.sha256(data).hexdigest())
+    return PatchFile(tuple(patches), tuple(skipped))
 
 
 def _mails(lines: Sequence[str]) -> list[tuple[int, int]]:
@@ -118,7 +109,7 @@ def _parse(sections: Sequence[_Section], path: Path) -> tuple[FileDiff, ...]:
     for section in sections:
         text = "\n".join(section.lines)
         where = f"{path}: line {section.first_line}: {section.name}"
-        if section.is_renamed:
+        if any(line.startswith(("rename ", "copy ")) for line in section.lines):
             raise BadInputError(
                 f"{where}: a rename or a copy; make the diff with `git diff --no-renames` (or "
                 "`git format-patch --no-renames`)"

@@ -136,6 +136,25 @@ def load_patch(path: Path) -> Patch:
     )
 
 
+def header_problems(patch: Patch) -> list[str]:
+    """List what the patch's header lacks, a line for each; none if it is complete."""
+    required = (
+        ("Subject", patch.subject, "what the patch does, in a line"),
+        ("Upstream", patch.upstream, "the address of the change or the issue, or 'not submitted' "
+         "and why"),
+        ("Pins", patch.pins, "the vLLM releases that it is for"),
+        ("Remove-when", patch.remove_when, "the condition under which it can go"),
+    )  # fmt: skip
+    problems = [
+        f"{patch.path}: no {header} header ({meaning})"
+        for header, value, meaning in required
+        if not value
+    ]
+    if not patch.why:
+        problems.append(f"{patch.path}: no explanation after the header (why the patch exists)")
+    return problems
+
+
 def apply_patches(
     patches: Sequence[Patch], read: Callable[[str], bytes | None]
 ) -> dict[str, bytes | None]:

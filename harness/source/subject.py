@@ -79,7 +79,8 @@ def _of_patch_file(path: Path, pin: Pin) -> Subject:
     skipped = ", ".join(file.skipped)
     notes = (f"{path.name}: skipped, outside vllm/: {skipped}",) if skipped else ()
     variants = (Variant("base", ()), Variant("patched", file.patches))
-    return Subject("patch", path.name, pin, variants, {path.name: file.digest}, notes)
+    digests = {patch.name: patch.digest for patch in file.patches}
+    return Subject("patch", path.name, pin, variants, digests, notes)
 
 
 def _of_checkout(checkout: Checkout) -> Subject:

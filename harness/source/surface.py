@@ -79,29 +79,29 @@ class Finding:
 
 def check_surface(root: Path, surface: Iterable[Names] | None = None) -> list[Finding]:
     """Look every name up in `root`, a folder with the package `vllm` in it."""
-    source = _Source(root)
+    modules = _Modules(root)
     return [
-        _check(source, group, written)
+        _check(modules, group, written)
         for group in (load_surface() if surface is None else surface)
         for written in (group.names or ("",))  # no name: the file itself
     ]
 
 
-def _check(source: "_Source", group: Names, written: str) -> Finding:
+def _check(modules: "_Modules", group: Names, written: str) -> Finding:
     place = ".".join(filter(None, (group.owner, written)))
     name = f"vllm/{group.file}: {place}" if place else f"vllm/{group.file}"
-    return Finding(name, group.used_by, group.need, _problem(source, group, written))
+    return Finding(name, group.used_by, group.need, _problem(modules, group, written))
 
 
-def _problem(source: "_Source", group: Names, written: str) -> str:
+def _problem(modules: "_Modules", group: Names, written: str) -> str:
     try:
-        scope = source.module(f"vllm/{group.file}")
+        scope = modules[f"vllm/{group.file}"]
     except SyntaxError as error:
         return f"missing: line {error.lineno} is no Python: {error.msg}"
     if scope is None:
         return "" if group.optional else f"missing: no file vllm/{group.file}"
     if group.owner is not None:
-        owner = source.class_in(scope, group.owner)
+        owner = scope.class_named(group.owner)
         if owner is None:
             return _instead(group.owner, scope.names)
         scope = owner
@@ -110,12 +110,12 @@ def _problem(source: "_Source", group: Names, written: str) -> str:
     alternatives = [_parsed(alternative) for alternative in written.split(" | ")]
     differs = ""
     for wanted, parameters in alternatives:
-        if known := source.find(scope, wanted):
+        if known := scope.find(wanted):
             actual = known.parameters
             if actual is None or actual[: len(parameters)] == parameters:
                 return ""
             differs = f"signature differs: {wanted}({', '.join(actual)})"
-    return differs or _instead(alternatives[0][0], source.all_names(scope))
+    return differs or _instead(alternatives[0][0], scope.all_names())
 
 
 def _parsed(written: str) -> tuple[str, tuple[str, ...]]:
@@ -136,10 +136,14 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class _Binding:
-    """One bound name: the statement that binds it and, of an import, the module and name there."""
+    """One bound name: the statement that binds it.
 
-    node: ast.stmt
+    Of an import there are also the module and the name there, of a class its scope.
+    """
+
+    node: ast.AST
     imported: tuple[str, str] | None = None
+    scope: "_Scope | None" = None
 
     @property
     def parameters(self) -> tuple[str, ...] | None:
@@ -150,11 +154,24 @@ class _Binding:
         return tuple(given[1:] if given[:1] in (["self"], ["cls"]) else given)
 
 
+class _Modules(dict[str, "_Scope | None"]):
+    """The files below a root, each read when it is first asked for; None if it is not there."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __missing__(self, path: str) -> "_Scope | None":
+        file = self._root / path
+        self[path] = _Scope(self, path, ast.parse(file.read_bytes())) if file.is_file() else None
+        return self[path]
+
+
 class _Scope:
     """The body of a module or of a class in the file `path`, looked through when it is asked."""
 
-    def __init__(self, path: str, node: ast.Module | ast.ClassDef) -> None:
-        self.path = path
+    def __init__(self, modules: _Modules, path: str, node: ast.Module | ast.ClassDef) -> None:
+        self._modules = modules
+        self._path = path
         self._node = node
 
     @cached_property
@@ -163,7 +180,7 @@ class _Scope:
         bound: dict[str, _Binding] = {}
         statements = list(_statements(self._node.body))
         for node in statements:
-            for name, binding in _bindings(self.path, node):
+            for name, binding in self._bindings(node):
                 bound.setdefault(name, binding)
         if isinstance(self._node, ast.ClassDef):
             methods = (each for each in statements if isinstance(each, _FUNCTIONS))
@@ -174,101 +191,69 @@ class _Scope:
                             bound.setdefault(name, _Binding(node))
         return bound
 
-    @property
-    def bases(self) -> list[str]:
-        """The names of the classes that a class inherits from."""
-        bases = getattr(self._node, "bases", ())  # a module has none
-        return [base.id for base in bases if isinstance(base, ast.Name)]
-
-
-class _Source:
-    """The files of one release, each read when it is first asked for."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._modules: dict[str, _Scope | None] = {}
-        self._classes: dict[int, _Scope] = {}
-
-    def module(self, path: str) -> _Scope | None:
-        """Read a file below the root; None if it is not there."""
-        if path not in self._modules:
-            file = self._root / path
-            self._modules[path] = (
-                _Scope(path, ast.parse(file.read_bytes())) if file.is_file() else None
-            )
-        return self._modules[path]
-
-    def class_in(self, module: _Scope, name: str) -> _Scope | None:
+    def class_named(self, name: str) -> "_Scope | None":
         """Find a class that a module defines or imports from vLLM."""
-        place = self._defined(module, name)
-        if place is None or not isinstance(place[1].node, ast.ClassDef):
-            return None
-        defined_in, node = place[0], place[1].node
-        return self._classes.setdefault(id(node), _Scope(defined_in.path, node))
+        binding = self._defined(name)
+        return binding.scope if binding else None
 
-    def find(self, scope: _Scope, name: str) -> _Binding | None:
+    def find(self, name: str) -> _Binding | None:
         """Find a name in a module, or in a class or one that it inherits from."""
-        if place := self._defined(scope, name):
-            return place[1]
-        return next(filter(None, (self.find(base, name) for base in self._bases(scope))), None)
+        if binding := self._defined(name):
+            return binding
+        return next(filter(None, (base.find(name) for base in self._bases())), None)
 
-    def all_names(self, scope: _Scope) -> set[str]:
+    def all_names(self) -> set[str]:
         """Collect the names of a scope and of those that it inherits from."""
-        return set(scope.names).union(*map(self.all_names, self._bases(scope)))
+        return set(self.names).union(*(base.all_names() for base in self._bases()))
 
-    def _bases(self, scope: _Scope) -> Iterator[_Scope]:
-        module = self.module(scope.path)
-        for name in scope.bases:
-            if module and (base := self.class_in(module, name)):
-                yield base
+    def _bases(self) -> Iterator["_Scope"]:
+        module = self._modules[self._path]
+        for base in getattr(self._node, "bases", ()):  # a module has none
+            if module and isinstance(base, ast.Name) and (found := module.class_named(base.id)):
+                yield found
 
-    def _defined(self, scope: _Scope, name: str) -> tuple[_Scope, _Binding] | None:
-        """Find where a name of a scope is defined, through imports from vLLM."""
-        binding = scope.names.get(name)
-        if binding is None:
-            return None
-        if binding.imported:
+    def _defined(self, name: str) -> _Binding | None:
+        """Find what defines a name of the scope, through imports from vLLM."""
+        binding = self.names.get(name)
+        if binding and binding.imported:
             module, name = binding.imported
             path = module.replace(".", "/")
-            origin = self.module(f"{path}.py") or self.module(f"{path}/__init__.py")
-            if origin and (place := self._defined(origin, name)):
-                return place
-        return scope, binding
+            origin = self._modules[f"{path}.py"] or self._modules[f"{path}/__init__.py"]
+            return (origin and origin._defined(name)) or binding
+        return binding
+
+    def _bindings(self, node: ast.AST) -> Iterator[tuple[str, _Binding]]:
+        """Yield the names that one statement binds."""
+        if isinstance(node, _FUNCTIONS):
+            yield node.name, _Binding(node)
+        elif isinstance(node, ast.ClassDef):
+            yield node.name, _Binding(node, scope=_Scope(self._modules, self._path, node))
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(self._path, node)
+            for alias in node.names:
+                origin = (module, alias.name) if module.split(".")[0] == "vllm" else None
+                yield alias.asname or alias.name, _Binding(node, origin)
+        for target in _targets(node):
+            if isinstance(target, ast.Name):
+                yield target.id, _Binding(node)
 
 
-def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """Yield the statements of a body, those inside other statements too, but of no new scope."""
     for node in body:
         yield node
-        if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-            yield from _statements(node.body)
-            yield from _statements(getattr(node, "orelse", ()))
-            yield from _statements(getattr(node, "finalbody", ()))
-            for handler in getattr(node, "handlers", ()):
-                yield from _statements(handler.body)
+        if not isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+            for block in ("body", "orelse", "finalbody", "handlers"):
+                yield from _statements(getattr(node, block, ()))
 
 
-def _targets(node: ast.stmt) -> Iterator[ast.expr]:
+def _targets(node: ast.AST) -> Iterator[ast.expr]:
     """Yield the expressions that an assignment assigns to, those of a tuple one by one."""
     if isinstance(node, ast.Assign):
         for target in node.targets:
             yield from target.elts if isinstance(target, ast.Tuple) else (target,)
     elif isinstance(node, ast.AnnAssign):
         yield node.target
-
-
-def _bindings(path: str, node: ast.stmt) -> Iterator[tuple[str, _Binding]]:
-    """Yield the names that one statement of the file `path` binds."""
-    if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-        yield node.name, _Binding(node)
-    elif isinstance(node, ast.ImportFrom):
-        module = _absolute(path, node)
-        for alias in node.names:
-            origin = (module, alias.name) if module.split(".")[0] == "vllm" else None
-            yield alias.asname or alias.name, _Binding(node, origin)
-    for target in _targets(node):
-        if isinstance(target, ast.Name):
-            yield target.id, _Binding(node)
 
 
 def _absolute(path: str, node: ast.ImportFrom) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BadInputError
 from ..files import building, digest_of, sha256_of, whole_folder
-from .pin import InstalledVllm, RecordedFile, read_record, renamed_metadata
-from .series import Variant, apply_patches
+from .pin import InstalledVllm, Pin, RecordedFile, read_record, renamed_metadata
+from .series import Series, Variant, apply_patches
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +127,20 @@ def check_installed(installed: InstalledVllm, record: Mapping[str, RecordedFile]
                 f"{path}: is not the file that {installed.distribution} {installed.version} "
                 f"installed; keep changes in a patch, and run: {installed.restore_command}"
             )
+
+
+def check_applies(series: Series, pin: Pin, installed: InstalledVllm) -> list[str]:
+    """Check each prefix of the series against the release; return the files that no digest pins.
+
+    Raises `BadInputError`, naming patch, file and hunk, for the first that does not apply exactly,
+    for a patch that is for other releases, and for an installed file that is not the release's.
+    """
+    record = read_record(installed)
+    check_installed(installed, record)
+    touched: set[str] = set()
+    for variant in series.variants():
+        touched |= set(changed_files(installed, record, variant))
+    return sorted(name for name in touched if name in record and name not in pin.files)
 
 
 def tree_version(installed: InstalledVllm) -> str:

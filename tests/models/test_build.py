@@ -9,7 +9,7 @@ from harness.errors import BadInputError, HarnessError
 from harness.models.checkpoint import content_digest
 from harness.models.instruments import instrument_path
 from tools.instruments.build import build_instrument
-from tools.instruments.recipes import recipe_of
+from tools.instruments.recipes import RECIPES
 
 pytestmark = pytest.mark.vllm  # needs torch and transformers
 
@@ -22,14 +22,14 @@ def _torch():
 
 def short(name, **settings):
     """Return a bundled recipe with one step on 8 problems: its model has learned nothing."""
-    return replace(recipe_of(name), **{"steps": 1, "problems": 8, "batch": 8, **settings})
+    return replace(RECIPES[name], **{"steps": 1, "problems": 8, "batch": 8, **settings})
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     """Only an instrument is replaced."""
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(BadInputError, match="holds no instrument"):
-        build_instrument(recipe_of("ple"), tmp_path)
+        build_instrument(RECIPES["ple"], tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -54,7 +54,7 @@ def test_the_shipped_random_one_is_its_recipe_byte_for_byte(tmp_path):
     """`mm` is built again as shipped, and loads whole in transformers with its processor."""
     transformers = pytest.importorskip("transformers")
     shipped = instrument_path("mm")
-    built = build_instrument(recipe_of("mm"), tmp_path / "mm")
+    built = build_instrument(RECIPES["mm"], tmp_path / "mm")
     if built["versions"] == json.loads((shipped / "instrument.json").read_text())["versions"]:
         assert content_digest(tmp_path / "mm") == content_digest(shipped)
     model, loading = transformers.Gemma4ForConditionalGeneration.from_pretrained(
@@ -74,7 +74,7 @@ def test_a_built_checkpoint_is_loaded_by_transformers(tmp_path):
         short("moe", steps=2),
         tmp_path / "moe",
         check=False,
-        on_progress=lambda progress: seen.append(progress.step),
+        on_progress=lambda step, *_: seen.append(step),
     )
     assert seen == [1, 2]
     assert card == json.loads((tmp_path / "moe" / "instrument.json").read_text())

@@ -11,7 +11,6 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from harness.assets import patches_dir
 from harness.errors import BadInputError
 from harness.source.pin import load_pins
 
@@ -53,8 +52,8 @@ def main() -> None:
 
 def build(args: argparse.Namespace) -> None:
     """Choose, install, slim and pack; what is in the bundle stays listed in packages.txt."""
-    pins = load_pins(patches_dir())
-    pin = pins.get(args.pin) if args.pin else pins.default
+    pins = load_pins()
+    pin = pins.get(args.pin)
     locked = "cuda.txt" if pin is pins.default else f"pins/{pin.version}-cuda.txt"
     constraints = args.constraints or PROJECT / "constraints" / locked
     have = {name: version for file in args.have for name, version in read_have(file).items()}

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from harness.errors import HarnessError
-from harness.models.instruments import instrument_names
 
 from . import build as builder
-from .recipes import recipe_of
+from .recipes import RECIPES
 
 
 @click.command()
-@click.argument("name", type=click.Choice(instrument_names()))
+@click.argument("name", type=click.Choice(tuple(RECIPES)))
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -30,13 +29,13 @@ def main(name: str, out: Path | None, seed: int | None) -> None:
     Nothing is written if the result misses the stated accuracy, or hardly sees its own weights.
     """
     out = out or Path(f"instrument-{name}")
-    recipe = recipe_of(name) if seed is None else replace(recipe_of(name), seed=seed)
+    recipe = RECIPES[name] if seed is None else replace(RECIPES[name], seed=seed)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
         task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
 
-        def show(progress: builder.Progress) -> None:
-            bar.update(task, completed=progress.step, total=progress.steps, loss=progress.loss)
+        def show(step: int, steps: int, loss: float) -> None:
+            bar.update(task, completed=step, total=steps, loss=loss)
 
         try:
             card = builder.build_instrument(recipe, out, on_progress=show)

@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,22 +27,14 @@ MAXIMUM_ACCURACY_WITHOUT_PLE = 0.5
 MAXIMUM_BYTES = 4_000_000
 TOKENIZER_TEXTS = 2000
 TOKENIZER_SEED = 1
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step of a build: `step` of `steps` done, with the training loss in nats a token."""
-
-    step: int
-    steps: int
-    loss: float
+OnProgress = Callable[[int, int, float], None]
 
 
 def build_instrument(
     recipe: Recipe | RandomRecipe,
     out: Path,
     *,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: OnProgress = lambda _step, _steps, _loss: None,
     check: bool = True,
 ) -> dict[str, object]:
     """Make the instrument of a recipe and write its checkpoint to the folder `out`.
@@ -51,9 +42,10 @@ def build_instrument(
     The folder appears whole or not at all, and replaces an older instrument of the same path.
 
     Args:
-        recipe: `recipes.recipe_of` has those of the bundled instruments.
+        recipe: `recipes.RECIPES` has those of the bundled instruments.
         out: the folder to make.
-        on_progress: called after each optimiser step.
+        on_progress: called after each optimiser step, with its number, that of all, and the loss
+            in nats a token.
         check: False keeps a model that does not reach the stated accuracy (for tests).
 
     Returns:
@@ -84,7 +76,7 @@ def make_tokenizer() -> Tokenizer:
 def _build_into(
     folder: Path,
     recipe: Recipe | RandomRecipe,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
     *,
     check: bool,
 ) -> dict[str, object]:
@@ -140,7 +132,7 @@ def _train_into(
     folder: Path,
     recipe: Recipe,
     tokenizer: Tokenizer,
-    on_progress: Callable[[Progress], None],
+    on_progress: OnProgress,
     *,
     check: bool,
 ) -> dict[str, object]:
@@ -160,7 +152,7 @@ def _train_into(
         model,
         recipe,
         examples,
-        lambda step, loss: on_progress(Progress(step, recipe.steps, loss)),
+        lambda step, loss: on_progress(step, recipe.steps, loss),
     )
     training.round_weights(model)
     score = training.evaluate(model, examples)

@@ -32,6 +32,7 @@ from harness.engine import random_weights
 from . import weight_effects
 from .recipes import RandomRecipe
 from .tokenizer import write_tokenizer
+from .training import checkpoint_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -86,12 +87,7 @@ def build(recipe: RandomRecipe, tokenizer: Tokenizer, folder: Path) -> dict[str,
     whole = Gemma4ForConditionalGeneration(config).to(torch.float32)
     random_weights.fill(whole, recipe.seed)
     whole.model.language_model.load_state_dict(decoder.model.state_dict())
-    tensors = {
-        name: tensor.detach().to(torch.bfloat16).contiguous().clone()
-        for name, tensor in whole.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embedding
-    }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(checkpoint_tensors(whole), folder / "model.safetensors", metadata={"format": "pt"})
     whole.config.save_pretrained(folder)
     write_tokenizer(tokenizer, folder, text.max_position_embeddings, MARKS)
     _write_processor(recipe, folder)

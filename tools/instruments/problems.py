@@ -8,7 +8,7 @@ set is to be answered by a tiny trained model on a CPU in seconds.
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 NAMES = (
     "Anna", "Ben", "Carla", "David", "Elena", "Frank", "Grace", "Henry",
@@ -26,10 +26,6 @@ class Problem:
 
     question: str
     answer: str
-
-    def as_json(self) -> str:
-        """Return the problem as one line of a GSM8K JSONL file, without the line end."""
-        return json.dumps({"question": self.question, "answer": self.answer})
 
 
 @dataclass(frozen=True)
@@ -123,4 +119,4 @@ def target_of(answer: str) -> str:
 
 def to_jsonl(problems: tuple[Problem, ...]) -> str:
     """Return the problems as the text of a JSONL file."""
-    return "".join(f"{problem.as_json()}\n" for problem in problems)
+    return "".join(f"{json.dumps(asdict(problem))}\n" for problem in problems)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.errors import BadInputError
-
 # All that are bundled; instruments learn the first of them (`Recipe.problems`).
 PROBLEM_COUNT = 320
 PROBLEM_SEED = 20260
@@ -137,15 +135,3 @@ _MM = RandomRecipe(
 )
 TRAINED: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (_DENSE, _PLE, _MOE)}
 RECIPES: Mapping[str, Recipe | RandomRecipe] = {**TRAINED, _MM.name: _MM}
-
-
-def recipe_of(name: str) -> Recipe | RandomRecipe:
-    """Return the recipe of an instrument.
-
-    Raises:
-        BadInputError: no instrument has that name.
-    """
-    if name not in RECIPES:
-        known = ", ".join(sorted(RECIPES))
-        raise BadInputError(f"no instrument is called {name!r}; there are {known}")
-    return RECIPES[name]

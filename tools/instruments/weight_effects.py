@@ -21,10 +21,6 @@ MINIMUM_EFFECT = 1e-3
 # Standard deviation of logits over the vocabulary and over positions.
 MINIMUM_SPREAD = 1e-2
 PROBE_TOKENS = 72
-# Parameters that a model may be blind to by its own mathematics: a key bias adds the same to all
-# scores of a query where keys are not rotated; a guard against division by zero is meant to do
-# nothing. No engine can lose them and be wrong. Their effects are reported, not judged.
-_MAY_BE_BLIND_TO = ("k_proj.bias", ".key.bias", ".Wk.bias", "act_fn.eps")
 _INDEX = re.compile(r"\.\d+(?=\.)")
 _PER_LAYER_ARGUMENT = "per_layer_input"
 
@@ -34,27 +30,14 @@ class WeightEffects:
     """The effects of a model's weights on its logits.
 
     Attributes:
-        effects: relative change of the logits (root mean square of the change over that of the
-            logits) for each kind of parameter, named with `*` for layer and expert numbers.
-        spread_over_tokens: standard deviation of the logits over the vocabulary, mean.
-        spread_over_positions: the same over positions of one prompt.
+        smallest: the kind of parameter that moves the logits least, named with `*` for layer and
+            expert numbers, and their relative change (root mean square of the change over that of
+            the logits).
         top_tokens: how many different tokens are the most likely one somewhere in the prompt.
     """
 
-    effects: dict[str, float]
-    spread_over_tokens: float
-    spread_over_positions: float
+    smallest: tuple[str, float]
     top_tokens: int
-
-    @property
-    def smallest(self) -> tuple[str, float]:
-        """The kind of parameter that moves the logits least of those that must, and its effect."""
-        judged = {
-            kind: effect
-            for kind, effect in self.effects.items()
-            if effect >= MINIMUM_EFFECT or not any(part in kind for part in _MAY_BE_BLIND_TO)
-        }
-        return min(judged.items(), key=lambda item: item[1])
 
 
 def measure(model: Any, vocab_size: int) -> WeightEffects:
@@ -91,20 +74,14 @@ def measure(model: Any, vocab_size: int) -> WeightEffects:
                 hook = layer.register_forward_pre_hook(_blank_per_layer_input, with_kwargs=True)
                 hooks.enter_context(hook)
             effects["per-layer inputs of the later half"] = _change(plain, logits())
-    result = WeightEffects(
-        effects,
-        float(plain.std(-1).mean()),
-        float(plain.std(0).mean()),
-        len(plain.argmax(-1).unique()),
-    )
-    kind, effect = result.smallest
+    kind, effect = min(effects.items(), key=lambda item: item[1])
     if effect < MINIMUM_EFFECT:
         raise BadInputError(
             f"the model hardly sees {kind}: disturbing it moves the logits by "
             f"{effect:.1e} (at least {MINIMUM_EFFECT:.0e} is needed to trust an equal result); "
             "take another seed, or change the config's multipliers"
         )
-    return result
+    return WeightEffects((kind, effect), len(plain.argmax(-1).unique()))
 
 
 def _check_spread(logits: torch.Tensor) -> None:
