@@ -15,11 +15,9 @@ from typing import Any
 
 import msgspec
 import torch
+from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
 
-from .wrap import names_of_vllm, wrap, wrap_any
-
-with names_of_vllm():
-    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
+from .wrap import wrap, wrap_any
 
 _BYTES = 1024
 # What sends keys, sizes and dtypes before the tensors: since 0.29.0 as tensors too, by isend.
@@ -113,8 +111,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def install(position: Position) -> None:
     """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
+    from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
     wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, position))
     wrap_any(GroupCoordinator, _ANNOUNCE, partial(_announce, position))

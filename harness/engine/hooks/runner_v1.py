@@ -15,15 +15,14 @@ from .calls import record_failure
 from .site import COPIES
 from .step import RowSpan
 from .tracer import Tracer
-from .wrap import names_of_vllm, wrap, wrap_any
+from .wrap import wrap, wrap_any
 
 NAME = "v1"
 
 
 def install(tracer: Tracer, runner: type) -> None:
     """Patch a runner class so that it feeds `tracer`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
+    from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
 
     wrap(AsyncGPUModelRunnerOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "_update_states", partial(_update_states, tracer))

@@ -12,15 +12,14 @@ from .batch import begin_batch, dummy_run
 from .calls import record_failure
 from .step import RowSpan
 from .tracer import Tracer
-from .wrap import names_of_vllm, wrap
+from .wrap import wrap
 
 NAME = "v2"
 
 
 def install(tracer: Tracer, runner: type) -> None:
     """Patch a runner class so that it feeds `tracer`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu.async_utils import AsyncOutput
+    from vllm.v1.worker.gpu.async_utils import AsyncOutput
 
     wrap(AsyncOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "add_requests", _add_requests)

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from .wrap import names_of_vllm, wrap
+from .wrap import wrap
 
 
 def install(devices: tuple[int, ...]) -> None:
     """Patch vLLM so that rank R runs on device `devices[R]` and gloo carries what crosses."""
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import GroupCoordinator
-        from vllm.v1.worker.gpu_worker import Worker
+    from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.v1.worker.gpu_worker import Worker
 
     wrap(Worker, "init_device", partial(_on_device, devices))
     wrap(GroupCoordinator, "isend_tensor_dict", send_from_host)

@@ -9,15 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .wrap import names_of_vllm, wrap
+from .wrap import wrap
 
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is, not a place for files of ours
 
 
 def install(acts: Callable[[], None]) -> None:
     """Patch vLLM's CPU communicator; `acts` is called where a name is removed."""
-    with names_of_vllm():
-        from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
+    from vllm.distributed.device_communicators.cpu_communicator import _CPUSHMDistributed
 
     wrap(_CPUSHMDistributed, "_init_cpu_shm", partial(init_unnamed, acts))
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from ..settings import Device
 from . import amx, conv_strides, kernel_scan, moe_activation, receive_buffer, shm
-from .wrap import names_of_vllm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +120,7 @@ _acted: set[str] = set()
 
 def install() -> None:
     """Apply the workarounds that are for the device of this process's ranks."""
-    with names_of_vllm():
-        from vllm.platforms import current_platform
+    from vllm.platforms import current_platform
 
     device = Device.CPU if current_platform.is_cpu() else Device.CUDA
     for workaround in WORKAROUNDS:

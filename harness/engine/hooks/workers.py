@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
 from . import changes, deaths, position, runner_v1, runner_v2, stacks, workarounds
 from .calls import WorkerCalls, record_failure
@@ -19,9 +20,6 @@ from .model import watch_model
 from .position import Position
 from .tracer import Tracer
 from .wrap import HookError, names_of_vllm, wrap
-
-with names_of_vllm():
-    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
 # By the module of a runner's class or of one that it inherits from.
 _ADAPTERS = {
@@ -47,8 +45,7 @@ def install(tracer: Tracer) -> None:
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     wrap(worker, "execute_model", partial(_execute_model, tracer))
     deaths.install(tracer.folder)
-    with names_of_vllm():
-        from vllm.v1.executor.multiproc_executor import WorkerProc
+    from vllm.v1.executor.multiproc_executor import WorkerProc
 
     wrap(WorkerProc, "__init__", partial(record_failure, tracer, "start"))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
@@ -61,18 +58,17 @@ def install(tracer: Tracer) -> None:
 
 def _worker_class() -> Any:
     """Return the class of this platform's workers."""
-    with names_of_vllm():
-        from vllm.platforms import current_platform
+    from vllm.platforms import current_platform
 
-        if current_platform.is_cpu():
-            # Not after the GPU worker: it replaces functions that others import by name, which
-            # on a GPU breaks the streams (vLLM 0.26.0).
-            from vllm.v1.worker.cpu_worker import CPUWorker
+    if current_platform.is_cpu():
+        # Not after the GPU worker: it replaces functions that others import by name, which
+        # on a GPU breaks the streams (vLLM 0.26.0).
+        from vllm.v1.worker.cpu_worker import CPUWorker
 
-            return CPUWorker
-        from vllm.v1.worker.gpu_worker import Worker
+        return CPUWorker
+    from vllm.v1.worker.gpu_worker import Worker
 
-        return Worker
+    return Worker
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -124,7 +120,8 @@ def _load_model(
         threads=torch.get_num_threads(),
         eager=runner.model_config.enforce_eager,
     )
-    adapter.install(tracer, type(runner))
+    with names_of_vllm():
+        adapter.install(tracer, type(runner))
     result = method(worker, *args, **kwargs)
     watch_model(tracer, runner, is_last=pp.is_last_rank)
     return result

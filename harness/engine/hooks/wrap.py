@@ -63,8 +63,7 @@ def after_cpu_worker(name: str, then: Callable[[Any], None]) -> None:
     Raises:
         HookError: if there is no such worker or method.
     """
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
+    from vllm.v1.worker.cpu_worker import CPUWorker
 
     def hook(method: Call, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
         result = method(worker, *args, **kwargs)
