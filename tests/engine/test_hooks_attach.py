@@ -14,7 +14,7 @@ from fake_ranks import Engine, Request  # noqa: E402 - needs torch
 
 from harness.engine import hooks  # noqa: E402
 from harness.engine.failures import read_failures  # noqa: E402
-from harness.engine.hooks.wrap import HookError, names_of_vllm, wrap, wrap_any  # noqa: E402
+from harness.engine.hooks.wrap import HookError, names_of_vllm, wrap  # noqa: E402
 from harness.source.surface import load_surface  # noqa: E402
 
 
@@ -69,10 +69,10 @@ def test_a_missing_method_is_refused(owner):
 
 def test_a_renamed_method_is_wrapped_by_the_name_that_is_there(owner):
     """One of several names is enough, and none is refused with all of them."""
-    wrap_any(owner, ("gone", "own"), louder)
+    wrap(owner, ("gone", "own"), louder)
     assert owner().own() == "own!"
     with pytest.raises(HookError, match="has no 'gone' and no 'lost'"):
-        wrap_any(owner, ("gone", "lost"), louder)
+        wrap(owner, ("gone", "lost"), louder)
 
 
 def test_a_failed_import_is_refused():

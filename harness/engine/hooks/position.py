@@ -17,7 +17,7 @@ import msgspec
 import torch
 from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
 
-from .wrap import wrap, wrap_any
+from .wrap import wrap
 
 _BYTES = 1024
 # What sends keys, sizes and dtypes before the tensors: since 0.29.0 as tensors too, by isend.
@@ -114,7 +114,7 @@ def install(position: Position) -> None:
     from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
     wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, position))
-    wrap_any(GroupCoordinator, _ANNOUNCE, partial(_announce, position))
+    wrap(GroupCoordinator, _ANNOUNCE, partial(_announce, position))
     wrap(GroupCoordinator, "irecv_tensor_dict", partial(_receive, position))
     wrap(AsyncIntermediateTensors, "wait_for_comm", partial(_wait, position))
     isend = torch.distributed.isend

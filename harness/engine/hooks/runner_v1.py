@@ -15,7 +15,7 @@ from .calls import record_failure
 from .site import COPIES
 from .step import RowSpan
 from .tracer import Tracer
-from .wrap import wrap, wrap_any
+from .wrap import wrap
 
 NAME = "v1"
 
@@ -27,7 +27,7 @@ def install(tracer: Tracer, runner: type) -> None:
     wrap(AsyncGPUModelRunnerOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "_update_states", partial(_update_states, tracer))
     if tracer.tracing:
-        wrap_any(runner, COPIES, partial(_sync, tracer))
+        wrap(runner, COPIES, partial(_sync, tracer))
         wrap(runner, "_dummy_run", partial(dummy_run, tracer))
 
 
