@@ -67,22 +67,6 @@ def _wrap(definer: type, name: str, hook: Callable[..., Any]) -> None:
     setattr(definer, name, staticmethod(hooked) if is_static else hooked)
 
 
-def after_cpu_worker(name: str, then: Callable[[Any], None]) -> None:
-    """Call `then(worker)` after each call of a method of vLLM's CPU worker.
-
-    Raises:
-        HookError: if there is no such worker or method.
-    """
-    from vllm.v1.worker.cpu_worker import CPUWorker
-
-    def hook(method: Call, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
-        result = method(worker, *args, **kwargs)
-        then(worker)
-        return result
-
-    wrap(CPUWorker, name, hook)
-
-
 def wrap_calls(module: Any, hook: Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]) -> None:
     """Let `hook(call, args, kwargs)` answer each call of this module of a model.
 
