@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .site import attribute
 from .wrap import wrap
 
 
@@ -31,11 +32,8 @@ def _on_device(devices: tuple[int, ...], method: Any, worker: Any) -> None:
     current_platform.dist_backend = "gloo"
     count = torch.accelerator.device_count
     # vLLM asserts that there is a device for each rank.
-    torch.accelerator.device_count = lambda: max(count(), len(devices))
-    try:
+    with attribute(torch.accelerator, "device_count", lambda: max(count(), len(devices))):
         method(worker)
-    finally:
-        torch.accelerator.device_count = count
 
 
 def send_from_host(
