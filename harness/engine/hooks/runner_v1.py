@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .batch import begin_batch, dummy_run
+from .batch import begin_batch
 from .calls import record_failure
 from .site import COPIES
 from .step import RowSpan
@@ -28,7 +28,7 @@ def install(tracer: Tracer, runner: type) -> None:
     wrap(runner, "_update_states", partial(_update_states, tracer))
     if tracer.tracing:
         wrap(runner, COPIES, partial(_sync, tracer))
-        wrap(runner, "_dummy_run", partial(dummy_run, tracer))
+        wrap(runner, "_dummy_run", tracer.dummy_run)
 
 
 def _update_states(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .batch import begin_batch, dummy_run
+from .batch import begin_batch
 from .calls import record_failure
 from .step import RowSpan
 from .tracer import Tracer
@@ -26,7 +26,7 @@ def install(tracer: Tracer, runner: type) -> None:
     wrap(runner, "prepare_inputs", partial(_prepare_inputs, tracer))
     if tracer.tracing:
         wrap(runner, "execute_model", _execute_model)
-        wrap(runner, "_dummy_run", partial(dummy_run, tracer))
+        wrap(runner, "_dummy_run", tracer.dummy_run)
 
 
 def _add_requests(

@@ -15,7 +15,7 @@ import torch
 from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
 from . import changes, deaths, position, runner_v1, runner_v2, stacks, workarounds
-from .calls import WorkerCalls, record_failure
+from .calls import record_failure, watch_calls
 from .model import watch_model
 from .position import Position
 from .tracer import Tracer
@@ -53,7 +53,7 @@ def install(tracer: Tracer) -> None:
         wrap(worker, "sample_tokens", _sample_tokens)
         wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, tracer))
         position.install(here)
-    WorkerCalls(tracer, here).watch(worker)
+    watch_calls(tracer, here, worker)
 
 
 def _worker_class() -> Any:
