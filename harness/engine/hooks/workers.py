@@ -4,9 +4,7 @@ The runner has an adapter of its own, chosen as the worker loads its model: whic
 effect is vLLM's decision, from the model, the platform and the environment.
 """
 
-import ctypes
 import resource
-import signal
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
+from ..process_groups import end_with_parent
 from . import changes, deaths, position, runner_v1, runner_v2, stacks, workarounds
 from .calls import record_failure, watch_calls
 from .model import watch_model
@@ -26,7 +25,6 @@ _ADAPTERS = {
     "vllm.v1.worker.gpu_model_runner": runner_v1,
     "vllm.v1.worker.gpu.model_runner": runner_v2,
 }
-_PR_SET_PDEATHSIG = 1
 
 
 def install(tracer: Tracer) -> None:
@@ -94,7 +92,7 @@ def _init_device(
     if not here.is_open:
         if worker.parallel_config.distributed_executor_backend == "mp":
             # A rank that waits inside compiled code would never notice that it is alone.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent()
         stacks.arm(tracer.folder, f"rank{worker.rank}")
         here.open(tracer.folder, worker.rank)
     return method(worker, *args, **kwargs)
