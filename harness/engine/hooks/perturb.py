@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..perturbations import KEY, UNPERTURBED, WEIGHT
+from ..names import KEY, UNPERTURBED, WEIGHT
 from .scalars import scalar_kinds
 from .site import Change, Site, altered_send, attribute
 
