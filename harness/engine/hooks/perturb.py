@@ -86,10 +86,8 @@ def _unperturbed(site: Site) -> Iterator[None]:
     ran = set() if eager else {id(module) for module in site.model.modules()}
     with ExitStack() as stack:
         if eager:
-            handle = torch.nn.modules.module.register_module_forward_pre_hook(
-                lambda module, _args: ran.add(id(module))
-            )
-            stack.callback(handle.remove)
+            watch = torch.nn.modules.module.register_module_forward_pre_hook
+            stack.enter_context(watch(lambda module, _args: ran.add(id(module))))
         yield
     excuses = {}
     for kind, weight in weight_kinds(site.model).items():
