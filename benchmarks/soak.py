@@ -33,7 +33,7 @@ from harness.capture.record import Capture
 from harness.capture.store import Store
 from harness.checks.judge import judge
 from harness.checks.registry import Comparison, check_names
-from harness.engine.hooks.shm import SHM
+from harness.engine.hooks.workarounds import SHM
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.sweep import Sweep

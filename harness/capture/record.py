@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.json_lines import first_events, read_lines
-from ..engine.names import ANSWERS, SECOND_ANSWERS
+from ..engine.names import ANSWERS, SECOND_ANSWERS, key_names, weight_name
 from ..engine.packed import unpacked
-from ..engine.perturbations import key_names, weight_name
 from ..engine.probes import ProbeRequest, split_pass
 from ..plan.cell import Cell
 from .manifest import Failure, Manifest, Status, load_manifest

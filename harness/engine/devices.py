@@ -10,18 +10,21 @@ from collections.abc import Mapping
 
 from .manifest import Request
 from .names import SHARE_VARIABLE
-from .settings import Device, Executor, Kernels, Mode
+from .settings import Device, Executor, Kernels
 
 
 class Kind(ABC):
     """What differs between kinds of devices: environment, imports, how workers start.
 
-    A fork server imports `first_imports` before all others; `default_dtype` is that of weights and
-    activations where the user names none; `block_tokens` is the smallest block of a KV cache that
-    vLLM uses there. For kernels whose rows do not depend on the batch, `invariant` is the
-    environment, read as libraries load, and `invariant_settings` what vLLM is told beside it.
+    A fork server needs `environment`, in eager mode `eager_environment` too, and imports
+    `first_imports` before all others; `default_dtype` is that of weights and activations where the
+    user names none; `block_tokens` is the smallest block of a KV cache that vLLM uses there. For
+    kernels whose rows do not depend on the batch, `invariant` is the environment, read as libraries
+    load, and `invariant_settings` what vLLM is told beside it.
     """
 
+    environment: Mapping[str, str]
+    eager_environment: Mapping[str, str] = {}
     first_imports: tuple[str, ...] = ()
     default_dtype: str
     block_tokens: int
@@ -31,10 +34,6 @@ class Kind(ABC):
     @abstractmethod
     def kernels(self) -> Kernels:
         """Read back in an engine's process which kernels were switched on."""
-
-    @abstractmethod
-    def server_environment(self, mode: Mode) -> dict[str, str]:
-        """Build what a fork server's environment needs."""
 
     @abstractmethod
     def cell_environment(self, request: Request) -> dict[str, str]:
@@ -48,6 +47,9 @@ class Kind(ABC):
 class Cpu(Kind):
     """Cores: the stages of a cell share those that it leases."""
 
+    environment: Mapping[str, str] = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    # Else helper functions compile in eager mode, at seconds each.
+    eager_environment: Mapping[str, str] = {"TORCHDYNAMO_DISABLE": "1"}
     # First: since 0.26.0 it replaces functions that other modules import by name.
     first_imports = ("vllm.v1.worker.cpu_worker",)
     default_dtype = "float32"
@@ -68,13 +70,6 @@ class Cpu(Kind):
         vectors = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
         return Kernels.DEFAULT if vectors else Kernels.INVARIANT
 
-    def server_environment(self, mode: Mode) -> dict[str, str]:
-        """Keep helper functions from compiling in eager mode, at seconds each."""
-        env = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-        if mode is Mode.EAGER:
-            env["TORCHDYNAMO_DISABLE"] = "1"
-        return env
-
     def cell_environment(self, request: Request) -> dict[str, str]:
         """Name a core for each rank."""
         cores, ranks = request.devices, request.pp * request.tp
@@ -85,6 +80,9 @@ class Cpu(Kind):
 class Cuda(Kind):
     """GPUs: one for each rank, or shared by several."""
 
+    # torch asks the driver's management library for GPUs, not the driver: a process that has
+    # started the driver cannot be forked into one that uses it.
+    environment: Mapping[str, str] = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     default_dtype = "bfloat16"
     block_tokens = 16
     invariant: Mapping[str, str] = {"VLLM_BATCH_INVARIANT": "1"}
@@ -96,14 +94,6 @@ class Cuda(Kind):
         from vllm import envs
 
         return Kernels.INVARIANT if envs.VLLM_BATCH_INVARIANT else Kernels.DEFAULT
-
-    def server_environment(self, mode: Mode) -> dict[str, str]:  # noqa: ARG002 - of the protocol
-        """Build what a fork server's environment needs.
-
-        torch asks the driver's management library for GPUs, not the driver: a process that has
-        started the driver cannot be forked into one that uses it.
-        """
-        return {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
     def cell_environment(self, request: Request) -> dict[str, str]:
         """Show the leased GPUs; say which rank is on which where ranks share them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from .devices import KINDS
 from .manifest import Request
 from .names import CAPTURE_DIR_VARIABLE, TRACE_VARIABLE, WEIGHTS_VARIABLE
-from .settings import EngineSettings, Kernels, ModelRunner, Weights
+from .settings import EngineSettings, Kernels, Mode, ModelRunner, Weights
 
 # A variable is taken for a secret by the words of its name: HF_TOKEN, not MAX_TOKENS.
 _SECRET_WORDS = re.compile(
@@ -80,9 +80,12 @@ def server_environment(settings: EngineSettings, tree: Path, package: Path) -> d
     )
     for name in _OWN_SETTINGS:
         env.pop(name, None)
+    kind = KINDS[settings.device]
     if settings.kernels is Kernels.INVARIANT:
-        env.update(KINDS[settings.device].invariant)
-    env.update(KINDS[settings.device].server_environment(settings.mode))
+        env.update(kind.invariant)
+    env.update(kind.environment)
+    if settings.mode is Mode.EAGER:
+        env.update(kind.eager_environment)
     env.update(settings.env)
     return env
 

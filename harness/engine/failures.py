@@ -20,9 +20,9 @@ _OURS = "/harness/engine/"
 # without hooks: by the end of their file's path, and their name or any.
 _IN_THE_MODELS_PLACE = (
     ("hooks/tensors.py", None),
-    ("hooks/receive_buffer.py", None),
     ("hooks/extent.py", "model_operation"),
     ("hooks/step.py", "sampled_rows"),
+    ("hooks/workarounds.py", "_make_receive_buffer"),
 )
 _TRACEBACK = "Traceback (most recent call last):"
 _FRAME = re.compile(

@@ -1,4 +1,6 @@
-"""Names that the controller and the code inside vLLM's processes share. Imports nothing."""
+"""Names that the controller and the code inside vLLM's processes share. Imports nothing of ours."""
+
+from collections.abc import Iterable
 
 # Names the folder that the running capture writes to. Unset: the plugin is inert.
 CAPTURE_DIR_VARIABLE = "PP_HARNESS_CAPTURE_DIR"
@@ -19,5 +21,26 @@ SENSITIVITY = "sensitivity:"
 # Before the name of a change of the self-test (seeded/).
 SELFTEST = "selftest:"
 
+# The known perturbations: `none`, with which the others are compared, `weight:KIND` and
+# `key:BOUNDARY:KEY`. The engine runs each once (run_probes.py), its ranks apply them
+# (hooks/perturb.py), and the controller asks that each has moved the logits (capture/record.py).
+UNPERTURBED = "none"
+WEIGHT, KEY = "weight", "key"
+
 # Files of a capture: the answers to the questions, and those of PP=1 asked again.
 ANSWERS, SECOND_ANSWERS = "gsm8k.jsonl", "gsm8k.again.jsonl"
+
+
+def weight_name(kind: str) -> str:
+    """Name the perturbation of one kind of weight."""
+    return f"{WEIGHT}:{kind}"
+
+
+def key_name(boundary: int, key: str) -> str:
+    """Name the perturbation of a key at the boundary behind stage `boundary`."""
+    return f"{KEY}:{boundary}:{key}"
+
+
+def key_names(declared: Iterable[Iterable[str]]) -> list[str]:
+    """Name the perturbations of the keys that each stage after the first declares."""
+    return [key_name(boundary, key) for boundary, keys in enumerate(declared) for key in keys]

@@ -26,6 +26,13 @@ def register() -> None:
     if _installed or not folder:
         return
     _installed = True
+    from .hooks.wrap import names_of_vllm
+
+    with names_of_vllm():
+        _install(folder)
+
+
+def _install(folder: str) -> None:
     from pathlib import Path
 
     from . import seeded

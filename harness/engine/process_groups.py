@@ -1,9 +1,10 @@
-"""Ending the process group of an engine, its shared memory too. Linux, standard library only.
+"""Ending the processes of an engine, their shared memory too. Linux, standard library only.
 
 Python's resource tracker, a helper process of each engine, removes the shared memory that the
 others left, once they have ended. So it is the last to be killed, and gets a while before.
 """
 
+import ctypes
 import os
 import signal
 import time
@@ -16,6 +17,12 @@ _KILL_SECONDS = 10
 _TRACKER_SECONDS = 6
 _POLL_SECONDS = 0.02
 _TRACKER = b"multiprocessing.resource_tracker"
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent() -> None:
+    """Let this process be killed as soon as the one that started it has ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end_group(group: int, grace: float = 0) -> None:

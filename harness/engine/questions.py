@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .asked import sampling
+from .hooks.site import attribute
 from .manifest import EFFECTIVE, Effective, Gsm8kSource, Request, read_record
 from .names import ANSWERS, REQUEST_MARK, SECOND_ANSWERS
 from .settings import ModelRunner, Profile
@@ -158,10 +159,9 @@ def _tokens(output: Any) -> dict[str, Any]:
     return {"tokens": list(completion.token_ids), "margins": margins}
 
 
-@contextmanager
 def _generating(
     llm: Any, asked: _Asked, parameters: dict[str, Any], *, change: str, in_reverse: bool
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Keep what `llm` generates for lm-eval, by more sampling parameters than lm-eval gives.
 
     Requests are marked with a change, or their order is turned.
@@ -180,11 +180,7 @@ def _generating(
         asked.outputs.extend(outputs)
         return outputs
 
-    llm.generate = kept
-    try:
-        yield
-    finally:
-        del llm.generate
+    return attribute(llm, "generate", kept)
 
 
 def _same_steps(llm: Any, request: Request) -> AbstractContextManager[None]:
@@ -210,16 +206,11 @@ def _steps_of_one_stage(core: Any) -> Iterator[None]:
 
     For V1, where even an empty batch puts the requests of the next into another order.
     """
-    queue, step = core.batch_queue, core.step_fn
-    core.batch_queue, core.step_fn = None, core.step
-    try:
+    with attribute(core, "batch_queue", None), attribute(core, "step_fn", core.step):
         yield
-    finally:
-        core.batch_queue, core.step_fn = queue, step
 
 
-@contextmanager
-def _empty_batches_between(core: Any) -> Iterator[None]:
+def _empty_batches_between(core: Any) -> AbstractContextManager[None]:
     """Schedule nothing while a batch with requests is in flight: the queue fills with empty ones.
 
     For V2, whose stages take the tokens that were sampled as many steps ago as there are stages
@@ -237,8 +228,4 @@ def _empty_batches_between(core: Any) -> Iterator[None]:
         finally:
             scheduler.max_num_scheduled_tokens = tokens
 
-    scheduler.schedule = alone
-    try:
-        yield
-    finally:
-        del scheduler.schedule
+    return attribute(scheduler, "schedule", alone)

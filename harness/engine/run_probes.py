@@ -15,8 +15,7 @@ from .asked import has_adapter, prompt_digests, random_adapter, sampling
 from .images import ImagePrompts
 from .json_lines import first_events, read_lines
 from .manifest import Request
-from .names import REQUEST_MARK, SENSITIVITY
-from .perturbations import UNPERTURBED, key_names, weight_name
+from .names import REQUEST_MARK, SENSITIVITY, UNPERTURBED, key_names, weight_name
 from .probes import (
     Probe,
     ProbeRequest,

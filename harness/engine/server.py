@@ -6,13 +6,11 @@ Run as `python -m harness.engine.server cpu|cuda`. Lines of JSON: on stdin
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
 import os
 import selectors
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +19,8 @@ from typing import Any
 from . import main
 from .devices import KINDS
 from .manifest import Request, from_json
-from .process_groups import end_group
+from .process_groups import end_group, end_with_parent
 from .settings import Device
-
-_PR_SET_PDEATHSIG = 1
 
 
 def _import_everything(device: Device) -> None:
@@ -72,7 +68,7 @@ def _child(task: dict[str, Any], *, spawn: bool) -> None:
     try:
         os.setsid()
         # A server that is killed takes its children along; a normal end does not come this way.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         with Path(os.devnull).open() as nothing, Path(task["log"]).open("ab") as log:
             os.dup2(nothing.fileno(), 0)
             os.dup2(log.fileno(), 1)

@@ -14,7 +14,7 @@ from fake_ranks import Engine, Request  # noqa: E402 - needs torch
 
 from harness.engine import hooks  # noqa: E402
 from harness.engine.failures import read_failures  # noqa: E402
-from harness.engine.hooks.wrap import HookError, names_of_vllm, wrap, wrap_any  # noqa: E402
+from harness.engine.hooks.wrap import HookError, names_of_vllm, wrap  # noqa: E402
 from harness.source.surface import load_surface  # noqa: E402
 
 
@@ -69,10 +69,10 @@ def test_a_missing_method_is_refused(owner):
 
 def test_a_renamed_method_is_wrapped_by_the_name_that_is_there(owner):
     """One of several names is enough, and none is refused with all of them."""
-    wrap_any(owner, ("gone", "own"), louder)
+    wrap(owner, ("gone", "own"), louder)
     assert owner().own() == "own!"
     with pytest.raises(HookError, match="has no 'gone' and no 'lost'"):
-        wrap_any(owner, ("gone", "lost"), louder)
+        wrap(owner, ("gone", "lost"), louder)
 
 
 def test_a_failed_import_is_refused():
@@ -164,17 +164,22 @@ def test_each_name_that_a_hook_wraps_is_in_the_table_and_is_refused_if_it_is_gon
         assert re.search(rf"has no '{name}'[ ;]", message), message
 
 
+def module_of(names):
+    """The module of vLLM that a group of the table is about."""
+    return f"vllm.{names.file.removesuffix('.py').replace('/', '.')}"
+
+
 def imports_of_hooks():
     """(module, name) of each import from vLLM in a hook that a run on a CPU has to have."""
-    optional = {Path(names.used_by).name for names in load_surface() if names.optional}
+    optional = {module_of(names) for names in load_surface() if names.optional}
     for path in sorted(Path(hooks.__file__).parent.glob("*.py")):
-        # Of runs with settings of their own, or of later releases.
-        if path.name in ("random_load.py", "share.py", *optional):
+        if path.name in ("random_load.py", "share.py"):  # of runs with settings of their own
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vllm"):
                 for alias in node.names:
-                    yield node.module, alias.name
+                    if f"{node.module}.{alias.name}" not in optional:  # of later releases
+                        yield node.module, alias.name
 
 
 def test_each_name_that_a_hook_imports_is_refused_if_it_is_gone(tmp_path):
@@ -194,7 +199,7 @@ def test_a_release_without_an_optional_file_runs(tmp_path):
 
     def remove():
         for names in optional:
-            sys.modules[f"vllm.{names.file.removesuffix('.py').replace('/', '.')}"] = None
+            sys.modules[module_of(names)] = None
 
     Engine(tmp_path / "c", prepare=remove).start()
 

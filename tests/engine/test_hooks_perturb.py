@@ -10,7 +10,7 @@ from harness.engine.hooks import changes  # noqa: E402 - needs torch
 from harness.engine.hooks.perturb import perturbation, weight_kinds  # noqa: E402 - needs torch
 from harness.engine.hooks.scalars import scalar_kinds  # noqa: E402 - needs torch
 from harness.engine.hooks.site import Site  # noqa: E402 - after the skip
-from harness.engine.perturbations import key_names  # noqa: E402 - after the skip
+from harness.engine.names import key_names  # noqa: E402 - after the skip
 
 
 class Model(torch.nn.Module):

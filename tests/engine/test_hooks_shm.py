@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.engine.hooks.shm import init_unnamed
+from harness.engine.hooks.workarounds import init_unnamed
 
 ENDED = SimpleNamespace(group_name="4711-pp:0-[0-1]-cpushm", communicator=SimpleNamespace(rank=1))
 

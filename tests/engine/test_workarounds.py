@@ -169,9 +169,9 @@ def test_a_rank_that_computes_in_bfloat16_may_use_amx(tmp_path, monkeypatch, dty
     monkeypatch.setattr(torch.cpu, "_init_amx", lambda: asked.append(True))
 
     def prepare():
-        from harness.engine.hooks import amx
+        from harness.engine.hooks import workarounds
 
-        amx.may_use_tiles = lambda: granted
+        workarounds.may_use_tiles = lambda: granted
 
     engine = Engine(tmp_path / "c", prepare=prepare)
     (rank,) = engine.ranks
@@ -187,7 +187,7 @@ def test_a_rank_that_computes_in_bfloat16_may_use_amx(tmp_path, monkeypatch, dty
 def test_linux_is_asked_for_amx_where_the_processor_has_it():
     """The real call, in a process of its own: before it no permission, after it permission."""
     code = (
-        "import torch; from harness.engine.hooks.amx import may_use_tiles as may; "
+        "import torch; from harness.engine.hooks.workarounds import may_use_tiles as may; "
         "print(may(), torch.cpu._init_amx(), may())"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

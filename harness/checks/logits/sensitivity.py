@@ -4,7 +4,7 @@ from collections.abc import Container
 from dataclasses import replace
 
 from ...capture.record import Capture
-from ...engine.perturbations import key_name
+from ...engine.names import key_name
 from ..contract.boundary_cost import boundary_costs
 from ..finding import Finding, Outcome, Severity, Verdict
 from ..registry import Comparison

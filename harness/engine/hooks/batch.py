@@ -1,4 +1,4 @@
-"""The hooks that both model runners share: the begin of a step, and runs that are none."""
+"""The hook that both model runners share: the begin of a step."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -28,9 +28,3 @@ def begin_batch(tracer: Tracer, runner: Any, requests: Iterable[RowSpan | None])
         tracer.begin_step(probes)
     if any(span.change for span in spans):
         changes.enter(tracer, runner, spans, decoder_layers(runner))
-
-
-def dummy_run(tracer: Tracer, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Mark all within a runner's `_dummy_run` as profiling or warm-up."""
-    with tracer.dummy_run():
-        return method(*args, **kwargs)

@@ -14,42 +14,35 @@ _CREATE = "create_worker"
 _SHUTDOWN = "shutdown"
 
 
-class WorkerCalls:
-    """Watches the calls of one worker, a rank of this process.
+def watch_calls(tracer: Tracer, position: Position, worker_class: type) -> None:
+    """Patch every public method of the class of this process's worker, those that it inherits too.
 
-    A method that another one calls is part of that one's call.
+    A method that another one calls is part of that one's call. To be called last: then exceptions
+    of our hooks in these methods are recorded as well.
     """
+    is_inside = False
 
-    def __init__(self, tracer: Tracer, position: Position) -> None:
-        self._tracer = tracer
-        self._position = position
-        self._is_inside = False
-
-    def watch(self, worker_class: type) -> None:
-        """Patch every public method of a worker class, those that it inherits too.
-
-        To be called last: then exceptions of our hooks in these methods are recorded as well.
-        """
-        for owner in worker_class.__mro__:
-            for name, value in list(vars(owner).items()):
-                is_called = name == "__init__" or not name.startswith("_")
-                if is_called and inspect.isfunction(value) and name != _SHUTDOWN:
-                    wrap(owner, name, partial(self._call, _CREATE if name == "__init__" else name))
-
-    def _call(self, phase: str, method: Any, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if self._is_inside:
+    def call(phase: str, method: Any, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
+        nonlocal is_inside
+        if is_inside:
             return method(worker, *args, **kwargs)
         tokens = getattr(args[0], "total_num_scheduled_tokens", 0) if args else 0
-        self._is_inside = True
+        is_inside = True
         try:
-            with self._position.phase(phase, passes=int(tokens > 0)):
+            with position.phase(phase, passes=int(tokens > 0)):
                 return method(worker, *args, **kwargs)
         except Exception as error:
             # A worker that could not be made has no rank of its own yet.
-            self._tracer.fail(getattr(worker, "rank", kwargs.get("rank", -1)), phase, error)
+            tracer.fail(getattr(worker, "rank", kwargs.get("rank", -1)), phase, error)
             raise
         finally:
-            self._is_inside = False
+            is_inside = False
+
+    for owner in worker_class.__mro__:
+        for name, value in list(vars(owner).items()):
+            is_called = name == "__init__" or not name.startswith("_")
+            if is_called and inspect.isfunction(value) and name != _SHUTDOWN:
+                wrap(owner, name, partial(call, _CREATE if name == "__init__" else name))
 
 
 def record_failure(tracer: Tracer, phase: str, method: Any, /, *args: Any, **kwargs: Any) -> Any:

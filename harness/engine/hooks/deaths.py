@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import stacks
-from .wrap import names_of_vllm, wrap
+from .wrap import wrap
 
 FILE = "deaths.json"
 _STACK_SECONDS = 2.0
@@ -22,8 +22,7 @@ _POLL_SECONDS = 0.01
 
 def install(folder: Path) -> None:
     """Patch vLLM's executor; one that does not start its ranks as processes is left alone."""
-    with names_of_vllm():
-        from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+    from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
     looked = False
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..perturbations import UNPERTURBED
+from ..names import UNPERTURBED
 from .step import Row
 
 FILE = "sensitivity.jsonl"

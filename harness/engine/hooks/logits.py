@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+import numpy as np
 import torch
 
 from ..names import SENSITIVITY
@@ -116,10 +117,5 @@ def _rows_of(tensor: torch.Tensor, rows: list[int]) -> torch.Tensor:
     """Copy ascending `rows`, maybe none, run by run: indexing by a list waits for the device."""
     if not rows:  # of a chunk whose last row is not kept, say
         return tensor[:0].clone()
-    runs: list[list[int]] = []
-    for row in rows:
-        if runs and runs[-1][1] == row:
-            runs[-1][1] = row + 1
-        else:
-            runs.append([row, row + 1])
-    return torch.cat([tensor[start:stop] for start, stop in runs])
+    runs = np.split(np.array(rows), np.flatnonzero(np.diff(rows) != 1) + 1)
+    return torch.cat([tensor[run[0] : run[-1] + 1] for run in runs])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from vllm.sequence import IntermediateTensors
 
 from ..failures import ModelError
 from .extent import plain
@@ -34,9 +35,6 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
     _wrap_logits(tracer, type(model), runner)
     if not tracer.tracing:
         return
-    with names_of_vllm():
-        from vllm.sequence import IntermediateTensors
-
     declared: dict[str, Any] = {}
     error = None
     try:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ..perturbations import KEY, UNPERTURBED, WEIGHT
+from ..names import KEY, UNPERTURBED, WEIGHT
 from .scalars import scalar_kinds
-from .site import Change, Site, altered_send
+from .site import Change, Site, altered_send, attribute
 
 _INDEX = re.compile(r"\.\d+(?=\.|$)")
 # A single number below this only keeps a formula away from zero (xIELU's is -1e-6).
@@ -86,10 +86,8 @@ def _unperturbed(site: Site) -> Iterator[None]:
     ran = set() if eager else {id(module) for module in site.model.modules()}
     with ExitStack() as stack:
         if eager:
-            handle = torch.nn.modules.module.register_module_forward_pre_hook(
-                lambda module, _args: ran.add(id(module))
-            )
-            stack.callback(handle.remove)
+            watch = torch.nn.modules.module.register_module_forward_pre_hook
+            stack.enter_context(watch(lambda module, _args: ran.add(id(module))))
         yield
     excuses = {}
     for kind, weight in weight_kinds(site.model).items():
@@ -119,7 +117,7 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
     A scalar is squared.
     """
     if scalar := scalar_kinds(site.model).get(kind):
-        with scalar.squared():
+        with attribute(scalar.owner, scalar.name, scalar.value * scalar.value):
             yield
         return
     weight = weight_kinds(site.model)[kind]
@@ -133,25 +131,21 @@ def _weight_altered(site: Site, kind: str) -> Iterator[None]:
     # A scale for each output channel stands in a column.
     column = tensor.dim() > 1 and tensor.shape[-1] == 1
     elements = _alternate(tensor.data.mT if column else tensor.data)
-    if in_place:
-        elements.mul_(2)
-    if through_input:
-        original = method.apply
-
-        def apply(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if layer is module:
-                x = x.clone()
-                x[..., ::2] *= 2
-            return original(layer, x, *args, **kwargs)
-
-        method.apply = apply
-    try:
-        yield
-    finally:
+    with ExitStack() as undo:
         if in_place:
-            elements.mul_(0.5)
+            elements.mul_(2)
+            undo.callback(elements.mul_, 0.5)
         if through_input:
-            del method.apply
+            original = method.apply
+
+            def apply(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if layer is module:
+                    x = x.clone()
+                    x[..., ::2] *= 2
+                return original(layer, x, *args, **kwargs)
+
+            undo.enter_context(attribute(method, "apply", apply))
+        yield
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ A write is one system call of fixed length, so that a reader never sees a torn l
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
@@ -15,11 +15,9 @@ from typing import Any
 
 import msgspec
 import torch
+from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
 
-from .wrap import names_of_vllm, wrap, wrap_any
-
-with names_of_vllm():
-    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group
+from .wrap import wrap
 
 _BYTES = 1024
 # What sends keys, sizes and dtypes before the tensors: since 0.29.0 as tensors too, by isend.
@@ -62,42 +60,56 @@ class Position:
         finally:
             self._set(phase=None, passes=self._facts["passes"] + passes)
 
-    def receiving(self) -> None:
-        """Write that the rank waits for the stage before it."""
-        self._set(doing="receive")
-
-    def received(self) -> None:
-        """Write that a message of the stage before has arrived, whole."""
-        self._set(doing=None, received=self._facts["received"] + 1)
-
-    def send(self, tensors: dict[str, Any], method: Callable[[], list[Any]]) -> list[Any]:
+    def send(self, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any) -> Any:
         """Send by `method`, which returns a handle for each tensor or nothing once all are sent."""
-        self._set(doing="send", keys=list(tensors))
+        if group is not get_pp_group():
+            return method(group, tensor_dict, *args, **kwargs)
+        self._set(doing="send", keys=list(tensor_dict))
         self._started = []
         try:
-            handles = method()
+            handles = method(group, tensor_dict, *args, **kwargs)
         finally:
             started, self._started = self._started, None
-        full = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor) and v.numel()}
+        full = {k: v for k, v in tensor_dict.items() if isinstance(v, torch.Tensor) and v.numel()}
         unsent = []
         if started and len(started) < len(full):
             unsent = [k for k, v in full.items() if _storage(v) not in started]
         self._set(doing=None, sent=self._facts["sent"] + 1, unsent=unsent)
         return handles
 
-    @contextmanager
-    def announcing(self) -> Iterator[None]:
-        """Take no note of what is handed to the transport: it is no tensor of the message."""
+    def announce(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Take no note of what `method` hands to the transport: it is no tensor of the message."""
         started, self._started = self._started, None
         try:
-            yield
+            return method(*args, **kwargs)
         finally:
             self._started = started
 
-    def started(self, tensor: torch.Tensor) -> None:
-        """Take note that a tensor was handed to the transport."""
+    def isend(self, method: Any, /, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Take note that a tensor is handed to the transport."""
         if self._started is not None:
             self._started.append(_storage(tensor))
+        return method(tensor, *args, **kwargs)
+
+    def receive(self, method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Write that the rank waits for the stage before it, and that a message has arrived."""
+        if group is not get_pp_group():
+            return method(group, *args, **kwargs)
+        self._set(doing="receive")
+        tensors, handles, after = method(group, *args, **kwargs)
+        if not handles:  # else the wait for them says so
+            self._received()
+        return tensors, handles, after
+
+    def wait(self, method: Any, tensors: Any) -> None:
+        """Write that a message has arrived, if it was waited for here."""
+        waits = bool(tensors._comm_handles) and not tensors._comm_waited
+        method(tensors)
+        if waits:
+            self._received()
+
+    def _received(self) -> None:
+        self._set(doing=None, received=self._facts["received"] + 1)
 
     def _set(self, **facts: Any) -> None:
         self._facts.update(facts)
@@ -113,48 +125,11 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def install(position: Position) -> None:
     """Patch vLLM's group coordinator, and what it receives into, so that they tell `position`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
+    from vllm.v1.worker.gpu_worker import AsyncIntermediateTensors
 
-    wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, position))
-    wrap_any(GroupCoordinator, _ANNOUNCE, partial(_announce, position))
-    wrap(GroupCoordinator, "irecv_tensor_dict", partial(_receive, position))
-    wrap(AsyncIntermediateTensors, "wait_for_comm", partial(_wait, position))
+    wrap(GroupCoordinator, "isend_tensor_dict", position.send)
+    wrap(GroupCoordinator, _ANNOUNCE, position.announce)
+    wrap(GroupCoordinator, "irecv_tensor_dict", position.receive)
+    wrap(AsyncIntermediateTensors, "wait_for_comm", position.wait)
     isend = torch.distributed.isend
-
-    @wraps(isend)
-    def noted(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        position.started(tensor)
-        return isend(tensor, *args, **kwargs)
-
-    torch.distributed.isend = noted
-
-
-def _send(
-    position: Position, method: Any, group: Any, /, tensor_dict: Any, *args: Any, **kwargs: Any
-) -> Any:
-    if group is not get_pp_group():
-        return method(group, tensor_dict, *args, **kwargs)
-    return position.send(tensor_dict, lambda: method(group, tensor_dict, *args, **kwargs))
-
-
-def _announce(position: Position, method: Any, /, *args: Any, **kwargs: Any) -> Any:
-    with position.announcing():
-        return method(*args, **kwargs)
-
-
-def _receive(position: Position, method: Any, group: Any, /, *args: Any, **kwargs: Any) -> Any:
-    if group is not get_pp_group():
-        return method(group, *args, **kwargs)
-    position.receiving()
-    tensors, handles, after = method(group, *args, **kwargs)
-    if not handles:  # else the wait for them says so
-        position.received()
-    return tensors, handles, after
-
-
-def _wait(position: Position, method: Any, tensors: Any) -> None:
-    waits = bool(tensors._comm_handles) and not tensors._comm_waited
-    method(tensors)
-    if waits:
-        position.received()
+    torch.distributed.isend = wraps(isend)(partial(position.isend, isend))

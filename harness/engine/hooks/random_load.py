@@ -2,15 +2,13 @@
 
 from typing import Any
 
+from vllm.config import ModelConfig
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.model_loader import register_model_loader
+from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
 from ..names import LOAD_FORMAT
 from ..random_weights import refill, saved_tensors
-from .wrap import names_of_vllm
-
-with names_of_vllm():
-    from vllm.config import ModelConfig
-    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
-    from vllm.model_executor.model_loader import register_model_loader
-    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
 _SEED = 0
 

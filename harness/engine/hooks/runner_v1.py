@@ -10,26 +10,25 @@ from typing import Any
 
 import torch
 
-from .batch import begin_batch, dummy_run
+from .batch import begin_batch
 from .calls import record_failure
 from .site import COPIES
 from .step import RowSpan
 from .tracer import Tracer
-from .wrap import names_of_vllm, wrap, wrap_any
+from .wrap import wrap
 
 NAME = "v1"
 
 
 def install(tracer: Tracer, runner: type) -> None:
     """Patch a runner class so that it feeds `tracer`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
+    from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
 
     wrap(AsyncGPUModelRunnerOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "_update_states", partial(_update_states, tracer))
     if tracer.tracing:
-        wrap_any(runner, COPIES, partial(_sync, tracer))
-        wrap(runner, "_dummy_run", partial(dummy_run, tracer))
+        wrap(runner, COPIES, partial(_sync, tracer))
+        wrap(runner, "_dummy_run", tracer.dummy_run)
 
 
 def _update_states(

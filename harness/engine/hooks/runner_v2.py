@@ -8,26 +8,25 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .batch import begin_batch, dummy_run
+from .batch import begin_batch
 from .calls import record_failure
 from .step import RowSpan
 from .tracer import Tracer
-from .wrap import names_of_vllm, wrap
+from .wrap import wrap
 
 NAME = "v2"
 
 
 def install(tracer: Tracer, runner: type) -> None:
     """Patch a runner class so that it feeds `tracer`."""
-    with names_of_vllm():
-        from vllm.v1.worker.gpu.async_utils import AsyncOutput
+    from vllm.v1.worker.gpu.async_utils import AsyncOutput
 
     wrap(AsyncOutput, "get_output", partial(record_failure, tracer, "get_output"))
     wrap(runner, "add_requests", _add_requests)
     wrap(runner, "prepare_inputs", partial(_prepare_inputs, tracer))
     if tracer.tracing:
         wrap(runner, "execute_model", _execute_model)
-        wrap(runner, "_dummy_run", partial(dummy_run, tracer))
+        wrap(runner, "_dummy_run", tracer.dummy_run)
 
 
 def _add_requests(

@@ -6,8 +6,6 @@ not. So the known perturbation of a scalar is its square.
 
 import inspect
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -36,16 +34,6 @@ class Scalar:
     def is_neutral(self) -> bool:
         """Whether it is the same however often it is applied."""
         return self.value in (0.0, 1.0)
-
-    @contextmanager
-    def squared(self) -> Iterator[None]:
-        """Apply the scalar twice wherever it is read."""
-        value = getattr(self.owner, self.name)
-        setattr(self.owner, self.name, value * value)
-        try:
-            yield
-        finally:
-            setattr(self.owner, self.name, value)
 
 
 def scalar_kinds(model: torch.nn.Module) -> dict[str, Scalar]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from .wrap import names_of_vllm, wrap
+from .site import attribute
+from .wrap import wrap
 
 
 def install(devices: tuple[int, ...]) -> None:
     """Patch vLLM so that rank R runs on device `devices[R]` and gloo carries what crosses."""
-    with names_of_vllm():
-        from vllm.distributed.parallel_state import GroupCoordinator
-        from vllm.v1.worker.gpu_worker import Worker
+    from vllm.distributed.parallel_state import GroupCoordinator
+    from vllm.v1.worker.gpu_worker import Worker
 
     wrap(Worker, "init_device", partial(_on_device, devices))
     wrap(GroupCoordinator, "isend_tensor_dict", send_from_host)
@@ -32,11 +32,8 @@ def _on_device(devices: tuple[int, ...], method: Any, worker: Any) -> None:
     current_platform.dist_backend = "gloo"
     count = torch.accelerator.device_count
     # vLLM asserts that there is a device for each rank.
-    torch.accelerator.device_count = lambda: max(count(), len(devices))
-    try:
+    with attribute(torch.accelerator, "device_count", lambda: max(count(), len(devices))):
         method(worker)
-    finally:
-        torch.accelerator.device_count = count
 
 
 def send_from_host(

@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .wrap import names_of_vllm
-
-with names_of_vllm():
-    from vllm.sequence import IntermediateTensors
+from vllm.sequence import IntermediateTensors
 
 # As frames name it: where the package is a link, that is not where the link leads to.
 _HERE = str(Path(__file__).parent)

@@ -7,8 +7,7 @@ Files in the capture folder, one writer each:
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,12 +124,11 @@ class Tracer:
             collector.add(key, value, with_norms=True)
         collector.collect()
 
-    @contextmanager
-    def dummy_run(self) -> Iterator[None]:
-        """Mark a profiling or warm-up run: only keys and misuse are noted, never content."""
+    def dummy_run(self, method: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a runner's profiling or warm-up: only keys and misuse are noted, never content."""
         self._dummy = True
         try:
-            yield
+            return method(*args, **kwargs)
         finally:
             self._dummy = False
 

@@ -4,31 +4,27 @@ The runner has an adapter of its own, chosen as the worker loads its model: whic
 effect is vLLM's decision, from the model, the platform and the environment.
 """
 
-import ctypes
 import resource
-import signal
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
+from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
+from ..process_groups import end_with_parent
 from . import changes, deaths, position, runner_v1, runner_v2, stacks, workarounds
-from .calls import WorkerCalls, record_failure
+from .calls import record_failure, watch_calls
 from .model import watch_model
 from .position import Position
 from .tracer import Tracer
 from .wrap import HookError, names_of_vllm, wrap
-
-with names_of_vllm():
-    from vllm.distributed.parallel_state import GroupCoordinator, get_pp_group, get_tp_group
 
 # By the module of a runner's class or of one that it inherits from.
 _ADAPTERS = {
     "vllm.v1.worker.gpu_model_runner": runner_v1,
     "vllm.v1.worker.gpu.model_runner": runner_v2,
 }
-_PR_SET_PDEATHSIG = 1
 
 
 def install(tracer: Tracer) -> None:
@@ -47,8 +43,7 @@ def install(tracer: Tracer) -> None:
     worker.pp_harness_peak_bytes = lambda _worker: _peak_bytes(tracer.device)
     wrap(worker, "execute_model", partial(_execute_model, tracer))
     deaths.install(tracer.folder)
-    with names_of_vllm():
-        from vllm.v1.executor.multiproc_executor import WorkerProc
+    from vllm.v1.executor.multiproc_executor import WorkerProc
 
     wrap(WorkerProc, "__init__", partial(record_failure, tracer, "start"))
     # A control run keeps the forced tokens (same inputs) and drops everything else.
@@ -56,23 +51,22 @@ def install(tracer: Tracer) -> None:
         wrap(worker, "sample_tokens", _sample_tokens)
         wrap(GroupCoordinator, "isend_tensor_dict", partial(_send, tracer))
         position.install(here)
-    WorkerCalls(tracer, here).watch(worker)
+    watch_calls(tracer, here, worker)
 
 
 def _worker_class() -> Any:
     """Return the class of this platform's workers."""
-    with names_of_vllm():
-        from vllm.platforms import current_platform
+    from vllm.platforms import current_platform
 
-        if current_platform.is_cpu():
-            # Not after the GPU worker: it replaces functions that others import by name, which
-            # on a GPU breaks the streams (vLLM 0.26.0).
-            from vllm.v1.worker.cpu_worker import CPUWorker
+    if current_platform.is_cpu():
+        # Not after the GPU worker: it replaces functions that others import by name, which
+        # on a GPU breaks the streams (vLLM 0.26.0).
+        from vllm.v1.worker.cpu_worker import CPUWorker
 
-            return CPUWorker
-        from vllm.v1.worker.gpu_worker import Worker
+        return CPUWorker
+    from vllm.v1.worker.gpu_worker import Worker
 
-        return Worker
+    return Worker
 
 
 def _peak_bytes(device: torch.device) -> int:
@@ -98,7 +92,7 @@ def _init_device(
     if not here.is_open:
         if worker.parallel_config.distributed_executor_backend == "mp":
             # A rank that waits inside compiled code would never notice that it is alone.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            end_with_parent()
         stacks.arm(tracer.folder, f"rank{worker.rank}")
         here.open(tracer.folder, worker.rank)
     return method(worker, *args, **kwargs)
@@ -124,7 +118,8 @@ def _load_model(
         threads=torch.get_num_threads(),
         eager=runner.model_config.enforce_eager,
     )
-    adapter.install(tracer, type(runner))
+    with names_of_vllm():
+        adapter.install(tracer, type(runner))
     result = method(worker, *args, **kwargs)
     watch_model(tracer, runner, is_last=pp.is_last_rank)
     return result

@@ -35,17 +35,27 @@ def names_of_vllm() -> Iterator[None]:
         raise HookError(str(error)) from error
 
 
-def wrap(owner: type, name: str, hook: Callable[..., Any]) -> None:
+def wrap(owner: type, name: str | tuple[str, ...], hook: Callable[..., Any]) -> None:
     """Let `hook(method, *args, **kwargs)` answer each call of a method or static method.
 
-    It is replaced in the class that defines it: `owner` or one that it inherits from.
+    It is replaced in the class that defines it: `owner` or one that it inherits from. Of several
+    names, which releases call it by, each that is there is replaced.
 
     Raises:
         HookError: if there is none.
     """
-    if not _defines(owner, name):
-        raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {name!r}")
-    definer = next(each for each in owner.__mro__ if name in vars(each))
+    names = (name,) if isinstance(name, str) else name
+    classes = [each for each in owner.__mro__ if each is not object]
+    definers = {each: [kind for kind in classes if each in vars(kind)] for each in names}
+    if not any(definers.values()):
+        listed = " and no ".join(map(repr, names))
+        raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {listed}")
+    for each, kinds in definers.items():
+        if kinds:
+            _wrap(kinds[0], each, hook)
+
+
+def _wrap(definer: type, name: str, hook: Callable[..., Any]) -> None:
     original = vars(definer)[name]
     is_static = isinstance(original, staticmethod)
     method = original.__func__ if is_static else original
@@ -55,37 +65,6 @@ def wrap(owner: type, name: str, hook: Callable[..., Any]) -> None:
         return hook(method, *args, **kwargs)
 
     setattr(definer, name, staticmethod(hooked) if is_static else hooked)
-
-
-def after_cpu_worker(name: str, then: Callable[[Any], None]) -> None:
-    """Call `then(worker)` after each call of a method of vLLM's CPU worker.
-
-    Raises:
-        HookError: if there is no such worker or method.
-    """
-    with names_of_vllm():
-        from vllm.v1.worker.cpu_worker import CPUWorker
-
-    def hook(method: Call, worker: Any, /, *args: Any, **kwargs: Any) -> Any:
-        result = method(worker, *args, **kwargs)
-        then(worker)
-        return result
-
-    wrap(CPUWorker, name, hook)
-
-
-def wrap_any(owner: type, names: tuple[str, ...], hook: Callable[..., Any]) -> None:
-    """Wrap the methods that a release calls by one of `names`.
-
-    Raises:
-        HookError: if it has none of them.
-    """
-    defined = [name for name in names if _defines(owner, name)]
-    if not defined:
-        listed = " and no ".join(map(repr, names))
-        raise HookError(f"{owner.__module__}.{owner.__qualname__} has no {listed}")
-    for name in defined:
-        wrap(owner, name, hook)
 
 
 def wrap_calls(module: Any, hook: Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]) -> None:
@@ -103,7 +82,3 @@ def wrap_calls(module: Any, hook: Callable[[Call, tuple[Any, ...], dict[str, Any
         return hook(functools.partial(original, self), args, kwargs)
 
     owner.__call__ = hooked
-
-
-def _defines(owner: type, name: str) -> bool:
-    return any(name in vars(each) for each in owner.__mro__ if each is not object)

@@ -6,7 +6,7 @@ after a bug in vLLM at the same place.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -17,12 +17,20 @@ Tensor = Any
 Tensors = dict[str, Tensor]
 # Says what becomes of the tensors at one place of a rank.
 _Alter = Callable[[Tensors], Tensors]
-# In effect for one step.
+# In effect for one step: a context of ours, or the handle of a hook of torch, which is one too.
 Altered = AbstractContextManager[Any]
 # Makes a change of a function that says what becomes of a tensor, a module or arguments.
 Decorator = Callable[[Callable[..., Any]], Change]
 
 HIDDEN, PLE = "hidden_states", "per_layer_inputs"
+
+
+def all_of(alterations: Iterable[Altered]) -> Altered:
+    """Alter several things for the same step."""
+    stack = ExitStack()
+    for altered in alterations:
+        stack.enter_context(altered)
+    return stack
 
 
 # ---- modules and weights ----------------------------------------------------------------------
@@ -102,7 +110,8 @@ def on_return(site: Site, alter: _Alter) -> Altered:
     def hook(_module: Any, _args: Any, output: Any) -> None:
         output.tensors = alter(dict(output.tensors))
 
-    return _hooked(site.model.register_forward_hook(hook, prepend=True))
+    handle: Altered = site.model.register_forward_hook(hook, prepend=True)
+    return handle
 
 
 @_crossing
@@ -129,7 +138,8 @@ def on_read(site: Site, alter: _Alter) -> Altered:
             dict.__setitem__(given.tensors, key, value)
 
     # On the whole model: vLLM calls the decoder inside it past its hooks.
-    return _hooked(site.model.register_forward_pre_hook(hook, with_kwargs=True))
+    handle: Altered = site.model.register_forward_pre_hook(hook, with_kwargs=True)
+    return handle
 
 
 # ---- layers and modules ----------------------------------------------------------------------
@@ -154,11 +164,9 @@ def on_layer_input(layers: Callable[[Site], Iterable[int]]) -> Decorator:
             alter(site, altered)
             return tuple(altered), kwargs
 
-        return _hooked(
-            *(
-                site.layers[index].register_forward_pre_hook(hook, with_kwargs=True)
-                for index in layers(site)
-            )
+        return all_of(
+            site.layers[index].register_forward_pre_hook(hook, with_kwargs=True)
+            for index in layers(site)
         )
 
     return _change(place)
@@ -171,7 +179,8 @@ def on_layer_output(layer: int) -> Decorator:
         def hook(_module: Any, args: Any, output: Any) -> Any:
             return alter(args[1], output[0]), *output[1:]
 
-        return _hooked(module.register_forward_hook(hook, prepend=True))
+        handle: Altered = module.register_forward_hook(hook, prepend=True)
+        return handle
 
     return _of_layer(layer, alter_layer)
 
@@ -209,16 +218,6 @@ def module_of_last_stage(path: str) -> Decorator:
         return alter(site.model.get_submodule(path))
 
     return _change(place)
-
-
-@contextmanager
-def _hooked(*handles: Any) -> Iterator[None]:
-    """Remove hooks of torch once the step is over."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # ---- rows of a step --------------------------------------------------------------------------

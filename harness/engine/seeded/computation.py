@@ -1,12 +1,13 @@
 """Faults of what a stage computes: its layers, norms, positions, attention, caches and experts."""
 
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from ..hooks.site import Site, attribute
 from .alter import (
     Altered,
     Tensor,
+    all_of,
     decode_rows,
     first_layer,
     identity,
@@ -48,10 +49,7 @@ def _layers_swapped(site: Site) -> Altered:
         return nullcontext()
     fourth, fifth = site.layers[4], site.layers[5]
     of_fourth, of_fifth = fourth.forward, fifth.forward
-    stack = ExitStack()
-    stack.enter_context(attribute(fourth, "forward", of_fifth))
-    stack.enter_context(attribute(fifth, "forward", of_fourth))
-    return stack
+    return all_of((attribute(fourth, "forward", of_fifth), attribute(fifth, "forward", of_fourth)))
 
 
 @fault("residual", "layer 5 adds its residual twice")
@@ -149,10 +147,10 @@ def _windowed(impl: Any, tokens: int | None) -> Altered:
 
 @fault("sliding, full", "sliding layers of stage 1 see everything")
 def _window_lost(site: Site) -> Altered:
-    stack = ExitStack()
-    for index in layers_of_later_stages(site):
-        stack.enter_context(_windowed(site.layers[index].self_attn.attn.impl, None))
-    return stack
+    return all_of(
+        _windowed(site.layers[index].self_attn.attn.impl, None)
+        for index in layers_of_later_stages(site)
+    )
 
 
 @fault("sliding, full", "full layer 6 sees the sliding window only", layer=6)
@@ -167,14 +165,14 @@ def _window_on_full(attention: Any) -> Altered:
     layer=6,
 )
 def _windows_swapped(site: Site) -> Altered:
-    stack = ExitStack()
     layers = layers_of_later_stages(site)
     types = site.runner.model_config.hf_text_config.layer_types
     impls = {index: site.layers[index].self_attn.attn.impl for index in layers}
     windows = {types[index]: impl.sliding_window for index, impl in impls.items()}
-    for own_index, impl in enumerate(impls.values()):
-        stack.enter_context(attribute(impl, "sliding_window", windows[types[own_index]]))
-    return stack
+    return all_of(
+        attribute(impl, "sliding_window", windows[types[own_index]])
+        for own_index, impl in enumerate(impls.values())
+    )
 
 
 @fault("KV cache", "in decode layer 5 uses the cache of layer 7")
