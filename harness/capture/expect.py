@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..plan.cell import Cell
-from ..plan.cost import modelled_seconds
-from ..plan.memory import expected_bytes
+from ..plan.cost import expected_bytes, modelled_seconds
 from .devices import DevicePool
 from .manifest import Manifest, Status
 

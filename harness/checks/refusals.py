@@ -5,7 +5,7 @@ from ..capture.expect import devices_needed
 from ..engine.settings import Device
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
-from ..plan.memory import expected_bytes
+from ..plan.cost import expected_bytes
 from ..plan.serving import Serving
 from .finding import Finding, Outcome, Severity, Verdict, verdict_of
 

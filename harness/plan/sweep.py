@@ -31,11 +31,10 @@ from ..source.series import Variant
 from ..source.subject import Subject, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
-from .cost import modelled_seconds
+from .cost import FULL_PROBES, GPU_SEQUENCES, cache_tokens, modelled_seconds
 from .generating import check_generates, check_sees
 from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
-from .memory import FULL_PROBES, GPU_SEQUENCES, cache_tokens
 from .options import Options
 from .points import Point
 from .questions import choose_questions, count_questions

@@ -10,9 +10,8 @@ from harness.capture.manifest import Manifest, Status
 from harness.capture.order import plan_cells
 from harness.engine.settings import Device, Mode
 from harness.plan.cell import Load
-from harness.plan.cost import modelled_seconds
+from harness.plan.cost import expected_bytes, modelled_seconds
 from harness.plan.hosts import KINDS
-from harness.plan.memory import expected_bytes
 
 GIB = 2**30
 
