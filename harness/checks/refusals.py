@@ -1,7 +1,7 @@
 """Verdicts on points that need no engine: a layer split that cannot load, too few devices."""
 
 from ..capture.devices import DevicePool
-from ..capture.expect import devices_needed
+from ..capture.order import devices_needed
 from ..engine.settings import Device
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
