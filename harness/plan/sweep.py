@@ -1,6 +1,6 @@
 """A sweep: which variants, models and PP sizes are judged, and the cell of each engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -249,18 +249,22 @@ class Sweep:
         options, model = self.options, self.models[point.model]
         text = text_config(model.config)
         plan, gsm8k = self.partition(point), self._asked(point.model, point.profile)
-        serving = self.servings[point.serving]
+        serving, itemsize = self.servings[point.serving], _ITEM_BYTES[self.dtype]
         length, vllm = _context_length(text, gsm8k, serving), self.installation.vllm
-        real = gsm8k is not None and gsm8k.name != "bundled"
+        bundled = gsm8k is not None and gsm8k.name == "bundled"
+        real = gsm8k is not None and not bundled
         sequences = GPU_SEQUENCES if real and self.device is not Device.CPU else MAX_SEQUENCES
+        weights = weight_bytes(model.path, model.config, itemsize)
         cache = cache_tokens(
             length,
             sequences=sequences if gsm8k else FULL_PROBES,
-            token_bytes=kv_bytes(model.config, 1, _ITEM_BYTES[self.dtype]),
-            weight_bytes=weight_bytes(model.path, model.config, _ITEM_BYTES[self.dtype]),
+            token_bytes=kv_bytes(model.config, 1, itemsize),
+            weight_bytes=weights,
             device=self.device,
             share=options.ranks_per_device,
         )
+        kept = kv_bytes(model.config, cache, itemsize)
+        step = step_tokens(point.profile, length, sequences)
         return Cell(
             variant=point.variant,
             model=point.model,
@@ -292,7 +296,7 @@ class Sweep:
             weights=_weights(options, model),
             trust_remote_code=options.trust_remote_code,
             max_model_len=length,
-            max_gen_tokens=_BUNDLED_ANSWER if gsm8k and gsm8k.name == "bundled" else _ANSWER,
+            max_gen_tokens=_BUNDLED_ANSWER if bundled else _ANSWER,
             vocab_size=int(text["vocab_size"]),
             sliding_window=text.get("sliding_window"),
             versions=self.installation.versions,
@@ -301,32 +305,14 @@ class Sweep:
             python=vllm.python,
             max_sequences=sequences,
             cache_tokens=cache * kv_groups(model.config),
-            load=self._load(
-                model,
-                step_tokens(point.profile, length, sequences),
-                cache,
-                gsm8k,
-                plan.layers_per_rank,
+            load=Load(
+                weight_bytes=weights,
+                kv_bytes=int(kept * kv_share(model.config, plan.layers_per_rank)),
+                questions=count_questions(gsm8k.questions) if gsm8k else 0,
+                embedding_bytes=embedding_bytes(model.config, itemsize),
+                step_bytes=step_bytes(model.config, step, itemsize),
+                tokenizer_bytes=tokenizer_bytes(model.path) if gsm8k else 0,
             ),
-        )
-
-    def _load(
-        self,
-        model: ModelSource,
-        tokens: int,
-        cache: int,
-        gsm8k: Gsm8kSource | None,
-        split: Sequence[int],
-    ) -> Load:
-        """Compute the size of a cell whose steps have `tokens` and whose cache holds `cache`."""
-        itemsize = _ITEM_BYTES[self.dtype]
-        return Load(
-            weight_bytes=weight_bytes(model.path, model.config, itemsize),
-            kv_bytes=int(kv_bytes(model.config, cache, itemsize) * kv_share(model.config, split)),
-            questions=count_questions(gsm8k.questions) if gsm8k else 0,
-            embedding_bytes=embedding_bytes(model.config, itemsize),
-            step_bytes=step_bytes(model.config, tokens, itemsize),
-            tokenizer_bytes=tokenizer_bytes(model.path) if gsm8k else 0,
         )
 
 
