@@ -26,7 +26,7 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
 
 def judge_serving(serving: Serving, device: Device) -> Verdict | None:
     """NOT_APPLICABLE for a recipe that vLLM refuses on this kind of device, None if it does not."""
-    reason = dict(serving.refused).get(device)
+    reason = serving.recipe.refused.get(device)
     if reason is None:
         return None
     finding = Finding(

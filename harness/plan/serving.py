@@ -82,12 +82,15 @@ class Recipe(BaseModel):
     images: bool = False
 
 
+_NO_RECIPE = Recipe(about="")
+
+
 @dataclass(frozen=True)
 class Serving:
     """Settings of all engines of a point; values are JSON but for those of `env`, all are sorted.
 
     `label` stands in ids: the recipe, and what was asked for beside it; empty without either.
-    `asked` names what the user gave, `refused` has devices and why the recipe cannot run there.
+    `asked` names what the user gave.
     """
 
     label: str = ""
@@ -95,11 +98,8 @@ class Serving:
     env: Pairs = ()
     probes: Pairs = ()
     questions: Pairs = ()
-    aborts: bool = False
-    reload: bool = False
-    images: bool = False
     asked: frozenset[str] = frozenset()
-    refused: Pairs = ()
+    recipe: Recipe = _NO_RECIPE
 
     @property
     def words(self) -> str:
@@ -114,9 +114,9 @@ class Serving:
             for what, pairs in given.items()
             if pairs
         ]
-        words += ["requests cancelled before each probe"] * self.aborts
-        words += ["weights loaded from what an engine saved"] * self.reload
-        words += ["images in some probes"] * self.images
+        words += ["requests cancelled before each probe"] * self.recipe.aborts
+        words += ["weights loaded from what an engine saved"] * self.recipe.reload
+        words += ["images in some probes"] * self.recipe.images
         return "; ".join(words)
 
     @property
@@ -220,11 +220,8 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 env=tuple(sorted((recipe.env | dict(env)).items())),
                 probes=_as_json(recipe.probes),
                 questions=_as_json(recipe.questions),
-                aborts=recipe.aborts,
-                reload=recipe.reload,
-                images=recipe.images,
                 asked=names,
-                refused=tuple(recipe.refused.items()),
+                recipe=recipe,
             )
         )
     return tuple(joined) or (Serving(beside, engine, env, asked=names),)

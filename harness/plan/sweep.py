@@ -153,7 +153,7 @@ class Sweep:
             check_generates(model, installation.vllm, self.variants)
         for serving in self.servings.values():
             check_serving(serving, installation.vllm, self.options.profiles)
-            if serving.images:
+            if serving.recipe.images:
                 for model in self.models.values():
                     check_sees(model, installation.vllm, self.variants)
         return installation
@@ -273,9 +273,9 @@ class Sweep:
             env=serving.env,
             probe_sampling=serving.probes,
             question_sampling=serving.questions,
-            aborts=serving.aborts,
-            reload=serving.reload,
-            images=serving.images,
+            aborts=serving.recipe.aborts,
+            reload=serving.recipe.reload,
+            images=serving.recipe.images,
             pp=point.pp,
             tree=Path(),
             tree_digest="",
@@ -377,7 +377,7 @@ def _check_files(servings: Mapping[str, Serving], models: Mapping[str, ModelSour
                     f"{label} needs the weights of a checkpoint, and {name} is a config without: "
                     "make a small one with `pp-harness model shrink`"
                 )
-            if serving.images and not model.has_processor:
+            if serving.recipe.images and not model.has_processor:
                 raise BadInputError(
                     f"{label} needs a processor, and {name} has none: give a checkpoint with its "
                     "processor_config.json, or shape:FOLDER with it and the tokenizer"
@@ -421,5 +421,5 @@ def _context_length(text: Mapping[str, Any], gsm8k: Gsm8kSource | None, serving:
     else:
         wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
     wanted = max(wanted, longest_probe(text.get("sliding_window")))
-    wanted += _IMAGE_LENGTH * serving.images
+    wanted += _IMAGE_LENGTH * serving.recipe.images
     return min(wanted, int(text.get("max_position_embeddings") or wanted))
