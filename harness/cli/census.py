@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..assets import default_store, patches_dir, suites_dir
+from ..assets import default_store, suites_dir
 from ..errors import BadInputError
 from ..lint.project import Project
 from ..models.class_defaults import class_defaults
@@ -84,7 +84,7 @@ def census(
     decoder gets text prompts alone. Exit status 1: a check failed where PP=1 has an answer.
     """
     part = _read_shard(shard)
-    pin = load_pins(patches_dir()).get(release) if release else load_pins(patches_dir()).default
+    pin = load_pins().get(release)
     vllm = find_vllm(pin)
     root, store = vllm.package_dir.parent, (store or default_store()).absolute()
     models = _chosen(generating_models(root), only)
