@@ -180,8 +180,7 @@ def read_settings_file(text: str) -> Pairs:
     Raises:
         ValueError: if it is no TOML.
     """
-    document = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    return _sorted((name, json.dumps(value)) for name, value in document.items())
+    return _as_json(tomllib.loads(Path(text).read_text(encoding="utf-8")))
 
 
 def _sorted(pairs: Iterable[tuple[str, str]]) -> Pairs:
@@ -209,8 +208,8 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
     """
     beside, names = _label((*engine, *env)), frozenset(dict((*engine, *env)))
     joined = []
-    for name in recipes:
-        recipe = load_recipe(name)
+    for name in tuple(recipes) or ("",):
+        recipe = load_recipe(name) if name else _NO_RECIPE
         if recipe.not_yet:
             raise BadInputError(f"--pp-recipe {name}: not yet, {recipe.not_yet}")
         joined.append(
@@ -224,7 +223,7 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 recipe=recipe,
             )
         )
-    return tuple(joined) or (Serving(beside, engine, env, asked=names),)
+    return tuple(joined)
 
 
 def _as_json(values: Mapping[str, Any]) -> Pairs:
@@ -233,14 +232,10 @@ def _as_json(values: Mapping[str, Any]) -> Pairs:
 
 def _label(pairs: Pairs) -> str:
     """Name settings for an id: as they are where that is short and plain, else by a digest."""
-    text = ",".join(f"{name}={_plain(value)}" for name, value in pairs)
+    text = ",".join("{}={}".format(name, value.strip('"')) for name, value in pairs)
     if len(text) <= _LONGEST_LABEL and re.fullmatch(r"[\w.,=-]*", text):
         return text
     return f"settings-{hashlib.sha256(repr(pairs).encode()).hexdigest()[:8]}"
-
-
-def _plain(value: str) -> str:
-    return value.strip('"')
 
 
 # ---- what a release knows ----------------------------------------------------------------------
