@@ -11,6 +11,7 @@ from typing import Any
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError, first_line
 from ..files import digest_of
+from ..lint.project import MODEL_FOLDERS
 from ..models.class_defaults import class_defaults
 from ..models.config import read_config
 from ..models.instruments import CARD, instrument_names, instrument_path
@@ -19,7 +20,6 @@ from ..source.checkout import changed_since, contents_of, find_base, open_checko
 from ..source.pin import InstalledVllm
 from ..source.registry import ModelClass, generating_models
 
-MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
 _SIZES = "4"
 _CHECKS = "engine or contract or logits"
 
@@ -52,7 +52,7 @@ def read_change(vllm: Path, revision: str | None) -> Change:
     """
     repository = open_checkout(vllm)
     commit, _ = find_base(repository, revision, "--diff")
-    changed = changed_since(repository, commit, *MODEL_FOLDERS)
+    changed = changed_since(repository, commit, *(f"vllm/{name}" for name in MODEL_FOLDERS))
     names = tuple(name for name in changed if name.endswith(".py"))
     blobs = repository.tree(commit, *names) if names else {}
     contents = contents_of(repository, commit, blobs)
