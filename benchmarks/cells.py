@@ -20,8 +20,8 @@ from pathlib import Path
 
 from harness.capture.children import ForkServers
 from harness.capture.devices import lease
-from harness.capture.expect import devices_needed
 from harness.capture.launch import launch
+from harness.capture.order import devices_needed
 from harness.capture.pools import find_pool
 from harness.plan.cell import Cell
 from harness.plan.options import Options

@@ -34,8 +34,8 @@ from typing import Any
 
 import harness
 from harness.capture.devices import lease
-from harness.capture.expect import devices_needed
 from harness.capture.launch import cell_request
+from harness.capture.order import devices_needed
 from harness.capture.pools import find_pool
 from harness.engine import main as engine
 from harness.engine import server

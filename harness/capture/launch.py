@@ -23,7 +23,7 @@ from ..engine.manifest import (
 )
 from ..engine.settings import EngineSettings, Executor
 from ..plan.cell import Cell
-from ..plan.memory import rank_bytes
+from ..plan.cost import rank_bytes
 from .children import Child, ForkServers
 from .manifest import OUT_OF_MEMORY, Failure, Manifest, Status
 from .memory import MemoryWatch

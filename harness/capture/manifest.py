@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ..engine.manifest import Effective, from_json, to_json
+from ..engine.manifest import Effective, read_record, to_json
 from ..plan.cell import Cell
 
 MANIFEST = "capture.json"
@@ -90,7 +90,4 @@ class Manifest:
 
 def load_manifest(folder: Path) -> Manifest | None:
     """Read the manifest of a capture; None if it is missing or none of this version."""
-    try:
-        return from_json(Manifest, (folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return None
+    return read_record(Manifest, folder / MANIFEST)

@@ -7,7 +7,7 @@ import psutil
 
 from ..engine.hooks import stacks
 from ..plan.cell import Cell
-from ..plan.memory import rank_bytes
+from ..plan.cost import rank_bytes
 
 # Of this container, by cgroup version 2 or 1, and of the host: `oom_kill NUMBER` in each.
 _COUNTERS = (

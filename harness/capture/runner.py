@@ -11,11 +11,10 @@ from filelock import Timeout
 from ..plan.cell import Cell
 from .children import ForkServers
 from .devices import DevicePool, lease
-from .expect import devices_needed
 from .launch import launch
 from .listener import Listener, ProgressReporter
 from .manifest import Failure, Manifest, Status
-from .order import CellPlan, plan_cells
+from .order import CellPlan, devices_needed, plan_cells
 from .record import Capture
 from .schedule import Job, first_fit
 from .store import Store

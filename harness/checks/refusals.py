@@ -1,11 +1,11 @@
 """Verdicts on points that need no engine: a layer split that cannot load, too few devices."""
 
 from ..capture.devices import DevicePool
-from ..capture.expect import devices_needed
+from ..capture.order import devices_needed
 from ..engine.settings import Device
 from ..models.partition import PartitionPlan
 from ..plan.cell import Cell
-from ..plan.memory import expected_bytes
+from ..plan.cost import expected_bytes
 from ..plan.serving import Serving
 from .finding import Finding, Outcome, Severity, Verdict, verdict_of
 
@@ -26,7 +26,7 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
 
 def judge_serving(serving: Serving, device: Device) -> Verdict | None:
     """NOT_APPLICABLE for a recipe that vLLM refuses on this kind of device, None if it does not."""
-    reason = dict(serving.refused).get(device)
+    reason = serving.recipe.refused.get(device)
     if reason is None:
         return None
     finding = Finding(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ..assets import default_store, patches_dir, suites_dir
+from ..assets import default_store, suites_dir
 from ..errors import BadInputError
 from ..lint.project import Project
 from ..models.class_defaults import class_defaults
@@ -28,7 +28,7 @@ from ..report.schema import Report
 from ..source.environments import find_vllm
 from ..source.pin import InstalledVllm, load_pins
 from ..source.registry import ModelClass, generating_models
-from .census_lint import LintWord, lint_words
+from .census_lint import LintWord, class_of, lint_words
 
 # In this order: what has no answer at PP=1 starts no engines of more stages.
 _SIZES = ((2,), (3, 4))
@@ -84,7 +84,7 @@ def census(
     decoder gets text prompts alone. Exit status 1: a check failed where PP=1 has an answer.
     """
     part = _read_shard(shard)
-    pin = load_pins(patches_dir()).get(release) if release else load_pins(patches_dir()).default
+    pin = load_pins().get(release)
     vllm = find_vllm(pin)
     root, store = vllm.package_dir.parent, (store or default_store()).absolute()
     models = _chosen(generating_models(root), only)
@@ -200,8 +200,7 @@ def _stand_ins(vllm: InstalledVllm, models: Iterable[ModelClass]) -> list[StandI
 
 
 def _claims_pp(project: Project, root: Path, model: ModelClass) -> bool:
-    module = project.module(model.file(root))
-    found = None if module is None else project.find_class(module, model.name)
+    found = class_of(project, root, model)
     return found is not None and project.claims_pp(found)
 
 
@@ -230,13 +229,10 @@ def _by_sweep(
 def _written(stand_ins: Sequence[StandIn], folder: Path) -> dict[str, Path]:
     """Write the config of each architecture to a file of its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        each.architecture: folder.absolute() / f"{each.architecture}.json" for each in stand_ins
-    }
+    files = {}
     for each in stand_ins:
-        files[each.architecture].write_text(
-            json.dumps(each.config, indent=1) + "\n", encoding="utf-8"
-        )
+        files[each.architecture] = file = folder.absolute() / f"{each.architecture}.json"
+        file.write_text(json.dumps(each.config, indent=1) + "\n", encoding="utf-8")
     return files
 
 

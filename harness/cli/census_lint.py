@@ -47,10 +47,15 @@ def lint_words(root: Path, models: Iterable[ModelClass]) -> dict[str, LintWord]:
     return words
 
 
+def class_of(project: Project, root: Path, model: ModelClass) -> ClassRef | None:
+    """Find the class of a model in the tree at `root`; None where its file does not define it."""
+    module = project.module(model.file(root))
+    return None if module is None else project.find_class(module, model.name)
+
+
 def _made_of(project: Project, root: Path, model: ModelClass) -> list[ClassRef]:
     """List the class of a model and every class of a model file that it names, over any hops."""
-    module = project.module(model.file(root))
-    first = None if module is None else project.find_class(module, model.name)
+    first = class_of(project, root, model)
     made_of = [first] if first is not None else []
     for cls in made_of:  # grows as it is read
         names = {node.id for node in ast.walk(cls.node) if isinstance(node, ast.Name)}

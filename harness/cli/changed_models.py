@@ -11,6 +11,7 @@ from typing import Any
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError, first_line
 from ..files import digest_of
+from ..lint.project import MODEL_FOLDERS
 from ..models.class_defaults import class_defaults
 from ..models.config import read_config
 from ..models.instruments import CARD, instrument_names, instrument_path
@@ -19,7 +20,6 @@ from ..source.checkout import changed_since, contents_of, find_base, open_checko
 from ..source.pin import InstalledVllm
 from ..source.registry import ModelClass, generating_models
 
-MODEL_FOLDERS = ("vllm/model_executor/models", "vllm/models")
 _SIZES = "4"
 _CHECKS = "engine or contract or logits"
 
@@ -52,7 +52,7 @@ def read_change(vllm: Path, revision: str | None) -> Change:
     """
     repository = open_checkout(vllm)
     commit, _ = find_base(repository, revision, "--diff")
-    changed = changed_since(repository, commit, *MODEL_FOLDERS)
+    changed = changed_since(repository, commit, *(f"vllm/{name}" for name in MODEL_FOLDERS))
     names = tuple(name for name in changed if name.endswith(".py"))
     blobs = repository.tree(commit, *names) if names else {}
     contents = contents_of(repository, commit, blobs)
@@ -75,9 +75,7 @@ def changed_models(root: Path, names: Sequence[str]) -> tuple[ModelClass, ...]:
     return tuple(models)
 
 
-def models_to_run(
-    models: Sequence[ModelClass], root: Path, vllm: InstalledVllm, store: Path | None = None
-) -> ModelsToRun:
+def models_to_run(models: Sequence[ModelClass], root: Path, vllm: InstalledVllm) -> ModelsToRun:
     """Find what stands for each class of the tree at `root`.
 
     The instruments of its architectures; else a tiny random checkpoint of the first of them that
@@ -101,7 +99,7 @@ def models_to_run(
         try:
             if config is None:
                 raise BadInputError(of_model[0].reason)
-            found.append(str(_shrunk(model.name, config, (store or default_store()) / "shrunk")))
+            found.append(str(_shrunk(model.name, config)))
         except BadInputError as error:
             reasons[model.name] = first_line(error)
     if not found:
@@ -112,9 +110,9 @@ def models_to_run(
     return ModelsToRun(tuple(found), reasons)
 
 
-def _shrunk(name: str, config: Mapping[str, Any], folder: Path) -> Path:
+def _shrunk(name: str, config: Mapping[str, Any]) -> Path:
     """Build the tiny checkpoint of a configuration, or take the one that is there."""
-    checkpoint = folder / f"tiny-{name}-{digest_of(config)[:8]}"
+    checkpoint = default_store() / "shrunk" / f"tiny-{name}-{digest_of(config)[:8]}"
     if not (checkpoint / CARD).is_file():
         _shrink(config, checkpoint)
     return checkpoint

@@ -52,15 +52,12 @@ def check_sees(model: ModelSource, vllm: InstalledVllm, variants: Iterable[Varia
 
 def _speaks(vllm: InstalledVllm, variants: Iterable[Variant]) -> bool:
     """Whether the release's registry is there and holds for every variant."""
-    return not _changes_registry(variants) and (vllm.package_dir.parent / REGISTRY).is_file()
-
-
-def _changes_registry(variants: Iterable[Variant]) -> bool:
-    return any(
+    changed = any(
         REGISTRY in variant.files
         or any(file.path == REGISTRY for patch in variant.patches for file in patch.files)
         for variant in variants
     )
+    return not changed and (vllm.package_dir.parent / REGISTRY).is_file()
 
 
 def _serving(architectures: tuple[str, ...], vllm: InstalledVllm) -> list[ModelClass]:

@@ -8,6 +8,7 @@ of pytest loads this module.
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
@@ -20,8 +21,8 @@ from .serving import Pairs, read_settings, read_settings_file, read_variables
 
 # The largest drop of accuracy that is accepted, as a share of the questions.
 DEFAULT_MARGIN = 0.01
-# Longest number of shards; Python itself refuses to read one of thousands of digits.
-_DIGITS = 6
+# I/N; Python itself refuses to read a number of thousands of digits.
+_SHARD = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 
 class Group(StrEnum):
@@ -148,12 +149,10 @@ def _partition(text: str) -> tuple[int, ...]:
 
 
 def _shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    short = max(len(number), len(count)) <= _DIGITS
-    whole = all(part.isascii() and part.isdecimal() for part in (number, count))
-    if not (short and whole and 1 <= int(number) <= int(count)):
+    match = _SHARD.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError("give I/N with I from 1 to N, e.g. 2/4")
-    return int(number), int(count)
+    return int(match[1]), int(match[2])
 
 
 _Word = TypeVar("_Word", bound=StrEnum)

@@ -82,12 +82,15 @@ class Recipe(BaseModel):
     images: bool = False
 
 
+_NO_RECIPE = Recipe(about="")
+
+
 @dataclass(frozen=True)
 class Serving:
     """Settings of all engines of a point; values are JSON but for those of `env`, all are sorted.
 
     `label` stands in ids: the recipe, and what was asked for beside it; empty without either.
-    `asked` names what the user gave, `refused` has devices and why the recipe cannot run there.
+    `asked` names what the user gave.
     """
 
     label: str = ""
@@ -95,11 +98,8 @@ class Serving:
     env: Pairs = ()
     probes: Pairs = ()
     questions: Pairs = ()
-    aborts: bool = False
-    reload: bool = False
-    images: bool = False
     asked: frozenset[str] = frozenset()
-    refused: Pairs = ()
+    recipe: Recipe = _NO_RECIPE
 
     @property
     def words(self) -> str:
@@ -114,9 +114,9 @@ class Serving:
             for what, pairs in given.items()
             if pairs
         ]
-        words += ["requests cancelled before each probe"] * self.aborts
-        words += ["weights loaded from what an engine saved"] * self.reload
-        words += ["images in some probes"] * self.images
+        words += ["requests cancelled before each probe"] * self.recipe.aborts
+        words += ["weights loaded from what an engine saved"] * self.recipe.reload
+        words += ["images in some probes"] * self.recipe.images
         return "; ".join(words)
 
     @property
@@ -180,8 +180,7 @@ def read_settings_file(text: str) -> Pairs:
     Raises:
         ValueError: if it is no TOML.
     """
-    document = tomllib.loads(Path(text).read_text(encoding="utf-8"))
-    return _sorted((name, json.dumps(value)) for name, value in document.items())
+    return _as_json(tomllib.loads(Path(text).read_text(encoding="utf-8")))
 
 
 def _sorted(pairs: Iterable[tuple[str, str]]) -> Pairs:
@@ -209,8 +208,8 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
     """
     beside, names = _label((*engine, *env)), frozenset(dict((*engine, *env)))
     joined = []
-    for name in recipes:
-        recipe = load_recipe(name)
+    for name in tuple(recipes) or ("",):
+        recipe = load_recipe(name) if name else _NO_RECIPE
         if recipe.not_yet:
             raise BadInputError(f"--pp-recipe {name}: not yet, {recipe.not_yet}")
         joined.append(
@@ -220,14 +219,11 @@ def servings(recipes: Iterable[str], engine: Pairs, env: Pairs) -> tuple[Serving
                 env=tuple(sorted((recipe.env | dict(env)).items())),
                 probes=_as_json(recipe.probes),
                 questions=_as_json(recipe.questions),
-                aborts=recipe.aborts,
-                reload=recipe.reload,
-                images=recipe.images,
                 asked=names,
-                refused=tuple(recipe.refused.items()),
+                recipe=recipe,
             )
         )
-    return tuple(joined) or (Serving(beside, engine, env, asked=names),)
+    return tuple(joined)
 
 
 def _as_json(values: Mapping[str, Any]) -> Pairs:
@@ -236,14 +232,10 @@ def _as_json(values: Mapping[str, Any]) -> Pairs:
 
 def _label(pairs: Pairs) -> str:
     """Name settings for an id: as they are where that is short and plain, else by a digest."""
-    text = ",".join(f"{name}={_plain(value)}" for name, value in pairs)
+    text = ",".join("{}={}".format(name, value.strip('"')) for name, value in pairs)
     if len(text) <= _LONGEST_LABEL and re.fullmatch(r"[\w.,=-]*", text):
         return text
     return f"settings-{hashlib.sha256(repr(pairs).encode()).hexdigest()[:8]}"
-
-
-def _plain(value: str) -> str:
-    return value.strip('"')
 
 
 # ---- what a release knows ----------------------------------------------------------------------

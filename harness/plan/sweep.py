@@ -1,6 +1,6 @@
 """A sweep: which variants, models and PP sizes are judged, and the cell of each engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +31,10 @@ from ..source.series import Variant
 from ..source.subject import Subject, read_subject
 from ..source.tree import VariantTree
 from .cell import Cell, Load
-from .cost import modelled_seconds
+from .cost import FULL_PROBES, GPU_SEQUENCES, cache_tokens, modelled_seconds
 from .generating import check_generates, check_sees
 from .hosts import host_identity
 from .installation import Finder, Installation, find_installation
-from .memory import FULL_PROBES, GPU_SEQUENCES, cache_tokens
 from .options import Options
 from .points import Point
 from .questions import choose_questions, count_questions
@@ -154,7 +153,7 @@ class Sweep:
             check_generates(model, installation.vllm, self.variants)
         for serving in self.servings.values():
             check_serving(serving, installation.vllm, self.options.profiles)
-            if serving.images:
+            if serving.recipe.images:
                 for model in self.models.values():
                     check_sees(model, installation.vllm, self.variants)
         return installation
@@ -250,18 +249,22 @@ class Sweep:
         options, model = self.options, self.models[point.model]
         text = text_config(model.config)
         plan, gsm8k = self.partition(point), self._asked(point.model, point.profile)
-        serving = self.servings[point.serving]
+        serving, itemsize = self.servings[point.serving], _ITEM_BYTES[self.dtype]
         length, vllm = _context_length(text, gsm8k, serving), self.installation.vllm
-        real = gsm8k is not None and gsm8k.name != "bundled"
+        bundled = gsm8k is not None and gsm8k.name == "bundled"
+        real = gsm8k is not None and not bundled
         sequences = GPU_SEQUENCES if real and self.device is not Device.CPU else MAX_SEQUENCES
+        weights = weight_bytes(model.path, model.config, itemsize)
         cache = cache_tokens(
             length,
             sequences=sequences if gsm8k else FULL_PROBES,
-            token_bytes=kv_bytes(model.config, 1, _ITEM_BYTES[self.dtype]),
-            weight_bytes=weight_bytes(model.path, model.config, _ITEM_BYTES[self.dtype]),
+            token_bytes=kv_bytes(model.config, 1, itemsize),
+            weight_bytes=weights,
             device=self.device,
             share=options.ranks_per_device,
         )
+        kept = kv_bytes(model.config, cache, itemsize)
+        step = step_tokens(point.profile, length, sequences)
         return Cell(
             variant=point.variant,
             model=point.model,
@@ -270,9 +273,9 @@ class Sweep:
             env=serving.env,
             probe_sampling=serving.probes,
             question_sampling=serving.questions,
-            aborts=serving.aborts,
-            reload=serving.reload,
-            images=serving.images,
+            aborts=serving.recipe.aborts,
+            reload=serving.recipe.reload,
+            images=serving.recipe.images,
             pp=point.pp,
             tree=Path(),
             tree_digest="",
@@ -293,7 +296,7 @@ class Sweep:
             weights=_weights(options, model),
             trust_remote_code=options.trust_remote_code,
             max_model_len=length,
-            max_gen_tokens=_BUNDLED_ANSWER if gsm8k and gsm8k.name == "bundled" else _ANSWER,
+            max_gen_tokens=_BUNDLED_ANSWER if bundled else _ANSWER,
             vocab_size=int(text["vocab_size"]),
             sliding_window=text.get("sliding_window"),
             versions=self.installation.versions,
@@ -302,32 +305,14 @@ class Sweep:
             python=vllm.python,
             max_sequences=sequences,
             cache_tokens=cache * kv_groups(model.config),
-            load=self._load(
-                model,
-                step_tokens(point.profile, length, sequences),
-                cache,
-                gsm8k,
-                plan.layers_per_rank,
+            load=Load(
+                weight_bytes=weights,
+                kv_bytes=int(kept * kv_share(model.config, plan.layers_per_rank)),
+                questions=count_questions(gsm8k.questions) if gsm8k else 0,
+                embedding_bytes=embedding_bytes(model.config, itemsize),
+                step_bytes=step_bytes(model.config, step, itemsize),
+                tokenizer_bytes=tokenizer_bytes(model.path) if gsm8k else 0,
             ),
-        )
-
-    def _load(
-        self,
-        model: ModelSource,
-        tokens: int,
-        cache: int,
-        gsm8k: Gsm8kSource | None,
-        split: Sequence[int],
-    ) -> Load:
-        """Compute the size of a cell whose steps have `tokens` and whose cache holds `cache`."""
-        itemsize = _ITEM_BYTES[self.dtype]
-        return Load(
-            weight_bytes=weight_bytes(model.path, model.config, itemsize),
-            kv_bytes=int(kv_bytes(model.config, cache, itemsize) * kv_share(model.config, split)),
-            questions=count_questions(gsm8k.questions) if gsm8k else 0,
-            embedding_bytes=embedding_bytes(model.config, itemsize),
-            step_bytes=step_bytes(model.config, tokens, itemsize),
-            tokenizer_bytes=tokenizer_bytes(model.path) if gsm8k else 0,
         )
 
 
@@ -392,7 +377,7 @@ def _check_files(servings: Mapping[str, Serving], models: Mapping[str, ModelSour
                     f"{label} needs the weights of a checkpoint, and {name} is a config without: "
                     "make a small one with `pp-harness model shrink`"
                 )
-            if serving.images and not model.has_processor:
+            if serving.recipe.images and not model.has_processor:
                 raise BadInputError(
                     f"{label} needs a processor, and {name} has none: give a checkpoint with its "
                     "processor_config.json, or shape:FOLDER with it and the tokenizer"
@@ -436,5 +421,5 @@ def _context_length(text: Mapping[str, Any], gsm8k: Gsm8kSource | None, serving:
     else:
         wanted = _FEW_SHOT_LENGTH if gsm8k.fewshot else _ZERO_SHOT_LENGTH
     wanted = max(wanted, longest_probe(text.get("sliding_window")))
-    wanted += _IMAGE_LENGTH * serving.images
+    wanted += _IMAGE_LENGTH * serving.recipe.images
     return min(wanted, int(text.get("max_position_embeddings") or wanted))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .options import POINT_FIXTURE, add_options
+from ..plan.options import declarations, help_of
+from . import POINT_FIXTURE
 
 if TYPE_CHECKING:
     from ..plan.points import Point
@@ -18,8 +19,18 @@ _NAME = "pp-harness"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register the `--pp` options."""
-    add_options(parser)
+    """Register the `--pp` options, each as it is declared: as plain text."""
+    group = parser.getgroup("pp-harness", "pipeline-parallel regression harness")
+    for entry, option in declarations():
+        if option.switch:
+            group.addoption(option.flag, action="store_true", help=option.help)
+            continue
+        group.addoption(
+            option.flag,
+            action="append" if option.repeat else "store",
+            metavar=option.shape,
+            help=help_of(entry),
+        )
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -24,6 +24,7 @@ from ..checks.registry import Need, check_names, find_check
 from ..errors import BadInputError
 from ..plan.cell import Cell
 from ..plan.installation import find_installation
+from ..plan.options import declarations, read_options
 from ..plan.points import Point
 from ..plan.sweep import Sweep, plan_sweeps
 from ..report.files import write_job_summary, write_reports
@@ -39,8 +40,8 @@ from ..report.terminal import (
     verdict_table,
     workaround_lines,
 )
+from . import POINT_FIXTURE
 from .judging import Judge
-from .options import POINT_FIXTURE, options_of
 from .progress import ProgressLines, progress_lines
 
 
@@ -59,7 +60,8 @@ class Run:
         self._records: list[ItemRecord] = []
         self._failure = ""
         self._plan: CellPlan | None = None
-        self.options = options_of(config)
+        flags = [option.flag for _, option in declarations()]
+        self.options = read_options({flag: config.getoption(flag) for flag in flags})
         self._collect_only = bool(config.getoption("collectonly"))
         self._jobs = len(config.getoption("tx", None) or ()) or None
         config.option.dist = "no"  # before xdist looks: no workers

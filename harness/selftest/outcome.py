@@ -103,22 +103,13 @@ class SelftestReport:
     not_run: tuple[str, ...] = ()
 
     @property
-    def faults(self) -> list[ChangeResult]:
-        """The results of faults."""
-        return [result for result in self.results if not result.change.harmless]
-
-    @property
-    def harmless(self) -> list[ChangeResult]:
-        """The results of harmless changes."""
-        return [result for result in self.results if result.change.harmless]
-
-    @property
     def figures(self) -> dict[str, Any]:
         """Counts and rates; `only` counts the faults that one check alone caught.
 
         What noise leaves undecided is not counted as placed or not.
         """
-        faults, harmless = self.faults, self.harmless
+        faults = [result for result in self.results if not result.change.harmless]
+        harmless = [result for result in self.results if result.change.harmless]
         caught = sum(bool(result.caught_by) for result in faults)
         localisable = sum(r.is_localisable and not r.is_undecided for r in faults)
         located = sum(result.is_located for result in faults)

@@ -5,14 +5,12 @@ import dataclasses
 import pytest
 
 from harness.capture.devices import DevicePool
-from harness.capture.expect import devices_needed, expected_seconds
 from harness.capture.manifest import Manifest, Status
-from harness.capture.order import plan_cells
+from harness.capture.order import devices_needed, expected_seconds, plan_cells
 from harness.engine.settings import Device, Mode
 from harness.plan.cell import Load
-from harness.plan.cost import modelled_seconds
+from harness.plan.cost import expected_bytes, modelled_seconds
 from harness.plan.hosts import KINDS
-from harness.plan.memory import expected_bytes
 
 GIB = 2**30
 

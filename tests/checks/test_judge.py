@@ -11,7 +11,7 @@ from harness.checks.refusals import judge_devices, judge_partition
 from harness.checks.registry import Comparison, check_names
 from harness.models.partition import plan_partition
 from harness.plan.cell import Load
-from harness.plan.memory import expected_bytes
+from harness.plan.cost import expected_bytes
 
 
 @pytest.mark.parametrize("check", check_names())

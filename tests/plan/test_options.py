@@ -20,7 +20,7 @@ from harness.plan.options import (
     parse_pps,
     read_options,
 )
-from harness.plugin.options import add_options
+from harness.plugin.plugin import pytest_addoption
 from tools.reference import option_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -160,7 +160,7 @@ def test_pytest_knows_every_declaration():
     """`pytest --help` has each flag with its help, from the same declaration."""
     parser = argparse.ArgumentParser(add_help=False)
     group = SimpleNamespace(addoption=parser.add_argument)
-    add_options(SimpleNamespace(getgroup=lambda *_: group))
+    pytest_addoption(SimpleNamespace(getgroup=lambda *_: group))
     known = {action.option_strings[0]: action.help for action in parser._actions}
     assert dict.fromkeys(FLAGS, True) == {
         option.flag: known[option.flag].startswith(option.help) for _, option in declarations()

@@ -11,6 +11,7 @@ from harness.engine.settings import Device, Profile
 from harness.errors import BadInputError
 from harness.plan.options import read_options
 from harness.plan.serving import (
+    Recipe,
     Serving,
     check_serving,
     engine_settings,
@@ -121,10 +122,14 @@ def test_an_unknown_recipe_names_those_that_there_are():
 def test_a_recipe_that_vllm_refuses_on_a_device_is_not_applicable(device):
     """Nothing runs, and nothing is red, where a recipe is not for the device."""
     other = next(kind for kind in Device if kind is not device)
-    refusal = judge_serving(Serving("r", refused=((device, "no kernel"),)), device)
+    refusing, elsewhere = (
+        Serving("r", recipe=Recipe(about="", refused={kind: "no kernel"}))
+        for kind in (device, other)
+    )
+    refusal = judge_serving(refusing, device)
     assert refusal.outcome is Outcome.NOT_APPLICABLE
     assert "no kernel" in refusal.summary
-    assert judge_serving(Serving("r", refused=((other, "no kernel"),)), device) is None
+    assert judge_serving(elsewhere, device) is None
 
 
 def test_the_docs_list_every_recipe():

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-import harness.plan.memory as module
+import harness.plan.cost as module
 from harness.engine.settings import MAX_SEQUENCES, Device
 from harness.models.size import embedding_bytes, kv_bytes, kv_share, step_bytes
 from harness.plan.cell import Load
-from harness.plan.memory import cache_tokens, expected_bytes, rank_bytes
+from harness.plan.cost import cache_tokens, expected_bytes, rank_bytes
 
 GIB = 2**30
 # SmolLM2-135M, as its config describes it; 134.5 million parameters, embedding and head are one.
