@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engine.json_lines import first_events, read_lines
-from ..engine.names import ANSWERS, SECOND_ANSWERS, key_names, weight_name
+from ..engine.names import ADAPTER, ANSWERS, SECOND_ANSWERS, key_names, weight_name
 from ..engine.packed import unpacked
 from ..engine.probes import ProbeRequest, split_pass
 from ..plan.cell import Cell
@@ -103,10 +103,10 @@ class SentProbe:
 class Sensitivity:
     """What the logits of an engine answered to, for each known perturbation that was tried.
 
-    `asked` are the perturbations that the engine had to try: one weight of each kind at PP=1, each
-    key at each boundary at PP=N. `effects` maps those that moved the logits to the change as
-    a share of their size, in the measure of the logits check, `excuses` those that cannot to the
-    reason.
+    `asked` are the perturbations that the engine had to try: one weight of each kind and the
+    adapter at PP=1, each key at each boundary at PP=N. `effects` maps those that moved the logits
+    to the change as a share of their size, in the measure of the logits check, `excuses` those that
+    cannot to the reason.
     """
 
     asked: tuple[str, ...]
@@ -201,6 +201,7 @@ class Capture:
             asked = key_names(rank.declared or {} for rank in later)
         else:
             asked = [weight_name(kind) for kind in first.get("weights", {}).get("kinds", ())]
+            asked += [ADAPTER] if self.cell.asks("enable_lora") else []
         effects: dict[str, float] = {}
         for line in read_lines(self.folder / "sensitivity.jsonl"):
             if line["effect"] != 0:  # NaN has moved too

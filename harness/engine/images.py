@@ -31,9 +31,7 @@ class ImagePrompts:
         self._mark = tuple(tokenizer.encode(text, add_special_tokens=False))
 
     def prompt(self, request: ProbeRequest) -> dict[str, Any]:
-        """Return vLLM's prompt for a probe; its images stand evenly spread in its ids."""
-        if not request.images:
-            return {"prompt_token_ids": list(request.prompt)}
+        """Return vLLM's prompt for a probe with images; they stand evenly spread in its ids."""
         return {
             "prompt_token_ids": list(self._ids(request)),
             "multi_modal_data": {"image": [_draw(request.name, i) for i in range(request.images)]},

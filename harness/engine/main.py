@@ -33,7 +33,7 @@ from .manifest import (
 from .names import ITSELF, LOAD_FORMAT, TRACE_VARIABLE
 from .probes import step_tokens
 from .questions import ask_questions
-from .run_probes import run_probe_set, run_sensitivity, run_under_changes
+from .run_probes import ProbeRun
 from .settings import Device, Executor, Kernels, Mode, Profile, Weights
 
 # By where the weights of a cell come from.
@@ -269,16 +269,17 @@ def main(request_file: str) -> int:
             llm, lm = _build(request)
             write_record(_effective(llm, request), folder / EFFECTIVE)
         with phase("probes"):
-            run_probe_set(llm, request, folder)
+            probes = ProbeRun(llm, request)
+            probes.run()
         if os.environ[TRACE_VARIABLE] != "0":
             with phase("sensitivity"):
-                run_sensitivity(llm, request, folder)
+                probes.run_sensitivity()
         if lm is not None and request.gsm8k is not None:
             with phase("gsm8k"):
                 ask_questions(llm, lm, request, folder)
         if request.changes:
             with phase("changes"):
-                run_under_changes(llm, lm, request, folder)
+                probes.run_under_changes(lm)
         peak_bytes = llm.collective_rpc("pp_harness_peak_bytes")
         with phase("shutdown"):
             llm.llm_engine.engine_core.shutdown()

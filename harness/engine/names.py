@@ -21,11 +21,11 @@ SENSITIVITY = "sensitivity:"
 # Before the name of a change of the self-test (seeded/).
 SELFTEST = "selftest:"
 
-# The known perturbations: `none`, with which the others are compared, `weight:KIND` and
+# The known perturbations: `none`, with which the others are compared, `weight:KIND`, `adapter` and
 # `key:BOUNDARY:KEY`. The engine runs each once (run_probes.py), its ranks apply them
 # (hooks/perturb.py), and the controller asks that each has moved the logits (capture/record.py).
 UNPERTURBED = "none"
-WEIGHT, KEY = "weight", "key"
+WEIGHT, ADAPTER, KEY = "weight", "adapter", "key"
 
 # Files of a capture: the answers to the questions, and those of PP=1 asked again.
 ANSWERS, SECOND_ANSWERS = "gsm8k.jsonl", "gsm8k.again.jsonl"

@@ -8,7 +8,6 @@ from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.layers import layer_rows
 from harness.checks.registry import Comparison
-from harness.engine.asked import has_adapter
 from harness.plan.options import Options
 from harness.plan.points import Point
 from harness.plan.serving import load_recipe
@@ -16,14 +15,15 @@ from harness.plan.sweep import Sweep
 
 pytestmark = pytest.mark.engine
 
-# Speculation is not among them: the CPU build of 0.20.2 lacks its kernel.
-RECIPES = ("aborts", "async", "logprobs", "lora", "prefix-cache", "structured")
+# Speculation is not among them: the CPU build of 0.20.2 lacks its kernel. Nor are adapters, which
+# it does not apply to these models; another release does (test_second_pin.py).
+RECIPES = ("aborts", "async", "logprobs", "prefix-cache", "structured")
 
 
 @pytest.fixture(scope="module")
 def serve(sweep, store, servers, launched, tmp_path_factory):
     """Return a function that gives dense's capture at a PP size by a recipe, or by none."""
-    options = Options(pps=(2,), recipes=RECIPES, gsm8k_limit=8, store=store.root)
+    options = Options(pps=(2,), recipes=(*RECIPES, "lora"), gsm8k_limit=8, store=store.root)
     by_recipe = Sweep(options)
 
     def run(recipe, pp):
@@ -38,11 +38,8 @@ def serve(sweep, store, servers, launched, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    # Two engines each: one that changes what is computed in every run, all in `tox -e docs-all`.
-    [pytest.param(name, marks=() if name == "lora" else pytest.mark.faults) for name in RECIPES],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("check", ["engine", "contract", "logits", "accuracy"])
 def test_pp2_computes_what_pp1_does(serve, recipe, check):
     """By every recipe that the CPU build has, the fixed series passes every check."""
@@ -50,15 +47,12 @@ def test_pp2_computes_what_pp1_does(serve, recipe, check):
     assert verdict.outcome is Outcome.PASS, verdict.summary
 
 
-@pytest.mark.xfail(reason="the adapter moves no row of dense: not looked into", strict=True)
-def test_the_adapter_moves_the_rows_of_the_probes_that_have_it(serve):
-    """And of no other, in the batches too where both kinds run side by side."""
-    bare, with_adapter = serve("", 1), serve("lora", 1)
-    before, after = (layer_rows(side, "digest")[0] for side in (bare, with_adapter))
-    assert before.keys() == after.keys()
-    for row in before:
-        assert (before[row] != after[row]) is has_adapter(row[0]), row
-    assert {has_adapter(f"batch-8/{index}") for index in range(8)} == {True, False}
+def test_an_adapter_that_is_not_applied_is_no_test_of_adapters(serve):
+    """vLLM 0.20.2 resets what it has loaded, by a second name of each layer (issue 39815)."""
+    verdict = judge("logits", Comparison(serve("lora", 1), serve("lora", 2)))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    (finding,) = verdict.findings
+    assert (finding.code, finding.evidence) == ("LOG004", {"blind_to": ["adapter"]})
 
 
 def test_answers_obey_the_grammar(serve):

@@ -9,7 +9,12 @@ from harness.capture.record import Capture
 from harness.checks.contract.contract import compare_contract
 from harness.checks.engine import compare_engines
 from harness.checks.finding import Outcome
+from harness.checks.judge import judge
+from harness.checks.layers import layer_rows
 from harness.checks.logits.logits import compare_logits
+from harness.checks.registry import Comparison
+from harness.engine.asked import has_adapter
+from harness.engine.names import ADAPTER
 from harness.engine.settings import ModelRunner
 from harness.errors import BadInputError
 from harness.plan.options import Options
@@ -151,3 +156,27 @@ def test_our_patch_fixes_v2(run_v2, baseline_v2):
 def codes(verdict):
     """Return the codes of a verdict's errors."""
     return [one.code for one in verdict.findings if one.severity.value == "error"]
+
+
+def test_an_adapter_moves_the_rows_of_the_probes_that_have_it(run, baseline):
+    """And no row of a probe in which no request has it.
+
+    On a CPU vLLM gives it to the others of a batch, too (PR 48421).
+    """
+    adapted = run("base", 1, recipes=("lora",))
+    before, after = (layer_rows(side, "digest")[0] for side in (baseline, adapted))
+    assert before.keys() == after.keys()
+    moved = {row for row in before if before[row] != after[row]}
+    assert {row for row in before if has_adapter(row[0])} <= moved
+    probes = {name.partition("/")[0] for name, _ in before if has_adapter(name)}
+    assert {name.partition("/")[0] for name, _ in moved} == probes
+    assert adapted.sensitivity.effects[ADAPTER] > 0
+
+
+@pytest.mark.faults
+def test_pp2_applies_an_adapter_as_pp1_does(run):
+    """Each stage has the part of its layers."""
+    pair = Comparison(*(run("fixed", pp, recipes=("lora",)) for pp in (1, 2)))
+    for check in ("engine", "contract", "logits"):
+        verdict = judge(check, pair)
+        assert verdict.outcome is Outcome.PASS, verdict.summary

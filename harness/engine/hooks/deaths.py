@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import stacks
-from .wrap import wrap
+from .wrap import names_of_vllm, wrap
 
 FILE = "deaths.json"
 _STACK_SECONDS = 2.0

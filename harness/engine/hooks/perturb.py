@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..names import KEY, UNPERTURBED, WEIGHT
+from ..names import ADAPTER, KEY, UNPERTURBED, WEIGHT
 from .scalars import scalar_kinds
 from .site import Change, Site, altered_send, attribute
 
@@ -60,7 +60,7 @@ def weight_kinds(model: torch.nn.Module) -> dict[str, Weight]:
 
 
 def perturbation(name: str) -> Change:
-    """Find the change `none`, `weight:KIND` or `key:BOUNDARY:KEY`.
+    """Find the change `none`, `weight:KIND`, `adapter` (the request has one) or `key:BOUNDARY:KEY`.
 
     Raises:
         LookupError: if the name is of another form.
@@ -70,6 +70,8 @@ def perturbation(name: str) -> Change:
         return _unperturbed
     if kind == WEIGHT:
         return lambda site: _weight_altered(site, rest)
+    if kind == ADAPTER:
+        return lambda _site: nullcontext()
     if kind == KEY:
         boundary, _, key = rest.partition(":")
         return lambda site: _key_altered(site, int(boundary), key)
