@@ -15,6 +15,8 @@ from harness.engine.seeded.computation import _windowed
 
 torch = pytest.importorskip("torch", reason="seeded changes alter tensors")
 
+from harness.engine.hooks.step import RowSpan  # noqa: E402 - needs torch
+
 WIDTH, LAYERS = 4, 9
 WINDOWS = {"sliding": (31, 0), "full": (-1, -1)}
 # Layer 6 is a full one, as in the instrument that the faults are written for.
@@ -123,11 +125,8 @@ def run(stages, name):
     memories = [{} for _ in stages]
     trace = []
     for number, requests in enumerate(STEPS):
-        spans = [
-            SimpleNamespace(start=start, count=count, prompt_length=length)
-            for start, count, length in requests
-        ]
-        positions = torch.cat([torch.arange(span.start, span.start + span.count) for span in spans])
+        spans = [RowSpan("", start, count, length, ()) for start, count, length in requests]
+        positions = torch.cat([torch.tensor(span.positions) for span in spans])
         draw = torch.Generator().manual_seed(number)
         given = SimpleNamespace(
             tensors={

@@ -71,13 +71,11 @@ class LogitWriter:
         known = set(sampled)
         entries: list[_Entry] = []
         rows: list[int] = []
-        offset = 0
-        for span in spans:
-            for position in range(span.start, span.last + 1):
-                if (span, position) not in known and span.keeps(position, vocab):
-                    entries.append((span, position, "prompt"))
-                    rows.append(offset + position - span.start)
-            offset += span.count
+        scheduled = ((span, position) for span in spans for position in span.positions)
+        for row, (span, position) in enumerate(scheduled):
+            if (span, position) not in known and span.keeps(position, vocab):
+                entries.append((span, position, "prompt"))
+                rows.append(row)
         at_once = max(1, _CHUNK_LOGITS // vocab)
         for start in range(0, len(rows), at_once):
             chunk = slice(start, start + at_once)

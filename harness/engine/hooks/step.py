@@ -25,9 +25,9 @@ class RowSpan:
     change: str = ""
 
     @property
-    def last(self) -> int:
-        """The absolute position of the last row."""
-        return self.start + self.count - 1
+    def positions(self) -> range:
+        """The absolute position of each row."""
+        return range(self.start, self.start + self.count)
 
     @property
     def decodes(self) -> bool:
@@ -72,11 +72,11 @@ def sampled_rows(spans: tuple[RowSpan, ...], count: int) -> list[Row]:
             means to, as where it drafts for a token that it has not seen yet.
     """
     if count == len(spans):
-        return [(span, span.last) for span in spans]
+        return [(span, span.positions[-1]) for span in spans]
     rows = [
         (span, position)
         for span in spans
-        for position in range(span.start if span.decodes else span.last, span.last + 1)
+        for position in (span.positions if span.decodes else span.positions[-1:])
     ]
     if count != len(rows):
         scheduled = ", ".join(f"{span.name}@{span.start}+{span.count}" for span in spans)

@@ -235,9 +235,7 @@ def decode_rows(site: Site) -> list[int]:
 
 def _positions(site: Site) -> Iterator[tuple[Any, int]]:
     """Yield the span and the absolute position of each row of the step."""
-    for span in site.spans:
-        for offset in range(span.count):
-            yield span, span.start + offset
+    return ((span, at) for span in site.spans for at in span.positions)
 
 
 def scaled(values: Tensor, rows: list[int], factor: float) -> Tensor:
