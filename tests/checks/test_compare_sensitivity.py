@@ -47,6 +47,20 @@ def test_a_blind_spot_makes_it_inconclusive(build, side, name, how):
     assert name in verdict.summary
 
 
+@pytest.mark.parametrize("effect", [0.0, None, 0.5], ids=["moves nothing", "not tried", "moves"])
+def test_an_adapter_must_show(build, effect):
+    """vLLM 0.20.2 loads one for some models and applies none of it (issue 39815)."""
+    sides = [build(pp=1), build(pp=2)]
+    for side in sides:
+        cell = dataclasses.replace(side.manifest.cell, engine_args=(("enable_lora", "true"),))
+        side.manifest = dataclasses.replace(side.manifest, cell=cell)
+    if effect is not None:
+        sides[0].effects["adapter"] = effect
+    verdict = judge("logits", Comparison(*(one.save() for one in sides)))
+    blind = [finding.evidence["blind_to"] for finding in verdict.findings]
+    assert blind == ([] if effect else [["adapter"]])
+
+
 def test_what_cannot_matter_is_excused_with_its_reason(build):
     """A weight of a part that does not run for text is no blind spot, and is listed."""
     baseline = build(pp=1)
