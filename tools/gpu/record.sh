@@ -46,6 +46,7 @@ declare -A steps=(
   [pin33-v1]="--pp 2 --pp-variant base,fixed --pp-model ple --pp-pin 0.33.0 --pp-runner v1 --pp-gsm8k-limit 64"
   [pin33-stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-pin 0.33.0 --pp-profile stress"
   [pin33-E4B]="--pp 2 --pp-variant base,fixed --pp-model shape:E4B --pp-pin 0.33.0 --pp-profile stress"
+  [pin33-compiled]="--pp 2 --pp-variant fixed --pp-model ple --pp-pin 0.33.0 --pp-mode compiled --pp-gsm8k-limit 64"
   [E4B]="--pp 2 --pp-variant merged,fixed --pp-model shape:E4B"
   [E4B-stress]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress"
   [E4B-float32]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress --pp-dtype float32"
