@@ -11,6 +11,13 @@ from .probes import ProbeRequest, split_pass
 _SIZES = ((48, 64), (96, 48), (64, 64))
 
 
+def prompt_of(request: ProbeRequest, images: "ImagePrompts | None" = None) -> dict[str, Any]:
+    """Return vLLM's prompt for a probe: its ids alone, or with its images as `images` puts them."""
+    if images is not None and request.images:
+        return images.prompt(request)
+    return {"prompt_token_ids": list(request.prompt)}
+
+
 class ImagePrompts:
     """Turns probes into prompts of an engine whose model reads images."""
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from .asked import has_adapter, prompt_digests, random_adapter, sampling
-from .images import ImagePrompts
+from .images import ImagePrompts, prompt_of
 from .json_lines import first_events, read_lines
 from .manifest import Request
 from .names import ADAPTER, REQUEST_MARK, SENSITIVITY, UNPERTURBED, key_names, weight_name
@@ -137,7 +137,7 @@ class ProbeRun:
                 params = SamplingParams(
                     max_tokens=len(each.forced), ignore_eos=True, detokenize=False
                 )
-                engine.add_request(names[-1], _plain(each), params)
+                engine.add_request(names[-1], prompt_of(each), params)
             engine.step()
         engine.step()
         engine.abort_request(names)
@@ -181,10 +181,7 @@ def _send(
     """
     from vllm import SamplingParams
 
-    prompts = [
-        images.prompt(request) if images and request.images else _plain(request)
-        for request in requests
-    ]
+    prompts = [prompt_of(request, images) for request in requests]
     params = [
         SamplingParams(
             temperature=0.0,
@@ -210,8 +207,3 @@ def _send(
                 f"probe {request.name}: the engine took {taken} and was to take {request.forced}"
             )
     return outputs
-
-
-def _plain(request: ProbeRequest) -> dict[str, Any]:
-    """Return vLLM's prompt for a request of token ids alone."""
-    return {"prompt_token_ids": list(request.prompt)}

@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from harness.engine.images import ImagePrompts
+from harness.engine.images import ImagePrompts, prompt_of
 from harness.engine.probes import ProbeRequest
 
 pytest.importorskip("PIL", reason="vLLM brings it")
@@ -43,7 +43,7 @@ def test_images_stand_evenly_in_a_prompt_and_nothing_else_looks_like_their_mark(
 def test_a_prompt_without_images_is_left_alone(limits):
     """Ids that look like a mark too: no processor reads it."""
     request = ProbeRequest("text", (5, 7, 6), (1,))
-    assert ImagePrompts(LLM).prompt(request) == {"prompt_token_ids": [5, 7, 6]}
+    assert prompt_of(request, ImagePrompts(LLM)) == {"prompt_token_ids": [5, 7, 6]}
 
 
 def test_a_request_sees_the_same_in_every_pass_and_no_other_does(limits):
