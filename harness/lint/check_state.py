@@ -72,9 +72,8 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Note]:
 
 def _wants_raw_tokens(stage: Stage) -> bool:
     """Does the class ask the runner for input_ids on every rank?"""
-    flags = [ref.attributes.get("requires_raw_input_tokens") for ref in stage.lineage]
-    first = next((flag for flag in flags if flag is not None), None)
-    return isinstance(first, ast.Constant) and first.value is True
+    _, flag = stage.lineage.attribute("requires_raw_input_tokens") or (None, None)
+    return isinstance(flag, ast.Constant) and flag.value is True
 
 
 def _layer_inputs(stage: Stage) -> Iterator[Finding]:

@@ -754,10 +754,10 @@ class Walker:
                     self._note("PP405", node, ast.unparse(node.value), name)
                 return UNKNOWN
             case Instance():
-                attributes = self.engine.known_attributes(owner, self.trace.role)
-                if attributes is None:
+                built = self.engine.built(owner, self.trace.role)
+                if built is None:
                     return UNKNOWN
-                held = attributes.get(f"self.{name}") or self._class_attribute(owner, name, {})
+                held = built[0].get(f"self.{name}") or self._class_attribute(owner, name, {})
                 return held or Opaque(tags=frozenset({f"attr:{name}"}))
             case Opaque():
                 if owner.null is Null.YES and certain and self.certain:
@@ -783,14 +783,14 @@ class Walker:
             if any(dotted(d).endswith("property") for d in method.decorator_list):
                 return self.run(method, holder, owner, {"self": owner}, entries_of(env))[0]
             return Bound(owner, name)
-        for ref in self.project.lineage(owner.cls).classes:
-            if name in ref.attributes:
-                value = ref.attributes[name]
-                if isinstance(value, ast.Constant | ast.List | ast.Tuple):
-                    return self.eval(value, {})
-                held = self.project.find_class(ref.module, dotted(value)) if dotted(value) else None
-                return ClassValue(held) if held is not None else UNKNOWN
-        return None
+        assigned = self.project.lineage(owner.cls).attribute(name)
+        if assigned is None:
+            return None
+        ref, value = assigned
+        if isinstance(value, ast.Constant | ast.List | ast.Tuple):
+            return self.eval(value, {})
+        held = self.project.find_class(ref.module, dotted(value)) if dotted(value) else None
+        return ClassValue(held) if held is not None else UNKNOWN
 
     # ---- calls
 

@@ -9,7 +9,7 @@ from symtable import symtable
 
 from harness.errors import BadInputError
 from harness.lint import check_contract, check_layers, check_shared, check_state, check_weights
-from harness.lint.engine import Engine, OutOfStepsError, is_harmless
+from harness.lint.engine import Engine, OutOfStepsError
 from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, Spot, build_module
 from harness.lint.report import Finding
@@ -106,9 +106,8 @@ def _judge_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
     except (OutOfStepsError, RecursionError):
         yield _of_class("PP902", cls, f"{cls.name} is too deep or too long to follow")
         return
-    unknown = {name for name in engine.project.lineage(cls).unknown if not is_harmless(name)}
-    if unknown:
-        bases = ", ".join(sorted(unknown))
+    if unread := stage.lineage.unread:
+        bases = ", ".join(sorted(unread))
         yield _of_class("PP902", cls, f"bases of {cls.name} are not in this tree: {bases}")
     elif stage.forward is None:
         yield _of_class(

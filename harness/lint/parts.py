@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.lint.engine import Engine
-from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef
 from harness.lint.trace import Role
-from harness.lint.tree import Function, dotted
+from harness.lint.tree import dotted
 from harness.lint.values import Instance, Layers, options_of
 
 _DEEP = 3
@@ -28,25 +28,6 @@ class Part:
     def cls(self) -> ClassRef:
         """The class of the module."""
         return self.instance.cls
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method that an object of `cls` answers with; the class `owner` holds the code."""
-
-    cls: ClassRef
-    owner: ClassRef
-    node: Function
-
-    @property
-    def module(self) -> Module:
-        """The file that holds the code."""
-        return self.owner.module
-
-    @property
-    def symbol(self) -> str:
-        """The name that findings carry: the class that holds the code, whichever heir was asked."""
-        return f"{self.owner.name}.{self.node.name}"
 
 
 def parts_of(
@@ -73,16 +54,6 @@ def parts_of(
                     # Blocks of an encoder are many and hold no layers of their own.
                     if isinstance(element, Instance) and element.cls.asks_for_rank:
                         yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
-
-
-def methods_of(engine: Engine, cls: ClassRef) -> Iterator[Method]:
-    """Every method that an object of the class answers with."""
-    seen: set[str] = set()
-    for ref in engine.project.lineage(cls).classes:
-        for name, node in ref.methods.items():
-            if name not in seen:
-                seen.add(name)
-                yield Method(cls, ref, node)
 
 
 def layer_paths(parts: Iterable[Part], base: str) -> dict[str, Layers]:

@@ -23,6 +23,12 @@ _NO_MODULES = (
     *("Processor", "ProcessingInfo", "DummyInputsBuilder", "DataParser", "Config"),
     *("TensorSchema", "TypedDict", "NamedTuple", "Enum"),
 )
+# What these classes define is known without reading them: vLLM's own protocols are stubs, and
+# nn.Module and the like know nothing of PP.
+_HARMLESS = frozenset(
+    {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
+)
+_HARMLESS_PROTOCOLS = ("Supports", "HasInner", "IsHybrid")
 _RANK = ("_rank", "pp_group", "PPMissingLayer", "make_layers")
 MODEL_FOLDERS = ("model_executor/models", "models")
 
@@ -119,6 +125,34 @@ class Lineage:
     classes: tuple[ClassRef, ...]
     unknown: tuple[str, ...]
     cyclic: bool = False
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[ClassRef, Function]]:
+        """Every method that an object answers with, and the class that holds its code."""
+        methods: dict[str, tuple[ClassRef, Function]] = {}
+        for ref in self.classes:
+            for name, node in ref.methods.items():
+                methods.setdefault(name, (ref, node))
+        return methods
+
+    @cached_property
+    def asks_for_rank(self) -> bool:
+        """Does the source of any of the classes ask for the rank?"""
+        return any(ref.asks_for_rank for ref in self.classes)
+
+    @property
+    def unread(self) -> set[str]:
+        """Bases that could not be found, and may define something that PP needs."""
+        return {
+            base
+            for base in self.unknown
+            if (name := base.split(".")[-1]) not in _HARMLESS
+            and not name.startswith(_HARMLESS_PROTOCOLS)
+        }
+
+    def attribute(self, name: str) -> tuple[ClassRef, ast.expr] | None:
+        """What the body of a class assigns to a name, and the first class that does."""
+        return next(((c, c.attributes[name]) for c in self.classes if name in c.attributes), None)
 
 
 def is_stub(node: Function) -> bool:
@@ -349,13 +383,12 @@ class Project:
         self, cls: ClassRef, name: str, after: ClassRef | None = None
     ) -> tuple[ClassRef, Function] | None:
         """The method that a class answers with; `after` starts behind a class, as super() does."""
-        passed = after is None
-        for ref in self.lineage(cls).classes:
-            if passed and name in ref.methods:
-                return ref, ref.methods[name]
-            if after is not None and ref is after:
-                passed = True
-        return None
+        lineage = self.lineage(cls)
+        if after is None:
+            return lineage.methods.get(name)
+        classes = lineage.classes
+        behind = classes[classes.index(after) + 1 :] if after in classes else ()
+        return next(((ref, ref.methods[name]) for ref in behind if name in ref.methods), None)
 
     def claims_pp(self, cls: ClassRef) -> bool:
         """Does the class promise pipeline parallelism, by SupportsPP or by `supports_pp = True`?"""

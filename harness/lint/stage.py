@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.lint.binding import from_runner
 from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
 from harness.lint.parts import Part, parts_of
-from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef, Lineage, Module
 from harness.lint.trace import Read, Role, Trace
-from harness.lint.tree import Function, find, parameter_names
+from harness.lint.tree import KEPT, Function, find, parameter_names
 from harness.lint.values import (
     UNKNOWN,
     Entry,
@@ -90,7 +91,7 @@ class Stage:
     """The receive buffers; None where an inner model declares them that is picked at run time."""
     undeclared: str
     """How the class comes to declare nothing; empty where it does, or that cannot be told."""
-    lineage: tuple[ClassRef, ...]
+    lineage: Lineage
     parts: tuple[Part, ...]
     refuses: bool = False
     """Does the constructor raise wherever there are more ranks than one?"""
@@ -162,7 +163,7 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
             result, _ = walker.run(function, owner, instance, given, attributes)
         views[role] = View(role, trace, result)
     forward_owner, forward = definition if definition is not None else (None, None)
-    lineage = engine.project.lineage(cls).classes
+    lineage = engine.project.lineage(cls)
     declared, undeclared = _declaration(engine, instance)
     parts = tuple(parts_of(engine, instance))
     refuses = engine.init_trace(instance, Role.MIDDLE).refuses
@@ -178,7 +179,7 @@ def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, st
     held = env.get(f"self.{DECLARE}")
     if held is None and engine.project.find_method(cls, DECLARE) is None:
         # The protocol's stub alone answers, and returns None.
-        return None, "nothing defines" if engine.is_closed(cls) else ""
+        return None, "" if engine.project.lineage(cls).unread else "nothing defines"
     value = Walker(engine, Trace(Role.MIDDLE), cls.module, instance, cls).eval(_CALL, env)
     payloads = [o for o in options_of(value) if isinstance(o, Payload)]
     others = [o for o in options_of(value) if not isinstance(o, Payload)]
@@ -190,14 +191,12 @@ def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, st
     return None, ""
 
 
+@lru_cache(KEPT)
 def asserts_start(module: Module) -> bool:
     """Does the file check where the first layer of a later rank is?"""
-    if ("asserts start",) not in module.memo:
-        tests = (
-            node.test
-            for node in find(module.tree, ast.Assert, ast.If)
-            if isinstance(node, ast.Assert) or isinstance(node.body[-1], ast.Raise)
-        )
-        asserts = any("start_layer" in ast.unparse(test) for test in tests)
-        module.memo["asserts start",] = asserts
-    return bool(module.memo["asserts start",])
+    tests = (
+        node.test
+        for node in find(module.tree, ast.Assert, ast.If)
+        if isinstance(node, ast.Assert) or isinstance(node.body[-1], ast.Raise)
+    )
+    return any("start_layer" in ast.unparse(test) for test in tests)
