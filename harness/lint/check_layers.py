@@ -227,8 +227,8 @@ def _modules(engine: Engine, stage: Stage) -> Iterator[Finding]:
             for note in trace.noted("PP405"):
                 ranks.setdefault((note.text, note.subject, note.spot), []).append(role.value)
             for note in trace.noted("PP502") if role is Role.LAST else ():
-                yield finding("PP502", note.spot, note.text, symbol=stage.cls.name)
+                yield stage.finding("PP502", note.spot, note.text)
     for (owner, name, spot), roles in ranks.items():
         where = " and ".join(dict.fromkeys(roles))
         text = f"{owner} is a PPMissingLayer on the {where} rank; it has no .{name}"
-        yield finding("PP405", spot, text, symbol=f"{stage.cls.name}.{name}")
+        yield stage.finding("PP405", spot, text, name)

@@ -951,7 +951,9 @@ class Walker:
                 options = options_given(constructor[1], given) if constructor is not None else ()
                 return Instance(function.cls, options)
             case Partial():
-                behind = given.behind(function.args, dict(function.keywords))
+                args = [*function.args, *given.args]
+                keywords = {**dict(function.keywords), **given.keywords}
+                behind = replace(given, args=args, keywords=keywords)
                 return self._apply(function.target, behind, env)
             case Closure():
                 return self._run_function(function, given)
@@ -1072,7 +1074,7 @@ class Walker:
                 of_self = bool(given.args) and isinstance(given.args[0], Instance)
                 if definition is None or not of_self or self.self_value is None:
                     return self._unknown(given)
-                rest = given.without_first()
+                rest = replace(given, args=given.args[1:])
                 return self._run_method(*definition, self.self_value, rest, env)
             case Instance():
                 return self._run_own_method(owner, name, given, env)

@@ -11,7 +11,9 @@ from harness.lint.binding import from_runner
 from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
 from harness.lint.parts import Part, parts_of
-from harness.lint.project import ClassRef, Lineage, Module
+from harness.lint.project import ClassRef, Lineage, Module, Spot
+from harness.lint.report import Finding
+from harness.lint.rules import finding
 from harness.lint.trace import Read, Role, Trace
 from harness.lint.tree import KEPT, Function, find, parameter_names
 from harness.lint.values import (
@@ -124,6 +126,13 @@ class Stage:
     def sends_itself(self) -> bool:
         """Is the whole path known, down to the payload that is sent?"""
         return all(v.sends and not v.passes_on for v in self.senders)
+
+    def finding(
+        self, code: str, spot: Spot, text: str, subject: str = "", *, mild: bool = False
+    ) -> Finding:
+        """A finding about the class, or about a key or variable of it."""
+        symbol = f"{self.cls.name}.{subject}" if subject else self.cls.name
+        return finding(code, spot, text, symbol=symbol, mild=mild)
 
 
 def matches(pattern: str, other: str) -> bool:
