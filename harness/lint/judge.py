@@ -60,8 +60,9 @@ def judge_file(engine: Engine, path: Path) -> JudgedFile:
 
 def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     project = engine.project
-    cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
-    claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
+    cyclic = [cls for cls in module.classes.values() if project.lineage(cls).cyclic]
+    others = [cls for cls in module.classes.values() if cls not in cyclic]
+    claiming = [cls for cls in others if project.claims_pp(cls)]
     by_class = {cls: list(_judge_class(engine, cls)) for cls in claiming}
     findings = list(_read_elsewhere(engine, by_class))
     findings += (
