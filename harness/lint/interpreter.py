@@ -1036,12 +1036,10 @@ class Walker:
             memo[key] = notes.returned_items(value for value, _ in inside.returns)
         tags = derived(given.tags)
         bound = self._bind(method, given, module, owner.module) if memo[key] else {}
-        items = [
-            bound[item.parameter]
-            if item.parameter in bound
-            else Opaque(item.null, tags | {f"dtype:{dtype}" for dtype in item.dtypes})
-            for item in memo[key]
-        ]
+        items: list[Value] = []
+        for item in memo[key]:
+            made = Opaque(item.null, tags | item.tags)
+            items.append(next((bound[name] for name in kinds(item, "same:")), made))
         if len(items) == 1:
             return items[0]
         return Seq(tuple(items)) if items else Opaque(tags=tags)
