@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from harness.lint.engine import Engine
 from harness.lint.loops import carried_names, layer_calls
-from harness.lint.parts import iterated, layer_paths
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
-from harness.lint.stage import Stage
+from harness.lint.stage import Part, Stage
 from harness.lint.trace import Role
 from harness.lint.tree import Function, dotted, find, is_name, keyword, names_in, walk
 from harness.lint.values import Instance, Layers
@@ -31,7 +30,7 @@ _NEVER_WITH_PP = ("update_physical_experts_metadata",)
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All findings about missing layers of a class and the modules in it."""
     for part in stage.parts:
-        paths = layer_paths(stage.parts, part.path)
+        paths = _layer_paths(stage, part)
         in_pp = bool(stage.senders[0].sends)
         split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
         methods = engine.project.lineage(part.cls).methods
@@ -45,6 +44,32 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
                 memo[key] = list(_Reader(owner, method, paths, in_pp).findings())
             yield from memo[key]
     yield from _modules(engine, stage)
+
+
+def _layer_paths(stage: Stage, base: Part) -> dict[str, Layers]:
+    """Expressions in a module that name a list of layers: `self.layers`, `self.model.layers`."""
+    return {
+        f"self{part.path.removeprefix(base.path)}.{name}": layers
+        for part in stage.below(base)
+        for name, layers in part.layers.items()
+    }
+
+
+def _iterated(node: ast.expr) -> tuple[str, bool]:
+    """A `for` runs over a dotted list, and over all of it or a part.
+
+    Looks through enumerate, zip, reversed, list and islice.
+    """
+    if isinstance(node, ast.Call) and node.args:
+        name = dotted(node.func).rsplit(".", 1)[-1]
+        if name in ("enumerate", "reversed", "list", "zip", "tqdm"):
+            return _iterated(node.args[0])
+        if name == "islice":
+            return _iterated(node.args[0])[0], False
+        return "", True
+    if isinstance(node, ast.Subscript):
+        return dotted(node.value), False
+    return dotted(node), True
 
 
 def _is_aware(node: ast.AST) -> bool:
@@ -102,7 +127,7 @@ class _Reader:
         return ast.unparse(node) if known else ""
 
     def _sending_loop(self, node: ast.For) -> Iterator[Finding]:
-        listed, whole = iterated(node.iter)
+        listed, whole = _iterated(node.iter)
         if isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range":
             listed = self._indexed(node)
         layers = self.paths.get(listed)
@@ -117,7 +142,7 @@ class _Reader:
             yield self._finding("PP402", node, f"every rank holds and runs all of {listed}")
 
     def _other_loop(self, node: ast.For, *, aware: bool) -> Iterator[Finding]:
-        listed, whole = iterated(node.iter)
+        listed, whole = _iterated(node.iter)
         layers = self.paths.get(listed)
         if layers is None or not whole or not layers.partial:
             return
@@ -181,7 +206,7 @@ class _Reader:
             ) if keyword(call, "start") is None and not isinstance(sliced, ast.Name):
                 if "start_layer" not in ast.unparse(sliced):
                     return
-                layers = self.paths.get(iterated(sliced)[0])
+                layers = self.paths.get(_iterated(sliced)[0])
                 if layers is not None and _ignored_by_layer(node, layers, index):
                     return
                 use = _number_use(node, index)

@@ -19,8 +19,7 @@ _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """Unguarded look-ups in every load_weights that sees decoder layers of this model."""
     for part in stage.parts:
-        below = [p for p in stage.parts if f"{p.path}.".startswith(f"{part.path}.")]
-        if any(layers.partial for p in below for layers in p.layers.values()):
+        if any(layers.partial for p in stage.below(part) for layers in p.layers.values()):
             definition = engine.project.find_method(part.cls, "load_weights")
             if definition is not None:
                 yield from _load(*definition)

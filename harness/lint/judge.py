@@ -10,12 +10,11 @@ from symtable import symtable
 from harness.errors import BadInputError
 from harness.lint import check_contract, check_layers, check_shared, check_state, check_weights
 from harness.lint.engine import Engine, OutOfStepsError
-from harness.lint.parts import parts_of
 from harness.lint.project import ClassRef, Module, Spot, build_module
 from harness.lint.report import Finding
 from harness.lint.rules import about_file, finding
 from harness.lint.sources import concerns_pp, read_source
-from harness.lint.stage import derive
+from harness.lint.stage import derive, parts_of
 from harness.lint.values import Instance
 from harness.lint.waivers import Waiver, waivers_in
 

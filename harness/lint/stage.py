@@ -1,16 +1,15 @@
-"""The contract of one class: what it declares, sends and reads on each kind of rank."""
+"""The contract of one class: its modules, and what it declares, sends and reads on each rank."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from harness.lint.binding import from_runner
 from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
-from harness.lint.parts import Part, parts_of
 from harness.lint.project import ClassRef, Lineage, Module, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
@@ -20,6 +19,7 @@ from harness.lint.values import (
     UNKNOWN,
     Entry,
     Instance,
+    Layers,
     Null,
     Opaque,
     Payload,
@@ -33,6 +33,7 @@ from harness.lint.values import (
 )
 
 DECLARE = "make_empty_intermediate_tensors"
+_DEEP = 3
 _CALL = ast.parse(f"self.{DECLARE}(batch_size, dtype, device)", mode="eval").body
 
 
@@ -82,6 +83,21 @@ class View:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A module of the model: its class, and the attribute path that leads to it from the top."""
+
+    instance: Instance
+    path: str
+    layers: dict[str, Layers]
+    """Attributes of it that are lists of layers."""
+
+    @property
+    def cls(self) -> ClassRef:
+        """The class of the module."""
+        return self.instance.cls
+
+
+@dataclass(frozen=True)
 class Stage:
     """The contract of a class over all ranks."""
 
@@ -127,6 +143,10 @@ class Stage:
         """Is the whole path known, down to the payload that is sent?"""
         return all(v.sends and not v.passes_on for v in self.senders)
 
+    def below(self, part: Part) -> list[Part]:
+        """The module itself, and those that are in it."""
+        return [p for p in self.parts if f"{p.path}.".startswith(f"{part.path}.")]
+
     def finding(
         self, code: str, spot: Spot, text: str, subject: str = "", *, mild: bool = False
     ) -> Finding:
@@ -149,6 +169,32 @@ def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
     """The entry for a key (or pattern)."""
     likely = (entry for pattern, entry in entries.items() if matches(pattern, key))
     return entries.get(key) or next(likely, None)
+
+
+def parts_of(
+    engine: Engine, instance: Instance, path: str = "self", deep: int = 0
+) -> Iterator[Part]:
+    """The class itself and the modules below it, the decoder layers left out."""
+    attributes = engine.attributes(instance, Role.MIDDLE)
+    layers = {
+        name.removeprefix("self."): option
+        for name, value in attributes.items()
+        for option in options_of(value)
+        if isinstance(option, Layers)
+    }
+    yield Part(instance, path, layers)
+    if deep >= _DEEP:
+        return
+    for name, value in attributes.items():
+        for option in options_of(value) if name.startswith("self.") else ():
+            attribute = name.removeprefix("self.")
+            if isinstance(option, Instance):
+                yield from parts_of(engine, option, f"{path}.{attribute}", deep + 1)
+            elif isinstance(option, Layers) and not option.partial:
+                for element in options_of(option.element):
+                    # Blocks of an encoder are many and hold no layers of their own.
+                    if isinstance(element, Instance) and element.cls.asks_for_rank:
+                        yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
 
 
 def derive(engine: Engine, cls: ClassRef) -> Stage:
