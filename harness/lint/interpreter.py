@@ -432,15 +432,12 @@ class Walker:
 
     # ---- events
 
-    def _spot(self, node: ast.AST) -> Spot:
-        return Spot(self.module, node)
-
     def _line(self, node: ast.expr) -> Spot:
         """The line of a node: a key is reported by it."""
         return Spot(self.module, node.lineno)
 
     def _note(self, code: str, node: ast.AST, text: str, subject: str = "") -> None:
-        self.trace.notes.append(Note(code, self._spot(node), text, subject))
+        self.trace.notes.append(Note(code, Spot(self.module, node), text, subject))
 
     def _use(self, value: Value) -> None:
         """The value goes somewhere: what was received has been put to use."""
@@ -458,10 +455,9 @@ class Walker:
         self, node: ast.AST, describe: Callable[[], str], *operands: Value
     ) -> frozenset[str]:
         """Note an operation on what the layers take or give; the tags of its result."""
-        if self.trace.in_loop or self.trace.in_shape_test:
+        if self.trace.in_loop or self.trace.in_shape_test or not (text := describe()):
             return NO_TAGS
-        text = describe()
-        return notes.applied(self.trace, self._spot(node), text, operands) if text else NO_TAGS
+        return notes.applied(self.trace, Spot(self.module, node), text, operands)
 
     def _read(self, key: str | None, node: ast.AST, *, certain: bool) -> Value:
         """A key is taken from the received tensors."""
@@ -470,7 +466,7 @@ class Walker:
             self.trace.open_read = True
             return Opaque(Null.NO, frozenset({"read:*"}))
         sure = certain and self.certain and "*" not in key
-        self.trace.reads.append(Read(key, sure, self._spot(node), tolerant=not certain))
+        self.trace.reads.append(Read(key, sure, Spot(self.module, node), tolerant=not certain))
         return Opaque(Null.NO if certain else Null.UNKNOWN, frozenset({f"read:{key}"}))
 
     # ---- conditions
@@ -629,8 +625,7 @@ class Walker:
         """A list or dict with an item for each of the iterable's; else one item as a pattern."""
         first, *others = node.generators
         items = self.eval(first.iter, env)
-        listed = isinstance(items, Seq) and bool(items.items) and not others
-        rounds = items.items if isinstance(items, Seq) and listed else ()
+        rounds = items.items if isinstance(items, Seq) and not others else ()
         known = isinstance(items, Seq) and not (items.open or first.ifs or others)
         scope, payload = dict(env), Payload()
         values: list[Value] = []

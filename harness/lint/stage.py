@@ -101,7 +101,7 @@ class Part:
 class Stage:
     """The contract of a class over all ranks."""
 
-    instance: Instance
+    cls: ClassRef
     forward: Function | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
@@ -111,13 +111,8 @@ class Stage:
     """How the class comes to declare nothing; empty where it does, or that cannot be told."""
     lineage: Lineage
     parts: tuple[Part, ...]
-    refuses: bool = False
+    refuses: bool
     """Does the constructor raise wherever there are more ranks than one?"""
-
-    @property
-    def cls(self) -> ClassRef:
-        """The class."""
-        return self.instance.cls
 
     @property
     def later(self) -> tuple[View, View]:
@@ -205,26 +200,22 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
     """
     engine.start()
     instance = Instance(cls)
-    definition = engine.project.find_method(cls, "forward")
+    owner, forward = engine.project.find_method(cls, "forward") or (None, None)
     views: dict[Role, View] = {}
     for role in Role:
         trace = Trace(role)
         attributes = dict(engine.attributes(instance, role))
         result: Value = UNKNOWN
-        if definition is not None:
-            owner, function = definition
+        if owner is not None and forward is not None:
             walker = Walker(engine, trace, owner.module, instance, owner)
-            given = from_runner(instance, function, role)
-            result, _ = walker.run(function, owner, instance, given, attributes)
+            given = from_runner(instance, forward, role)
+            result, _ = walker.run(forward, owner, instance, given, attributes)
         views[role] = View(role, trace, result)
-    forward_owner, forward = definition if definition is not None else (None, None)
     lineage = engine.project.lineage(cls)
     declared, undeclared = _declaration(engine, instance)
     parts = tuple(parts_of(engine, instance))
     refuses = engine.init_trace(instance, Role.MIDDLE).refuses
-    return Stage(
-        instance, forward, forward_owner, views, declared, undeclared, lineage, parts, refuses
-    )
+    return Stage(cls, forward, owner, views, declared, undeclared, lineage, parts, refuses)
 
 
 def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, str]:
