@@ -60,6 +60,7 @@ from harness.lint.values import (
     joined,
     kinds,
     nullness,
+    one_of,
     options_of,
     tags_of,
     unsure,
@@ -664,7 +665,7 @@ class Walker:
                 values = [e.value for e in owner.entries.values()]
                 if owner.packed or not all(isinstance(v, ClassValue | Partial) for v in values):
                     return UNKNOWN
-                return OneOf(tuple(values)) if len(values) > 1 else (values or [UNKNOWN])[0]
+                return one_of(values)
             case Seq():
                 index = key.value if isinstance(key, Const) else None
                 if isinstance(index, int) and -len(owner.items) <= index < len(owner.items):
@@ -705,7 +706,7 @@ class Walker:
         if isinstance(node.op, ast.Or) and nullness(values[-1]) is not Null.YES:
             # `x or y` is None only when y is.
             kept = [o for o in options_of(result) if nullness(o) is not Null.YES]
-            result = kept[0] if len(kept) == 1 else OneOf(tuple(kept)) if kept else UNKNOWN
+            result = one_of(kept)
             if isinstance(result, Opaque):
                 result = replace(result, null=nullness(values[-1]))
         return result

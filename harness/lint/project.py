@@ -48,18 +48,14 @@ class Module:
 
     path: Path
     tree: ast.Module
-    source: str
+    lines: list[str]
+    """As nodes count them."""
     classes: dict[str, ClassRef] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     imports: dict[str, ImportedName] = field(default_factory=dict)
     constants: dict[str, ast.expr] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     """Results that depend on this file alone, kept for its many heirs."""
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """The lines of the file, as nodes count them."""
-        return self.source.split("\n")
 
 
 @dataclass(eq=False)
@@ -189,7 +185,7 @@ def build_module(path: Path, source: str) -> Module:
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse` does.
     """
-    module = Module(path, ast.parse(source, filename=str(path)), source)
+    module = Module(path, ast.parse(source, filename=str(path)), source.split("\n"))
     body = flat(module.tree.body)
     module.constants.update(_assignments(body))
     for statement in body:
