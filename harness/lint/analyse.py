@@ -7,7 +7,6 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ T = TypeVar("T")
 
 _FEW_FILES = 12
 """Below this a second process costs more than it saves."""
+_PARTS = 16
 
 
 def lint_paths(
@@ -216,19 +216,27 @@ def _judge(
 
 
 def _judge_in_parts(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
-    """Judge files in processes, each its own part of them.
+    """Judge files in processes that each take the next part when they are free.
 
     Neighbours import each other, and what one process has parsed the others parse again: so a part
     is a stretch of the list.
     """
-    size = -(-len(files) // workers)
-    own, *parts = (files[start : start + size] for start in range(0, len(files), size))
+    size = -(-len(files) // _PARTS)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    left, end = os.pipe()
+    os.write(end, bytes(range(len(parts))))
+    os.close(end)
 
-    def judge(part: Sequence[Path]) -> list[JudgedFile]:
-        return [judge_file(engine, path.absolute()) for path in part]
+    def judge() -> dict[int, list[JudgedFile]]:
+        taken = (number for (number,) in iter(lambda: os.read(left, 1), b""))
+        return {n: [judge_file(engine, path.absolute()) for path in parts[n]] for n in taken}
 
-    others = [_beside(partial(judge, part)) for part in parts]
-    return judge(own) + [file for other in others for file in other()]
+    others = [_beside(judge) for _ in range(1, workers)]
+    judged = judge()
+    os.close(left)
+    for other in others:
+        judged |= other()
+    return [file for number in range(len(parts)) for file in judged[number]]
 
 
 def _beside(work: Callable[[], T]) -> Callable[[], T]:
