@@ -7,7 +7,6 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ T = TypeVar("T")
 
 _FEW_FILES = 12
 """Below this a second process costs more than it saves."""
+_PARTS = 16
 
 
 def lint_paths(
@@ -206,7 +206,7 @@ def _judge(
         files = found()
         if len(files) < _FEW_FILES or workers < 2:
             return [*judged, *(judge_file(engine, path.absolute()) for path in files)]
-        return [*judged, *_judge_in_turns(engine, files, workers)]
+        return [*judged, *_judge_in_parts(engine, files, workers)]
     finally:
         # What was made meanwhile counts as old, which is looked through seldom.
         gc.freeze()
@@ -215,30 +215,28 @@ def _judge(
             gc.enable()
 
 
-def _judge_in_turns(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
-    """Judge files in processes that each take the next one when they are free.
+def _judge_in_parts(engine: Engine, files: Sequence[Path], workers: int) -> list[JudgedFile]:
+    """Judge files in processes that each take the next part when they are free.
 
-    Neighbours import each other, and what one process has parsed the others parse again. So one
-    goes from the first file on, one from the last one back, and both until none is left.
+    Neighbours import each other, and what one process has parsed the others parse again: so a part
+    is a stretch of the list.
     """
-    # At most 2000 numbers of two bytes, which the smallest pipe takes at once.
-    size = len(files) // 2000 + 1
+    size = -(-len(files) // _PARTS)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    numbers = range(len(parts))
-    left, *ends = map(_filled_pipe, (numbers, numbers, reversed(numbers)))
+    left, end = os.pipe()
+    os.write(end, bytes(range(len(parts))))
+    os.close(end)
 
-    def judge(worker: int) -> dict[int, list[JudgedFile]]:
-        end = ends[worker % 2]
-        taken = (_next_number(end) for _ in iter(lambda: os.read(left, 2), b""))
+    def judge() -> dict[int, list[JudgedFile]]:
+        taken = (number for (number,) in iter(lambda: os.read(left, 1), b""))
         return {n: [judge_file(engine, path.absolute()) for path in parts[n]] for n in taken}
 
-    others = [_beside(partial(judge, worker)) for worker in range(1, workers)]
-    judged = judge(0)
-    for pipe in (left, *ends):
-        os.close(pipe)
+    others = [_beside(judge) for _ in range(1, workers)]
+    judged = judge()
+    os.close(left)
     for other in others:
         judged |= other()
-    return [file for number in numbers for file in judged[number]]
+    return [file for number in range(len(parts)) for file in judged[number]]
 
 
 def _beside(work: Callable[[], T]) -> Callable[[], T]:
@@ -263,15 +261,3 @@ def _beside(work: Callable[[], T]) -> Callable[[], T]:
         return result
 
     return outcome
-
-
-def _filled_pipe(numbers: Iterable[int]) -> int:
-    """A pipe that gives numbers, two bytes each, and then ends."""
-    pipe, end = os.pipe()
-    os.write(end, b"".join(number.to_bytes(2, "big") for number in numbers))
-    os.close(end)
-    return pipe
-
-
-def _next_number(pipe: int) -> int:
-    return int.from_bytes(os.read(pipe, 2), "big")

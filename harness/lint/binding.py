@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from harness.lint.trace import Role
 from harness.lint.tree import Function, defaults_of, is_none, parameter_names
@@ -57,14 +57,6 @@ class Arguments:
             for value in self.all
             for option in options_of(value)
         )
-
-    def behind(self, args: Iterable[Value], keywords: Mapping[str, Value]) -> Arguments:
-        """The same call with more arguments in front, as `partial` gives them."""
-        return replace(self, args=[*args, *self.args], keywords={**keywords, **self.keywords})
-
-    def without_first(self) -> Arguments:
-        """The same call without its first argument: `Base.__init__(self, ...)`."""
-        return replace(self, args=self.args[1:])
 
 
 def bind(

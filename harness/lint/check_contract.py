@@ -9,8 +9,7 @@ from dataclasses import replace
 from harness.lint.conditions import place_of
 from harness.lint.engine import Engine
 from harness.lint.project import Spot
-from harness.lint.report import Finding, Severity
-from harness.lint.rules import finding
+from harness.lint.report import Finding
 from harness.lint.stage import DECLARE, Stage, View, lookup
 from harness.lint.trace import Read, Role
 from harness.lint.tree import find, parameter_names
@@ -33,8 +32,10 @@ def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
         yield from _declared_keys(stage)
 
 
-def _about(stage: Stage, code: str, key: str, spot: Spot, text: str) -> Finding:
-    return finding(code, spot, f'"{key}" {text}', symbol=f"{stage.cls.name}.{key}")
+def _about(
+    stage: Stage, code: str, key: str, spot: Spot, text: str, *, mild: bool = False
+) -> Finding:
+    return stage.finding(code, spot, f'"{key}" {text}', key, mild=mild)
 
 
 # ---- the class that claims PP
@@ -51,7 +52,7 @@ def _wrapper(engine: Engine, stage: Stage) -> Iterator[Finding]:
     # A class without a constructor is a base for others, which set the declaration up.
     if stage.undeclared and engine.project.find_method(cls, "__init__") is not None:
         text = f"{cls.name} claims SupportsPP, but {stage.undeclared} {DECLARE}"
-        yield finding("PP301", Spot(cls.module, cls.node), text, symbol=cls.name)
+        yield stage.finding("PP301", Spot(cls.module, cls.node), text)
     if passed:
         yield from _path(stage, forward)
 
@@ -62,7 +63,7 @@ def _path(stage: Stage, forward: ast.AST) -> Iterator[Finding]:
     dropped = [note for trace in later for note in trace.noted("PP303")]
     touched = [note for trace in senders for note in trace.noted("PP304")]
     for note in (*dropped, *touched):
-        yield finding(note.code, note.spot, note.text, symbol=cls.name)
+        yield stage.finding(note.code, note.spot, note.text, note.subject)
     assert stage.forward_owner is not None
     spot = Spot(stage.forward_owner.module, forward)
     if not any(v.sends or v.passes_on for v in stage.senders):
@@ -70,19 +71,19 @@ def _path(stage: Stage, forward: ast.AST) -> Iterator[Finding]:
         refuses = nullness(stage.views[Role.MIDDLE].result) is Null.YES
         if not refuses and not touched and not any(trace.noted("PP202") for trace in senders):
             text = f"no path of {cls.name}.forward returns IntermediateTensors"
-            yield finding("PP305", spot, text, symbol=cls.name)
+            yield stage.finding("PP305", spot, text)
     elif keeping := [view for view in stage.senders if view.keeps and not view.passes_on]:
-        verb = "can return" if all(view.sends for view in keeping) else "returns"
+        maybe = all(view.sends for view in keeping)
+        verb = "can return" if maybe else "returns"
         text = (
             f"{cls.name}.forward {verb} a tensor on the {keeping[0].role} rank, which has to send"
         )
-        about = finding("PP305", spot, text, symbol=cls.name)
-        yield replace(about, severity=Severity.WARNING) if verb == "can return" else about
+        yield stage.finding("PP305", spot, text, mild=maybe)
     elif stage.sends_itself and not dropped:
         silent = not any(trace.reads or trace.open_read for trace in later)
         if silent and any(trace.receivers for trace in later):
             text = f"{cls.name} sends IntermediateTensors, but no later rank reads what it gets"
-            yield finding("PP307", spot, text, symbol=cls.name)
+            yield stage.finding("PP307", spot, text)
 
 
 # ---- keys
@@ -110,8 +111,8 @@ def _read_never_sent(stage: Stage) -> Iterator[Finding]:
         by_first, by_middle = _sent(first, key), _sent(middle, key)
         if by_first is None and by_middle is None:
             if not (first.is_open or middle.is_open):
-                about = _about(stage, "PP101", key, read.spot, "is read here but no rank sends it")
-                yield replace(about, severity=Severity.WARNING) if read.tolerant else about
+                text = "is read here but no rank sends it"
+                yield _about(stage, "PP101", key, read.spot, text, mild=read.tolerant)
         elif by_middle is None and not middle.is_open:
             if stage.views[Role.LAST].reads_of(key):
                 text = "is read here and sent by the first rank, but not by a middle rank"
@@ -194,22 +195,18 @@ def _unused_reads(stage: Stage) -> Iterator[Finding]:
 def _values(stage: Stage) -> Iterator[Finding]:
     for view in stage.views.values():
         for note in view.trace.noted("PP202"):
-            symbol = f"{stage.cls.name}.{note.subject}"
-            yield finding("PP202", note.spot, note.text, symbol=symbol)
+            yield stage.finding("PP202", note.spot, note.text, note.subject)
     without: set[tuple[str, Spot]] = set()
     for view in stage.senders:
         for payload in view.sends:
             for key, entry in payload.entries.items():
                 null = nullness(entry.value)
                 # Put in under a condition: likely the one under which there is a tensor.
-                is_none = null is Null.YES or (null is Null.MAYBE and entry.certain)
-                if is_none and (key, entry.spot) not in without:
+                maybe = null is Null.MAYBE and entry.certain
+                if (null is Null.YES or maybe) and (key, entry.spot) not in without:
                     without.add((key, entry.spot))
-                    verb = "is" if null is Null.YES else "can be"
-                    text = f"{verb} None when the {view.role} rank sends"
-                    about = _about(stage, "PP201", key, entry.spot, text)
-                    maybe = null is not Null.YES
-                    yield replace(about, severity=Severity.WARNING) if maybe else about
+                    text = f"{'can be' if maybe else 'is'} None when the {view.role} rank sends"
+                    yield _about(stage, "PP201", key, entry.spot, text, mild=maybe)
                 if (key, entry.spot) not in without:
                     yield from _layout(stage, key, entry)
 

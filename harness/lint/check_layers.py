@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from harness.lint.engine import Engine
 from harness.lint.loops import carried_names, layer_calls
-from harness.lint.parts import Method, iterated, layer_paths, methods_of
-from harness.lint.project import Spot
+from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
-from harness.lint.stage import Stage
+from harness.lint.stage import Part, Stage
 from harness.lint.trace import Role
-from harness.lint.tree import dotted, find, is_name, keyword, names_in, walk
+from harness.lint.tree import Function, dotted, find, is_name, keyword, names_in, walk
 from harness.lint.values import Instance, Layers
 
 # Words that show that the code at hand knows that layers may be missing.
@@ -31,19 +30,46 @@ _NEVER_WITH_PP = ("update_physical_experts_metadata",)
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """All findings about missing layers of a class and the modules in it."""
     for part in stage.parts:
-        paths = layer_paths(stage.parts, part.path)
+        paths = _layer_paths(stage, part)
         in_pp = bool(stage.senders[0].sends)
         split = tuple(sorted((path, layers.partial) for path, layers in paths.items()))
-        for method in methods_of(engine, part.cls) if paths else ():
-            if method.node.name in _NEVER_WITH_PP:
+        methods = engine.project.lineage(part.cls).methods
+        for owner, method in methods.values() if paths else ():
+            if method.name in _NEVER_WITH_PP:
                 continue
             # Heirs share their methods, and ask the same of them.
-            memo = method.owner.module.memo
-            key = ("layers", method.node, split, in_pp)
+            memo = owner.module.memo
+            key = ("layers", method, split, in_pp)
             if key not in memo:
-                memo[key] = list(_Reader(method, paths, in_pp).findings())
+                memo[key] = list(_Reader(owner, method, paths, in_pp).findings())
             yield from memo[key]
     yield from _modules(engine, stage)
+
+
+def _layer_paths(stage: Stage, base: Part) -> dict[str, Layers]:
+    """Expressions in a module that name a list of layers: `self.layers`, `self.model.layers`."""
+    return {
+        f"self{part.path.removeprefix(base.path)}.{name}": layers
+        for part in stage.below(base)
+        for name, layers in part.layers.items()
+    }
+
+
+def _iterated(node: ast.expr) -> tuple[str, bool]:
+    """A `for` runs over a dotted list, and over all of it or a part.
+
+    Looks through enumerate, zip, reversed, list and islice.
+    """
+    if isinstance(node, ast.Call) and node.args:
+        name = dotted(node.func).rsplit(".", 1)[-1]
+        if name in ("enumerate", "reversed", "list", "zip", "tqdm"):
+            return _iterated(node.args[0])
+        if name == "islice":
+            return _iterated(node.args[0])[0], False
+        return "", True
+    if isinstance(node, ast.Subscript):
+        return dotted(node.value), False
+    return dotted(node), True
 
 
 def _is_aware(node: ast.AST) -> bool:
@@ -58,14 +84,15 @@ def _is_aware(node: ast.AST) -> bool:
 class _Reader:
     """One method, read as text, and the lists of layers that it can name."""
 
-    method: Method
+    owner: ClassRef
+    method: Function
     paths: dict[str, Layers]
     in_pp: bool
     """Does the model send anything?"""
 
     def findings(self) -> Iterator[Finding]:
         """What the method takes for granted of layers that a rank may lack."""
-        node = self.method.node
+        node = self.method
         if names_in(node).isdisjoint({"start_layer", *(p.rpartition(".")[2] for p in self.paths)}):
             return
         aware = _is_aware(node)
@@ -86,7 +113,9 @@ class _Reader:
                     yield self._finding("PP403", part, f"{text} layer")
 
     def _finding(self, code: str, node: ast.AST, text: str) -> Finding:
-        return finding(code, Spot(self.method.module, node), text, symbol=self.method.symbol)
+        # The class that holds the code, whichever heir was asked.
+        symbol = f"{self.owner.name}.{self.method.name}"
+        return finding(code, Spot(self.owner.module, node), text, symbol=symbol)
 
     def _fixed_layer(self, node: ast.expr) -> str:
         """`self.layers[0]` and the like, for a list of which this rank holds a part."""
@@ -98,7 +127,7 @@ class _Reader:
         return ast.unparse(node) if known else ""
 
     def _sending_loop(self, node: ast.For) -> Iterator[Finding]:
-        listed, whole = iterated(node.iter)
+        listed, whole = _iterated(node.iter)
         if isinstance(node.iter, ast.Call) and dotted(node.iter.func) == "range":
             listed = self._indexed(node)
         layers = self.paths.get(listed)
@@ -113,11 +142,11 @@ class _Reader:
             yield self._finding("PP402", node, f"every rank holds and runs all of {listed}")
 
     def _other_loop(self, node: ast.For, *, aware: bool) -> Iterator[Finding]:
-        listed, whole = iterated(node.iter)
+        listed, whole = _iterated(node.iter)
         layers = self.paths.get(listed)
         if layers is None or not whole or not layers.partial:
             return
-        if not aware and self.method.node.name == "forward" and layer_calls(node):
+        if not aware and self.method.name == "forward" and layer_calls(node):
             text = f"{listed} is split by make_layers, but what this rank's part computes is "
             yield self._finding("PP407", node, f"{text}not sent on")
         elif not _is_aware(node):
@@ -127,7 +156,7 @@ class _Reader:
         """Does every rank take the state of the model through the list?"""
         if not carried_names(node):
             return False
-        for part in find(self.method.node, ast.If):
+        for part in find(self.method, ast.If):
             test, body = ast.unparse(part.test), part.body
             if _OF_ONE_RANK.search(test) and any(node in walk(statement) for statement in body):
                 return False
@@ -177,7 +206,7 @@ class _Reader:
             ) if keyword(call, "start") is None and not isinstance(sliced, ast.Name):
                 if "start_layer" not in ast.unparse(sliced):
                     return
-                layers = self.paths.get(iterated(sliced)[0])
+                layers = self.paths.get(_iterated(sliced)[0])
                 if layers is not None and _ignored_by_layer(node, layers, index):
                     return
                 use = _number_use(node, index)
@@ -223,8 +252,8 @@ def _modules(engine: Engine, stage: Stage) -> Iterator[Finding]:
             for note in trace.noted("PP405"):
                 ranks.setdefault((note.text, note.subject, note.spot), []).append(role.value)
             for note in trace.noted("PP502") if role is Role.LAST else ():
-                yield finding("PP502", note.spot, note.text, symbol=stage.cls.name)
+                yield stage.finding("PP502", note.spot, note.text)
     for (owner, name, spot), roles in ranks.items():
         where = " and ".join(dict.fromkeys(roles))
         text = f"{owner} is a PPMissingLayer on the {where} rank; it has no .{name}"
-        yield finding("PP405", spot, text, symbol=f"{stage.cls.name}.{name}")
+        yield stage.finding("PP405", spot, text, name)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from harness.lint.engine import Engine
 from harness.lint.liveness import is_read, place_text, written
-from harness.lint.parts import methods_of
 from harness.lint.project import ClassRef, Spot
 from harness.lint.report import Finding
 from harness.lint.rules import finding
@@ -49,8 +48,8 @@ def _of_layer(
         **dict.fromkeys(_of_everybody(owner, written_forward), ""),
         **_injected(engine, layer, maker),
     }
-    methods = [method.node for method in methods_of(engine, layer)]
-    shared = {r: e for r, e in shared.items() if any(written(method, r) for method in methods)}
+    methods = engine.project.lineage(layer).methods.values()
+    shared = {r: e for r, e in shared.items() if any(written(method, r) for _, method in methods)}
     if not shared:
         return
     forward = _Inliner(engine, layer, written_forward).visit(copy.deepcopy(written_forward))

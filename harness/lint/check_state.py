@@ -6,7 +6,6 @@ import ast
 from collections.abc import Iterator
 
 from harness.lint.report import Finding
-from harness.lint.rules import finding
 from harness.lint.stage import Stage, asserts_start
 from harness.lint.trace import Note, Role
 from harness.lint.values import NO_TAGS, Null, kinds, tags_of
@@ -16,8 +15,7 @@ def check(stage: Stage) -> Iterator[Finding]:
     """All findings about state outside of IntermediateTensors."""
     yield from _loop_state(stage)
     for note in _first_rank_arguments(stage):
-        symbol = f"{stage.cls.name}.{note.subject}" if note.subject else stage.cls.name
-        yield finding(note.code, note.spot, note.text, symbol=symbol)
+        yield stage.finding(note.code, note.spot, note.text, note.subject)
     yield from _layer_inputs(stage)
     yield from _repeated_ends(stage)
     yield from _swapped_keys(stage)
@@ -30,12 +28,12 @@ def _repeated_ends(stage: Stage) -> Iterator[Finding]:
         for step, spot in middle.applied.items():
             if step.phase == "before" and step.tag in carried.initial and step in first.applied:
                 text = f"`{name}` is transformed here on every rank, on top of what was received"
-                yield finding("PP605", spot, text, symbol=f"{stage.cls.name}.{name}")
+                yield stage.finding("PP605", spot, text, name)
     sent = stage.views[Role.MIDDLE].sent_tags
     for step, spot in middle.applied.items():
         if step.phase == "after" and step.tag in sent and step in last.applied:
             text = f"`{step.text}` is applied behind this rank's last layer, before every boundary"
-            yield finding("PP610", spot, text, symbol=f"{stage.cls.name}.{step.text}")
+            yield stage.finding("PP610", spot, text, step.text)
 
 
 def _swapped_keys(stage: Stage) -> Iterator[Finding]:
@@ -54,7 +52,7 @@ def _swapped_keys(stage: Stage) -> Iterator[Finding]:
         keys = [tag.removeprefix("read:") for tag in sorted(starts)]
         if keys and all(other in sent and sent[other][1] != states for other in keys):
             text = f'`{name}` is sent as "{key}", and starts from "{keys[0]}" on the next rank'
-            yield finding("PP612", spot, text, symbol=f"{stage.cls.name}.{key}")
+            yield stage.finding("PP612", spot, text, key)
 
 
 def _first_rank_arguments(stage: Stage) -> Iterator[Note]:
@@ -72,9 +70,8 @@ def _first_rank_arguments(stage: Stage) -> Iterator[Note]:
 
 def _wants_raw_tokens(stage: Stage) -> bool:
     """Does the class ask the runner for input_ids on every rank?"""
-    flags = [ref.attributes.get("requires_raw_input_tokens") for ref in stage.lineage]
-    first = next((flag for flag in flags if flag is not None), None)
-    return isinstance(first, ast.Constant) and first.value is True
+    _, flag = stage.lineage.attribute("requires_raw_input_tokens") or (None, None)
+    return isinstance(flag, ast.Constant) and flag.value is True
 
 
 def _layer_inputs(stage: Stage) -> Iterator[Finding]:
@@ -92,13 +89,13 @@ def _layer_inputs(stage: Stage) -> Iterator[Finding]:
         )
         if not sent and not asserts_start(spot.module):
             text = f"layers use `{name}`, which only the first rank is given and no key carries on"
-            yield finding("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
+            yield stage.finding("PP607", spot, text, name)
     later = stage.views[Role.MIDDLE].trace.layer_arguments
     for name, (null, spot) in first.trace.layer_arguments.items():
         is_lost = later.get(name, (Null.UNKNOWN, spot))[0] is Null.YES and null is not Null.YES
         if is_lost and name not in first.trace.loop_inputs and not asserts_start(spot.module):
             text = f"layers are given `{name}`, which is None on later ranks"
-            yield finding("PP607", spot, text, symbol=f"{stage.cls.name}.{name}")
+            yield stage.finding("PP607", spot, text, name)
 
 
 def _loop_state(stage: Stage) -> Iterator[Finding]:
@@ -115,4 +112,4 @@ def _loop_state(stage: Stage) -> Iterator[Finding]:
         if not carried.by_layers and asserts_start(carried.spot.module):
             continue
         text = f"`{name}` goes from layer to layer, but starts fresh on every rank"
-        yield finding("PP601", carried.spot, text, symbol=f"{stage.cls.name}.{name}")
+        yield stage.finding("PP601", carried.spot, text, name)

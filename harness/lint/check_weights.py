@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from harness.lint.engine import Engine
 from harness.lint.project import ClassRef, Spot
-from harness.lint.report import Finding, Severity
+from harness.lint.report import Finding
 from harness.lint.rules import finding
 from harness.lint.stage import Stage
 from harness.lint.tree import FUNCTIONS, Function, dotted, find, parameter_names, walk
@@ -20,8 +19,7 @@ _ENDS = (ast.Continue, ast.Return, ast.Break, ast.Raise)
 def check(engine: Engine, stage: Stage) -> Iterator[Finding]:
     """Unguarded look-ups in every load_weights that sees decoder layers of this model."""
     for part in stage.parts:
-        below = [p for p in stage.parts if f"{p.path}.".startswith(f"{part.path}.")]
-        if any(layers.partial for p in below for layers in p.layers.values()):
+        if any(layers.partial for p in stage.below(part) for layers in p.layers.values()):
             definition = engine.project.find_method(part.cls, "load_weights")
             if definition is not None:
                 yield from _load(*definition)
@@ -33,9 +31,8 @@ def _load(owner: ClassRef, load: Function) -> Iterator[Finding]:
         if not _is_guarded(lookup, load, tables) and not _by_callers(lookup, load, tables):
             text = f"{ast.unparse(lookup)} is looked up without asking whether this rank has it"
             symbol = f"{owner.name}.{load.name}"
-            about = finding("PP501", Spot(owner.module, lookup), text, symbol=symbol)
-            optional = _is_optional(lookup, load)
-            yield replace(about, severity=Severity.WARNING) if optional else about
+            mild = _is_optional(lookup, load)
+            yield finding("PP501", Spot(owner.module, lookup), text, symbol=symbol, mild=mild)
 
 
 def _tables(function: Function) -> set[str]:

@@ -12,7 +12,6 @@ from harness.lint.trace import Role
 from harness.lint.tree import dotted, is_none, last_name
 from harness.lint.values import (
     NONE,
-    PRESENT,
     UNKNOWN,
     Const,
     Env,
@@ -27,6 +26,7 @@ from harness.lint.values import (
     Value,
     kinds,
     nullness,
+    one_of,
     options_of,
 )
 
@@ -168,14 +168,12 @@ def refine(node: ast.expr, env: Env, truth: bool) -> Env:
         return env
     if place is None:
         return env
-    held = env.get(place)
-    if held is None:
-        env[place] = PRESENT if present else NONE
-    elif isinstance(held, Opaque):
+    held = env.get(place, UNKNOWN)
+    if isinstance(held, Opaque):
         env[place] = Opaque(Null.NO if present else Null.YES, held.tags)
     elif isinstance(held, OneOf) and present:
         kept = [o for o in held.options if nullness(o) is not Null.YES]
         kept = [replace(o, null=Null.NO) if isinstance(o, Opaque) else o for o in kept]
         if kept:
-            env[place] = kept[0] if len(kept) == 1 else OneOf(tuple(kept))
+            env[place] = one_of(kept)
     return env

@@ -123,7 +123,7 @@ def _imported(
     """
     folder = str(path.parent)
     for dots, module, listed in _imports(source):
-        base = folder.rsplit("/", len(dots) - 1)[0] if dots else _root_of(folder)
+        base = folder.rsplit("/", len(dots) - 1)[0] if dots else package_root(Path(folder))
         if base is None:
             continue
         target = f"{base}/{module.replace('.', '/')}" if module else str(base)
@@ -145,8 +145,3 @@ def _imports(source: str) -> Iterator[tuple[str, str, str]]:
 def _names(listed: str) -> dict[str, str]:
     """The names that an import statement gives a file, with what each is in the other one."""
     return {alias or name: name for name, alias in _NAME.findall(_COMMENT.sub("", listed))}
-
-
-@lru_cache(maxsize=256)
-def _root_of(folder: str) -> Path | None:
-    return package_root(Path(folder, "__init__.py"))

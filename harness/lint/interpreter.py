@@ -60,6 +60,7 @@ from harness.lint.values import (
     joined,
     kinds,
     nullness,
+    one_of,
     options_of,
     tags_of,
     unsure,
@@ -432,15 +433,12 @@ class Walker:
 
     # ---- events
 
-    def _spot(self, node: ast.AST) -> Spot:
-        return Spot(self.module, node)
-
     def _line(self, node: ast.expr) -> Spot:
         """The line of a node: a key is reported by it."""
         return Spot(self.module, node.lineno)
 
     def _note(self, code: str, node: ast.AST, text: str, subject: str = "") -> None:
-        self.trace.notes.append(Note(code, self._spot(node), text, subject))
+        self.trace.notes.append(Note(code, Spot(self.module, node), text, subject))
 
     def _use(self, value: Value) -> None:
         """The value goes somewhere: what was received has been put to use."""
@@ -458,10 +456,9 @@ class Walker:
         self, node: ast.AST, describe: Callable[[], str], *operands: Value
     ) -> frozenset[str]:
         """Note an operation on what the layers take or give; the tags of its result."""
-        if self.trace.in_loop or self.trace.in_shape_test:
+        if self.trace.in_loop or self.trace.in_shape_test or not (text := describe()):
             return NO_TAGS
-        text = describe()
-        return notes.applied(self.trace, self._spot(node), text, operands) if text else NO_TAGS
+        return notes.applied(self.trace, Spot(self.module, node), text, operands)
 
     def _read(self, key: str | None, node: ast.AST, *, certain: bool) -> Value:
         """A key is taken from the received tensors."""
@@ -470,7 +467,7 @@ class Walker:
             self.trace.open_read = True
             return Opaque(Null.NO, frozenset({"read:*"}))
         sure = certain and self.certain and "*" not in key
-        self.trace.reads.append(Read(key, sure, self._spot(node), tolerant=not certain))
+        self.trace.reads.append(Read(key, sure, Spot(self.module, node), tolerant=not certain))
         return Opaque(Null.NO if certain else Null.UNKNOWN, frozenset({f"read:{key}"}))
 
     # ---- conditions
@@ -629,8 +626,7 @@ class Walker:
         """A list or dict with an item for each of the iterable's; else one item as a pattern."""
         first, *others = node.generators
         items = self.eval(first.iter, env)
-        listed = isinstance(items, Seq) and bool(items.items) and not others
-        rounds = items.items if isinstance(items, Seq) and listed else ()
+        rounds = items.items if isinstance(items, Seq) and not others else ()
         known = isinstance(items, Seq) and not (items.open or first.ifs or others)
         scope, payload = dict(env), Payload()
         values: list[Value] = []
@@ -669,7 +665,7 @@ class Walker:
                 values = [e.value for e in owner.entries.values()]
                 if owner.packed or not all(isinstance(v, ClassValue | Partial) for v in values):
                     return UNKNOWN
-                return OneOf(tuple(values)) if len(values) > 1 else (values or [UNKNOWN])[0]
+                return one_of(values)
             case Seq():
                 index = key.value if isinstance(key, Const) else None
                 if isinstance(index, int) and -len(owner.items) <= index < len(owner.items):
@@ -710,7 +706,7 @@ class Walker:
         if isinstance(node.op, ast.Or) and nullness(values[-1]) is not Null.YES:
             # `x or y` is None only when y is.
             kept = [o for o in options_of(result) if nullness(o) is not Null.YES]
-            result = kept[0] if len(kept) == 1 else OneOf(tuple(kept)) if kept else UNKNOWN
+            result = one_of(kept)
             if isinstance(result, Opaque):
                 result = replace(result, null=nullness(values[-1]))
         return result
@@ -754,10 +750,10 @@ class Walker:
                     self._note("PP405", node, ast.unparse(node.value), name)
                 return UNKNOWN
             case Instance():
-                attributes = self.engine.known_attributes(owner, self.trace.role)
-                if attributes is None:
+                built = self.engine.built(owner, self.trace.role)
+                if built is None:
                     return UNKNOWN
-                held = attributes.get(f"self.{name}") or self._class_attribute(owner, name, {})
+                held = built[0].get(f"self.{name}") or self._class_attribute(owner, name, {})
                 return held or Opaque(tags=frozenset({f"attr:{name}"}))
             case Opaque():
                 if owner.null is Null.YES and certain and self.certain:
@@ -783,14 +779,14 @@ class Walker:
             if any(dotted(d).endswith("property") for d in method.decorator_list):
                 return self.run(method, holder, owner, {"self": owner}, entries_of(env))[0]
             return Bound(owner, name)
-        for ref in self.project.lineage(owner.cls).classes:
-            if name in ref.attributes:
-                value = ref.attributes[name]
-                if isinstance(value, ast.Constant | ast.List | ast.Tuple):
-                    return self.eval(value, {})
-                held = self.project.find_class(ref.module, dotted(value)) if dotted(value) else None
-                return ClassValue(held) if held is not None else UNKNOWN
-        return None
+        assigned = self.project.lineage(owner.cls).attribute(name)
+        if assigned is None:
+            return None
+        ref, value = assigned
+        if isinstance(value, ast.Constant | ast.List | ast.Tuple):
+            return self.eval(value, {})
+        held = self.project.find_class(ref.module, dotted(value)) if dotted(value) else None
+        return ClassValue(held) if held is not None else UNKNOWN
 
     # ---- calls
 
@@ -951,7 +947,9 @@ class Walker:
                 options = options_given(constructor[1], given) if constructor is not None else ()
                 return Instance(function.cls, options)
             case Partial():
-                behind = given.behind(function.args, dict(function.keywords))
+                args = [*function.args, *given.args]
+                keywords = {**dict(function.keywords), **given.keywords}
+                behind = replace(given, args=args, keywords=keywords)
                 return self._apply(function.target, behind, env)
             case Closure():
                 return self._run_function(function, given)
@@ -1034,12 +1032,10 @@ class Walker:
             memo[key] = notes.returned_items(value for value, _ in inside.returns)
         tags = derived(given.tags)
         bound = self._bind(method, given, module, owner.module) if memo[key] else {}
-        items = [
-            bound[item.parameter]
-            if item.parameter in bound
-            else Opaque(item.null, tags | {f"dtype:{dtype}" for dtype in item.dtypes})
-            for item in memo[key]
-        ]
+        items: list[Value] = []
+        for item in memo[key]:
+            made = Opaque(item.null, tags | item.tags)
+            items.append(next((bound[name] for name in kinds(item, "same:")), made))
         if len(items) == 1:
             return items[0]
         return Seq(tuple(items)) if items else Opaque(tags=tags)
@@ -1072,7 +1068,7 @@ class Walker:
                 of_self = bool(given.args) and isinstance(given.args[0], Instance)
                 if definition is None or not of_self or self.self_value is None:
                     return self._unknown(given)
-                rest = given.without_first()
+                rest = replace(given, args=given.args[1:])
                 return self._run_method(*definition, self.self_value, rest, env)
             case Instance():
                 return self._run_own_method(owner, name, given, env)

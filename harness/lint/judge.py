@@ -9,13 +9,12 @@ from symtable import symtable
 
 from harness.errors import BadInputError
 from harness.lint import check_contract, check_layers, check_shared, check_state, check_weights
-from harness.lint.engine import Engine, OutOfStepsError, is_harmless
-from harness.lint.parts import parts_of
+from harness.lint.engine import Engine, OutOfStepsError
 from harness.lint.project import ClassRef, Module, Spot, build_module
 from harness.lint.report import Finding
 from harness.lint.rules import about_file, finding
 from harness.lint.sources import concerns_pp, read_source
-from harness.lint.stage import derive
+from harness.lint.stage import derive, parts_of
 from harness.lint.values import Instance
 from harness.lint.waivers import Waiver, waivers_in
 
@@ -60,8 +59,9 @@ def judge_file(engine: Engine, path: Path) -> JudgedFile:
 
 def _judge_module(engine: Engine, module: Module) -> tuple[list[Finding], int]:
     project = engine.project
-    cyclic = [cls for cls in module.refs.values() if project.lineage(cls).cyclic]
-    claiming = [cls for cls in module.refs.values() if project.claims_pp(cls) and cls not in cyclic]
+    cyclic = [cls for cls in module.classes.values() if project.lineage(cls).cyclic]
+    others = [cls for cls in module.classes.values() if cls not in cyclic]
+    claiming = [cls for cls in others if project.claims_pp(cls)]
     by_class = {cls: list(_judge_class(engine, cls)) for cls in claiming}
     findings = list(_read_elsewhere(engine, by_class))
     findings += (
@@ -106,9 +106,8 @@ def _judge_class(engine: Engine, cls: ClassRef) -> Iterator[Finding]:
     except (OutOfStepsError, RecursionError):
         yield _of_class("PP902", cls, f"{cls.name} is too deep or too long to follow")
         return
-    unknown = {name for name in engine.project.lineage(cls).unknown if not is_harmless(name)}
-    if unknown:
-        bases = ", ".join(sorted(unknown))
+    if unread := stage.lineage.unread:
+        bases = ", ".join(sorted(unread))
         yield _of_class("PP902", cls, f"bases of {cls.name} are not in this tree: {bases}")
     elif stage.forward is None:
         yield _of_class(

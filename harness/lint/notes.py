@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from harness.lint import loops
@@ -140,33 +139,25 @@ def kept_on_module(value: Value, name: str) -> Value:
     return value
 
 
-@dataclass(frozen=True)
-class Returned:
-    """An item of what a layer returns."""
+def returned_items(returns: Iterable[Value]) -> list[Opaque]:
+    """The items of what a layer returns; none where the returns differ in their form.
 
-    null: Null
-    """YES where it is None on every path."""
-    dtypes: frozenset[str]
-    """It is cast to one of these on some path."""
-    parameter: str = ""
-    """The parameter that it is, untouched on every path."""
-
-
-def returned_items(returns: Iterable[Value]) -> list[Returned]:
-    """The items of what a layer returns; none where the returns differ in their form."""
+    An item is None where it is on every path, has each dtype that it is cast to on some path, and
+    is a parameter (`same:`) where it is that, untouched, on every path.
+    """
     rows = [
         value.items if isinstance(value, Seq) and not value.open else (value,) for value in returns
     ]
     if not rows or len({len(row) for row in rows}) != 1:
         return []
-    items: list[Returned] = []
+    items: list[Opaque] = []
     for column in zip(*rows, strict=True):
-        dtypes = frozenset[str]().union(*(kinds(value, "dtype:") for value in column))
         null = {nullness(value) for value in column}
-        tags = {tag for value in column for tag in tags_of(value) or ("",)}
-        tag = tags.pop() if len(tags) == 1 and null == {Null.UNKNOWN} else ""
-        parameter = tag.removeprefix("same:") if tag.startswith("same:") else ""
-        items.append(Returned(Null.YES if null == {Null.YES} else Null.UNKNOWN, dtypes, parameter))
+        tags = NO_TAGS.union(*map(tags_of, column))
+        is_one = len(tags) == 1 and all(tags_of(value) == tags for value in column)
+        kept = ("dtype:", "same:") if is_one and null == {Null.UNKNOWN} else ("dtype:",)
+        known = Null.YES if null == {Null.YES} else Null.UNKNOWN
+        items.append(Opaque(known, frozenset(tag for tag in tags if tag.startswith(kept))))
     return items
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ _NO_MODULES = (
     *("Processor", "ProcessingInfo", "DummyInputsBuilder", "DataParser", "Config"),
     *("TensorSchema", "TypedDict", "NamedTuple", "Enum"),
 )
+# What these classes define is known without reading them: vLLM's own protocols are stubs, and
+# nn.Module and the like know nothing of PP.
+_HARMLESS = frozenset(
+    {"Module", "Protocol", "ABC", "object", "Generic", "CustomOp", "PluggableLayer"}
+)
+_HARMLESS_PROTOCOLS = ("Supports", "HasInner", "IsHybrid")
 _RANK = ("_rank", "pp_group", "PPMissingLayer", "make_layers")
 MODEL_FOLDERS = ("model_executor/models", "models")
 
@@ -42,23 +48,14 @@ class Module:
 
     path: Path
     tree: ast.Module
-    source: str
-    classes: dict[str, ast.ClassDef] = field(default_factory=dict)
+    lines: list[str]
+    """As nodes count them."""
+    classes: dict[str, ClassRef] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     imports: dict[str, ImportedName] = field(default_factory=dict)
     constants: dict[str, ast.expr] = field(default_factory=dict)
     memo: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     """Results that depend on this file alone, kept for its many heirs."""
-
-    @cached_property
-    def refs(self) -> dict[str, ClassRef]:
-        """One ClassRef per class, so that what they cache is shared."""
-        return {name: ClassRef(self, node) for name, node in self.classes.items()}
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """The lines of the file, as nodes count them."""
-        return self.source.split("\n")
 
 
 @dataclass(eq=False)
@@ -118,7 +115,35 @@ class Lineage:
 
     classes: tuple[ClassRef, ...]
     unknown: tuple[str, ...]
-    cyclic: bool = False
+    cyclic: bool
+
+    @cached_property
+    def methods(self) -> dict[str, tuple[ClassRef, Function]]:
+        """Every method that an object answers with, and the class that holds its code."""
+        methods: dict[str, tuple[ClassRef, Function]] = {}
+        for ref in self.classes:
+            for name, node in ref.methods.items():
+                methods.setdefault(name, (ref, node))
+        return methods
+
+    @cached_property
+    def asks_for_rank(self) -> bool:
+        """Does the source of any of the classes ask for the rank?"""
+        return any(ref.asks_for_rank for ref in self.classes)
+
+    @property
+    def unread(self) -> set[str]:
+        """Bases that could not be found, and may define something that PP needs."""
+        return {
+            base
+            for base in self.unknown
+            if (name := base.split(".")[-1]) not in _HARMLESS
+            and not name.startswith(_HARMLESS_PROTOCOLS)
+        }
+
+    def attribute(self, name: str) -> tuple[ClassRef, ast.expr] | None:
+        """What the body of a class assigns to a name, and the first class that does."""
+        return next(((c, c.attributes[name]) for c in self.classes if name in c.attributes), None)
 
 
 def is_stub(node: Function) -> bool:
@@ -160,7 +185,7 @@ def build_module(path: Path, source: str) -> Module:
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse` does.
     """
-    module = Module(path, ast.parse(source, filename=str(path)), source)
+    module = Module(path, ast.parse(source, filename=str(path)), source.split("\n"))
     body = flat(module.tree.body)
     module.constants.update(_assignments(body))
     for statement in body:
@@ -169,7 +194,7 @@ def build_module(path: Path, source: str) -> Module:
                 # A third of a multi-modal file; without its body the tree takes less room.
                 statement.body = []
             else:
-                module.classes[statement.name] = statement
+                module.classes[statement.name] = ClassRef(module, statement)
         elif isinstance(statement, FUNCTIONS):
             module.functions[statement.name] = statement
         elif isinstance(statement, ast.ImportFrom):
@@ -180,9 +205,10 @@ def build_module(path: Path, source: str) -> Module:
     return module
 
 
-def package_root(path: Path) -> Path | None:
-    """The folder that holds the `vllm` package of this file, or None outside of such a tree."""
-    for parent in path.parents:
+@cache
+def package_root(folder: Path) -> Path | None:
+    """The folder that holds the `vllm` package of a folder, or None outside of such a tree."""
+    for parent in (folder, *folder.parents):
         if parent.name == "vllm" and (
             (parent / "model_executor").is_dir() or (parent / "models").is_dir()
         ):
@@ -202,7 +228,6 @@ class Project:
         self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
-        self._roots: dict[Path, Path | None] = {}
         self._followed: dict[Path, bool] = {}
 
     def add(self, module: Module) -> None:
@@ -229,9 +254,7 @@ class Project:
         if target.level:
             base = reduce(lambda path, _: path.parent, range(target.level - 1), folder)
         else:
-            if folder not in self._roots:
-                self._roots[folder] = package_root(module.path) or self._root
-            root = self._roots[folder]
+            root = package_root(folder) or self._root
             if root is None or not target.module.startswith(_FOLLOWED):
                 return []
             base = root
@@ -244,7 +267,7 @@ class Project:
         """Is a relatively imported file a model file, or outside of vLLM altogether?"""
         folder = base.parent
         if folder not in self._followed:
-            root = package_root(base)
+            root = package_root(folder)
             inside = base.relative_to(root / "vllm").as_posix() if root is not None else ""
             self._followed[folder] = root is None or inside.startswith(MODEL_FOLDERS)
         return self._followed[folder]
@@ -269,7 +292,7 @@ class Project:
     def find_class(self, module: Module, name: str) -> ClassRef | None:
         """The class that a (dotted) name means in a module, through re-exports."""
         origin = self._defined(module, name)
-        return origin[0].refs.get(origin[1]) if origin is not None else None
+        return origin[0].classes.get(origin[1]) if origin is not None else None
 
     def find_function(self, module: Module, name: str) -> tuple[Module, Function] | None:
         """The function that a name means in a module, through re-exports, and its module."""
@@ -309,34 +332,22 @@ class Project:
             self._lineages[cls] = self._lineage(cls)
         return self._lineages[cls]
 
-    def _lineage(self, cls: ClassRef) -> Lineage:
-        order: list[ClassRef] = []
-        unknown: list[str] = []
-        cyclic = self._visit(cls, (), order, unknown)
-        last = {ref: index for index, ref in enumerate(order)}
-        unique = [ref for index, ref in enumerate(order) if last[ref] == index]
-        return Lineage(tuple(unique), tuple(unknown), cyclic)
-
-    def _visit(
-        self,
-        ref: ClassRef,
-        above: tuple[ClassRef, ...],
-        order: list[ClassRef],
-        unknown: list[str],
-    ) -> bool:
-        """Note a class and its bases, depth first; True when a class is its own ancestor."""
-        if ref in above:
-            return True
-        order.append(ref)
-        cyclic = False
+    def _lineage(self, ref: ClassRef, below: tuple[ClassRef, ...] = ()) -> Lineage:
+        if ref in below:
+            return Lineage((), (), cyclic=True)
+        classes, unknown, cyclic = [ref], list[str](), False
         for base in ref.node.bases:
             name = _class_name(base)
             known = self._find_base(ref, name) if name else None
-            if known is not None:
-                cyclic = self._visit(known, (*above, ref), order, unknown) or cyclic
-            else:
+            if known is None:
                 unknown.append(name or ast.unparse(base))
-        return cyclic
+                continue
+            above = self._lineage(known, (*below, ref))
+            classes += above.classes
+            unknown += above.unknown
+            cyclic = cyclic or above.cyclic
+        last_places = reversed(dict.fromkeys(reversed(classes)))
+        return Lineage(tuple(last_places), tuple(unknown), cyclic)
 
     def _find_base(self, ref: ClassRef, name: str) -> ClassRef | None:
         # `class X(X)` extends the X that the file has imported, if it has.
@@ -349,13 +360,12 @@ class Project:
         self, cls: ClassRef, name: str, after: ClassRef | None = None
     ) -> tuple[ClassRef, Function] | None:
         """The method that a class answers with; `after` starts behind a class, as super() does."""
-        passed = after is None
-        for ref in self.lineage(cls).classes:
-            if passed and name in ref.methods:
-                return ref, ref.methods[name]
-            if after is not None and ref is after:
-                passed = True
-        return None
+        lineage = self.lineage(cls)
+        if after is None:
+            return lineage.methods.get(name)
+        classes = lineage.classes
+        behind = classes[classes.index(after) + 1 :] if after in classes else ()
+        return next(((ref, ref.methods[name]) for ref in behind if name in ref.methods), None)
 
     def claims_pp(self, cls: ClassRef) -> bool:
         """Does the class promise pipeline parallelism, by SupportsPP or by `supports_pp = True`?"""

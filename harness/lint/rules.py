@@ -62,7 +62,8 @@ def about_file(code: str, path: Path | str, line: int, message: str) -> Finding:
     return Finding(code, rule.severity, str(path), line, 1, message, rule.fix, runners=runners)
 
 
-def finding(code: str, spot: Spot, message: str, *, symbol: str) -> Finding:
-    """A finding of a rule at a place, about a class (and key)."""
+def finding(code: str, spot: Spot, message: str, *, symbol: str, mild: bool = False) -> Finding:
+    """A finding of a rule at a place, about a class (and key); `mild` makes it a warning."""
     about = about_file(code, spot.module.path, spot.line, message)
-    return replace(about, column=spot.column, symbol=symbol)
+    severity = Severity.WARNING if mild else about.severity
+    return replace(about, column=spot.column, symbol=symbol, severity=severity)

@@ -1,22 +1,25 @@
-"""The contract of one class: what it declares, sends and reads on each kind of rank."""
+"""The contract of one class: its modules, and what it declares, sends and reads on each rank."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from harness.lint.binding import from_runner
 from harness.lint.engine import Engine
 from harness.lint.interpreter import Walker
-from harness.lint.parts import Part, parts_of
-from harness.lint.project import ClassRef, Module
+from harness.lint.project import ClassRef, Lineage, Module, Spot
+from harness.lint.report import Finding
+from harness.lint.rules import finding
 from harness.lint.trace import Read, Role, Trace
-from harness.lint.tree import Function, find, parameter_names
+from harness.lint.tree import KEPT, Function, find, parameter_names
 from harness.lint.values import (
     UNKNOWN,
     Entry,
     Instance,
+    Layers,
     Null,
     Opaque,
     Payload,
@@ -30,6 +33,7 @@ from harness.lint.values import (
 )
 
 DECLARE = "make_empty_intermediate_tensors"
+_DEEP = 3
 _CALL = ast.parse(f"self.{DECLARE}(batch_size, dtype, device)", mode="eval").body
 
 
@@ -79,10 +83,25 @@ class View:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A module of the model: its class, and the attribute path that leads to it from the top."""
+
+    instance: Instance
+    path: str
+    layers: dict[str, Layers]
+    """Attributes of it that are lists of layers."""
+
+    @property
+    def cls(self) -> ClassRef:
+        """The class of the module."""
+        return self.instance.cls
+
+
+@dataclass(frozen=True)
 class Stage:
     """The contract of a class over all ranks."""
 
-    instance: Instance
+    cls: ClassRef
     forward: Function | None
     forward_owner: ClassRef | None
     views: Mapping[Role, View]
@@ -90,15 +109,10 @@ class Stage:
     """The receive buffers; None where an inner model declares them that is picked at run time."""
     undeclared: str
     """How the class comes to declare nothing; empty where it does, or that cannot be told."""
-    lineage: tuple[ClassRef, ...]
+    lineage: Lineage
     parts: tuple[Part, ...]
-    refuses: bool = False
+    refuses: bool
     """Does the constructor raise wherever there are more ranks than one?"""
-
-    @property
-    def cls(self) -> ClassRef:
-        """The class."""
-        return self.instance.cls
 
     @property
     def later(self) -> tuple[View, View]:
@@ -124,6 +138,17 @@ class Stage:
         """Is the whole path known, down to the payload that is sent?"""
         return all(v.sends and not v.passes_on for v in self.senders)
 
+    def below(self, part: Part) -> list[Part]:
+        """The module itself, and those that are in it."""
+        return [p for p in self.parts if f"{p.path}.".startswith(f"{part.path}.")]
+
+    def finding(
+        self, code: str, spot: Spot, text: str, subject: str = "", *, mild: bool = False
+    ) -> Finding:
+        """A finding about the class, or about a key or variable of it."""
+        symbol = f"{self.cls.name}.{subject}" if subject else self.cls.name
+        return finding(code, spot, text, symbol=symbol, mild=mild)
+
 
 def matches(pattern: str, other: str) -> bool:
     """Do two key patterns have a key in common? `*` stands for the computed part."""
@@ -141,6 +166,32 @@ def lookup(entries: Mapping[str, Entry], key: str) -> Entry | None:
     return entries.get(key) or next(likely, None)
 
 
+def parts_of(
+    engine: Engine, instance: Instance, path: str = "self", deep: int = 0
+) -> Iterator[Part]:
+    """The class itself and the modules below it, the decoder layers left out."""
+    attributes = engine.attributes(instance, Role.MIDDLE)
+    layers = {
+        name.removeprefix("self."): option
+        for name, value in attributes.items()
+        for option in options_of(value)
+        if isinstance(option, Layers)
+    }
+    yield Part(instance, path, layers)
+    if deep >= _DEEP:
+        return
+    for name, value in attributes.items():
+        for option in options_of(value) if name.startswith("self.") else ():
+            attribute = name.removeprefix("self.")
+            if isinstance(option, Instance):
+                yield from parts_of(engine, option, f"{path}.{attribute}", deep + 1)
+            elif isinstance(option, Layers) and not option.partial:
+                for element in options_of(option.element):
+                    # Blocks of an encoder are many and hold no layers of their own.
+                    if isinstance(element, Instance) and element.cls.asks_for_rank:
+                        yield from parts_of(engine, element, f"{path}.{attribute}[]", deep + 1)
+
+
 def derive(engine: Engine, cls: ClassRef) -> Stage:
     """Walk a class's `__init__`, declaration and forward for every role.
 
@@ -149,26 +200,22 @@ def derive(engine: Engine, cls: ClassRef) -> Stage:
     """
     engine.start()
     instance = Instance(cls)
-    definition = engine.project.find_method(cls, "forward")
+    owner, forward = engine.project.find_method(cls, "forward") or (None, None)
     views: dict[Role, View] = {}
     for role in Role:
         trace = Trace(role)
         attributes = dict(engine.attributes(instance, role))
         result: Value = UNKNOWN
-        if definition is not None:
-            owner, function = definition
+        if owner is not None and forward is not None:
             walker = Walker(engine, trace, owner.module, instance, owner)
-            given = from_runner(instance, function, role)
-            result, _ = walker.run(function, owner, instance, given, attributes)
+            given = from_runner(instance, forward, role)
+            result, _ = walker.run(forward, owner, instance, given, attributes)
         views[role] = View(role, trace, result)
-    forward_owner, forward = definition if definition is not None else (None, None)
-    lineage = engine.project.lineage(cls).classes
+    lineage = engine.project.lineage(cls)
     declared, undeclared = _declaration(engine, instance)
     parts = tuple(parts_of(engine, instance))
     refuses = engine.init_trace(instance, Role.MIDDLE).refuses
-    return Stage(
-        instance, forward, forward_owner, views, declared, undeclared, lineage, parts, refuses
-    )
+    return Stage(cls, forward, owner, views, declared, undeclared, lineage, parts, refuses)
 
 
 def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, str]:
@@ -178,7 +225,7 @@ def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, st
     held = env.get(f"self.{DECLARE}")
     if held is None and engine.project.find_method(cls, DECLARE) is None:
         # The protocol's stub alone answers, and returns None.
-        return None, "nothing defines" if engine.is_closed(cls) else ""
+        return None, "" if engine.project.lineage(cls).unread else "nothing defines"
     value = Walker(engine, Trace(Role.MIDDLE), cls.module, instance, cls).eval(_CALL, env)
     payloads = [o for o in options_of(value) if isinstance(o, Payload)]
     others = [o for o in options_of(value) if not isinstance(o, Payload)]
@@ -190,14 +237,12 @@ def _declaration(engine: Engine, instance: Instance) -> tuple[Payload | None, st
     return None, ""
 
 
+@lru_cache(KEPT)
 def asserts_start(module: Module) -> bool:
     """Does the file check where the first layer of a later rank is?"""
-    if ("asserts start",) not in module.memo:
-        tests = (
-            node.test
-            for node in find(module.tree, ast.Assert, ast.If)
-            if isinstance(node, ast.Assert) or isinstance(node.body[-1], ast.Raise)
-        )
-        asserts = any("start_layer" in ast.unparse(test) for test in tests)
-        module.memo["asserts start",] = asserts
-    return bool(module.memo["asserts start",])
+    tests = (
+        node.test
+        for node in find(module.tree, ast.Assert, ast.If)
+        if isinstance(node, ast.Assert) or isinstance(node.body[-1], ast.Raise)
+    )
+    return any("start_layer" in ast.unparse(test) for test in tests)

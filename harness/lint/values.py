@@ -7,7 +7,7 @@ from, which keys does a dict hold, is a module present on this rank. Everything 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import reduce
@@ -182,7 +182,6 @@ Env: TypeAlias = "dict[str, Value]"
 
 NONE = Opaque(Null.YES)
 UNKNOWN = Opaque()
-PRESENT = Opaque(Null.NO)
 _MOST_OPTIONS = 6
 
 
@@ -292,7 +291,7 @@ def join(left: Value, right: Value) -> Value:
             _add_option(options, option)
     if len(options) > _MOST_OPTIONS:
         return Opaque(Null.UNKNOWN, tags_of(left) | tags_of(right))
-    return OneOf(tuple(options)) if len(options) > 1 else options[0]
+    return one_of(options)
 
 
 def _has_literals(*lists: Seq) -> bool:
@@ -316,6 +315,13 @@ def joined(values: Iterable[Value]) -> Value:
     """The value of a variable where many paths meet; not known where there is no path."""
     known = list(values)
     return reduce(join, known) if known else UNKNOWN
+
+
+def one_of(options: Sequence[Value]) -> Value:
+    """The value that is one of some; not known where there is none."""
+    if not options:
+        return UNKNOWN
+    return OneOf(tuple(options)) if len(options) > 1 else options[0]
 
 
 def options_of(value: Value) -> tuple[Value, ...]:
