@@ -92,7 +92,7 @@ class Store:
 
     def commit(self, key: str, folder: Path, manifest: Manifest) -> Capture:
         """Seal `folder` with its manifest and move it to its place; return the capture."""
-        files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+        files = {name: sha256_of(folder / name) for name in _files(folder)}
         manifest = manifest.sealed(key, files)
         (folder / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         target = self._captures / key
@@ -117,6 +117,11 @@ def damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if sha256_of(path) != digest:
             return f"{name} differs from its digest"
-    known = {MANIFEST, *manifest.files}
-    more = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    more = [name for name in _files(folder) if name not in {MANIFEST, *manifest.files}]
     return f"{more[0]} was added to it" if more else None
+
+
+def _files(folder: Path) -> list[str]:
+    """Name the files of a capture, those in its folders too, such as the adapter that it ran."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)

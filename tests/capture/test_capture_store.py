@@ -112,6 +112,20 @@ def test_unreadable_manifest_is_absent(store, text):
     assert list(store.all()) == [("k", None)]
 
 
+def test_a_folder_in_a_capture_belongs_to_it(store):
+    """An engine that ran an adapter leaves it there: the capture is whole, and it cannot change."""
+    with store.workspace() as folder:
+        (folder / "adapter").mkdir()
+        (folder / "adapter/weights").write_text("1")
+        capture = store.commit("k", folder, Manifest(cell=make_cell(), status=Status.OK))
+    assert store.find("k") is not None
+    (capture.folder / "adapter/weights").write_text("2")
+    assert damage(capture.folder) == "adapter/weights differs from its digest"
+    (capture.folder / "adapter/weights").write_text("1")
+    (capture.folder / "adapter/more").write_text("")
+    assert damage(capture.folder) == "adapter/more was added to it"
+
+
 def test_manifest_names_every_file(store):
     """The manifest carries its key and a digest of each file."""
     capture = commit(store)

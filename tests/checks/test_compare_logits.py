@@ -1,6 +1,7 @@
 """Logits row by row against brute force, and where a difference enters."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from harness.checks.finding import Outcome
 from harness.checks.logits.distance import distance
 from harness.checks.logits.locate import locate
 from harness.checks.logits.logits import compare_logits
+from harness.engine.settings import Device, Kernels
 
 
 def table(values):
@@ -359,3 +361,32 @@ def test_difference_after_the_last_layer_has_no_layer(pair):
     candidate.logits["one", 0][0] += 1.0
     (found,) = compare_logits(baseline.save(), candidate.save()).findings
     assert (found.stage, found.layer) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "kernels", "moved", "outcome"),
+    [
+        ("cuda", "default", False, Outcome.PASS),
+        ("cuda", "default", True, Outcome.INCONCLUSIVE),
+        ("cuda", "invariant", True, Outcome.FAIL),
+        ("cpu", "default", True, Outcome.FAIL),
+    ],
+)
+def test_adapters_on_a_gpu_have_no_bits_to_ask_for(build, device, kernels, moved, outcome):
+    """Their sums are atomic: that PP=1 repeated once does not make a row that moved a fault."""
+    sides = [build(pp=1), build(pp=2)]
+    for side in sides:
+        cell = dataclasses.replace(
+            side.manifest.cell,
+            device=Device(device),
+            kernels=Kernels(kernels),
+            engine_args=(("enable_lora", "true"),),
+        )
+        side.manifest = dataclasses.replace(side.manifest, cell=cell)
+    if moved:
+        sides[1].logits["one", 2][3] = one_ulp_up(sides[1].logits["one", 2][3])
+    verdict = compare_logits(*(side.save() for side in sides))
+    assert verdict.outcome is outcome
+    for finding in verdict.findings:
+        assert finding.code == ("LOG001" if outcome is Outcome.FAIL else "LOG005")
+        assert ("--pp-kernels invariant" in finding.fix) is (outcome is Outcome.INCONCLUSIVE)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...capture.record import Capture
 from ...engine.settings import DRAFTS, Kernels, Mode
-from ..bits import bits_decide
+from ..bits import adds_in_any_order, bits_decide
 from ..finding import Finding, Outcome, Severity, Verdict, judged, verdict_of
 from ..registry import Check, Comparison, Figure, Need, register
 from .distance import LogitDistance, distance
@@ -33,6 +33,8 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
     not repeat, rows may move as they move from one pass of PP=1 to another. PP=1 compiled repeats
     its own graph: there they may move as far as it is from PP=1 in eager mode, `beside` it. Where
     tokens are drafted, PP=1 without drafts is beside it, and says what drafting alone has moved.
+    Kernels that add in any order have no bits to ask for, and no floor where PP=1 happened to
+    repeat.
     """
     before, after = baseline.logits, candidate.logits
     if not before.index or not after.index:
@@ -49,8 +51,11 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
     passes = [distance(before, floor) for floor in baseline.floor_logits]
     apart = distance(before, beside.logits) if beside and not beside.failure else None
     floors = passes
+    any_order = adds_in_any_order(baseline.cell)
     if baseline.cell.mode is Mode.COMPILED:
-        floors = [apart] if apart and apart.equal_rows < apart.rows else []
+        floors = [apart] if apart else []
+    if baseline.cell.mode is Mode.COMPILED or any_order:
+        floors = [floor for floor in floors if floor.equal_rows < floor.rows]
     figures = far.figures | draft_figures(candidate)
     undrafted = apart if baseline.cell.asks(DRAFTS) else None
     if undrafted:
@@ -69,7 +74,7 @@ def compare_logits(baseline: Capture, candidate: Capture, beside: Capture | None
         )
     noise = Verdict(Outcome.PASS, f"{far.rows} rows bit-identical")
     repeated = _repeated(far, passes)
-    bits = bits_decide(baseline)
+    bits = bits_decide(baseline) and not any_order
     if bits:
         findings += _bit_findings(baseline, candidate, far, repeated, figures)
     if not findings and not (bits and far.same.all()):

@@ -132,6 +132,8 @@ def largest_floor(floors: Sequence[LogitDistance]) -> LogitDistance:
 def _without_floor(baseline: Capture, far: LogitDistance) -> Verdict:
     """Judge rows that moved where no floor pass holds their noise, as of compiled code alone.
 
+    Or of kernels that add in any order, where PP=1 happened to repeat.
+
     Only a bulk that all rounding in one direction cannot explain is a fault; random weights amplify
     rounding, and nothing is known of them here.
     """
@@ -147,13 +149,13 @@ def _without_floor(baseline: Capture, far: LogitDistance) -> Verdict:
             f"{limit:.2g}, a rounding of {cell.dtype} in each of {layers} layers; "
             f"{far.in_words}"
         )
-        fix = "run --pp-mode eager, which shows the first layer that differs"
+        fix = f"{_FIX[cell.mode]}, and the first layer that differs is shown"
         return verdict_of(Outcome.FAIL, Finding("LOG001", message, fix, evidence=far.figures))
     undecided = Finding(
         "LOG005",
         f"{share}, {far.in_words}, and no floor pass holds this noise: "
         "PP=1 repeats its own graph and batches",
-        "run --pp-mode eager, or kernels for which compiled code is equal too",
+        _FIX[cell.mode],
         Severity.WARNING,
         evidence=far.figures,
     )
