@@ -21,6 +21,10 @@ _ERRORS = {
     r"(?P<name>_\w*::\w+)\(\) (?:expected at most \d+ argument|is missing value for)": _CALLED,
     r"TypeError: _(?P<name>\w+_kernel)_impl\(\) (?:got an|takes|missing)": _CALLED,
     r"RuntimeError: (?P<name>\w+_(?:cpu|pack)): (?:expect|support only)": _CALLED,
+    # "int8_scaled_mm_with_quant: expect A to be bfloat16 or half."
+    r"RuntimeError: (?P<name>\w+): expect \w+ to be (?P<dtypes>[\w ,]{1,60})": (
+        r"\g<name> for other than \g<dtypes>"
+    ),
     # vLLM puts an empty module in the place of Triton where there is no GPU.
     r"module '(?P<module>triton[\w.]*)' has no attribute '(?P<name>\w+)'": r"\g<module>.\g<name>",
     # Where a kernel takes other dtypes, and where one is registered for other devices.

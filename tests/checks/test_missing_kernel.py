@@ -55,6 +55,9 @@ LACKED = {
     "RuntimeError: causal_conv1d_weight_pack: support only width of 4": (
         "causal_conv1d_weight_pack as it is called"
     ),
+    "RuntimeError: int8_scaled_mm_with_quant: expect A to be bfloat16 or half.": (
+        "int8_scaled_mm_with_quant for other than bfloat16 or half"
+    ),
     "RuntimeError: causal_conv1d_fwd_cpu: expect x to be transposed.": (
         "causal_conv1d_fwd_cpu as it is called"
     ),
@@ -64,6 +67,7 @@ LACKED = {
     ),
 }
 OTHERS = (
+    "RuntimeError: expected scalar type Float but found BFloat16",
     "AttributeError: 'IntermediateTensors' object has no attribute 'get'",
     "AttributeError: 'PPMissingLayer' object has no attribute 'weight'",
     "NotImplementedError: ",
