@@ -29,6 +29,7 @@ from ..source.environments import find_vllm
 from ..source.pin import InstalledVllm, load_pins
 from ..source.registry import ModelClass, generating_models
 from .census_lint import LintWord, class_of, lint_words
+from .paths import NEW_FOLDER
 
 # In this order: what has no answer at PP=1 starts no engines of more stages.
 _SIZES = ((2,), (3, 4))
@@ -43,12 +44,12 @@ _UNEVEN = 3  # the size at which layers are split unevenly where vLLM splits the
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of what can run.")
 @click.option(
     "--store",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     help="Where captures are kept; a second run goes on from there. The user's cache if left out.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NEW_FOLDER,
     default=Path("census"),
     show_default=True,
     help="Folder for census.json, census.md, the tiny configs and the reports of the runs.",

@@ -12,6 +12,7 @@ from ..models.shrink import find_config
 from ..models.shrink import shrink as build_shrunk
 from ..models.unplanned import unknown_split
 from ..report.text import aligned
+from .paths import NEW_FOLDER
 
 
 @click.group()
@@ -38,7 +39,7 @@ def list_models() -> None:
 
 @model.command("shrink")
 @click.argument("source", metavar="CONFIG|HUB_ID|ARCHITECTURE")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=NEW_FOLDER)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the weights.")
 @click.option(
     "--text-only",

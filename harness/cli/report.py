@@ -19,6 +19,7 @@ from ..report.terminal import attribution_lines, verdict_table
 from ..report.text import aligned, counted, one_line
 from ..report.trend import Trend, render_trend, trends
 from ..report.view import ReportView
+from .paths import NEW_FILE, NEW_FOLDER
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -31,7 +32,7 @@ def report() -> None:
 
 @report.command()
 @click.argument("folders", nargs=-1, required=True, type=_FOLDER, metavar="DIR...")
-@click.option("--out", required=True, type=_FOLDER, help="The folder to write report.json into.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="The folder to write report.json into.")
 @click.option(
     "--store",
     "stores",
@@ -39,7 +40,7 @@ def report() -> None:
     type=_FOLDER,
     help="A store of one of the machines, to be joined too (repeat).",
 )
-@click.option("--into", type=_FOLDER, help="The store that takes the captures of every --store.")
+@click.option("--into", type=NEW_FOLDER, help="The store that takes the captures of every --store.")
 def merge(
     folders: tuple[Path, ...], out: Path, stores: tuple[Path, ...], into: Path | None
 ) -> None:
@@ -85,7 +86,7 @@ def html(folder: Path) -> None:
 
 @report.command()
 @click.argument("folder", type=_FOLDER, metavar="DIR")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=NEW_FILE)
 def append(folder: Path, file: Path) -> None:
     """Append the report in DIR to the history FILE, as --pp-history does at the end of a run.
 
@@ -129,7 +130,7 @@ def diff(old: Path, new: Path) -> None:
     help="Append a new anchor: the levels as they are now, and why they are right.",
 )
 @click.option(
-    "--html", "page", type=_FILE, metavar="PAGE", help="Write a page of each check's nights too."
+    "--html", "page", type=NEW_FILE, metavar="PAGE", help="Write a page of each check's nights too."
 )
 def trend(file: Path, within: float, accept: str | None, page: Path | None) -> None:
     """Compare the last night in the history FILE with the last green one and the anchor.
@@ -149,10 +150,7 @@ def trend(file: Path, within: float, accept: str | None, page: Path | None) -> N
     tracks = trends(history, within)
     _print_trends(tracks)
     if page is not None:
-        try:
-            page.write_text(render_trend(tracks), encoding="utf-8")
-        except OSError as error:
-            raise BadInputError(f"{page}: cannot be written: {error.strerror}") from error
+        page.write_text(render_trend(tracks), encoding="utf-8")
         click.echo(page)
     if any(track.alarms for track in tracks):
         raise SystemExit(1)

@@ -11,13 +11,14 @@ from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..selftest.run import QUESTIONS, run_selftest
 from ..selftest.table import lines
+from .paths import NEW_FILE, NEW_FOLDER
 
 
 @click.command("selftest")
 @click.option("--only", metavar="CLASS|NAME", multiple=True, help="these faults only (repeat)")
 @click.option("--quick", is_flag=True, help="the subset of the CI: no questions, no engine twice")
-@click.option("--json", "target", type=click.Path(path_type=Path), help="write the results here")
-@click.option("--store", type=click.Path(path_type=Path), help="keep variant trees here")
+@click.option("--json", "target", type=NEW_FILE, help="write the results here")
+@click.option("--store", type=NEW_FOLDER, help="keep variant trees here")
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16"]),

@@ -162,8 +162,12 @@ def _one_or_both(words: type[_Word]) -> Callable[[str], tuple[_Word, ...]]:
     return lambda text: tuple(words) if text == "both" else (words(text),)
 
 
-def _new_folder(text: str) -> Path:
-    """Refuse now what could not be written after an hour of engines; nothing is made yet."""
+def new_folder(text: str) -> Path:
+    """Read the name of a folder that can be written; nothing is made yet.
+
+    Raises:
+        ValueError: now, for what could not be written after an hour of engines.
+    """
     folder = Path(text)
     absolute = folder.absolute()
     nearest = next(path for path in (absolute, *absolute.parents) if path.exists())
@@ -174,13 +178,14 @@ def _new_folder(text: str) -> Path:
     return folder
 
 
-def _new_file(text: str) -> Path:
+def new_file(text: str) -> Path:
+    """Read the name of a file that can be written; `ValueError` says why it cannot."""
     file = Path(text)
     if file.is_dir():
         raise ValueError("is a folder; name a file in it")
     if file.exists() and not os.access(file, os.W_OK):
         raise ValueError("cannot be written to")
-    _new_folder(str(file.parent))
+    new_folder(str(file.parent))
     return file
 
 
@@ -372,7 +377,7 @@ class Options(EnumFields):
     store: Path | None = _option(
         "--pp-store", None, Group.RUN,
         "where captures are kept (default: the user's cache folder)",
-        metavar="DIR", read=_new_folder
+        metavar="DIR", read=new_folder
     )
     timeout: float = _option(
         "--pp-timeout", 600.0, Group.RUN,
@@ -405,12 +410,12 @@ class Options(EnumFields):
     report: Path | None = _option(
         "--pp-report", None, Group.OUTPUT,
         "write `report.json`, `report.md` and `report.html`, a page that needs no network",
-        metavar="DIR", read=_new_folder
+        metavar="DIR", read=new_folder
     )
     history: Path | None = _option(
         "--pp-history", None, Group.OUTPUT,
         "append a line per check to this file, for `pp-harness report trend`",
-        metavar="FILE", read=_new_file
+        metavar="FILE", read=new_file
     )
     # fmt: on
 
