@@ -95,9 +95,16 @@ def _check(modules: "_Modules", group: Names, written: str) -> Finding:
 
 def _problem(modules: "_Modules", group: Names, written: str) -> str:
     try:
-        scope = modules[f"vllm/{group.file}"]
+        return _lack(modules, group, written)
     except SyntaxError as error:
-        return f"missing: line {error.lineno} is no Python: {error.msg}"
+        where = "" if error.filename == f"vllm/{group.file}" else f"{error.filename}, "
+        return f"missing: {where}line {error.lineno} is no Python: {error.msg}"
+    except RecursionError:
+        return "missing: it is imported, or inherited, in a circle"
+
+
+def _lack(modules: "_Modules", group: Names, written: str) -> str:
+    scope = modules[f"vllm/{group.file}"]
     if scope is None:
         return "" if group.optional else f"missing: no file vllm/{group.file}"
     if group.owner is not None:
@@ -162,7 +169,8 @@ class _Modules(dict[str, "_Scope | None"]):
 
     def __missing__(self, path: str) -> "_Scope | None":
         file = self._root / path
-        self[path] = _Scope(self, path, ast.parse(file.read_bytes())) if file.is_file() else None
+        there = file.is_file()
+        self[path] = _Scope(self, path, ast.parse(file.read_bytes(), path)) if there else None
         return self[path]
 
 

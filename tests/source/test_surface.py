@@ -126,6 +126,25 @@ def test_a_file_that_is_no_python_is_missing(tree):
     assert problem.startswith("missing: line 2 is no Python")
 
 
+def test_a_base_that_is_no_python_is_named(tree):
+    """The file that is broken is another than the one that was asked for."""
+    root = tree(
+        worker="from .base import Base\nclass Worker(Base): pass\n",
+        base="class Base:\n    def run(:\n",
+    )
+    (problem,) = problems(root, "Worker", "run")
+    assert problem.startswith("missing: vllm/base.py, line 2 is no Python")
+
+
+def test_a_circle_is_no_place(tree):
+    """Python itself would refuse to import such files."""
+    root = tree(
+        worker="from .base import Base\nclass Worker(Base): pass\n",
+        base="from .worker import Worker\nclass Base(Worker): pass\n",
+    )
+    assert problems(root, "Worker", "run") == ["missing: it is imported, or inherited, in a circle"]
+
+
 def test_a_release_may_lack_an_optional_file(tree):
     """It came with a later release; where it is there, it has the names."""
     missing = Names("v1/later.py", None, "hooks/wrap.py", ("scan",), optional=True)

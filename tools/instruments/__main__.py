@@ -1,12 +1,11 @@
 """`python -m tools.instruments NAME`: make an instrument from nothing."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from harness.errors import HarnessError
 
@@ -30,18 +29,23 @@ def main(name: str, out: Path | None, seed: int | None) -> None:
     """
     out = out or Path(f"instrument-{name}")
     recipe = RECIPES[name] if seed is None else replace(RECIPES[name], seed=seed)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, "loss {task.fields[loss]:.4f}", console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"making {name}", total=None, loss=float("nan"))
+    with click.progressbar(
+        length=1, label=f"making {name}", file=sys.stderr, item_show_func=_loss
+    ) as bar:
 
         def show(step: int, steps: int, loss: float) -> None:
-            bar.update(task, completed=step, total=steps, loss=loss)
+            bar.length = steps
+            bar.update(step - bar.pos, loss)
 
         try:
             card = builder.build_instrument(recipe, out, on_progress=show)
         except HarnessError as error:
             raise click.ClickException(str(error)) from error
     click.echo(f"{out}: {json.dumps(card['measured'])}")
+
+
+def _loss(loss: float | None) -> str | None:
+    return None if loss is None else f"loss {loss:.4f}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Recipe:
     Attributes:
         shape: keyword arguments of `Gemma4TextConfig`, without vocabulary sizes.
         steps: optimiser steps; `batch` of the `problems` are seen in each.
-        learning_rate: peak of a warm-up and cosine schedule.
+        learning_rate: peak of a warm-up and a linear fall.
         ple_gain: start value of the norm weight that scales what PLE adds in each layer.
     """
 
