@@ -34,14 +34,15 @@ def shape_names() -> tuple[str, ...]:
 
 
 def read_shape(text: str) -> tuple[str, dict[str, Any]]:
-    """Read `shape:NAME[:NUMBER=VALUE...]` or `shape:FILE.json`: name for item ids, and config.
+    """Read `shape:NAME[:NUMBER=VALUE...]` or `shape:FILE.json|FOLDER`: name for ids, and config.
 
     Raises:
         BadInputError: naming the shapes, or the numbers, that there are.
     """
     name, *changes = text.removeprefix(PREFIX).split(":")
-    if name.endswith(".json"):
-        return Path(name).stem, read_config(Path(name).expanduser())
+    path = Path(name).expanduser()
+    if name.endswith(".json") or path.is_dir():
+        return path.name.removesuffix(".json"), read_config(path)
     if name not in shape_names():
         raise BadInputError(
             f"no shape {name!r}: it is no folder, no FILE.json and none of "

@@ -45,11 +45,11 @@ def test_partition_says_what_it_does_not_know(tmp_path):
         run("partition", str(file))
 
 
-def test_partition_reads_a_bare_config_file(tmp_path):
-    """A config.json alone is enough."""
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"n_layer": 7}))
-    output = run("partition", str(file), "--pp", "1,2").output
+@pytest.mark.parametrize("named", ["{}", "shape:{}", "{}/config.json", "shape:{}/config.json"])
+def test_partition_reads_a_bare_config_file(tmp_path, named):
+    """A config.json alone is enough, and it is named as in --pp-model."""
+    (tmp_path / "config.json").write_text(json.dumps({"n_layer": 7}))
+    output = run("partition", named.format(tmp_path), "--pp", "1,2").output
     assert "PP=1: vLLM's own layer split 7\n" in output
     assert "PP=2: vLLM's own layer split 4,3\n" in output
 
