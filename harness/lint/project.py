@@ -216,6 +216,13 @@ def package_root(folder: Path) -> Path | None:
     return None
 
 
+@cache
+def _is_followed(base: Path) -> bool:
+    """Is a relatively imported file a model file, or outside of vLLM altogether?"""
+    root = package_root(base.parent)
+    return root is None or base.relative_to(root / "vllm").as_posix().startswith(MODEL_FOLDERS)
+
+
 class Project:
     """All modules seen so far, by path; reads further ones when a name leads there."""
 
@@ -228,7 +235,6 @@ class Project:
         self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
-        self._followed: dict[Path, bool] = {}
 
     def add(self, module: Module) -> None:
         """Make a parsed module known."""
@@ -259,18 +265,9 @@ class Project:
                 return []
             base = root
         base = base.joinpath(*target.module.split(".")) if target.module else base
-        if target.level and not self._is_followed(base):
+        if target.level and not _is_followed(base):
             return []
         return [base.with_name(base.name + ".py"), base / "__init__.py"]
-
-    def _is_followed(self, base: Path) -> bool:
-        """Is a relatively imported file a model file, or outside of vLLM altogether?"""
-        folder = base.parent
-        if folder not in self._followed:
-            root = package_root(folder)
-            inside = base.relative_to(root / "vllm").as_posix() if root is not None else ""
-            self._followed[folder] = root is None or inside.startswith(MODEL_FOLDERS)
-        return self._followed[folder]
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
         key = ("imported", target.level, target.module)
