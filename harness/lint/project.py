@@ -13,6 +13,8 @@ from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInputError
+from harness.lint.sources import MODEL_FOLDERS, read_source
 from harness.lint.tree import FUNCTIONS, Function, dotted, flat
 
 _MOST_HOPS = 12
@@ -30,7 +32,6 @@ _HARMLESS = frozenset(
 )
 _HARMLESS_PROTOCOLS = ("Supports", "HasInner", "IsHybrid")
 _RANK = ("_rank", "pp_group", "PPMissingLayer", "make_layers")
-MODEL_FOLDERS = ("model_executor/models", "models")
 
 
 @dataclass(frozen=True)
@@ -248,9 +249,9 @@ class Project:
         """The module in a file; None when it does not exist or cannot be parsed."""
         if path not in self._modules:
             try:
-                source = self._sources.get(path) or path.read_text(encoding="utf-8")
+                source = self._sources.get(path) or read_source(path)
                 self._modules[path] = build_module(path, source)
-            except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            except (BadInputError, SyntaxError, ValueError, RecursionError, MemoryError):
                 # A file reached by an import only; the linted files report their own faults.
                 self._modules[path] = None
         return self._modules[path]

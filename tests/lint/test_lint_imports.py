@@ -1,8 +1,11 @@
-"""Imports lead to the same files, whatever was read before."""
+"""Imports lead to the same files, whatever was read before and however they are encoded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
+from lint_models import SOUND
 
 from harness.lint import lint_paths
 
@@ -28,3 +31,18 @@ def test_order_does_not_decide_what_is_followed(tmp_path):
     one, other = lint_paths(files, jobs=1), lint_paths(files[::-1], jobs=1)
     assert one.findings == other.findings
     assert "bases of Heir are not in this tree: Base" in {f.message for f in one.findings}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "newline"), [("utf-8-sig", "\n"), ("utf-8", "\r"), ("utf-8", "\r\n")]
+)
+def test_a_file_is_read_alike_judged_and_imported(tmp_path, encoding, newline):
+    """A byte order mark and other line ends change nothing, also in a file that is imported."""
+    inner, outer = SOUND.split("class ToyForCausalLM(nn.Module")
+    inner += "class Base(nn.Module):\n    pass\n"
+    imports = "from .inner import *\nfrom .inner import Base, ToyModel\n\n\n"
+    folder = written(tmp_path, outer=f"{imports}class ToyForCausalLM(Base{outer}")
+    (folder / "inner.py").write_text(inner, encoding=encoding, newline=newline)
+    assert lint_paths([folder / "outer.py"]).findings == ()
+    (folder / "toy.py").write_text(SOUND, encoding=encoding, newline=newline)
+    assert lint_paths([folder / "toy.py"]).findings == ()
