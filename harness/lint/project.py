@@ -249,7 +249,7 @@ class Project:
         """The module in a file; None when it does not exist or cannot be parsed."""
         if path not in self._modules:
             try:
-                source = self._sources.get(path) or read_source(path)
+                source = self._sources[path] if path in self._sources else read_source(path)
                 self._modules[path] = build_module(path, source)
             except (BadInputError, SyntaxError, ValueError, RecursionError, MemoryError):
                 # A file reached by an import only; the linted files report their own faults.
