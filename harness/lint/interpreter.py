@@ -1051,8 +1051,10 @@ class Walker:
             case Payload():
                 if owner.packed and name not in _IT_METHODS:
                     self._no_method(name, given)
+                # `update(**more)` puts in what `update(more)` does.
+                args = [*given.args, *given.splats]
                 value, changed = containers.dict_method(
-                    owner, name, given.args, given.keywords, self._line(given.node)
+                    owner, name, args, given.keywords, self._line(given.node)
                 )
                 self._store(held, changed, env)
                 return value
