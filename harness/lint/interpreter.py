@@ -929,7 +929,9 @@ class Walker:
     def _dict_call(self, node: ast.Call, env: Env) -> Value:
         payload = Payload()
         for positional in node.args:
-            payload = containers.update(payload, self.eval(positional, env))
+            value = self.eval(positional, env)
+            self._use(value)
+            payload = containers.update(payload, value)
         for each in node.keywords:
             value = self.eval(each.value, env)
             self._use(value)

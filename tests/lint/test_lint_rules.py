@@ -559,6 +559,10 @@ SOUND_VARIANTS: dict[str, list[tuple[str, str]]] = {
             "            return IntermediateTensors(sent)\n",
         ),
     ],
+    "pairs-made-a-dict": [
+        (BEFORE, '        state = dict([("residual", residual)])\n        residual = None\n'),
+        (CALL, CALL + "\n            hidden_states = self.join(hidden_states, state)"),
+    ],
     "spread-arguments": [
         (
             "        hidden_states = self.model(\n"
