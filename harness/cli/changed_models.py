@@ -11,7 +11,7 @@ from typing import Any
 from ..assets import default_store, suites_dir
 from ..errors import BadInputError, first_line
 from ..files import digest_of
-from ..lint.project import MODEL_FOLDERS
+from ..lint.sources import MODEL_FOLDERS
 from ..models.class_defaults import class_defaults
 from ..models.config import read_config
 from ..models.instruments import CARD, instrument_names, instrument_path

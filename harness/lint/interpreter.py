@@ -929,7 +929,9 @@ class Walker:
     def _dict_call(self, node: ast.Call, env: Env) -> Value:
         payload = Payload()
         for positional in node.args:
-            payload = containers.update(payload, self.eval(positional, env))
+            value = self.eval(positional, env)
+            self._use(value)
+            payload = containers.update(payload, value)
         for each in node.keywords:
             value = self.eval(each.value, env)
             self._use(value)
@@ -1051,8 +1053,10 @@ class Walker:
             case Payload():
                 if owner.packed and name not in _IT_METHODS:
                     self._no_method(name, given)
+                # `update(**more)` puts in what `update(more)` does.
+                args = [*given.args, *given.splats]
                 value, changed = containers.dict_method(
-                    owner, name, given.args, given.keywords, self._line(given.node)
+                    owner, name, args, given.keywords, self._line(given.node)
                 )
                 self._store(held, changed, env)
                 return value

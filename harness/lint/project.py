@@ -13,6 +13,8 @@ from functools import cache, cached_property, reduce
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInputError
+from harness.lint.sources import MODEL_FOLDERS, read_source
 from harness.lint.tree import FUNCTIONS, Function, dotted, flat
 
 _MOST_HOPS = 12
@@ -30,7 +32,6 @@ _HARMLESS = frozenset(
 )
 _HARMLESS_PROTOCOLS = ("Supports", "HasInner", "IsHybrid")
 _RANK = ("_rank", "pp_group", "PPMissingLayer", "make_layers")
-MODEL_FOLDERS = ("model_executor/models", "models")
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,13 @@ def package_root(folder: Path) -> Path | None:
     return None
 
 
+@cache
+def _is_followed(base: Path) -> bool:
+    """Is a relatively imported file a model file, or outside of vLLM altogether?"""
+    root = package_root(base.parent)
+    return root is None or base.relative_to(root / "vllm").as_posix().startswith(MODEL_FOLDERS)
+
+
 class Project:
     """All modules seen so far, by path; reads further ones when a name leads there."""
 
@@ -228,7 +236,6 @@ class Project:
         self._sources = sources or {}
         self._modules: dict[Path, Module | None] = {}
         self._lineages: dict[ClassRef, Lineage] = {}
-        self._followed: dict[Path, bool] = {}
 
     def add(self, module: Module) -> None:
         """Make a parsed module known."""
@@ -242,9 +249,9 @@ class Project:
         """The module in a file; None when it does not exist or cannot be parsed."""
         if path not in self._modules:
             try:
-                source = self._sources.get(path) or path.read_text(encoding="utf-8")
+                source = self._sources[path] if path in self._sources else read_source(path)
                 self._modules[path] = build_module(path, source)
-            except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            except (BadInputError, SyntaxError, ValueError, RecursionError, MemoryError):
                 # A file reached by an import only; the linted files report their own faults.
                 self._modules[path] = None
         return self._modules[path]
@@ -259,18 +266,9 @@ class Project:
                 return []
             base = root
         base = base.joinpath(*target.module.split(".")) if target.module else base
-        if target.level and not self._is_followed(base):
+        if target.level and not _is_followed(base):
             return []
         return [base.with_name(base.name + ".py"), base / "__init__.py"]
-
-    def _is_followed(self, base: Path) -> bool:
-        """Is a relatively imported file a model file, or outside of vLLM altogether?"""
-        folder = base.parent
-        if folder not in self._followed:
-            root = package_root(folder)
-            inside = base.relative_to(root / "vllm").as_posix() if root is not None else ""
-            self._followed[folder] = root is None or inside.startswith(MODEL_FOLDERS)
-        return self._followed[folder]
 
     def _imported_module(self, module: Module, target: ImportedName) -> Module | None:
         key = ("imported", target.level, target.module)

@@ -1,4 +1,4 @@
-"""Finds the model files in what the user named, and leaves out those that PP does not concern."""
+"""Finds the model files in what the user named, reads them, and tells which PP concerns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.errors import BadInputError
-from harness.lint.project import MODEL_FOLDERS
 
+MODEL_FOLDERS = ("model_executor/models", "models")
 MOST_BYTES = 2_000_000
 """A bigger file is no model file: the largest one in vLLM 0.33 has about 180 kB."""
 
@@ -64,7 +64,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def read_source(path: Path) -> str:
-    """Return the text of a file.
+    r"""Return the text of a file, with `\n` between its lines.
 
     Raises:
         BadInputError: The file cannot be read, is too large, or is not UTF-8 text.
@@ -78,7 +78,7 @@ def read_source(path: Path) -> str:
     if b"\0" in data:
         raise BadInputError("a binary file, not Python source")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise BadInputError(f"not UTF-8 text (byte {error.start})") from error
 

@@ -150,7 +150,10 @@ def test_old_findings_of_importers_do_not_count(tree):
 
 
 def test_what_a_change_breaks_in_an_importer_counts(tree):
-    """With the text before the change, a finding that an importer did not have is the change's."""
+    """With the text before the change, a finding that an importer did not have is the change's.
+
+    A file that was empty before is a text like any other.
+    """
     inner, outer = SOUND.split("class ToyForCausalLM")
     outer = "from .inner import *\nfrom .inner import ToyModel\n\n\nclass ToyForCausalLM" + outer
     declaration = "        self.make_empty_intermediate_tensors = None\n"
@@ -161,7 +164,8 @@ def test_what_a_change_breaks_in_an_importer_counts(tree):
     tree(inner=broken)
     path = root / MODELS / "inner.py"
     assert own(lint_change(root, [path])) == []
-    assert own(lint_change(root, [path], before={path: inner})) == [("PP301", "outer.py")]
+    for text in (inner, ""):
+        assert own(lint_change(root, [path], before={path: text})) == [("PP301", "outer.py")]
 
 
 def test_changes_outside_of_the_models_are_left_out(tree):

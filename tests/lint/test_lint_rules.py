@@ -546,6 +546,23 @@ SOUND_VARIANTS: dict[str, list[tuple[str, str]]] = {
             "self.model = init_vllm_registered_model(vllm_config=vllm_config, prefix=prefix)",
         ),
     ],
+    "keys-that-an-update-spreads": [
+        PLE,
+        MAKE_PLE,
+        (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
+        (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+        (
+            "            return IntermediateTensors(\n                "
+            + SEND
+            + "\n            )\n",
+            "            sent = " + SEND + "\n            sent.update(**self.more(extra))\n"
+            "            return IntermediateTensors(sent)\n",
+        ),
+    ],
+    "pairs-made-a-dict": [
+        (BEFORE, '        state = dict([("residual", residual)])\n        residual = None\n'),
+        (CALL, CALL + "\n            hidden_states = self.join(hidden_states, state)"),
+    ],
     "spread-arguments": [
         (
             "        hidden_states = self.model(\n"
