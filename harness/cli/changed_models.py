@@ -56,7 +56,7 @@ def read_change(vllm: Path, revision: str | None) -> Change:
     names = tuple(name for name in changed if name.endswith(".py"))
     blobs = repository.tree(commit, *names) if names else {}
     contents = contents_of(repository, commit, blobs)
-    before = {name: content.decode("utf-8", "replace") for name, content in contents.items()}
+    before = {name: content.decode("utf-8-sig", "replace") for name, content in contents.items()}
     return Change(repository.root, names, before)
 
 

@@ -105,6 +105,13 @@ def runs(monkeypatch, tmp_path):
     return started
 
 
+def test_a_byte_order_mark_is_no_part_of_the_text_before(checkout):
+    """A file that has one is the same Python with it and without."""
+    checkout.commit({f"{MODELS}/m.py": "\ufeff" + CLEAN})
+    checkout.write(f"{MODELS}/m.py", BROKEN)
+    assert read_change(checkout.path, "HEAD").before == {f"{MODELS}/m.py": CLEAN}
+
+
 def test_nothing_changed_is_clean(check):
     """No changed model file: status 0, and the summary says that none was looked at."""
     result = check("--diff", "main")
