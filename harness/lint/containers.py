@@ -131,8 +131,7 @@ def dict_method(
             return owner, owner
         case "items":
             pairs = (Seq((Const(k), e.value)) for k, e in owner.entries.items())
-            sure = all(e.certain for e in owner.entries.values())
-            return Seq(tuple(pairs), open=owner.open or not sure), owner
+            return Seq(tuple(pairs), open=not owner.is_sure), owner
     return Opaque(Null.NO, tags_of(owner)), owner
 
 

@@ -816,7 +816,7 @@ class Walker:
             value = self.eval(each.value, env)
             if each.arg is not None:
                 keywords[each.arg] = value
-            elif isinstance(value, Payload) and not value.open:
+            elif isinstance(value, Payload) and value.is_sure:
                 keywords.update({k: e.value for k, e in value.entries.items()})
             else:
                 splats.append(value)

@@ -89,6 +89,11 @@ class Payload(Value):
     open: bool = False
     packed: bool = False
 
+    @property
+    def is_sure(self) -> bool:
+        """Are its keys known, and all of them in it?"""
+        return not self.open and all(entry.certain for entry in self.entries.values())
+
     def with_entry(self, key: str, entry: Entry) -> Payload:
         """The payload after one assignment."""
         return replace(self, entries={**self.entries, key: entry})

@@ -120,6 +120,25 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         ],
     ),
     (
+        "PP108",
+        "spread from a dict that has the key only sometimes",
+        [
+            PLE,
+            MAKE_PLE,
+            (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
+            (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+            (
+                "            return IntermediateTensors(\n                "
+                + SEND
+                + "\n            )\n",
+                "            sent, more = " + SEND + ", {}\n            if self.wide:\n"
+                '                more["ple"] = extra\n'
+                "            sent.update(**more)\n"
+                "            return IntermediateTensors(sent)\n",
+            ),
+        ],
+    ),
+    (
         "PP201",
         "layers that always give None back",
         [
