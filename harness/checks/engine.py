@@ -27,6 +27,12 @@ _PARITY = (
     "attention",
     "kernels",
 )
+# What a platform may switch without a word: settings of vLLM's engine, and how they are read back.
+_SWITCHES = {
+    "async_scheduling": "async_scheduling",
+    "enable_chunked_prefill": "chunked_prefill",
+    "enable_prefix_caching": "prefix_caching",
+}
 # How vLLM refuses a model runner for a platform or a model, before any rank starts.
 _RUNNER_REFUSED = re.compile(r"(?:Model Runner V2|VLLM_USE_V2_MODEL_RUNNER)[^\n[]*")
 # By (is the baseline, is blocked).
@@ -105,10 +111,18 @@ def _without_folders(traceback: str) -> str:
 def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     """NOT_APPLICABLE where the platform cannot run what was asked for, else None.
 
-    Either the model runner that was asked for is not in effect, or a CPU lacks a kernel of the
-    model at PP=1 too and PP=N did not fail of anything else.
+    Either the model runner or a setting that was asked for is not in effect, or a CPU lacks a
+    kernel of the model at PP=1 too and PP=N did not fail of anything else.
     """
     for capture in (candidate, baseline):
+        if (setting := _switched(capture)) is not None:
+            finding = Finding(
+                "ENG006",
+                f"{setting} was asked for and vLLM runs without it here",
+                "leave it out, or use a release or device that has it",
+                Severity.INFO,
+            )
+            return verdict_of(Outcome.NOT_APPLICABLE, finding)
         asked = capture.cell.runner
         if asked is ModelRunner.AUTO:
             continue
@@ -141,6 +155,17 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
         evidence={"traceback": _without_folders(baseline.failure.traceback)},
     )
     return verdict_of(Outcome.NOT_APPLICABLE, finding)
+
+
+def _switched(capture: Capture) -> str | None:
+    """Name a setting that was asked for and is not in effect; None if there is none."""
+    effective = capture.manifest.effective
+    asked = [(name, value) for name, value in capture.cell.engine_args if name in _SWITCHES]
+    for name, value in asked if effective is not None else ():
+        in_effect = "true" if getattr(effective, _SWITCHES[name]) else "false"
+        if value not in (in_effect, "null"):
+            return f"{name}={value}"
+    return None
 
 
 def _lacking(capture: Capture) -> str | None:

@@ -144,6 +144,30 @@ def test_a_runner_that_is_in_effect_is_judged(build):
     assert compare_engines(*sides).outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "in_effect"),
+    [
+        ("async_scheduling", "true", {"async_scheduling": False}),
+        ("enable_prefix_caching", "true", {"prefix_caching": False}),
+        ("enable_chunked_prefill", "false", {"chunked_prefill": True}),
+        ("async_scheduling", "true", {"async_scheduling": True}),
+        ("async_scheduling", "null", {"async_scheduling": False}),
+        ("seed", "true", {}),
+    ],
+)
+def test_a_setting_that_is_switched_off_is_not_judged(build, name, value, in_effect):
+    """ENG006: vLLM's CPU platform has no asynchronous scheduling, and says nothing."""
+    sides = [build(pp=1), build(pp=2)]
+    for side in sides:
+        side.asked(engine_args=((name, value),)).got(**in_effect)
+    verdict = compare_engines(*(side.save() for side in sides))
+    if any(str(there).lower() != value for there in in_effect.values()) and value != "null":
+        assert verdict.outcome is Outcome.NOT_APPLICABLE
+        assert verdict.summary == f"{name}={value} was asked for and vLLM runs without it here"
+    else:
+        assert verdict.outcome is Outcome.PASS
+
+
 def test_a_runner_that_vllm_refuses_is_not_applicable(build):
     """ENG006: a refusal before any rank starts is vLLM's word on the platform, not a failure."""
     refused = [on_runner(build, pp, "v2", "v2") for pp in (1, 2)]

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 
 # Speculation is not among them: the CPU build of 0.20.2 lacks its kernel. Nor are adapters, which
 # it does not apply to these models; another release does (test_second_pin.py).
-RECIPES = ("aborts", "async", "logprobs", "prefix-cache", "structured")
+RECIPES = ("aborts", "logprobs", "prefix-cache", "structured")
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +84,7 @@ def test_blocks_come_from_the_prefix_cache(serve):
 
 
 @pytest.mark.faults
-def test_the_engine_plans_asynchronously(serve):
-    """The setting is in effect, read back from vLLM, in parity too."""
-    assert serve("async", 1).manifest.effective.async_scheduling
-    assert not serve("", 1).manifest.effective.async_scheduling
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("recipe", ["aborts", "async", "logprobs"])
+@pytest.mark.parametrize("recipe", ["aborts", "logprobs"])
 def test_a_recipe_that_changes_how_and_not_what_has_the_bits_of_none(serve, recipe):
     """On against off, behind every layer: cancelled requests leave no row and change none."""
     assert layer_rows(serve("", 1), "digest") == layer_rows(serve(recipe, 1), "digest")
