@@ -60,7 +60,7 @@ def feature_table(results: Path) -> list[str]:
     """Write the table of what can be asked: each recipe, by device, with the records of it.
 
     A recipe is answered where a report below `results` has a verdict on its logits, or its engine
-    ended at PP=N alone.
+    ended at PP=N alone, on a release that serves so.
     """
     answered: dict[tuple[str, str], list[str]] = {}
     for path in sorted(results.rglob(REPORT)):
@@ -71,10 +71,12 @@ def feature_table(results: Path) -> list[str]:
             if (verdict.check == "logits" and verdict.verdict is Outcome.PASS) or (
                 verdict.check in ("engine", "logits") and is_failure
             ):
-                place = verdict.serving, report.environment.get("device", "")
+                device = report.environment.get("device", "")
+                release = verdict.pin or report.environment.get("pin", "")
                 record = path.relative_to(results).parts[0]
-                if record not in answered.setdefault(place, []):
-                    answered[place].append(record)
+                known = answered.setdefault((verdict.serving, device), [])
+                if record not in known and not _refused(verdict.serving, device, release):
+                    known.append(record)
     rows = ["| feature | recipe | cpu | cuda |", "|--|--|--|--|"]
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -83,12 +85,19 @@ def feature_table(results: Path) -> list[str]:
             records = answered.get((name, device))
             if recipe.not_yet:
                 cells.append(f"not yet: {recipe.not_yet}")
-            elif device in recipe.refused:
+            elif device in recipe.refused and device not in recipe.since:
                 cells.append(f"refused: {recipe.refused[device]}")
             else:
                 cells.append(f"answered ({', '.join(records)})" if records else "no record")
         rows.append(f"| {recipe.about} | `{name}` | {' | '.join(cells)} |")
     return rows
+
+
+def _refused(serving: str, device: str, release: str) -> bool:
+    """Whether a release does not serve by a recipe on a device, so that a verdict says nothing."""
+    if serving not in recipe_names() or not release:
+        return False
+    return load_recipe(serving).refusal(Device(device), release) is not None
 
 
 def commands_page() -> str:

@@ -24,15 +24,15 @@ def judge_partition(plan: PartitionPlan) -> Verdict | None:
     return verdict_of(Outcome.FAIL, finding)
 
 
-def judge_serving(serving: Serving, device: Device) -> Verdict | None:
-    """NOT_APPLICABLE for a recipe that vLLM refuses on this kind of device, None if it does not."""
-    reason = serving.recipe.refused.get(device)
+def judge_serving(serving: Serving, device: Device, release: str) -> Verdict | None:
+    """NOT_APPLICABLE for a recipe that vLLM `release` refuses on a device, None if it does not."""
+    reason = serving.recipe.refusal(device, release)
     if reason is None:
         return None
     finding = Finding(
         "ENG008",
         f"recipe {serving.label} cannot run on {device}, at PP=1 neither: {reason}",
-        "run it on another kind of device (--pp-device)",
+        "run it on another kind of device (--pp-device) or release (docs/limits.md)",
         Severity.INFO,
     )
     return verdict_of(Outcome.NOT_APPLICABLE, finding)

@@ -22,7 +22,7 @@ from ..engine.names import ITSELF
 from ..engine.settings import Device, Profile
 from ..errors import BadInputError
 from ..files import read_toml
-from ..source.pin import InstalledVllm
+from ..source.pin import InstalledVllm, age
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -65,13 +65,15 @@ class Recipe(BaseModel):
     """Settings under a name: what each engine, its probes and its questions are given.
 
     `about` is one line for the docs. `refused` has the reason for each device that vLLM itself
-    refuses them on, at PP=1 too. Where the harness cannot ask, `not_yet` says why.
+    refuses them on, at PP=1 too, `since` the release from which it does not. Where the harness
+    cannot ask, `not_yet` says why.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str
     refused: dict[Device, str] = {}
+    since: dict[Device, str] = {}
     not_yet: str = ""
     engine: dict[str, Any] = {}
     env: dict[str, str] = {}
@@ -80,6 +82,12 @@ class Recipe(BaseModel):
     aborts: bool = False
     reload: bool = False
     images: bool = False
+
+    def refusal(self, device: Device, release: str) -> str | None:
+        """The reason for which vLLM `release` does not serve so on a device; None if it does."""
+        if device in self.since and age(release) >= age(self.since[device]):
+            return None
+        return self.refused.get(device)
 
 
 _NO_RECIPE = Recipe(about="")

@@ -30,7 +30,7 @@ class Judge:
         sweep = self.sweeps[point.pin]
         return (
             judge_partition(sweep.partition(point))
-            or judge_serving(sweep.servings[point.serving], sweep.device)
+            or judge_serving(sweep.servings[point.serving], sweep.device, sweep.pin.version)
             or judge_devices(self.pool, sweep.cell(point))
         )
 

@@ -6,7 +6,6 @@ index or file of it is touched.
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import NoReturn
 from ..errors import BadInputError
 from .compiled import SOURCES, CompiledDifference, compare_compiled, is_built
 from .git import GitError, Repository, open_repository
-from .pin import InstalledVllm, Pin, Pins
+from .pin import InstalledVllm, Pin, Pins, age
 from .series import Variant
 
 _PACKAGE = "vllm/"
@@ -209,7 +208,7 @@ def _lender(repository: Repository, pins: Pins, base: str, version: str | None) 
             "no release tag before the base commit says which vLLM it is; run git fetch --tags, or "
             "name the release that lends its compiled files with --pp-base-version",
         )
-    older = [pin for pin in pins.all if _age(pin.version) <= _age(tag)]
+    older = [pin for pin in pins.all if age(pin.version) <= age(tag)]
     if not older:
         _refuse(
             repository,
@@ -217,13 +216,7 @@ def _lender(repository: Repository, pins: Pins, base: str, version: str | None) 
             f"is newer ({', '.join(pin.version for pin in pins.all)}); rebase the branch, or name "
             "one of them with --pp-base-version",
         )
-    return max(older, key=lambda pin: _age(pin.version))
-
-
-def _age(version: str) -> tuple[list[int], bool]:
-    """Order releases: v1.2.3rc1 comes before v1.2.3, and that before v1.2.3.post1."""
-    release, candidate, _ = version.partition("rc")
-    return [int(number) for number in re.findall(r"\d+", release)], not candidate
+    return max(older, key=lambda pin: age(pin.version))
 
 
 def _tag(repository: Repository, version: str) -> str:

@@ -231,6 +231,12 @@ def locate_vllm(
     return installed
 
 
+def age(version: str) -> tuple[list[int], bool]:
+    """Order releases: v1.2.3rc1 comes before v1.2.3, and that before v1.2.3.post1."""
+    release, candidate, _ = version.partition("rc")
+    return [int(number) for number in re.findall(r"\d+", release)], not candidate
+
+
 def renamed_metadata(info: Path, name: str, version: str) -> str:
     """Read the METADATA of a distribution under another name and version."""
     metadata = (info / "METADATA").read_text(encoding="utf-8")

@@ -126,10 +126,21 @@ def test_a_recipe_that_vllm_refuses_on_a_device_is_not_applicable(device):
         Serving("r", recipe=Recipe(about="", refused={kind: "no kernel"}))
         for kind in (device, other)
     )
-    refusal = judge_serving(refusing, device)
+    refusal = judge_serving(refusing, device, "0.20.2")
     assert refusal.outcome is Outcome.NOT_APPLICABLE
     assert "no kernel" in refusal.summary
-    assert judge_serving(elsewhere, device) is None
+    assert judge_serving(elsewhere, device, "0.20.2") is None
+
+
+@pytest.mark.parametrize(
+    ("release", "refused"), [("0.9.2", True), ("0.26.0", False), ("0.33.0", False)]
+)
+def test_a_recipe_may_be_refused_before_a_release(release, refused):
+    """vLLM 0.20.2 leaves the cache of a CPU as it is where FP8 was asked for."""
+    recipe = Recipe(about="", refused={Device.CPU: "ignored"}, since={Device.CPU: "0.26.0"})
+    verdict = judge_serving(Serving("r", recipe=recipe), Device.CPU, release)
+    assert (verdict is not None) is refused
+    assert judge_serving(Serving("r", recipe=recipe), Device.CUDA, release) is None
 
 
 def test_the_docs_list_every_recipe():
