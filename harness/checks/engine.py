@@ -115,33 +115,11 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     kernel of the model at PP=1 too and PP=N did not fail of anything else.
     """
     for capture in (candidate, baseline):
-        if (setting := _switched(capture)) is not None:
-            finding = Finding(
-                "ENG006",
-                f"{setting} was asked for and vLLM runs without it here",
-                "leave it out, or use a release or device that has it",
-                Severity.INFO,
-            )
-            return verdict_of(Outcome.NOT_APPLICABLE, finding)
-        asked = capture.cell.runner
-        if asked is ModelRunner.AUTO:
-            continue
-        in_effect = sorted({trace.adapter for trace in capture.stages.values()})
-        failure = capture.failure
-        refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
-        if not in_effect and refused is not None:
-            reason = f"vLLM refuses it: {refused[0].strip()}"
-        elif in_effect and in_effect != [asked]:
-            reason = f"{' and '.join(in_effect)} is in effect"
-        else:
-            continue
-        finding = Finding(
-            "ENG006",
-            f"the model runner {asked} was asked for and {reason}",
-            "leave --pp-runner out, or use a release or device that has this runner",
-            Severity.INFO,
-        )
-        return verdict_of(Outcome.NOT_APPLICABLE, finding)
+        for reason, fix in (_other_setting(capture), _other_runner(capture)):
+            if reason:
+                return verdict_of(
+                    Outcome.NOT_APPLICABLE, Finding("ENG006", reason, fix, Severity.INFO)
+                )
     kernel = _lacking(baseline)
     if kernel is None or (candidate.status is Status.FAILED and _lacking(candidate) is None):
         return None
@@ -157,15 +135,32 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     return verdict_of(Outcome.NOT_APPLICABLE, finding)
 
 
-def _switched(capture: Capture) -> str | None:
-    """Name a setting that was asked for and is not in effect; None if there is none."""
+def _other_setting(capture: Capture) -> tuple[str, str]:
+    """Say which setting was asked for and is not in effect, and what to do; empty if none."""
+    fix = "leave it out, or use a release or device that has it"
     effective = capture.manifest.effective
     asked = [(name, value) for name, value in capture.cell.engine_args if name in _SWITCHES]
     for name, value in asked if effective is not None else ():
         in_effect = "true" if getattr(effective, _SWITCHES[name]) else "false"
         if value not in (in_effect, "null"):
-            return f"{name}={value}"
-    return None
+            return f"{name}={value} was asked for and vLLM runs without it here", fix
+    return "", fix
+
+
+def _other_runner(capture: Capture) -> tuple[str, str]:
+    """Say which model runner was asked for and is not in effect; empty if the one asked for is."""
+    fix = "leave --pp-runner out, or use a release or device that has this runner"
+    asked, failure = capture.cell.runner, capture.failure
+    if asked is ModelRunner.AUTO:
+        return "", fix
+    in_effect = sorted({trace.adapter for trace in capture.stages.values()})
+    refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
+    start = f"the model runner {asked} was asked for and"
+    if not in_effect and refused is not None:
+        return f"{start} vLLM refuses it: {refused[0].strip()}", fix
+    if in_effect and in_effect != [asked]:
+        return f"{start} {' and '.join(in_effect)} is in effect", fix
+    return "", fix
 
 
 def _lacking(capture: Capture) -> str | None:
