@@ -19,7 +19,7 @@ from ..report.terminal import attribution_lines, verdict_table
 from ..report.text import aligned, counted, one_line
 from ..report.trend import Trend, render_trend, trends
 from ..report.view import ReportView
-from .paths import NEW_FILE, NEW_FOLDER
+from .paths import NEW_FILE, NEW_FOLDER, write_new
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -150,7 +150,7 @@ def trend(file: Path, within: float, accept: str | None, page: Path | None) -> N
     tracks = trends(history, within)
     _print_trends(tracks)
     if page is not None:
-        page.write_text(render_trend(tracks), encoding="utf-8")
+        write_new(page, render_trend(tracks))
         click.echo(page)
     if any(track.alarms for track in tracks):
         raise SystemExit(1)

@@ -11,7 +11,7 @@ from ..engine.settings import Profile
 from ..errors import BadInputError
 from ..selftest.run import QUESTIONS, run_selftest
 from ..selftest.table import lines
-from .paths import NEW_FILE, NEW_FOLDER
+from .paths import NEW_FILE, NEW_FOLDER, write_new
 
 
 @click.command("selftest")
@@ -66,7 +66,7 @@ def selftest(
     )
     click.echo("\n".join(lines(report)))
     if target is not None:
-        target.write_text(json.dumps(report.document(), indent=1) + "\n", encoding="utf-8")
+        write_new(target, json.dumps(report.document(), indent=1) + "\n")
     raise SystemExit(0 if report.is_good else 1)
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 from harness.cli.main import main
+from harness.cli.paths import NEW_FILE, write_new
+from harness.errors import BadInputError
 
 COMMANDS = (
     ("census", "--plan", "--out", "{}"),
@@ -38,3 +40,17 @@ def test_a_file_is_not_written_over_a_folder(tmp_path, capsys):
         main(["selftest", "--json", str(tmp_path)])
     assert ended.value.code == 2
     assert "name a file in it" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    """What is not refused at once is written at the end, after all the work."""
+    file = NEW_FILE(str(tmp_path / "new/folder/file"))
+    write_new(file, "text")
+    assert file.read_text() == "text"
+
+
+def test_what_cannot_be_written_in_the_end_is_one_sentence(tmp_path):
+    """The folder may have gone meanwhile: no traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match=r"file/below: cannot be written: "):
+        write_new(tmp_path / "file/below", "text")
