@@ -115,11 +115,8 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     kernel of the model at PP=1 too and PP=N did not fail of anything else.
     """
     for capture in (candidate, baseline):
-        for reason, fix in (_other_setting(capture), _other_runner(capture)):
-            if reason:
-                return verdict_of(
-                    Outcome.NOT_APPLICABLE, Finding("ENG006", reason, fix, Severity.INFO)
-                )
+        if (finding := _other_setting(capture) or _other_runner(capture)) is not None:
+            return verdict_of(Outcome.NOT_APPLICABLE, finding)
     kernel = _lacking(baseline)
     if kernel is None or (candidate.status is Status.FAILED and _lacking(candidate) is None):
         return None
@@ -135,32 +132,41 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
     return verdict_of(Outcome.NOT_APPLICABLE, finding)
 
 
-def _other_setting(capture: Capture) -> tuple[str, str]:
-    """Say which setting was asked for and is not in effect, and what to do; empty if none."""
-    fix = "leave it out, or use a release or device that has it"
+def _other_setting(capture: Capture) -> Finding | None:
+    """ENG006 for a setting that was asked for and is not in effect."""
     effective = capture.manifest.effective
     asked = [(name, value) for name, value in capture.cell.engine_args if name in _SWITCHES]
     for name, value in asked if effective is not None else ():
         in_effect = "true" if getattr(effective, _SWITCHES[name]) else "false"
         if value not in (in_effect, "null"):
-            return f"{name}={value} was asked for and vLLM runs without it here", fix
-    return "", fix
+            return _not_in_effect(
+                f"{name}={value} was asked for and vLLM runs without it here",
+                "leave it out, or use a release or device that has it",
+            )
+    return None
 
 
-def _other_runner(capture: Capture) -> tuple[str, str]:
-    """Say which model runner was asked for and is not in effect; empty if the one asked for is."""
-    fix = "leave --pp-runner out, or use a release or device that has this runner"
+def _other_runner(capture: Capture) -> Finding | None:
+    """ENG006 for a model runner that was asked for and is not in effect."""
     asked, failure = capture.cell.runner, capture.failure
     if asked is ModelRunner.AUTO:
-        return "", fix
+        return None
     in_effect = sorted({trace.adapter for trace in capture.stages.values()})
     refused = _RUNNER_REFUSED.search(failure.error) if failure is not None else None
-    start = f"the model runner {asked} was asked for and"
     if not in_effect and refused is not None:
-        return f"{start} vLLM refuses it: {refused[0].strip()}", fix
-    if in_effect and in_effect != [asked]:
-        return f"{start} {' and '.join(in_effect)} is in effect", fix
-    return "", fix
+        reason = f"vLLM refuses it: {refused[0].strip()}"
+    elif in_effect and in_effect != [asked]:
+        reason = f"{' and '.join(in_effect)} is in effect"
+    else:
+        return None
+    return _not_in_effect(
+        f"the model runner {asked} was asked for and {reason}",
+        "leave --pp-runner out, or use a release or device that has this runner",
+    )
+
+
+def _not_in_effect(message: str, fix: str) -> Finding:
+    return Finding("ENG006", message, fix, Severity.INFO)
 
 
 def _lacking(capture: Capture) -> str | None:
