@@ -42,6 +42,13 @@ MAKE_PLE = (
     "            residual = None\n",
     "            residual = None\n            extra = self.ple(input_ids)\n",
 )
+# Made on the first rank, declared, read and added in each layer; each case sends it in its way.
+PLE_IN_USE = (
+    PLE,
+    MAKE_PLE,
+    (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
+    (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+)
 
 CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("PP101", "the send lacks a key", [(SEND, '{"hidden_states": hidden_states}')]),
@@ -105,10 +112,7 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         "PP108",
         "sent under a condition that the read lacks",
         [
-            PLE,
-            MAKE_PLE,
-            (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
-            (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+            *PLE_IN_USE,
             (
                 "            return IntermediateTensors(\n                "
                 + SEND
@@ -123,10 +127,7 @@ CASES: list[tuple[str, str, list[tuple[str, str]]]] = [
         "PP108",
         "spread from a dict that has the key only sometimes",
         [
-            PLE,
-            MAKE_PLE,
-            (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
-            (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+            *PLE_IN_USE,
             (
                 "            return IntermediateTensors(\n                "
                 + SEND
@@ -566,10 +567,7 @@ SOUND_VARIANTS: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "keys-that-an-update-spreads": [
-        PLE,
-        MAKE_PLE,
-        (READ, READ + '            extra = intermediate_tensors["ple"]\n'),
-        (CALL, CALL + "\n            hidden_states = hidden_states + extra"),
+        *PLE_IN_USE,
         (
             "            return IntermediateTensors(\n                "
             + SEND
