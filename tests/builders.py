@@ -74,8 +74,9 @@ class CaptureBuilder:
 
     `ranks` maps a rank to its events; `logits` maps (request, position) to a row, `floors` the same
     for each floor pass of PP=1 (its steps are added unless the test `wrote_floor_steps`); `cached`
-    maps a request to the tokens of its prompt that the prefix cache held; `answers` are lm-eval's
-    lines; `effects` maps a perturbation to how far it moved the logits (0: not at all);
+    maps a request to the tokens of its prompt that the prefix cache held, `prompts` to the length
+    of its prompt (else all of its rows but one are of it); `answers` are lm-eval's lines; `effects`
+    maps a perturbation to how far it moved the logits (0: not at all);
     `manifest` is the manifest. All may be changed before `save`.
     """
 
@@ -105,6 +106,7 @@ class CaptureBuilder:
         self.floors = [again] if pp == 1 else []
         self.wrote_floor_steps = False
         self.cached = dict.fromkeys((name for name, *_ in spans), 0)
+        self.prompts = {}
         self.answers = [answer(number) for number in range(4)]
         self.second_answers = []  # of PP=1 asked again
         # What the engine tried to perturb, and what moved the logits.
@@ -212,8 +214,8 @@ class CaptureBuilder:
         """Return the tokens of a request that gives as many rows as its steps have."""
         ends = [start + count for each, start, count in self.spans if each == name]
         rows = max(ends, default=1)
-        prompt = max(rows - 1, 1)
-        return {"prompt": list(range(1, prompt + 1)), "forced": [4, 5][: rows - prompt + 1]}
+        prompt = self.prompts.get(name, max(rows - 1, 1))
+        return {"prompt": list(range(1, prompt + 1)), "forced": [4, 5, 6][: rows - prompt + 1]}
 
     def _floor_steps(self, rank):
         """Return the steps of floor passes, which repeat the first bit by bit."""

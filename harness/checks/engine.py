@@ -27,12 +27,8 @@ _PARITY = (
     "attention",
     "kernels",
 )
-# What a platform may switch without a word: settings of vLLM's engine, and how they are read back.
-_SWITCHES = {
-    "async_scheduling": "async_scheduling",
-    "enable_chunked_prefill": "chunked_prefill",
-    "enable_prefix_caching": "prefix_caching",
-}
+# How a setting reads that vLLM has dropped, as JSON.
+_NONE = ("null", "false", '"auto"')
 # How vLLM refuses a model runner for a platform or a model, before any rank starts.
 _RUNNER_REFUSED = re.compile(r"(?:Model Runner V2|VLLM_USE_V2_MODEL_RUNNER)[^\n[]*")
 # By (is the baseline, is blocked).
@@ -133,12 +129,16 @@ def not_applicable(baseline: Capture, candidate: Capture) -> Verdict | None:
 
 
 def _other_setting(capture: Capture) -> Finding | None:
-    """ENG006 for a setting that was asked for and is not in effect."""
+    """ENG006 for a setting that was asked for and that a platform has dropped without a word.
+
+    vLLM turns values into others that mean the same or nearly so: such a one is in effect.
+    """
     effective = capture.manifest.effective
-    asked = [(name, value) for name, value in capture.cell.engine_args if name in _SWITCHES]
-    for name, value in asked if effective is not None else ():
-        in_effect = "true" if getattr(effective, _SWITCHES[name]) else "false"
-        if value not in (in_effect, "null"):
+    kept = dict(effective.engine_args) if effective is not None else {}
+    for name, value in capture.cell.engine_args:
+        has = kept.get(name, value)
+        is_dropped = value not in _NONE and has in _NONE
+        if is_dropped or (value, has) == ("false", "true"):
             return _not_in_effect(
                 f"{name}={value} was asked for and vLLM runs without it here",
                 "leave it out, or use a release or device that has it",

@@ -40,6 +40,8 @@ from .settings import Device, Executor, Kernels, Mode, Profile, Weights
 _LOAD_FORMATS = {Weights.CHECKPOINT: "auto", Weights.RANDOM: LOAD_FORMAT, Weights.DUMMY: "dummy"}
 # Of a checkpoint: its weights, in the forms that vLLM knows.
 _WEIGHT_FILES = ("*.safetensors*", "*.bin", "*.pt", "*.pth", "*.gguf")
+# Settings that vLLM's configuration has under another name than its engine's arguments.
+_IN_CONFIG = {"kv_cache_dtype": "cache_dtype"}
 # What vLLM is told that its cache may take where ranks share a GPU; the blocks that it takes are
 # given by number.
 _SHARED_KV_BYTES = 4 << 30
@@ -218,6 +220,16 @@ def _in_ranks(folder: Path) -> dict[str, str]:
     return {"runner": " and ".join(sorted(runners)), "attention": " and ".join(sorted(backends))}
 
 
+def _kept(config: Any, asked: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+    """Yield what vLLM's configuration has of the settings `asked`, as JSON; an object is true."""
+    parts = [vars(part) for part in (config, *vars(config).values()) if hasattr(part, "__dict__")]
+    for name, _ in asked:
+        field = _IN_CONFIG.get(name, name)
+        for value in [part[field] for part in parts if field in part][:1]:
+            is_plain = value is None or isinstance(value, bool | int | float | str)
+            yield name, json.dumps(value if is_plain else True)
+
+
 def _effective(llm: Any, request: Request) -> Effective:
     """Read back what the engine really is; what was asked for may not be in effect."""
     config = llm.llm_engine.vllm_config
@@ -243,6 +255,7 @@ def _effective(llm: Any, request: Request) -> Effective:
         else os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "fork"),
         kernels=KINDS[request.device].kernels(),
         workarounds=tuple(sorted(set().union(*llm.collective_rpc("pp_harness_workarounds")))),
+        engine_args=tuple(_kept(config, request.engine_args)),
     )
 
 

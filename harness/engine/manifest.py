@@ -55,7 +55,8 @@ class Effective:
     `runner` and `attention` are the ranks' own word, joined by " and " where they differ; a control
     run that traces nothing knows no attention backend. `kernels` are those that were switched
     on: whether rows then depend on the batch, the floor passes of PP=1 show. `workarounds` names
-    those that acted in any rank (hooks/workarounds.py).
+    those that acted in any rank (hooks/workarounds.py). `engine_args` are those that were asked
+    for, with the values that vLLM has now, as JSON; what it keeps by no such name is left out.
     """
 
     pp: int
@@ -77,6 +78,7 @@ class Effective:
     worker_start: str
     kernels: Kernels = Kernels.DEFAULT
     workarounds: tuple[str, ...] = ()
+    engine_args: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.logits.sensitivity import blind_spots
 from harness.checks.registry import Comparison
+from harness.engine.settings import DRAFTS
 
 KEYS = {"hidden_states": [8], "per_layer_inputs": [2]}
 
@@ -52,13 +53,33 @@ def test_an_adapter_must_show(build, effect):
     """vLLM 0.20.2 loads one for some models and applies none of it (issue 39815)."""
     sides = [build(pp=1), build(pp=2)]
     for side in sides:
-        cell = dataclasses.replace(side.manifest.cell, engine_args=(("enable_lora", "true"),))
-        side.manifest = dataclasses.replace(side.manifest, cell=cell)
+        side.asked(engine_args=(("enable_lora", "true"),))
     if effect is not None:
         sides[0].effects["adapter"] = effect
     verdict = judge("logits", Comparison(*(one.save() for one in sides)))
     blind = [finding.evidence["blind_to"] for finding in verdict.findings]
     assert blind == ([] if effect else [["adapter"]])
+
+
+@pytest.mark.parametrize("empty", [(), (1,), (1, 2)], ids=["used", "not at PP=1", "not at all"])
+def test_a_cache_that_was_asked_for_must_have_given_something(build, empty):
+    """One that holds the beginning of no prompt shows nothing: no blocks came from the host."""
+    sides = [build(pp=1), build(pp=2)]
+    for side in sides:
+        side.asked(engine_args=(("enable_prefix_caching", "true"),))
+        side.cached["one"] = 0 if side.pp in empty else 2
+    verdict = judge("logits", Comparison(*(one.save() for one in sides)))
+    said = "blocks of the prefix cache at PP={}: it held the beginning of no prompt"
+    blind = [finding.evidence["blind_to"] for finding in verdict.findings]
+    assert blind == ([[said.format(pp) for pp in empty]] if empty else [])
+
+
+def test_drafts_that_were_asked_for_must_have_come(build):
+    """An engine that drafts nothing has computed what it computes without."""
+    sides = [build(pp=pp).asked(engine_args=((DRAFTS, '{"method": "ngram"}'),)) for pp in (1, 2)]
+    verdict = judge("logits", Comparison(*(one.save() for one in sides)))
+    (finding,) = verdict.findings
+    assert finding.evidence["blind_to"] == [f"drafts at PP={pp}: none came" for pp in (1, 2)]
 
 
 def test_what_cannot_matter_is_excused_with_its_reason(build):

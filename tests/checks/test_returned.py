@@ -15,6 +15,7 @@ from harness.engine.settings import DRAFTS
 
 # Three tokens of prompt, five to take: positions 0 to 6 are inputs.
 REQUEST = ProbeRequest("one", (1, 2, 3), (4, 5, 6, 7, 8))
+DRAFTED = (("one", 0, 3), ("one", 3, 2))
 
 
 def side(*spans, logprobs=()):
@@ -62,17 +63,17 @@ def test_other_drafts_are_found():
     assert "1 of 3 taken, 3 of 3 at PP=1" in finding.message
 
 
-def drafting(built):
-    """Have the engine of a capture draft tokens."""
-    asked = ((DRAFTS, '{"method": "ngram"}'),)
-    built.manifest = replace(built.manifest, cell=replace(built.manifest.cell, engine_args=asked))
-    return built.save()
+def drafting(build, pp):
+    """Build a capture whose engine drafts tokens: one step holds two rows behind the prompt."""
+    built = build(pp=pp, spans=DRAFTED)
+    built.prompts["one"] = 3
+    return built.asked(engine_args=((DRAFTS, '{"method": "ngram"}'),)).save()
 
 
 def test_drafting_that_flips_tokens_at_pp1_is_a_warning(build):
     """It is no fault of pipelines: PP=N has the bits of PP=1. Without flips figures say how far."""
-    undrafted = build(pp=1)
-    pair = Comparison(drafting(build(pp=1)), drafting(build(pp=2)), beside=undrafted.save())
+    undrafted = build(pp=1, spans=DRAFTED)
+    pair = Comparison(drafting(build, 1), drafting(build, 2), beside=undrafted.save())
     verdict = judge("logits", pair)
     assert (verdict.outcome, verdict.findings) == (Outcome.PASS, ())
     assert verdict.figures["undrafted"]["equal_rows"] == verdict.figures["rows"]

@@ -2,11 +2,11 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from harness.engine.main import RefusedSettingError, _build, _with_asked
+from harness.engine.main import RefusedSettingError, _build, _kept, _with_asked
 from harness.engine.manifest import Request
 
 
@@ -53,6 +53,26 @@ def test_what_vllm_refuses_anyway_stays_its_own_refusal():
     """Where the engine cannot start without the setting either, it is not the setting's fault."""
     with pytest.raises(ValueError, match="no such dtype"):
         _with_asked(request(("kv_cache_dtype", '"fp8"')), {"dtype": "float8"})
+
+
+def test_what_vllm_has_of_each_setting_is_read_back():
+    """By the name that its configuration has; what is kept by no such name is not told."""
+    config = SimpleNamespace(
+        instance_id="one",
+        model_config=SimpleNamespace(quantization="awq_marlin"),
+        cache_config=SimpleNamespace(cache_dtype="auto", kv_offloading_size=1.0),
+        speculative_config=SimpleNamespace(method="ngram", quantization=None),
+        kv_transfer_config=None,
+    )
+    asked = ("quantization", "kv_cache_dtype", "kv_offloading_size", "speculative_config")
+    names = (*asked, "kv_transfer_config", "enable_lora")
+    assert dict(_kept(config, tuple((name, "true") for name in names))) == {
+        "quantization": '"awq_marlin"',
+        "kv_cache_dtype": '"auto"',
+        "kv_offloading_size": "1.0",
+        "speculative_config": "true",
+        "kv_transfer_config": "null",
+    }
 
 
 def test_weights_are_loaded_from_what_an_engine_of_the_same_settings_saved(tmp_path, monkeypatch):

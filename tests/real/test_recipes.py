@@ -1,9 +1,11 @@
 """Each recipe is in effect in the engine that has it, and not in name alone; PP=2 agrees on it."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from harness.capture.record import Capture
 from harness.checks.finding import Outcome
 from harness.checks.judge import judge
 from harness.checks.layers import layer_rows
@@ -53,6 +55,17 @@ def test_an_adapter_that_is_not_applied_is_no_test_of_adapters(serve):
     assert verdict.outcome is Outcome.INCONCLUSIVE
     (finding,) = verdict.findings
     assert (finding.code, finding.evidence) == ("LOG004", {"blind_to": ["adapter"]})
+
+
+@pytest.mark.faults
+def test_a_setting_that_vllm_drops_is_read_back(sweep, servers, launched, tmp_path):
+    """0.20.2 keeps the cache in its own dtype on a CPU, with a warning in its log."""
+    asked = (("enable_chunked_prefill", "false"), ("kv_cache_dtype", '"fp8"'))
+    cell = replace(sweep.cell(Point("fixed", "dense", 1)), gsm8k=None, engine_args=asked)
+    manifest = launched(sweep, cell, tmp_path, servers, phase_timeout=300)
+    assert manifest.effective.engine_args == (asked[0], ("kv_cache_dtype", '"auto"'))
+    verdict = judge("engine", Comparison(*[Capture(tmp_path, manifest)] * 2))
+    assert [finding.code for finding in verdict.findings] == ["ENG006"]
 
 
 def test_answers_obey_the_grammar(serve):

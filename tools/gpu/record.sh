@@ -32,6 +32,7 @@ declare -A steps=(
   [stress]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-profile stress"
   [invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense,moe --pp-profile stress --pp-kernels both"
   [invariant-E4B]="--pp 2 --pp-variant fixed --pp-model shape:E4B --pp-profile stress --pp-kernels both"
+  [invariant-large]="--pp 4 --pp-variant fixed --pp-model shape:E4B,shape:26B-A4B,shape:31B --pp-profile stress --pp-kernels invariant"
   [empty-tile]="--pp 2 --pp-series SERIES --pp-variant fixed,empty-tile --pp-model ple,dense --pp-profile stress --pp-kernels invariant"
   [compiled]="--pp 2 --pp-variant merged,fixed --pp-model ple --pp-mode compiled --pp-gsm8k-limit 64"
   [compiled-invariant]="--pp 2 --pp-variant fixed --pp-model ple,dense --pp-mode compiled --pp-kernels invariant --pp-gsm8k-limit 64"

@@ -1,13 +1,15 @@
 """Whether equal logits could have differed: an equal result proves something only then."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from ...capture.record import Capture
 from ...engine.names import key_name
+from ...engine.settings import DRAFTS
 from ..contract.boundary_cost import boundary_costs
 from ..finding import Finding, Outcome, Severity, Verdict
 from ..registry import Comparison
+from .returned import drafts
 
 # How many blind spots a message names; the evidence holds all.
 _NAMED = 3
@@ -17,7 +19,8 @@ def blind_spots(pair: Comparison, excuses: Container[str], limit: float = 0.0) -
     """Perturbations that did not move the logits by more than `limit`, though they should.
 
     At PP=1 every kind of weight must have moved them, at PP=N every boundary key, but for
-    `excuses`, those that cannot (`cannot_matter`). An engine that tried nothing has shown nothing.
+    `excuses`, those that cannot (`cannot_matter`). An engine that tried nothing has shown nothing;
+    nor has one about a cache that gave no prompt anything, or about drafts that never came.
     """
     seen = _effects(pair)
     spots: list[str] = []
@@ -26,7 +29,18 @@ def blind_spots(pair: Comparison, excuses: Container[str], limit: float = 0.0) -
         if not asked:
             spots.append(f"anything at PP={capture.cell.pp}: nothing was tried")
         spots += [name for name in asked if seen.get(name, 0.0) <= limit and name not in excuses]
+        spots += _unused(capture)
     return tuple(spots)
+
+
+def _unused(capture: Capture) -> Iterator[str]:
+    """Yield what was asked for and came into no probe of an engine."""
+    at = f"at PP={capture.cell.pp}"
+    cached = any(sent.cached for sent in capture.probes.values())
+    if capture.cell.asks("enable_prefix_caching") and not cached:
+        yield f"blocks of the prefix cache {at}: it held the beginning of no prompt"
+    if capture.cell.asks(DRAFTS) and not drafts(capture):
+        yield f"drafts {at}: none came"
 
 
 def _effects(pair: Comparison) -> dict[str, float]:

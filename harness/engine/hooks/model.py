@@ -32,7 +32,7 @@ def watch_model(tracer: Tracer, runner: Any, *, is_last: bool) -> None:
         ModelError: if the model's class computes no logits.
     """
     model = runner.get_model()
-    _wrap_logits(tracer, type(model), runner)
+    _wrap_logits(tracer, model, runner)
     if not tracer.tracing:
         return
     declared: dict[str, Any] = {}
@@ -128,19 +128,20 @@ def decoder_layers(runner: Any) -> dict[int, Any]:
     return {}
 
 
-def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
-    """Take the raw logits of probe rows and hand the sampler one-hot rows for the forced ids."""
-    original = getattr(model_class, "compute_logits", None)
+def _wrap_logits(tracer: Tracer, model: Any, runner: Any) -> None:
+    """Take the raw logits of probe rows and hand the sampler one-hot rows for the forced ids.
+
+    Of this model alone: one that drafts tokens may be of the same class.
+    """
+    original = getattr(model, "compute_logits", None)
     if original is None:
-        raise ModelError(model_class, "compute_logits (pooling model?)")
-    if hasattr(original, "_pp_harness"):
-        return
+        raise ModelError(type(model), "compute_logits (pooling model?)")
 
     @functools.wraps(original)
-    def compute_logits(self: Any, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        logits = original(self, hidden, *args, **kwargs)
+    def compute_logits(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        logits = original(hidden, *args, **kwargs)
         spans: tuple[RowSpan, ...] = getattr(runner, "_pp_harness_spans", ())
-        if not spans or self is not runner.get_model():
+        if not spans:
             return logits
         runner._pp_harness_spans = ()  # a second call is for logprobs of prompts
         rows = sampled_rows(spans, len(hidden))
@@ -153,13 +154,12 @@ def _wrap_logits(tracer: Tracer, model_class: type, runner: Any) -> None:
                 spans,
                 rows,
                 output[0] if isinstance(output, tuple) else output,
-                lambda rows: _without_adapter(self, lambda: original(self, rows, *args, **kwargs)),
+                lambda rows: _without_adapter(model, lambda: original(rows, *args, **kwargs)),
                 runner.model_config.get_vocab_size(),
             )
         return None if logits is None else _forced(rows, logits)
 
-    compute_logits._pp_harness = True  # type: ignore[attr-defined]
-    model_class.compute_logits = compute_logits  # type: ignore[attr-defined]
+    model.compute_logits = compute_logits
 
 
 def _without_adapter(model: Any, compute: Callable[[], Any]) -> Any:
