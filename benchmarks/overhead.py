@@ -33,10 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.capture.devices import lease
-from harness.capture.launch import cell_request
-from harness.capture.order import devices_needed
-from harness.capture.pools import find_pool
 from harness.engine import main as engine
 from harness.engine import server
 from harness.engine.environment import cell_environment, server_environment
@@ -46,9 +42,6 @@ from harness.engine.probes import Probe, probe_set
 from harness.engine.questions import evaluate_gsm8k, run_gsm8k
 from harness.engine.run_probes import run_probe
 from harness.engine.settings import Device, Weights
-from harness.plan.options import Options
-from harness.plan.points import Point
-from harness.plan.sweep import Sweep
 
 PACKAGE = Path(harness.__file__).parents[1]
 PHASES = ("engine", "probes", "dormant", "traced", "gsm8k", "shutdown")
@@ -185,7 +178,20 @@ def main() -> None:
     options = parser.parse_args()
     if options.planned:
         _serve(json.loads(options.planned))
-        return
+    else:
+        sys.exit(_plan(options))
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Measure in a process of the pin, which has no more of ours than an engine needs."""
+    from harness.capture.devices import lease
+    from harness.capture.launch import cell_request
+    from harness.capture.order import devices_needed
+    from harness.capture.pools import find_pool
+    from harness.plan.options import Options
+    from harness.plan.points import Point
+    from harness.plan.sweep import Sweep
+
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary)
         sweep = Sweep(
@@ -207,11 +213,11 @@ def main() -> None:
                 "env": cell_environment(request, tracing=True),
                 "rounds": options.rounds,
             }
-            subprocess.run(
+            return subprocess.run(
                 [cell.python or sys.executable, __file__, "--planned", json.dumps(plan)],
                 env=server_environment(cell, cell.tree, PACKAGE),
-                check=True,
-            )
+                check=False,
+            ).returncode
 
 
 if __name__ == "__main__":
