@@ -19,6 +19,7 @@ _DECODE = 4
 _FLOOR_PASSES = {Profile.PARITY: 1, Profile.STRESS: 3}
 # The name of a request in floor pass 2 is `floor2:NAME`; no probe's own name has a colon.
 _FLOOR = "floor"
+_REVISIT = "revisit/"
 # Tokens that a request would generate that is cancelled before.
 _ABORTED_DECODE = 8
 # Unequal prompts, in tokens, that fill a decode batch.
@@ -231,7 +232,7 @@ def _edge_ids(vocab_size: int, tp: int) -> tuple[int, ...]:
 
 def _begins_as(one: ProbeRequest, vocab_size: int) -> ProbeRequest:
     """Return a request whose prompt differs from that of `one` in its last token at most."""
-    draw = _request(f"revisit/{one.name}", 1, len(one.forced), vocab_size)
+    draw = _request(_REVISIT + one.name, 1, len(one.forced), vocab_size)
     return replace(draw, prompt=(*one.prompt[:-1], *draw.prompt))
 
 
@@ -240,10 +241,10 @@ def floor_passes(profile: Profile, probes: tuple[Probe, ...]) -> tuple[tuple[Pro
 
     In *stress*, where PP=N sees other batches than PP=1, the requests of each probe are shuffled,
     and pass k hands them over in k parts, one after the other: a step of PP=N holds fewer requests
-    than one of PP=1. Probes keep their order, so that what a prefix cache gave to a prompt in the
-    first pass it gives in all. In *parity* PP=N sees the same batches: probes are shuffled and a
-    batch keeps its rows, since one whose rows are turned differs in its last bits even on the CPU,
-    and would excuse what must be equal.
+    than one of PP=1. Probes keep their order. In *parity* PP=N sees the same batches: probes are
+    shuffled and a batch keeps its rows, since one whose rows are turned differs in its last bits
+    even on the CPU, and would excuse what must be equal. In both what begins as an earlier prompt
+    comes behind it, so that what a prefix cache gave in the first pass it gives in all.
     """
     passes = []
     for number in range(1, _FLOOR_PASSES[profile] + 1):
@@ -253,6 +254,7 @@ def floor_passes(profile: Profile, probes: tuple[Probe, ...]) -> tuple[tuple[Pro
             again = [part for probe in again for part in _shuffled_parts(draw, probe, number)]
         else:
             draw.shuffle(again)
+            again.sort(key=lambda probe: _REVISIT in probe.name)
         passes.append(tuple(again))
     return tuple(passes)
 

@@ -39,6 +39,7 @@ class ProbeRun:
         self._probes = probe_set(request, block_size)
         self._asked = sampling(request.probe_sampling)
         self._images = ImagePrompts(llm) if request.images else None
+        self._offloads = request.asks("kv_offloading_size")
         self._adapter = (
             random_adapter(Path(request.model_path), request.folder / "adapter")
             if request.asks("enable_lora")
@@ -56,7 +57,7 @@ class ProbeRun:
             for probes in (self._probes, *floor):
                 self._forget()
                 for probe in probes:
-                    if request.asks("kv_offloading_size"):  # then what comes back is the host's
+                    if self._offloads:  # then what comes back is the host's
                         self._llm.reset_prefix_cache()
                     if request.aborts:
                         self._abort_in_flight(probe.name)
@@ -117,7 +118,7 @@ class ProbeRun:
 
     def _forget(self) -> None:
         """Empty what the engine keeps of prompts: their blocks, and features of their images."""
-        self._llm.reset_prefix_cache()
+        self._llm.reset_prefix_cache(reset_connector=self._offloads)  # the host's blocks too
         if self._images is not None:
             self._llm.llm_engine.reset_encoder_cache()
 

@@ -265,6 +265,22 @@ def test_parity_has_prompts_that_begin_alike_if_a_prefix_cache_was_asked_for():
     assert not any(one.name.startswith("revisit/") for probe in made() for one in probe.requests)
 
 
+def test_a_floor_pass_caches_what_the_first_pass_does():
+    """Each prompt finds in the cache what it found; else its rows would come in other batches."""
+    caching = replace(settings(), engine_args=(("enable_prefix_caching", "true"),))
+    first = probe_set(caching, BLOCK)
+    (floor,) = floor_passes(Profile.PARITY, first)
+    found = []
+    for probes in (first, floor):
+        earlier, cached = set(), {}
+        for one in (one for probe in probes for one in probe.requests):
+            cached[split_pass(one.name)[1]] = one.prompt[:BLOCK] in earlier
+            earlier.add(one.prompt[:BLOCK])
+        found.append(cached)
+    assert found[0] == found[1]
+    assert any(found[0].values())
+
+
 def test_aborted_requests_fit_and_come_in_two_parts():
     """One part decodes while the other is in prefill; names do not meet those of probes."""
     first, second = aborted_requests(settings())

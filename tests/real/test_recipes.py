@@ -87,13 +87,15 @@ def test_every_position_of_a_prompt_has_log_probabilities(serve):
 
 @pytest.mark.faults
 def test_blocks_come_from_the_prefix_cache(serve):
-    """And as many at PP=2 as at PP=1; without the recipe none do."""
+    """As many at PP=2 as at PP=1, and in the floor pass; without the recipe none do."""
     cached = [
         {name: sent.cached for name, sent in serve(recipe, pp).probes.items() if sent.cached}
         for recipe, pp in (("prefix-cache", 1), ("prefix-cache", 2), ("", 1))
     ]
     assert cached[0] == cached[1] != {}
     assert cached[2] == {}
+    baseline = serve("prefix-cache", 1)
+    assert [floor.index.keys() for floor in baseline.floor_logits] == [baseline.logits.index.keys()]
 
 
 @pytest.mark.faults
