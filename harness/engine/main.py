@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,10 +223,12 @@ def _in_ranks(folder: Path) -> dict[str, str]:
 
 def _kept(config: Any, asked: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
     """Yield what vLLM's configuration has of the settings `asked`, as JSON; an object is true."""
-    parts = [vars(part) for part in (config, *vars(config).values()) if hasattr(part, "__dict__")]
+    parts = (config, *vars(config).values())
+    fields = ChainMap(*(vars(part) for part in parts if hasattr(part, "__dict__")))
     for name, _ in asked:
         field = _IN_CONFIG.get(name, name)
-        for value in [part[field] for part in parts if field in part][:1]:
+        if field in fields:
+            value = fields[field]
             is_plain = value is None or isinstance(value, bool | int | float | str)
             yield name, json.dumps(value if is_plain else True)
 
