@@ -166,7 +166,7 @@ def _serve(plan: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Plan here, where vLLM is not imported; measure in a process on the variant's tree."""
+    """Read the options; what `_plan` starts is this program again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="ple")
     parser.add_argument("--pp", type=int, default=2)
@@ -183,7 +183,10 @@ def main() -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    """Measure in a process of the pin, which has no more of ours than an engine needs."""
+    """Plan here, where vLLM is not imported; measure in a process on the variant's tree.
+
+    That is of the pin's environment, which lacks what planning needs: hence the imports here.
+    """
     from harness.capture.devices import lease
     from harness.capture.launch import cell_request
     from harness.capture.order import devices_needed
